@@ -1,0 +1,1 @@
+//! The control thread: admin listener, reload. Never on the data path.

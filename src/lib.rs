@@ -1,0 +1,9 @@
+#![deny(unsafe_code)]
+//! framegate: a WebSocket reverse proxy.
+pub mod config;
+pub mod control;
+pub mod log;
+pub mod metrics;
+pub mod policy;
+pub mod proto;
+pub mod worker;

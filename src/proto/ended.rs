@@ -1,0 +1,185 @@
+//! How a session can end: one closed list of reasons, and the one table from which the HTTP status,
+//! the close codes, the access line and the counter of each are derived.
+
+use super::Side;
+
+/// Who ended a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum By {
+    Downstream,
+    Upstream,
+    Proxy,
+}
+
+impl By {
+    pub fn name(self) -> &'static str {
+        match self {
+            By::Downstream => "downstream",
+            By::Upstream => "upstream",
+            By::Proxy => "proxy",
+        }
+    }
+}
+
+impl From<Side> for By {
+    fn from(side: Side) -> By {
+        match side {
+            Side::Downstream => By::Downstream,
+            Side::Upstream => By::Upstream,
+        }
+    }
+}
+
+/// The phase a session was in when what ended it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Reading the client's request head.
+    Request,
+    /// Deciding, connecting, sending the new request.
+    Connect,
+    /// Waiting for the upstream's answer, or passing on one that is no 101.
+    Answer,
+    /// The 101 has passed.
+    Open,
+}
+
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Request => "request",
+            Stage::Connect => "connect",
+            Stage::Answer => "answer",
+            Stage::Open => "open",
+        }
+    }
+}
+
+/// The verdict on a whole session. The first cause wins; a mere FIN gives way to a stronger one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    pub by: By,
+    pub stage: Stage,
+    pub why: Why,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Cause {
+    pub why: Why,
+    /// The word used in logs and metrics.
+    pub name: &'static str,
+    /// HTTP status of the refusal while no 101 has passed; 0 where none is sent.
+    pub status: u16,
+    /// Close code that goes to the one at fault in an open session; 0 where none is sent.
+    pub code: u16,
+    /// One short sentence: body of the refusal, and reason text of the other side's Close.
+    pub text: &'static str,
+}
+
+macro_rules! causes {
+    ($($(#[doc = $doc:literal])* $why:ident $name:literal $status:literal $code:literal $text:literal;)*) => {
+        /// Why a session ended: a closed list.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Why { $($(#[doc = $doc])* $why,)* }
+
+        /// The table, in the order of [`Why`].
+        pub const CAUSES: &[Cause] = &[
+            $(Cause { why: Why::$why, name: $name, status: $status, code: $code, text: $text },)*
+        ];
+    };
+}
+
+causes! {
+    // --- the request head (product contract, section 2: rows from the top)
+    /// Not parseable, bare CR or LF, NUL, obs-fold, space before the colon, ...
+    Malformed "malformed-head" 400 0 "The request head is malformed.";
+    HeadTooLarge "head-too-large" 431 0 "The request head is too large.";
+    TooManyFields "too-many-fields" 431 0 "The request has too many header fields.";
+    HeadTimeout "head-timeout" 408 0 "The request head did not arrive in time.";
+    /// No byte before the deadline or the end of the connection: closed silently.
+    NeverSpoke "never-spoke" 0 0 "";
+    HttpVersion "http-version" 505 0 "Only HTTP/1.1 is spoken here.";
+    Method "method" 405 0 "A WebSocket handshake is a GET.";
+    BadHost "bad-host" 400 0 "The Host header is missing, doubled or wrong.";
+    BadTarget "bad-target" 400 0 "The request target is not allowed.";
+    BadFraming "body-in-handshake" 400 0 "A WebSocket handshake carries no body, trailer or expectation.";
+    NotUpgrade "not-an-upgrade" 426 0 "This is a WebSocket endpoint.";
+    BadKey "bad-key" 400 0 "The Sec-WebSocket-Key header is missing, doubled or wrong.";
+    ProtectedHeader "protected-header" 400 0 "The Connection header names a protected header.";
+    NoRoute "no-route" 404 0 "Nothing is served here.";
+    MaxSessions "max-sessions" 503 0 "Too many sessions.";
+    MaxHandshakes "max-handshakes" 503 0 "Too many handshakes at once.";
+    Draining "draining" 503 0 "The server is stopping.";
+    // --- the upstream, before its 101
+    NoEndpoint "no-endpoint" 503 0 "No upstream is available.";
+    ConnectRefused "connect-refused" 502 0 "The upstream refused the connection.";
+    ConnectTimeout "connect-timeout" 504 0 "The upstream could not be reached in time.";
+    AnswerTimeout "answer-timeout" 504 0 "The upstream did not answer in time.";
+    /// Not HTTP, too large a head, or over before its head was complete.
+    BadAnswer "bad-answer" 502 0 "The upstream's answer is not valid.";
+    /// A 101 with a wrong or missing Accept, Upgrade, Connection, or an unoffered choice.
+    BadSwitch "bad-101" 502 0 "The upstream's handshake is not valid.";
+    /// The upstream answered something else but 101; that answer was passed on.
+    Answered "answered" 0 0 "";
+    // --- open sessions
+    /// A Close of a peer has passed.
+    Close "close" 0 0 "";
+    /// FIN without a Close.
+    Eof "eof" 502 0 "The upstream closed the connection.";
+    /// RST. In the handshake a client that leaves in whichever way counts as one.
+    Reset "reset" 502 0 "The upstream reset the connection.";
+    MaskBit "mask-bit" 0 1002 "mask bit";
+    ReservedOpcode "reserved-opcode" 0 1002 "reserved opcode";
+    ReservedBits "reserved-bits" 0 1002 "reserved bits";
+    Continuation "continuation" 0 1002 "continuation order";
+    ControlFragmented "control-fragmented" 0 1002 "fragmented control frame";
+    ControlTooLong "control-too-long" 0 1002 "control frame too long";
+    LengthEncoding "length-encoding" 0 1002 "length encoding";
+    FrameTooBig "frame-too-big" 0 1009 "frame too big";
+    MessageTooBig "message-too-big" 0 1009 "message too big";
+    ClosePayload "close-payload" 0 1002 "close payload";
+    CloseCode "close-code" 0 1002 "close code";
+    /// Sent more after its own Close and never got the other side's.
+    DataAfterClose "data-after-close" 0 1002 "data after close";
+    /// TCP urgent data splits reads on an edge-triggered socket.
+    UrgentData "urgent-data" 400 1008 "urgent data";
+    /// The upstream ended without a Close on a route with `on_upstream_loss = "close"`.
+    UpstreamLoss "upstream-loss" 0 1012 "upstream lost";
+    IdleTimeout "idle-timeout" 0 1001 "idle timeout";
+    /// A receiver took nothing for the write-stall timeout.
+    WriteStall "write-stall" 504 1001 "peer stalled";
+    /// The pool was short and this was the longest-stalled session.
+    OutOfBuffers "out-of-buffers" 503 1001 "out of buffers";
+    Drain "drain" 503 1001 "going away";
+    /// The drain deadline or a second signal.
+    Stop "stop" 503 1001 "stopping";
+    WorkerPanic "worker-panic" 0 0 "";
+}
+
+impl Why {
+    pub fn cause(self) -> &'static Cause {
+        &CAUSES[self as usize]
+    }
+
+    pub fn name(self) -> &'static str {
+        self.cause().name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_list_and_names_are_unique() {
+        for (i, cause) in CAUSES.iter().enumerate() {
+            assert_eq!(cause.why as usize, i);
+            assert_eq!(cause.why.cause().name, cause.name);
+        }
+        let mut names: Vec<_> = CAUSES.iter().map(|c| c.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CAUSES.len());
+    }
+}
