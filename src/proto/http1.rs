@@ -8,7 +8,7 @@ mod body;
 mod scan;
 mod target;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod write;
 
 pub use body::{Body, Chunks, body_of};
