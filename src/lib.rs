@@ -2,6 +2,7 @@
 //! framegate: a WebSocket reverse proxy.
 pub mod config;
 pub mod control;
+pub mod echo;
 pub mod log;
 pub mod metrics;
 pub mod policy;
