@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod config;
 pub mod control;
+pub mod echo;
 pub mod log;
 pub mod metrics;
 pub mod policy;
