@@ -5,6 +5,7 @@
 //! control thread reads the shards and renders. A tally outlives a panic of its worker: counters go on,
 //! gauges are set right by [`Tally::sessions_lost`]. Knows no socket, clock or thread.
 
+use crate::proto::relay::Counts;
 use crate::proto::ended::{By, CAUSES, Ended, Stage, Why};
 use crate::proto::frame::opcode;
 use crate::proto::{Side, Sides};
@@ -15,13 +16,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The `Content-Type` of what [`render`] makes.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Frames of one direction by opcode, and its bytes. Owned by a worker; the relay adds to it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub frames: [u64; 16],
-    pub bytes: u64,
-}
 
 /// A value for each cause of [`CAUSES`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,6 +16,7 @@ pub use error::Error;
 
 use crate::policy::balance::Group;
 use crate::policy::route::Routes;
+pub use crate::proto::session::Timeouts;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,35 +127,6 @@ impl Limits {
         let max_handshakes = self.max_handshakes.unwrap_or(nofile / 8);
         let left = nofile.saturating_sub(max_handshakes).saturating_sub(SPARE_DESCRIPTORS);
         ResolvedLimits { max_sessions: self.max_sessions.unwrap_or(left / 2), max_handshakes }
-    }
-}
-
-/// Timeouts in milliseconds; 0 is off where the docs of the key say that it may be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timeouts {
-    pub request_head_ms: u64,
-    /// One try.
-    pub connect_ms: u64,
-    /// All tries together.
-    pub connect_total_ms: u64,
-    pub upstream_head_ms: u64,
-    /// 0: off.
-    pub idle_ms: u64,
-    pub close_ms: u64,
-    pub write_stall_ms: u64,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Timeouts {
-            request_head_ms: 10_000,
-            connect_ms: 3_000,
-            connect_total_ms: 10_000,
-            upstream_head_ms: 10_000,
-            idle_ms: 300_000,
-            close_ms: 5_000,
-            write_stall_ms: 60_000,
-        }
     }
 }
 

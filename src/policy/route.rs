@@ -3,6 +3,8 @@
 //! patterns as values; how they are written in a file is the business of `config`.
 
 use super::balance::Group;
+pub use crate::proto::relay::{Mode, Rules};
+use crate::proto::session::Timeouts;
 use std::cmp::Reverse;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -20,37 +22,9 @@ pub struct Route {
     pub host_header: Option<String>,
     pub mode: Mode,
     pub rules: Rules,
-    pub timeouts: crate::config::Timeouts,
+    pub timeouts: Timeouts,
     /// Close code for the client when the upstream ends without a Close; `None` passes the FIN on.
     pub on_upstream_loss: Option<u16>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Mode {
-    /// Walks frame headers in place and checks them.
-    #[default]
-    Framed,
-    /// A tunnel without checks.
-    Opaque,
-}
-
-impl Mode {
-    /// The word of the configuration, logs and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Mode::Framed => "framed",
-            Mode::Opaque => "opaque",
-        }
-    }
-}
-
-/// Frame limits of a route: fields of the relay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
-    /// Payload bytes of one frame; on the wire where compression is negotiated.
-    pub max_frame: u64,
-    /// Payload bytes of one message, all fragments together.
-    pub max_message: u64,
 }
 
 /// All routes of a snapshot, most specific first where two match.

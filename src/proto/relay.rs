@@ -20,6 +20,16 @@ pub enum Mode {
     Opaque,
 }
 
+impl Mode {
+    /// The word of the configuration, logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Framed => "framed",
+            Mode::Opaque => "opaque",
+        }
+    }
+}
+
 /// Frame limits of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {

@@ -41,6 +41,20 @@ pub struct Timeouts {
     pub write_stall_ms: Millis,
 }
 
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            request_head_ms: 10_000,
+            connect_ms: 3_000,
+            connect_total_ms: 10_000,
+            upstream_head_ms: 10_000,
+            idle_ms: 300_000,
+            close_ms: 5_000,
+            write_stall_ms: 60_000,
+        }
+    }
+}
+
 /// What a session needs to judge bytes, borrowed for one call.
 pub struct Given<'a> {
     pub now: Millis,
@@ -323,7 +337,7 @@ impl Session {
         let request = http1::parse_request(answering.asked.head())?;
         let extensions = handshake::judge_response(&request, &response)?;
         let head = handshake::write_switching(&request, &response);
-        let subprotocol = response.field("sec-websocket-protocol").map(Box::from);
+        let subprotocol = http1::values(&response.fields, "sec-websocket-protocol").next().map(Box::from);
         let early = answering.asked.held.split_off(answering.asked.head_len);
         let admission = &answering.admission;
         let open = Open::new(admission.mode, extensions, admission.upstream_loss_code);

@@ -81,7 +81,7 @@ fn decide<S: Sys>(pair: &mut Pair<S::Sock>, shell: &mut Shell<'_, S>) -> Event {
     };
     let Some(seat) = shell.home.sessions.take() else { return Event::Refused(Why::MaxSessions) };
     if shell.home.log.is_on() {
-        let value = |name: &str| field(request.field(name));
+        let value = |name: &str| field(http1::values(&request.fields, name).next());
         (cold.origin, cold.agent) = (value("origin"), value("user-agent"));
     }
     let admission = Admission {
