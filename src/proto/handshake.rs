@@ -257,7 +257,7 @@ fn is_key(key: &[u8]) -> bool {
     const ENGINE: GeneralPurpose =
         GeneralPurpose::new(&ALPHABET, general_purpose::PAD.with_decode_allow_trailing_bits(true));
     let mut bytes = [0; 18];
-    key.len() == 24 && ENGINE.decode_slice(key, &mut bytes) == Ok(16)
+    ENGINE.decode_slice(key, &mut bytes) == Ok(16)
 }
 
 /// Fields that a client must not take away on their way by naming them in Connection.

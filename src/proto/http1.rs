@@ -76,13 +76,13 @@ pub struct Response<'a> {
 /// HTTP/1.0 may answer, but neither switch protocols nor send chunks (RFC 9110 section 7.8, RFC 9112 section 6.1).
 pub fn parse_response(head: &[u8]) -> Result<Response<'_>, Why> {
     let (line, rest) = split_line(head).ok_or(Why::BadAnswer)?;
-    let (minor, status, reason) = match line {
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'0'..=b'1', b' ', status @ ..] => match status {
-            [a @ b'1'..=b'5', b @ b'0'..=b'9', c @ b'0'..=b'9', reason @ ..] => (*minor, [*a, *b, *c], reason),
-            _ => return Err(Why::BadAnswer),
-        },
-        _ => return Err(Why::BadAnswer),
+    let Some([minor @ b'0'..=b'1', b' ', status @ ..]) = line.strip_prefix(b"HTTP/1.") else {
+        return Err(Why::BadAnswer);
     };
+    let (status, reason) = status.split_first_chunk::<3>().ok_or(Why::BadAnswer)?;
+    if !matches!(status, [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9']) {
+        return Err(Why::BadAnswer);
+    }
     let status = status.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
     // The space after the status belongs there even without a reason; some servers leave both out.
     let reason = match reason {
@@ -91,7 +91,7 @@ pub fn parse_response(head: &[u8]) -> Result<Response<'_>, Why> {
         _ => return Err(Why::BadAnswer),
     };
     let fields = parse_fields(rest).map_err(|_| Why::BadAnswer)?;
-    if minor == b'0' && (status == 101 || values(&fields, "transfer-encoding").next().is_some()) {
+    if *minor == b'0' && (status == 101 || values(&fields, "transfer-encoding").next().is_some()) {
         return Err(Why::BadAnswer);
     }
     Ok(Response { status, reason: str::from_utf8(reason).unwrap_or_default(), fields })

@@ -368,7 +368,8 @@ fn what_httparse_accepts_and_we_do_not() {
 
 #[test]
 fn response_heads() {
-    let rows: &[(&[u8], Option<(u16, &str)>)] = &[
+    type Row<'a> = (&'a [u8], Option<(u16, &'a str)>);
+    let rows: &[Row<'_>] = &[
         (b"HTTP/1.1 200 OK\r\n\r\n", Some((200, "OK"))),
         (b"HTTP/1.0 404 Not Found\r\nA: b\r\n\r\n", Some((404, "Not Found"))),
         (b"HTTP/1.1 599 \r\n\r\n", Some((599, ""))),
