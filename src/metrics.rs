@@ -40,7 +40,7 @@ impl<T> IndexMut<Why> for ByCause<T> {
     }
 }
 
-/// What one worker has counted since the process started. Nothing but `u64`: see [`Tally::each`].
+/// What one worker has counted since the process started. Nothing but `u64`, which publishing relies on.
 ///
 /// Connections are moved by [`Tally::accepted`], [`Tally::opened`] and [`Tally::ended`], and then hold
 // accepted = handshakes_ok + all refused + handshakes;  handshakes_ok = all ended + sessions
@@ -54,7 +54,7 @@ pub struct Tally {
     pub handshakes_ok: u64,
     /// Handshakes that ended before a 101, by cause.
     pub refused: ByCause<u64>,
-    /// Open sessions that ended, by cause and by who ended them (in the order of [`BY`]).
+    /// Open sessions that ended, by cause and by who ended them (in the order of `BY`: downstream, upstream, proxy).
     pub ended: ByCause<[u64; 3]>,
     /// Gauge: open sessions.
     pub sessions: u64,

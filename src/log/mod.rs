@@ -1,7 +1,7 @@
 //! The access log: one record at a session's start, one at its end; a ring per worker, one writer thread
 //! that formats. A worker never waits for it: a full ring loses the line, and the loss is counted and said.
 //!
-//! Read in this order: [`record`] (what is known of a session), [`ring`] (a worker's end), [`format`] (a record as
+//! Read in this order: [`record`] (what is known of a session), [`ring`] (a worker's end), [`mod@format`] (a record as
 //! a line), [`writer`] (the thread's end and the handle of who controls it). Diagnostics for people, on standard
 //! error through the `log` crate, are set up here too; workers do not use them.
 

@@ -71,7 +71,7 @@ pub enum Record {
 }
 
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Record>() <= 136);
+const _: () = assert!(size_of::<Record>() <= 112);
 
 /// A session has opened: its 101 has passed.
 #[derive(Debug)]
