@@ -18,7 +18,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -65,10 +65,10 @@ fn start(snapshot: Snapshot, source: Option<cli::Source>, demo: bool) -> Result<
         return Err(Failure(misfit));
     }
     let workers = snapshot.worker_count(os::cpus());
+    let snapshot = Arc::new(snapshot);
     let bound = bind_all(&snapshot.listeners, workers, &snapshot)?;
     let admin = snapshot.admin.as_ref().map(|admin| bind_admin(admin.addr)).transpose()?;
-    let snapshot = Arc::new(snapshot);
-    let (log_control, writer, rings) = log::open(&snapshot.log.access, snapshot.log.format, workers)
+    let (writer, log_control, rings) = log::open(workers, log::RING_LINES, &snapshot.log.access, snapshot.log.format)
         .map_err(|e| failed("cannot open the access log", e))?;
     let writer = spawn("log", move || writer.run())?;
     let limits = snapshot.limits.resolve(nofile);
@@ -85,11 +85,11 @@ fn start(snapshot: Snapshot, source: Option<cli::Source>, demo: bool) -> Result<
     };
     let (notices, noticed) = channel();
     let signals = os::signals().map_err(|e| failed("cannot take over signals", e))?;
-    let mut control = Control::new(parts, Arc::clone(&snapshot), (admin, signals), noticed)
+    let control = Control::new(parts, Arc::clone(&snapshot), (admin, signals), noticed)
         .map_err(|e| failed("cannot start the control thread", e))?;
     let (names, wanted) = channel();
-    let mut first = start_resolver(wanted, &control, &snapshot, &names)?;
-    let crew = Crew { snapshot, notices, waker: control.waker(), directory: std::mem::take(&mut first) };
+    let first = start_resolver(wanted, &control, &snapshot, &names)?;
+    let crew = Crew { snapshot: Arc::clone(&snapshot), notices, waker: control.waker(), directory: first };
     let threads = crew.start(&control, bound, rings)?;
     let (threads, outboxes): (Vec<_>, Vec<_>) = threads.into_iter().unzip();
     let (outboxes, shards): (Vec<_>, Vec<_>) = outboxes.into_iter().unzip();
@@ -235,9 +235,7 @@ fn work(mut home: Home<MioSys>, (index, cpu): (usize, Option<usize>), restarts: 
 }
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Failure> {
-    static PREFIX: OnceLock<String> = OnceLock::new();
-    let name = format!("{}-{name}", PREFIX.get_or_init(|| "fg".to_owned()));
-    std::thread::Builder::new().name(name).spawn(run).map_err(|e| failed("cannot start a thread", e))
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| failed("cannot start a thread", e))
 }
 
 fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
