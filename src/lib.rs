@@ -1,5 +1,6 @@
 #![deny(unsafe_code)]
 //! framegate: a WebSocket reverse proxy.
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod log;
