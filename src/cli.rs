@@ -89,11 +89,14 @@ enum TypedCommand {
         admin: SocketAddr,
     },
     /// Proxy to real backends
-    #[command(after_help = "Examples:  framegate run -c framegate.toml
+    #[command(
+        override_usage = "framegate run -c <FILE>\n       framegate run --listen <ADDR> --upstream <URL>",
+        after_help = "Examples:  framegate run -c framegate.toml
            framegate run --listen 0.0.0.0:8080 --upstream ws://10.0.0.1:9000
 
 SIGTERM or SIGINT: close sessions gently and exit; a second one exits now.
-SIGHUP: read the file again; a bad file changes nothing.")]
+SIGHUP: read the file again; a bad file changes nothing."
+    )]
     Run {
         /// Configuration file
         #[arg(short, long, value_name = "FILE")]
