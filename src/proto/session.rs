@@ -670,9 +670,7 @@ impl Session {
     /// Frames, bytes forwarded, by the side they came from; close codes by the side they went to. Zero unless open.
     pub fn totals(&self) -> Totals {
         match &self.phase {
-            Phase::Open(open) => {
-                Totals { frames: open.frames(), bytes: open.bytes(), close_codes: open.close_codes() }
-            }
+            Phase::Open(open) => Totals { frames: open.frames(), bytes: open.bytes(), close_codes: open.close_codes() },
             Phase::Over(totals) => *totals,
             _ => Totals::default(),
         }

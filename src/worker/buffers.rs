@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 /// Bytes of one read, and so the most that one read can leave behind.
-pub const SCRATCH_BYTES: usize = 128 * 1024;
+pub use crate::config::SCRATCH_BYTES;
 pub const CHUNK_BYTES: usize = 16 * 1024;
 /// One scratch, and a chunk for what the proxy itself adds to it.
 const RESERVE: usize = SCRATCH_BYTES / CHUNK_BYTES + 1;
