@@ -150,7 +150,7 @@ mod tests {
         ) {
             let mut pool = Pool::new(1 << 20);
             let mut backlog = Backlog::new(0);
-            let (mut expect, mut next) = (VecDeque::new(), 0u8);
+            let (mut expect, mut next) = (VecDeque::<u8>::new(), 0u8);
             for (push, take) in steps {
                 let bytes: Vec<u8> = (0..push).map(|_| { next = next.wrapping_mul(31).wrapping_add(7); next }).collect();
                 expect.extend(&bytes);
