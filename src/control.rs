@@ -204,11 +204,9 @@ impl Control {
     fn on_event(&mut self, token: usize, crew: &mut Crew<'_>) {
         match token {
             STOP => (0..drain_bytes(&self.signals.stop)).for_each(|_| self.on_stop_signal(crew)),
-            RELOAD => {
-                if drain_bytes(&self.signals.reload) > 0 {
-                    // What went wrong has been said on standard error.
-                    let _said = self.reload(crew);
-                }
+            RELOAD if drain_bytes(&self.signals.reload) > 0 => {
+                // What went wrong has been said on standard error.
+                let _said = self.reload(crew);
             }
             token if token >= ADMIN => {
                 let Some(mut admin) = self.admin.take() else { return };

@@ -1,5 +1,7 @@
 use super::*;
+use crate::proto::Sides;
 use crate::proto::ended::{By, Why};
+use crate::proto::relay::{Mode, Rules};
 use proptest::prelude::*;
 
 const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
