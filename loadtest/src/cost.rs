@@ -13,19 +13,19 @@ pub struct CostArgs {
     #[command(flatten)]
     targets: TargetArgs,
     /// Sessions of each target
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200)]
     connections: usize,
-    /// Payload sizes in bytes, one table each
-    #[arg(long, value_delimiter = ',', default_values_t = [64, 1024])]
+    /// Payload sizes in bytes, one table each, with commas between
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [64, 1024])]
     payload: Vec<usize>,
     /// Messages under way on a session; 1 is ping-pong
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     window: u16,
     /// Rounds that count, after one that does not
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Length of a round of one target
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
     round_ms: u64,
 }
 
