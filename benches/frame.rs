@@ -3,28 +3,19 @@
 
 mod common;
 
-use framegate::proto::frame::{Header, Parsed, opcode};
+use framegate::proto::frame::{Header, Parsed};
 use std::hint::black_box;
 
 fn main() {
     for payload in [16, 32, 125, 126, 1 << 10, 4 << 10, 16 << 10, 64 << 10] {
         for batch in [1, 4, 16] {
-            let read = frame(payload).repeat(batch);
+            let read = common::masked_frame(payload).repeat(batch);
             assert_eq!(walk(&read), batch);
             common::bench(&format!("frame walk, {payload} B x {batch}"), 20_000, || {
                 black_box(walk(black_box(&read)));
             });
         }
     }
-}
-
-/// As a client sends it; nobody looks at the payload.
-fn frame(payload: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mask = Some([0x37, 0xfa, 0x21, 0x3d]);
-    Header { fin: true, rsv: 0, opcode: opcode::BINARY, mask, payload_len: payload as u64 }.write(&mut bytes);
-    bytes.resize(bytes.len() + payload, 7);
-    bytes
 }
 
 /// How many whole frames there are.
