@@ -231,7 +231,8 @@ pub(super) fn finish<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, shell: &mut She
     pair.session.on_event(Event::Finished(to), shell.now);
 }
 
-fn close<S: Sys>(pair: &mut Pair<S::Sock>, ended: Ended, shell: &mut Shell<'_, S>) {
+/// The verdict: counted, logged, and nothing is left open.
+pub(super) fn close<S: Sys>(pair: &mut Pair<S::Sock>, ended: Ended, shell: &mut Shell<'_, S>) {
     shell.home.tally.ended(ended);
     for side in Side::BOTH {
         drop(pair.drop_conn(side, &mut shell.pool));
