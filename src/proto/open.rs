@@ -181,8 +181,7 @@ impl Open {
         if self.flows[side].out != Out::Flowing {
             return None;
         }
-        let code = self.upstream_loss_code.filter(|_| side == Side::Upstream && self.mode == Mode::Framed);
-        let Some(code) = code else { return Some((side.into(), Why::Eof)) };
+        let Some(code) = self.loss_code(side) else { return Some((side.into(), Why::Eof)) };
         self.owe(side, Close { code, why: Why::UpstreamLoss });
         self.cut(Side::Downstream);
         Some((side.into(), Why::UpstreamLoss))
@@ -196,12 +195,24 @@ impl Open {
         }
     }
 
-    /// `side` can neither be read nor written any more. `false`: the other side has had its Close and ends as usual;
-    /// `true`: it is to be reset as well.
-    pub(super) fn on_reset(&mut self, side: Side) -> bool {
+    /// `side` can neither be read nor written any more. `true`: the other side is to be reset as well; `false`: it has
+    /// had its Close or is owed one, and ends as usual.
+    pub(super) fn on_reset(&mut self, side: Side) -> (Cause, bool) {
         let closed = matches!(self.flows[side].out, Out::Theirs(_) | Out::Ours(_));
         self.gone(side);
-        !closed
+        match self.loss_code(side) {
+            _ if closed => (None, false),
+            None => (Some((side.into(), Why::Reset)), true),
+            Some(code) => {
+                self.owe(side, Close { code, why: Why::UpstreamLoss });
+                (Some((side.into(), Why::UpstreamLoss)), false)
+            }
+        }
+    }
+
+    /// The code that the end of `side` without a Close is answered with, where it is not passed on as it is.
+    fn loss_code(&self, side: Side) -> Option<u16> {
+        self.upstream_loss_code.filter(|_| side == Side::Upstream && self.mode == Mode::Framed)
     }
 
     fn gone(&mut self, side: Side) {

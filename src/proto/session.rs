@@ -280,8 +280,11 @@ impl Session {
     fn on_reset(&mut self, side: Side, now: Millis) {
         match (&mut self.phase, side) {
             (Phase::Open(open), _) => {
-                if open.on_reset(side) {
-                    self.note(side.into(), Why::Reset);
+                let (cause, torn) = open.on_reset(side);
+                if let Some((by, why)) = cause {
+                    self.note(by, why);
+                }
+                if torn {
                     self.outbox.push(Action::Abort(side.other()));
                     self.over();
                 }
