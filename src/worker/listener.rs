@@ -51,7 +51,9 @@ impl<L> Listening<L> {
 
     /// Its queue is empty.
     pub(super) fn drained(&mut self, now: Millis) {
-        (self.owed, self.not_before) = (self.lame && !self.ending, now + BACKOFF_MS);
+        self.owed = self.lame && !self.ending;
+        // An edge says when there is more, and is obeyed at once; only who gets none has to wait and look.
+        self.not_before = if self.lame { now + BACKOFF_MS } else { 0 };
     }
 }
 
