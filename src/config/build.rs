@@ -3,7 +3,7 @@
 
 use super::endpoint;
 use super::error::{Error, Problems};
-use super::file::{self, File, Typed, TypedList};
+use super::file::{self, File, Section, Typed, TypedList};
 use super::value::{self, Judged, duration_text, shown, size_text};
 use super::{
     AccessLog, Admin, Drain, Format, Limits, Listener, Log, SCRATCH_BYTES, Snapshot, Sockets, Timeouts, Workers,
@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
-use toml::{Spanned, Value};
+use toml::Value;
 
 const WORKERS_MAX: usize = 1024;
 const SESSIONS_MAX: usize = 100_000_000;
@@ -106,11 +106,11 @@ impl Building<'_, '_> {
         let rules = self.rules("limits", &file.limits.max_frame, &file.limits.max_message, RULES);
         let routes = self.routes(&file.route, &mut groups, &Inherited { timeouts: timeouts.clone(), rules });
         Snapshot {
-            limits: self.limits(&file.limits, &workers),
+            limits: self.limits(&file.limits, &file.workers, workers.count.unwrap_or(1)),
             sockets: self.sockets(&file.sockets),
             drain: self.drain(&file.drain),
             log: self.log(&file.log),
-            admin: self.admin(&file.admin, &listeners),
+            admin: self.admin(&file.admin, &file.listener),
             workers,
             listeners,
             routes,
@@ -148,7 +148,7 @@ impl Building<'_, '_> {
         }
     }
 
-    fn listeners(&mut self, typed: &[Spanned<file::Listener>]) -> Vec<Listener> {
+    fn listeners(&mut self, typed: &[Section<file::Listener>]) -> Vec<Listener> {
         let mut listeners: Vec<Listener> = Vec::new();
         for section in typed {
             let key = "listener.listen";
@@ -171,7 +171,7 @@ impl Building<'_, '_> {
         listeners
     }
 
-    fn admin(&mut self, typed: &file::Admin, listeners: &[Listener]) -> Option<Admin> {
+    fn admin(&mut self, typed: &file::Admin, listeners: &[Section<file::Listener>]) -> Option<Admin> {
         let default = Admin::default();
         let key = "admin.listen";
         let addr = self.take(key, &typed.listen, Some(default.addr), |v| match v.as_str() {
@@ -182,14 +182,16 @@ impl Building<'_, '_> {
         let fault_injection =
             self.take("admin.fault_injection", &typed.fault_injection, default.fault_injection, judge);
         let addr = addr?;
-        if addr.port() != 0 && listeners.iter().any(|listener| listener.addr == addr) {
-            let at = typed.listen.as_ref().map_or(0..0, Spanned::span);
+        let mut written = listeners.iter().filter_map(|section| section.get_ref().listen.as_ref());
+        let same = written.find(|listen| value::address(listen.get_ref()) == Ok(addr));
+        if let (true, Some(same)) = (addr.port() != 0, same) {
+            let at = typed.listen.as_ref().unwrap_or(same).span();
             self.problems.add(at, key, &format!("{addr} is the address of a [[listener]]; write another, or \"off\""));
         }
         Some(Admin { addr, fault_injection })
     }
 
-    fn limits(&mut self, typed: &file::Limits, workers: &Workers) -> Limits {
+    fn limits(&mut self, typed: &file::Limits, threads: &file::Workers, workers: usize) -> Limits {
         let default = Limits::default();
         let count = |v: &Value| value::count_or_auto(v, SESSIONS_MAX);
         let size =
@@ -201,13 +203,11 @@ impl Building<'_, '_> {
             buffer_bytes: self.take("limits.buffers", &typed.buffers, default.buffer_bytes, size(BUFFER_BYTES)),
         };
         // With "auto" only the machine can say: `Snapshot::misfits`.
-        let least = workers.count.unwrap_or(1) * 2 * SCRATCH_BYTES;
-        if limits.buffer_bytes < least {
-            let at = typed.buffers.as_ref().map_or(0..0, Spanned::span);
+        let least = workers * 2 * SCRATCH_BYTES;
+        if let (true, Some(at)) = (limits.buffer_bytes < least, typed.buffers.as_ref().or(threads.count.as_ref())) {
             let (has, least) = (size_text(limits.buffer_bytes as u64), size_text(least as u64));
-            let why =
-                format!("{has} is too little for {} workers; write \"{least}\" or more", workers.count.unwrap_or(1));
-            self.problems.add(at, "limits.buffers", &why);
+            let why = format!("{has} is too little for {workers} workers; write \"{least}\" or more");
+            self.problems.add(at.span(), "limits.buffers", &why);
         }
         limits
     }

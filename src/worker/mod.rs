@@ -215,10 +215,9 @@ impl<'h, S: Sys> Worker<'h, S> {
     fn run_ring(&mut self) {
         for _ in 0..self.ring.len() {
             let Some(key) = self.ring.pop_front() else { return };
-            if let Some(pair) = self.pairs.get_mut(key.slot as usize) {
-                if pair.generation == key.generation {
-                    pair.queued = false;
-                }
+            let pair = self.pairs.get_mut(key.slot as usize);
+            if let Some(pair) = pair.filter(|pair| pair.generation == key.generation) {
+                pair.queued = false;
             }
             self.turn(key);
         }
