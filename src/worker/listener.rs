@@ -55,7 +55,8 @@ impl<L> Listening<L> {
     /// Its queue is empty.
     pub(super) fn drained(&mut self, now: Millis) {
         self.owed = self.lame && self.ending.is_none();
-        self.not_before = if self.owed { now + BACKOFF_MS } else { now };
+        // An edge says when there is more, and is obeyed at once; only who gets none has to wait and look.
+        self.not_before = if self.owed { now + BACKOFF_MS } else { 0 };
     }
 
     /// Nothing new is to come in, but whoever stands in its queue is served.

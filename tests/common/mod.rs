@@ -95,6 +95,11 @@ impl Proxy {
         Proxy::start(&before(upstream, more))
     }
 
+    /// Like [`Proxy::before`], with an admin listener on a port of its own.
+    pub fn alone_before(upstream: SocketAddr, more: &str) -> Proxy {
+        Proxy::before(upstream, &format!("{more}\n[admin]\nlisten = \"127.0.0.1:0\""))
+    }
+
     pub fn spawn(command: &mut Command, config: PathBuf) -> Proxy {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Lines::of(child.stderr.take().unwrap());
