@@ -1,1 +1,97 @@
-fn main() {}
+#![forbid(unsafe_code)]
+//! framegate-loadtest: server roles, and measurements of what a proxy costs.
+//!
+//! Reading order: [`load`] (the client side), [`relay`] (what proxies are measured against), [`target`] (a
+//! proxy under measurement), then one file a command: [`cost`], [`idle`], [`syscalls`].
+
+mod cost;
+mod idle;
+mod load;
+mod proc;
+mod relay;
+mod syscalls;
+mod target;
+
+use clap::{Args, Parser, Subcommand};
+use framegate::echo::Echo;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+/// What goes wrong here is told in one sentence and ends the process.
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Parser)]
+#[command(version, about = "Server roles and measurements for WebSocket proxies", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a server until killed
+    #[command(subcommand)]
+    Serve(Serve),
+    /// Run the bare byte relay that proxies are measured against, until killed
+    #[command(after_help = "Example: framegate-loadtest relay --listen 127.0.0.1:8080 --upstream 127.0.0.1:9000")]
+    Relay(RelayArgs),
+    /// Measure proxy CPU per echoed message, in interleaved rounds over all targets
+    #[command(after_help = "Example: framegate-loadtest cost --target relay --target relay2 --target nginx --rounds 9")]
+    Cost(cost::CostArgs),
+    /// Measure a proxy's own memory per idle session, as a slope
+    #[command(after_help = "Example: framegate-loadtest idle --target framegate --connections 8000")]
+    Idle(idle::IdleArgs),
+    /// Count system calls per message and direction with strace
+    #[command(after_help = "Example: framegate-loadtest syscalls --target framegate --messages 20000")]
+    Syscalls(syscalls::SyscallsArgs),
+}
+
+#[derive(Subcommand)]
+enum Serve {
+    /// A WebSocket server that sends every frame back
+    #[command(after_help = "Example: framegate-loadtest serve echo --listen 127.0.0.1:9000")]
+    Echo(EchoArgs),
+}
+
+#[derive(Args)]
+struct EchoArgs {
+    /// Address to listen on; port 0 lets the system choose
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
+    listen: SocketAddr,
+}
+
+#[derive(Args)]
+struct RelayArgs {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Where every connection goes
+    #[arg(long, value_name = "ADDR")]
+    upstream: SocketAddr,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(Serve::Echo(args)) => serve_echo(args.listen),
+        Command::Relay(args) => relay::run(args.listen, args.upstream).map_err(Failure::from),
+        Command::Cost(args) => cost::run(&args),
+        Command::Idle(args) => idle::run(&args),
+        Command::Syscalls(args) => syscalls::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("framegate-loadtest: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve_echo(listen: SocketAddr) -> Result<(), Failure> {
+    proc::raise_descriptor_limit()?;
+    let echo = Echo::bind(listen).map_err(|e| format!("cannot listen on {listen}: {e}"))?;
+    // Read by whoever starts this with port 0.
+    println!("listening on {}", echo.local_addr()?);
+    Ok(echo.run(&AtomicBool::new(false))?)
+}

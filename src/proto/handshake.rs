@@ -1,9 +1,22 @@
 //! The WebSocket handshake of RFC 6455 section 4 over heads of [`super::http1`]: judging a request, writing
 //! the new one for the upstream, judging the upstream's 101, writing ours. Pure: ids and addresses are arguments.
+//!
+//! Nothing here copies a line of a peer: every field that leaves is written anew from a parsed name and value,
+//! which hold no CR or LF.
+
+mod extension;
+#[cfg(test)]
+mod tests;
+mod trace;
 
 use super::ended::Why;
-use super::http1::{Request, Response};
+use super::http1::{Field, Named, Request, Response, elements, is_hop_by_hop, push, push_field, values};
+use base64::Engine;
+use base64::alphabet::STANDARD as ALPHABET;
+use base64::engine::{GeneralPurpose, general_purpose};
+use sha1::{Digest, Sha1};
 use std::net::IpAddr;
+use trace::Trace;
 
 /// What the negotiated extensions allow in the frames of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,10 +30,28 @@ pub enum Extensions {
     Unknown,
 }
 
-/// The rules of the WebSocket handshake, after those of HTTP and the route.
+/// The rules of the WebSocket handshake, after those of HTTP and the route, in the order of the contract:
+/// [`Why::Method`], [`Why::BadFraming`], [`Why::NotUpgrade`], [`Why::BadKey`], [`Why::ProtectedHeader`].
 pub fn judge_request(request: &Request<'_>) -> Result<(), Why> {
-    let _ = request;
-    Err(Why::NotUpgrade)
+    let fields = &request.fields;
+    if request.method != "GET" {
+        return Err(Why::Method);
+    }
+    let has = |name| values(fields, name).next().is_some();
+    let empty = !has("content-length") || only(fields, "content-length") == Some(b"0");
+    if !empty || has("transfer-encoding") || has("trailer") || has("expect") {
+        return Err(Why::BadFraming);
+    }
+    if !upgrades(fields) || only(fields, "sec-websocket-version") != Some(b"13") {
+        return Err(Why::NotUpgrade);
+    }
+    if !only(fields, "sec-websocket-key").is_some_and(is_key) {
+        return Err(Why::BadKey);
+    }
+    if elements(fields, "connection").any(is_protected) {
+        return Err(Why::ProtectedHeader);
+    }
+    Ok(())
 }
 
 /// What the proxy adds to or changes in the request that it writes for the upstream.
@@ -41,32 +72,202 @@ pub struct Forwarding<'a> {
     pub trace_seed: [u8; 24],
 }
 
-/// Writes the whole new request head.
+/// Writes the whole new request head: Host and the upgrade first, then the client's fields in their order, then
+/// what the proxy adds.
 pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
-    let _ = (request, add);
-    Vec::new()
+    let fields = &request.fields;
+    let named = Named::of(fields);
+    let mut out = Vec::with_capacity(1024);
+    push(&mut out, &[b"GET ", add.path.as_bytes(), request.query.as_bytes(), b" HTTP/1.1\r\n"]);
+    push_field(&mut out, "Host", add.host.unwrap_or(request.host).as_bytes());
+    push_upgrade(&mut out);
+    let parent = only(fields, "traceparent").filter(|_| !named.contains("traceparent"));
+    let continued = parent.and_then(|value| Trace::continued(value, &add.trace_seed));
+    for Field { name, value } in fields {
+        let passes = match Origin::of(name) {
+            Origin::Rewritten => false,
+            Origin::Trust => add.trusted,
+            Origin::TraceState => continued.is_some(),
+            Origin::Client => true,
+        };
+        if passes && !named.contains(name) {
+            push_field(&mut out, name, value);
+        }
+    }
+    push_forwarding(&mut out, request, add);
+    let trace = continued.unwrap_or_else(|| Trace::started(&add.trace_seed));
+    push_field(&mut out, "traceparent", trace.value().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// Whose word a field of the request is.
+enum Origin {
+    /// Never copied: hop-by-hop, or written anew here.
+    Rewritten,
+    /// Copied from a trusted peer only.
+    Trust,
+    /// Belongs to a traceparent that is continued.
+    TraceState,
+    Client,
+}
+
+impl Origin {
+    fn of(name: &str) -> Origin {
+        const REWRITTEN: [&str; 5] = ["host", "content-length", "x-request-id", "x-forwarded-for", "traceparent"];
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        // `_` and `-` are one in CGI and its heirs: a `X_Forwarded_For` would pass for ours there.
+        if is_hop_by_hop(name) || name.contains('_') || REWRITTEN.into_iter().any(is) {
+            Origin::Rewritten
+        } else if is("forwarded") || is("x-real-ip") || starts_with(name.as_bytes(), "x-forwarded-") {
+            Origin::Trust
+        } else if is("tracestate") {
+            Origin::TraceState
+        } else {
+            Origin::Client
+        }
+    }
+}
+
+/// What the proxy says of the client; of a trusted peer's word only X-Forwarded-For is continued, the rest stands.
+fn push_forwarding(out: &mut Vec<u8>, request: &Request<'_>, add: &Forwarding<'_>) {
+    let kept = |name| add.trusted && values(&request.fields, name).next().is_some();
+    let peer = add.peer.to_canonical().to_string();
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if add.trusted {
+        for hop in elements(&request.fields, "x-forwarded-for") {
+            push(out, &[hop, b", "]);
+        }
+    }
+    push(out, &[peer.as_bytes(), b"\r\n"]);
+    if !kept("x-forwarded-proto") {
+        push_field(out, "X-Forwarded-Proto", if add.secure { b"https" } else { b"http" });
+    }
+    if !kept("x-forwarded-host") {
+        push_field(out, "X-Forwarded-Host", request.host.as_bytes());
+    }
+    if !kept("x-real-ip") {
+        push_field(out, "X-Real-IP", peer.as_bytes());
+    }
+    push_field(out, "X-Request-Id", add.request_id.as_bytes());
+}
+
+fn push_upgrade(out: &mut Vec<u8>) {
+    push_field(out, "Connection", b"Upgrade");
+    push_field(out, "Upgrade", b"websocket");
 }
 
 /// The X-Request-Id of a trusted peer, if it sent one that may be kept (1 to 128 visible ASCII characters).
 pub fn request_id_of<'a>(request: &Request<'a>) -> Option<&'a str> {
-    let _ = request;
-    None
+    let id = only(&request.fields, "x-request-id")?;
+    let fits = (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic);
+    if fits { str::from_utf8(id).ok() } else { None }
 }
 
 /// `Sec-WebSocket-Accept` for a key (RFC 6455 section 4.2.2, item 5.4).
 pub fn accept_of(key: &[u8]) -> [u8; 28] {
-    let _ = key;
-    [0; 28]
+    let digest = Sha1::new().chain_update(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
+    let mut accept = [0; 28];
+    // 20 bytes are always 28 characters.
+    let written = general_purpose::STANDARD.encode_slice(digest, &mut accept);
+    debug_assert_eq!(written, Ok(accept.len()));
+    accept
 }
 
-/// Judges the upstream's 101 against the client's request: `Why::BadSwitch` for anything that is off.
+/// Judges the upstream's 101 against the client's request: `Why::BadSwitch` for anything that is off
+/// (RFC 6455 section 4.1, items 1 to 6 of what the client must check).
 pub fn judge_response(request: &Request<'_>, response: &Response<'_>) -> Result<Extensions, Why> {
-    let _ = (request, response);
-    Err(Why::BadSwitch)
+    let fields = &response.fields;
+    let key = only(&request.fields, "sec-websocket-key").ok_or(Why::BadSwitch)?;
+    let has = |name| values(fields, name).next().is_some();
+    let sound = response.status == 101
+        && upgrades(fields)
+        && only(fields, "sec-websocket-accept") == Some(accept_of(key).as_slice())
+        // "A server MUST NOT send [them] in any response with a status code of 1xx": a body would be read as frames.
+        && !has("content-length")
+        && !has("transfer-encoding")
+        && protocol_offered(&request.fields, fields)
+        // Named in Connection they could not be passed on.
+        && !elements(fields, "connection").any(|name| starts_with(name, "sec-websocket-"));
+    if sound { judge_extensions(&request.fields, fields) } else { Err(Why::BadSwitch) }
+}
+
+/// None was chosen, or one of those that the client named.
+fn protocol_offered(request: &[Field<'_>], response: &[Field<'_>]) -> bool {
+    const NAME: &str = "sec-websocket-protocol";
+    values(response, NAME).next().is_none()
+        || only(response, NAME).is_some_and(|chosen| elements(request, NAME).any(|offered| offered == chosen))
+}
+
+/// Each extension of the answer was offered and appears once.
+fn judge_extensions(request: &[Field<'_>], response: &[Field<'_>]) -> Result<Extensions, Why> {
+    const NAME: &str = "sec-websocket-extensions";
+    let mut chosen: Vec<&[u8]> = Vec::new();
+    for name in values(response, NAME).flat_map(extension::names) {
+        let name = name.map_err(|_| Why::BadSwitch)?;
+        let is = |other: &[u8]| other.eq_ignore_ascii_case(name);
+        let offered = values(request, NAME).flat_map(extension::names).flatten().any(is);
+        if !offered || chosen.iter().copied().any(is) {
+            return Err(Why::BadSwitch);
+        }
+        chosen.push(name);
+    }
+    Ok(match chosen.as_slice() {
+        [] => Extensions::None,
+        [name] if name.eq_ignore_ascii_case(b"permessage-deflate") => Extensions::Deflate,
+        _ => Extensions::Unknown,
+    })
 }
 
 /// Writes the 101 for the client: hop-by-hop rebuilt, Accept computed here, the rest as the upstream sent it.
 pub fn write_switching(request: &Request<'_>, response: &Response<'_>) -> Vec<u8> {
-    let _ = (request, response);
-    Vec::new()
+    let mut out = Vec::with_capacity(512);
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    push_upgrade(&mut out);
+    let key = only(&request.fields, "sec-websocket-key").unwrap_or_default();
+    push_field(&mut out, "Sec-WebSocket-Accept", &accept_of(key));
+    let named = Named::of(&response.fields);
+    for Field { name, value } in &response.fields {
+        let ours = ["sec-websocket-accept", "content-length"].iter().any(|known| name.eq_ignore_ascii_case(known));
+        if !ours && !is_hop_by_hop(name) && !named.contains(name) {
+            push_field(&mut out, name, value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// The value of the field that must appear exactly once.
+fn only<'a>(fields: &[Field<'a>], name: &str) -> Option<&'a [u8]> {
+    let mut values = values(fields, name);
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// Upgrade is, over all lines, the one token `websocket`, and Connection says so.
+fn upgrades(fields: &[Field<'_>]) -> bool {
+    let mut upgrade = elements(fields, "upgrade");
+    upgrade.next().is_some_and(|token| token.eq_ignore_ascii_case(b"websocket"))
+        && upgrade.next().is_none()
+        && elements(fields, "connection").any(|token| token.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// "a base64-encoded value that, when decoded, is 16 bytes in length". Unused bits of the last character may be
+/// anything, as with most servers: the key is hashed as written.
+fn is_key(key: &[u8]) -> bool {
+    const ENGINE: GeneralPurpose =
+        GeneralPurpose::new(&ALPHABET, general_purpose::PAD.with_decode_allow_trailing_bits(true));
+    let mut bytes = [0; 18];
+    ENGINE.decode_slice(key, &mut bytes) == Ok(16)
+}
+
+/// Fields that a client must not take away on their way by naming them in Connection.
+fn is_protected(name: &[u8]) -> bool {
+    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+    ["host", "cookie", "authorization", "origin", "forwarded", "x-real-ip"].into_iter().any(is)
+        || starts_with(name, "x-forwarded-")
+        || starts_with(name, "sec-websocket-")
+}
+
+fn starts_with(name: &[u8], prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }

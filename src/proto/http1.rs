@@ -1,27 +1,28 @@
 //! HTTP/1.1 heads: finding their end, judging them, writing new ones. Borrows the bytes of the peers,
 //! owns nothing but the position of a scan. Knows nothing of WebSocket: plain HTTP will pass here one day.
+//!
+//! `scan` finds the end, this file parses, `target` judges Host and target, `body` finds the end of an
+//! answer's body, `write` writes what leaves. The rules of WebSocket are in [`super::handshake`].
+
+mod body;
+mod scan;
+mod target;
+#[cfg(test)]
+pub(super) mod tests;
+mod write;
+
+pub use body::{Body, Chunks, body_of};
+pub use scan::HeadScan;
+pub(super) use write::{Named, is_hop_by_hop, push, push_field};
+pub use write::{write_answer, write_refusal};
 
 use super::ended::Why;
 
 /// The most header fields a head may have.
 pub const FIELDS_MAX: usize = 100;
 
-/// Looks for the end of a head, each byte once, however the bytes were cut; refuses at the first byte that
-/// no valid head can have there, so that the verdict is the same for every segmentation.
-#[derive(Debug, Default)]
-pub struct HeadScan {
-    at: usize,
-}
-
-impl HeadScan {
-    /// `held` is all of the head so far (it only grows). `Some(end)`: the head is `held[..end]`.
-    pub fn advance(&mut self, held: &[u8]) -> Result<Option<usize>, Why> {
-        let _ = (&mut self.at, held);
-        Err(Why::Malformed)
-    }
-}
-
-/// One header field. Names keep their case; values are trimmed of surrounding white space, any bytes else.
+/// One header field. Names keep their case; values are trimmed of surrounding white space, any bytes else
+/// but control bytes (HTAB may stand inside).
 #[derive(Debug, Clone, Copy)]
 pub struct Field<'a> {
     pub name: &'a str,
@@ -34,7 +35,7 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// As the client wrote it: origin-form (`/path?query`) or absolute-form.
     pub target: &'a str,
-    /// Path of the target as written, without query.
+    /// Path of the target as written, without query; `/` where an absolute-form has none.
     pub path: &'a str,
     /// `?query` as written with its question mark, or empty.
     pub query: &'a str,
@@ -43,65 +44,117 @@ pub struct Request<'a> {
     pub fields: Vec<Field<'a>>,
 }
 
-/// Parses a complete head (as [`HeadScan`] delimited it) and judges it by the rules of HTTP.
+/// Parses a complete head (as [`HeadScan`] delimited it) and judges it by the rules of HTTP, in the order of the
+/// contract: [`Why::Malformed`], [`Why::TooManyFields`], [`Why::HttpVersion`], [`Why::BadHost`], [`Why::BadTarget`].
 pub fn parse_request(head: &[u8]) -> Result<Request<'_>, Why> {
-    let _ = head;
-    Err(Why::Malformed)
+    // "a server [...] SHOULD ignore at least one empty line (CRLF) received prior to the request-line"
+    let head = head.strip_prefix(b"\r\n").unwrap_or(head);
+    let (line, rest) = split_line(head).ok_or(Why::Malformed)?;
+    let line = request_line(line)?;
+    let fields = parse_fields(rest)?;
+    if !line.spoken {
+        return Err(Why::HttpVersion);
+    }
+    let host = target::judge_host(&fields, line.target)?;
+    let target = str::from_utf8(line.target).map_err(|_| Why::BadTarget)?;
+    let target::Target { path, query } = target::judge_target(target)?;
+    Ok(Request { method: line.method, target, path, query, host, fields })
 }
 
 /// A response head of the upstream.
 #[derive(Debug)]
 pub struct Response<'a> {
+    /// 100 to 599.
     pub status: u16,
+    /// As written, or empty where it is not UTF-8.
     pub reason: &'a str,
     pub fields: Vec<Field<'a>>,
 }
 
 /// Parses a complete response head. `Why::BadAnswer` for all that is not one.
+///
+/// HTTP/1.0 may answer, but neither switch protocols nor send chunks (RFC 9110 section 7.8, RFC 9112 section 6.1).
 pub fn parse_response(head: &[u8]) -> Result<Response<'_>, Why> {
-    let _ = head;
-    Err(Why::BadAnswer)
+    let (line, rest) = split_line(head).ok_or(Why::BadAnswer)?;
+    let Some([minor @ b'0'..=b'1', b' ', status @ ..]) = line.strip_prefix(b"HTTP/1.") else {
+        return Err(Why::BadAnswer);
+    };
+    let (status, reason) = status.split_first_chunk::<3>().ok_or(Why::BadAnswer)?;
+    if !matches!(status, [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9']) {
+        return Err(Why::BadAnswer);
+    }
+    let status = status.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
+    // The space after the status belongs there even without a reason; some servers leave both out.
+    let reason = match reason {
+        [] => reason,
+        [b' ', reason @ ..] if scan::is_text(reason) => reason,
+        _ => return Err(Why::BadAnswer),
+    };
+    let fields = parse_fields(rest).map_err(|_| Why::BadAnswer)?;
+    if *minor == b'0' && (status == 101 || values(&fields, "transfer-encoding").next().is_some()) {
+        return Err(Why::BadAnswer);
+    }
+    Ok(Response { status, reason: str::from_utf8(reason).unwrap_or_default(), fields })
 }
 
-/// Where the body of an answer ends (RFC 9112, section 6.3), byte by byte.
-#[derive(Debug)]
-pub enum Body {
-    /// 204, 304, or Content-Length 0.
-    None,
-    Length(u64),
-    Chunked(Chunks),
-    UntilEof,
+/// The values of all fields called `name` (in any case), in order.
+pub fn values<'a>(fields: &[Field<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
 }
 
-/// Position in a chunked body, trailers included. Never decodes: the bytes pass as they are.
-#[derive(Debug, Default)]
-pub struct Chunks {}
+/// The elements of a comma-separated list over all fields called `name`, trimmed. Empty elements mean nothing
+/// (RFC 9110 section 5.6.1.2). Not for lists whose elements can hold quoted commas.
+pub fn elements<'a>(fields: &[Field<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    values(fields, name)
+        .flat_map(|value| value.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|element| !element.is_empty())
+}
 
-impl Body {
-    /// How many of `bytes` belong to the body, and whether it is complete with them.
-    /// `Why::BadAnswer` where the chunking is broken.
-    pub fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), Why> {
-        let _ = bytes;
-        Err(Why::BadAnswer)
+/// `method SP request-target SP HTTP-version`, judged no further than its grammar.
+struct RequestLine<'a> {
+    method: &'a str,
+    target: &'a [u8],
+    /// Of HTTP/1.1; else of a version that is not spoken here.
+    spoken: bool,
+}
+
+fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Why> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), version, None) = (words.next(), words.next(), words.next(), words.next()) else {
+        return Err(Why::Malformed);
+    };
+    let spoken = match version {
+        Some(b"HTTP/1.1") => true,
+        // A minor version that httparse does not know either is nobody's.
+        Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']) => return Err(Why::Malformed),
+        Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) => false,
+        // The whole of a request in HTTP/0.9 was `GET /path`.
+        None if target.starts_with(b"/") => false,
+        _ => return Err(Why::Malformed),
+    };
+    match str::from_utf8(method) {
+        Ok(method) if scan::is_token(method.as_bytes()) && !target.is_empty() => {
+            Ok(RequestLine { method, target, spoken })
+        }
+        _ => Err(Why::Malformed),
     }
 }
 
-/// How the body of this answer (to a GET) is delimited. Conflicting or repeated framing is `Why::BadAnswer`.
-pub fn body_of(response: &Response<'_>) -> Result<Body, Why> {
-    let _ = response;
-    Err(Why::BadAnswer)
+/// The field lines up to and with the empty line, which must be the end of `lines`.
+fn parse_fields(lines: &[u8]) -> Result<Vec<Field<'_>>, Why> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    match httparse::parse_headers(lines, &mut fields) {
+        Ok(httparse::Status::Complete((end, fields))) if end == lines.len() => {
+            Ok(fields.iter().map(|field| Field { name: field.name, value: field.value }).collect())
+        }
+        Err(httparse::Error::TooManyHeaders) => Err(Why::TooManyFields),
+        _ => Err(Why::Malformed),
+    }
 }
 
-/// Writes the answer on for the client: hop-by-hop fields and those named in Connection removed,
-/// `Connection: close` added, framing as the upstream chose it.
-pub fn write_answer(response: &Response<'_>, request_id: &str) -> Vec<u8> {
-    let _ = (response, request_id);
-    Vec::new()
-}
-
-/// Our own refusal: status line of `why`'s status, `Connection: close`, short body, `X-Request-Id`; the extra
-/// fields the status asks for (405 Allow, 426 Upgrade and version, 429/503 Retry-After, 401 WWW-Authenticate).
-pub fn write_refusal(why: Why, request_id: &str) -> Vec<u8> {
-    let _ = (why, request_id);
-    Vec::new()
+fn split_line(head: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = head.iter().position(|byte| *byte == b'\r')?;
+    let (line, rest) = head.split_at_checked(end)?;
+    Some((line, rest.strip_prefix(b"\r\n")?))
 }

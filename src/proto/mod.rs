@@ -9,6 +9,7 @@ pub mod frame;
 pub mod handshake;
 pub mod http1;
 pub mod mask;
+mod open;
 pub mod relay;
 pub mod session;
 

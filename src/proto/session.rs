@@ -1,1 +1,746 @@
+//! The session: a pure state machine of one proxied connection, from the first byte of the request to its
+//! verdict. Bytes come in by `on_bytes`, everything else by `on_event`; what is to be done comes out of
+//! `poll_action`, which the shell drains after each of them. Wishes (`wants`, `deadline`) are derived.
+//!
+//! ```text
+//! Request -> Deciding -> Connecting -> Answer -> Open ---------> Over
+//!    |          |            |           |  \                      ^
+//!    |          |            |           |   `-> Passing -.        |
+//!    +----------+------------+-----------+------------> Leaving ---+   refused or answered: FIN, drain, close
+//!    `----------'------------'-----------'-----------> Over            the client left
+//! ```
 
+use super::close::Close;
+use super::ended::{By, Ended, Stage, Why};
+use super::handshake;
+use super::http1::{self, Body, HeadScan, Request};
+use super::open::{Open, Record};
+use super::relay::{Counts, Mode, Rules, Taken};
+use super::{Millis, Side, Sides};
+
+/// Answers of the upstream with other statuses than 101 pass up to this many bytes of body.
+const ANSWER_BODY_MAX: u64 = 1 << 20;
+/// All interim (1xx) answers together.
+const INTERIM_BYTES_MAX: usize = 16 * 1024;
+/// A client that was refused is read on for so long and so much, that our answer is not lost to a RST.
+const LINGER_MS: Millis = 2_000;
+const LINGER_BYTES: usize = 64 * 1024;
+
+/// Timeouts in milliseconds; every phase has one. Only `idle_ms` may be 0, which is off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    pub request_head_ms: Millis,
+    /// One try.
+    pub connect_ms: Millis,
+    /// All tries together.
+    pub connect_total_ms: Millis,
+    pub upstream_head_ms: Millis,
+    pub idle_ms: Millis,
+    pub close_ms: Millis,
+    /// A receiver that takes nothing for so long ends its session.
+    pub write_stall_ms: Millis,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            request_head_ms: 10_000,
+            connect_ms: 3_000,
+            connect_total_ms: 10_000,
+            upstream_head_ms: 10_000,
+            idle_ms: 300_000,
+            close_ms: 5_000,
+            write_stall_ms: 60_000,
+        }
+    }
+}
+
+/// What a session needs to judge bytes, borrowed for one call.
+pub struct Given<'a> {
+    pub now: Millis,
+    pub rules: Rules,
+    /// Of the direction that the bytes take.
+    pub counts: &'a mut Counts,
+}
+
+/// What the shell may read from a side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    Nothing,
+    /// At most so many bytes in one read.
+    Bytes(usize),
+    /// Whatever comes is thrown away; only its amount and its end matter.
+    Discard,
+}
+
+/// What has happened, other than bytes.
+#[derive(Debug)]
+pub enum Event {
+    /// The answer to [`Action::Decide`].
+    Admitted(Box<Admission>),
+    Refused(Why),
+    /// The connection is up; the new request head for it, whole.
+    Connected(Vec<u8>),
+    /// One try has failed; the next one is asked for with [`Action::Connect`].
+    ConnectFailed(Why),
+    /// No endpoint is left to try.
+    Exhausted,
+    /// All that was read before is delivered; no more will come.
+    Eof(Side),
+    Reset(Side),
+    /// The FIN asked for with [`Action::HalfClose`] has left.
+    Finished(Side),
+    /// TCP urgent data.
+    Urgent(Side),
+    /// `Side` took nothing for too long, or the pool ran short and it was the longest-stalled.
+    Stalled(Side, Why),
+    Drain,
+    Stop,
+    /// A deadline of [`Session::deadline`] has come.
+    Due(Due),
+}
+
+/// Which deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Due {
+    RequestHead,
+    Connect,
+    ConnectTotal,
+    Answer,
+    Linger,
+    Idle,
+    Late,
+    Close,
+}
+
+/// What admission brings along.
+#[derive(Debug)]
+pub struct Admission {
+    pub request_id: Box<str>,
+    pub mode: Mode,
+    /// Close code for the client when the upstream ends without a Close; `None` passes the FIN on.
+    pub upstream_loss_code: Option<u16>,
+}
+
+/// What the shell is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Judge [`Session::request`]; answer with `Admitted` or `Refused`.
+    Decide,
+    /// Begin the next try, dropping one that is under way; answer with `Connected`, `ConnectFailed` or `Exhausted`.
+    Connect,
+    /// Write our refusal to the client.
+    Refuse(Why),
+    /// Send these bytes behind all that was sent there.
+    Send(Side, Vec<u8>),
+    /// The 101 has been sent; these bytes of the client came early and are now to be judged as frames.
+    Opened { early: Vec<u8>, subprotocol: Option<Box<[u8]>> },
+    /// Send a Close of ours behind all that was sent there, masked toward the upstream.
+    Inject(Side, Close),
+    /// FIN behind all that was sent there; answer with `Finished`.
+    HalfClose(Side),
+    /// Close that connection now; nothing is owed to it.
+    Hangup(Side),
+    /// Send what the kernel still takes, then RST.
+    Abort(Side),
+    /// The session is over.
+    Close(Ended),
+}
+
+#[derive(Debug)]
+pub struct Session {
+    phase: Phase,
+    /// When the phase began.
+    since: Millis,
+    /// The first cause; a mere FIN gives way to a stronger one.
+    ended: Option<Ended>,
+    /// HTTP status that the client got, 0 while none.
+    status: u16,
+    /// What was decided and not yet asked of the shell. Empty, and without memory, while open.
+    outbox: Vec<Action>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Request(Box<Reading>),
+    Deciding(Box<Asked>),
+    Connecting(Box<Connecting>),
+    Answer(Box<Answering>),
+    Passing(Box<Passing>),
+    Leaving(Leaving),
+    Open(Open),
+    /// What it came to.
+    Over(Totals),
+}
+
+#[derive(Debug)]
+struct Reading {
+    held: Vec<u8>,
+    scan: HeadScan,
+    head_max: usize,
+}
+
+/// A complete request: `held[..head_len]` is its head, the rest came early.
+#[derive(Debug)]
+struct Asked {
+    held: Vec<u8>,
+    head_len: usize,
+    head_max: usize,
+}
+
+#[derive(Debug)]
+struct Connecting {
+    asked: Asked,
+    admission: Admission,
+    try_since: Millis,
+    /// Why the last try failed.
+    last: Why,
+}
+
+#[derive(Debug)]
+struct Answering {
+    asked: Asked,
+    admission: Admission,
+    held: Vec<u8>,
+    scan: HeadScan,
+    interim_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Passing {
+    body: Body,
+    passed: u64,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    drained: usize,
+    finished: bool,
+}
+
+impl Asked {
+    fn head(&self) -> &[u8] {
+        self.held.get(..self.head_len).unwrap_or(&[])
+    }
+}
+
+impl Session {
+    /// A client has connected; its head may have `head_max` bytes, early bytes included.
+    pub fn new(head_max: usize, now: Millis) -> Session {
+        let reading = Reading { held: Vec::new(), scan: HeadScan::default(), head_max };
+        Session { phase: Phase::Request(Box::new(reading)), since: now, ended: None, status: 0, outbox: Vec::new() }
+    }
+
+    /// An open session that goes on from where another one was recorded.
+    pub fn from_record(record: Record, now: Millis) -> Session {
+        Session { phase: Phase::Open(record.into_open()), since: now, ended: None, status: 101, outbox: Vec::new() }
+    }
+
+    /// What is needed to go on elsewhere: only while open, with nothing pending.
+    pub fn record(&self) -> Option<Record> {
+        match &self.phase {
+            Phase::Open(open) if self.outbox.is_empty() => open.record(),
+            _ => None,
+        }
+    }
+
+    /// Judges bytes of `from`. Call again with what was not consumed, after carrying out the actions.
+    #[inline]
+    pub fn on_bytes(&mut self, from: Side, bytes: &[u8], given: Given<'_>) -> Taken {
+        match &mut self.phase {
+            Phase::Open(open) => {
+                let (taken, cause) = open.on_bytes(from, bytes, given.rules, given.counts);
+                if let Some((by, why)) = cause {
+                    self.note(by, why);
+                }
+                taken
+            }
+            Phase::Request(_) if from == Side::Downstream => self.on_request_bytes(bytes, given.now),
+            Phase::Answer(_) if from == Side::Upstream => self.on_answer_bytes(bytes, given.now),
+            Phase::Passing(_) if from == Side::Upstream => self.on_body_bytes(bytes, given.now),
+            _ => {
+                self.on_discarded(from, bytes.len(), given.now);
+                Taken::kept(bytes.len())
+            }
+        }
+    }
+
+    fn on_request_bytes(&mut self, bytes: &[u8], now: Millis) -> Taken {
+        let Phase::Request(reading) = &mut self.phase else { return Taken::kept(bytes.len()) };
+        reading.held.extend_from_slice(bytes);
+        match reading.scan.advance(&reading.held) {
+            Err(why) => self.refuse(By::Downstream, why, now),
+            Ok(None) if reading.held.len() >= reading.head_max => {
+                self.refuse(By::Downstream, Why::HeadTooLarge, now);
+            }
+            Ok(None) => {}
+            Ok(Some(head_len)) => {
+                let asked = Asked { held: std::mem::take(&mut reading.held), head_len, head_max: reading.head_max };
+                match http1::parse_request(asked.head()) {
+                    Err(why) => self.refuse(By::Downstream, why, now),
+                    Ok(_) => {
+                        self.outbox.push(Action::Decide);
+                        self.enter(Phase::Deciding(Box::new(asked)), now);
+                    }
+                }
+            }
+        }
+        Taken::kept(bytes.len())
+    }
+
+    fn on_answer_bytes(&mut self, bytes: &[u8], now: Millis) -> Taken {
+        let Phase::Answer(answering) = &mut self.phase else { return Taken::kept(bytes.len()) };
+        let before = answering.held.len();
+        answering.held.extend_from_slice(bytes);
+        let head_len = match answering.scan.advance(&answering.held) {
+            Ok(Some(head_len)) => head_len,
+            Ok(None) if answering.held.len() < answering.asked.head_max => return Taken::kept(bytes.len()),
+            _ => {
+                self.refuse(By::Upstream, Why::BadAnswer, now);
+                return Taken::kept(bytes.len());
+            }
+        };
+        // Never zero: without the first of these bytes the head was not complete.
+        let used = head_len.saturating_sub(before).max(1);
+        if let Err(why) = self.on_answer_head(head_len, now) {
+            self.refuse(By::Upstream, why, now);
+        }
+        Taken::kept(used)
+    }
+
+    fn on_answer_head(&mut self, head_len: usize, now: Millis) -> Result<(), Why> {
+        let Phase::Answer(answering) = &mut self.phase else { return Ok(()) };
+        answering.held.truncate(head_len);
+        let response = http1::parse_response(&answering.held)?;
+        if let 100 | 102..200 = response.status {
+            answering.interim_bytes += head_len;
+            answering.held.clear();
+            answering.scan = HeadScan::default();
+            let much = answering.interim_bytes > INTERIM_BYTES_MAX;
+            return if much { Err(Why::BadAnswer) } else { Ok(()) };
+        }
+        if response.status != 101 {
+            let body = http1::body_of(&response)?;
+            let head = http1::write_answer(&response, &answering.admission.request_id);
+            self.outbox.push(Action::Send(Side::Downstream, head));
+            self.status = response.status;
+            self.note(By::Upstream, Why::Answered);
+            if matches!(body, Body::None) {
+                self.leave(now);
+            } else {
+                // The upstream head timeout goes on: `since` stays.
+                let since = self.since;
+                self.enter(Phase::Passing(Box::new(Passing { body, passed: 0 })), since);
+            }
+            return Ok(());
+        }
+        let request = http1::parse_request(answering.asked.head())?;
+        let extensions = handshake::judge_response(&request, &response)?;
+        let head = handshake::write_switching(&request, &response);
+        let subprotocol = http1::values(&response.fields, "sec-websocket-protocol").next().map(Box::from);
+        let early = answering.asked.held.split_off(answering.asked.head_len);
+        let admission = &answering.admission;
+        let open = Open::new(admission.mode, extensions, admission.upstream_loss_code);
+        self.status = 101;
+        self.outbox.extend([Action::Send(Side::Downstream, head), Action::Opened { early, subprotocol }]);
+        self.enter(Phase::Open(open), now);
+        Ok(())
+    }
+
+    fn on_body_bytes(&mut self, bytes: &[u8], now: Millis) -> Taken {
+        let Phase::Passing(passing) = &mut self.phase else { return Taken::kept(bytes.len()) };
+        let room = ANSWER_BODY_MAX - passing.passed;
+        let bytes_max = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
+        let (n, done) = passing.body.advance(bytes.get(..bytes_max).unwrap_or(bytes)).unwrap_or((0, true));
+        passing.passed += n as u64;
+        if done || passing.passed >= ANSWER_BODY_MAX {
+            self.leave(now);
+        }
+        Taken { consumed: bytes.len(), ..Taken::forward(n) }
+    }
+
+    /// `n` bytes of `from` were thrown away, as [`Want::Discard`] allows.
+    pub fn on_discarded(&mut self, from: Side, n: usize, now: Millis) {
+        match &mut self.phase {
+            Phase::Open(open) => open.on_discarded(from, now),
+            Phase::Leaving(leaving) => {
+                leaving.drained += n;
+                if leaving.drained > LINGER_BYTES {
+                    self.over();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub fn on_event(&mut self, event: Event, now: Millis) {
+        if self.is_over() {
+            return;
+        }
+        match event {
+            Event::Admitted(admission) => self.on_admitted(*admission, now),
+            Event::Refused(why) => self.refuse(why_by(why), why, now),
+            Event::Connected(request) => self.on_connected(request, now),
+            Event::ConnectFailed(why) => self.on_connect_failed(why, now),
+            Event::Exhausted => self.on_exhausted(now),
+            Event::Eof(side) => self.on_eof(side, now),
+            Event::Reset(side) => self.on_reset(side, now),
+            Event::Finished(side) => self.on_finished(side, now),
+            Event::Urgent(side) => self.on_urgent(side, now),
+            Event::Stalled(side, why) => self.on_stalled(side, why),
+            Event::Drain => self.on_drain(),
+            Event::Stop => {
+                self.note(By::Proxy, Why::Stop);
+                self.over();
+            }
+            Event::Due(due) => self.on_due(due, now),
+        }
+    }
+
+    fn on_admitted(&mut self, admission: Admission, now: Millis) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Over(Totals::default()));
+        let Phase::Deciding(asked) = phase else {
+            self.phase = phase;
+            return;
+        };
+        self.outbox.push(Action::Connect);
+        let last = Why::NoEndpoint;
+        let connecting = Connecting { asked: *asked, admission, try_since: now, last };
+        self.enter(Phase::Connecting(Box::new(connecting)), now);
+    }
+
+    fn on_connected(&mut self, request: Vec<u8>, now: Millis) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Over(Totals::default()));
+        let Phase::Connecting(connecting) = phase else {
+            self.phase = phase;
+            return;
+        };
+        self.outbox.push(Action::Send(Side::Upstream, request));
+        let answering = Answering {
+            asked: connecting.asked,
+            admission: connecting.admission,
+            held: Vec::new(),
+            scan: HeadScan::default(),
+            interim_bytes: 0,
+        };
+        self.enter(Phase::Answer(Box::new(answering)), now);
+    }
+
+    fn on_connect_failed(&mut self, why: Why, now: Millis) {
+        if let Phase::Connecting(connecting) = &mut self.phase {
+            connecting.last = why;
+            connecting.try_since = now;
+            self.outbox.push(Action::Connect);
+        }
+    }
+
+    fn on_exhausted(&mut self, now: Millis) {
+        if let Phase::Connecting(connecting) = &self.phase {
+            self.refuse(By::Upstream, connecting.last, now);
+        }
+    }
+
+    fn on_eof(&mut self, side: Side, now: Millis) {
+        match (&mut self.phase, side) {
+            (Phase::Open(open), _) => {
+                if let Some((by, why)) = open.on_eof(side) {
+                    self.note(by, why);
+                }
+            }
+            (Phase::Request(reading), Side::Downstream) if reading.held.is_empty() => {
+                self.note(By::Downstream, Why::NeverSpoke);
+                self.over();
+            }
+            (Phase::Leaving(_), Side::Downstream) => self.over(),
+            (Phase::Passing(_), Side::Upstream) => self.leave(now),
+            (_, Side::Downstream) => self.left(Why::Eof),
+            (_, Side::Upstream) => self.refuse(By::Upstream, Why::Eof, now),
+        }
+    }
+
+    fn on_reset(&mut self, side: Side, now: Millis) {
+        match (&mut self.phase, side) {
+            (Phase::Open(open), _) => {
+                if open.on_reset(side) {
+                    self.note(side.into(), Why::Reset);
+                    self.outbox.push(Action::Abort(side.other()));
+                    self.over();
+                }
+            }
+            (Phase::Request(reading), Side::Downstream) if reading.held.is_empty() => {
+                self.note(By::Downstream, Why::NeverSpoke);
+                self.over();
+            }
+            (Phase::Leaving(_), Side::Downstream) => self.over(),
+            (Phase::Passing(_), Side::Upstream) => {
+                // The rest of the answer is lost: the client must not take it for whole.
+                self.outbox.push(Action::Abort(Side::Downstream));
+                self.over();
+            }
+            (_, Side::Downstream) => self.left(Why::Reset),
+            (_, Side::Upstream) => self.refuse(By::Upstream, Why::Reset, now),
+        }
+    }
+
+    /// A client that leaves before the 101 takes its upstream connection with it.
+    fn left(&mut self, why: Why) {
+        self.note(By::Downstream, why);
+        self.outbox.push(Action::Abort(Side::Upstream));
+        self.over();
+    }
+
+    fn on_finished(&mut self, to: Side, now: Millis) {
+        match &mut self.phase {
+            Phase::Open(open) => open.on_finished(to),
+            Phase::Leaving(leaving) if to == Side::Downstream => {
+                leaving.finished = true;
+                self.since = now;
+            }
+            _ => {}
+        }
+    }
+
+    fn on_urgent(&mut self, side: Side, now: Millis) {
+        match &mut self.phase {
+            Phase::Open(open) => {
+                let (by, why) = open.on_urgent(side);
+                self.note(by, why);
+            }
+            Phase::Leaving(_) | Phase::Over(_) => {}
+            _ if side == Side::Downstream => self.refuse(By::Downstream, Why::UrgentData, now),
+            _ => self.refuse(By::Upstream, Why::BadAnswer, now),
+        }
+    }
+
+    fn on_stalled(&mut self, side: Side, why: Why) {
+        if let Phase::Open(open) = &mut self.phase {
+            let (by, why) = open.on_stalled(side, why);
+            self.note(by, why);
+            self.outbox.push(Action::Abort(side));
+        } else {
+            self.note(By::Proxy, why);
+            self.outbox.push(Action::Abort(side));
+            self.over();
+        }
+    }
+
+    fn on_drain(&mut self) {
+        match &mut self.phase {
+            Phase::Open(open) => {
+                let (by, why) = open.close_both(Why::Drain);
+                self.note(by, why);
+            }
+            Phase::Request(reading) if reading.held.is_empty() => {
+                self.note(By::Proxy, Why::Drain);
+                self.over();
+            }
+            // A request under way is answered; once open it is drained like the rest.
+            _ => {}
+        }
+    }
+
+    fn on_due(&mut self, due: Due, now: Millis) {
+        match (due, &mut self.phase) {
+            (Due::RequestHead, Phase::Request(reading)) if reading.held.is_empty() => {
+                self.note(By::Downstream, Why::NeverSpoke);
+                self.over();
+            }
+            (Due::RequestHead, _) => self.refuse(By::Downstream, Why::HeadTimeout, now),
+            (Due::Connect, _) => self.on_connect_failed(Why::ConnectTimeout, now),
+            (Due::ConnectTotal, _) => self.refuse(By::Upstream, Why::ConnectTimeout, now),
+            (Due::Answer, Phase::Passing(_)) => self.leave(now),
+            (Due::Answer, _) => self.refuse(By::Upstream, Why::AnswerTimeout, now),
+            (Due::Idle, Phase::Open(open)) => {
+                let (by, why) = open.close_both(Why::IdleTimeout);
+                self.note(by, why);
+            }
+            (Due::Late, Phase::Open(open)) => {
+                if let Some((by, why)) = open.on_late() {
+                    self.note(by, why);
+                }
+            }
+            (Due::Linger | Due::Close, _) => self.over(),
+            _ => {}
+        }
+    }
+
+    /// The next thing to do. Drain it after every `on_*`.
+    #[inline]
+    pub fn poll_action(&mut self, now: Millis) -> Option<Action> {
+        if !self.outbox.is_empty() {
+            let action = self.outbox.remove(0);
+            if self.outbox.is_empty() {
+                self.outbox = Vec::new();
+            }
+            return Some(action);
+        }
+        let Phase::Open(open) = &mut self.phase else { return None };
+        let action = open.poll_action(now);
+        if action.is_none() && open.is_over() {
+            self.over();
+            return self.outbox.pop();
+        }
+        action
+    }
+
+    #[inline]
+    pub fn wants(&self, side: Side) -> Want {
+        match (&self.phase, side) {
+            (Phase::Open(open), _) => open.wants(side),
+            (Phase::Request(reading), Side::Downstream) => Want::Bytes(reading.head_max - reading.held.len()),
+            (Phase::Answer(answering), Side::Upstream) => {
+                Want::Bytes(answering.asked.head_max.saturating_sub(answering.held.len()).max(1))
+            }
+            (Phase::Passing(_), Side::Upstream) => Want::Bytes(usize::MAX),
+            (Phase::Leaving(_), Side::Downstream) => Want::Discard,
+            _ => Want::Nothing,
+        }
+    }
+
+    /// Whether the client waits for the upstream: it is not read, but its leaving ends the session.
+    pub fn client_waits(&self) -> bool {
+        matches!(self.phase, Phase::Deciding(_) | Phase::Connecting(_) | Phase::Answer(_) | Phase::Passing(_))
+    }
+
+    /// The nearest deadline, and which it is. `last_seen` is when bytes last moved.
+    pub fn deadline(&self, timeouts: &Timeouts, last_seen: Millis) -> Option<(Millis, Due)> {
+        let at = |ms: Millis, due| Some((self.since + ms, due));
+        match &self.phase {
+            Phase::Request(_) | Phase::Deciding(_) => at(timeouts.request_head_ms, Due::RequestHead),
+            Phase::Connecting(connecting) => {
+                let total = (self.since + timeouts.connect_total_ms, Due::ConnectTotal);
+                Some(total.min((connecting.try_since + timeouts.connect_ms, Due::Connect)))
+            }
+            Phase::Answer(_) | Phase::Passing(_) => at(timeouts.upstream_head_ms, Due::Answer),
+            Phase::Leaving(leaving) if leaving.finished => at(LINGER_MS, Due::Linger),
+            Phase::Leaving(_) => at(timeouts.write_stall_ms, Due::Linger),
+            Phase::Open(open) => open.deadline(timeouts, last_seen),
+            Phase::Over(_) => None,
+        }
+    }
+
+    /// The request, from its end on until the session is open.
+    pub fn request(&self) -> Option<Request<'_>> {
+        let asked = match &self.phase {
+            Phase::Deciding(asked) => asked,
+            Phase::Connecting(connecting) => &connecting.asked,
+            Phase::Answer(answering) => &answering.asked,
+            _ => return None,
+        };
+        http1::parse_request(asked.head()).ok()
+    }
+
+    /// Payload bytes of `side` that may pass without being seen (splice).
+    pub fn passable(&self, side: Side) -> u64 {
+        match &self.phase {
+            Phase::Open(open) => open.passable(side),
+            _ => 0,
+        }
+    }
+
+    /// `n` bytes passed unseen; at most [`Session::passable`].
+    pub fn on_passed(&mut self, side: Side, n: u64, counts: &mut Counts) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.on_passed(side, n, counts);
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over(_))
+    }
+
+    pub fn stage(&self) -> Stage {
+        match self.phase {
+            Phase::Request(_) => Stage::Request,
+            Phase::Deciding(_) | Phase::Connecting(_) => Stage::Connect,
+            Phase::Answer(_) | Phase::Passing(_) | Phase::Leaving(_) => Stage::Answer,
+            Phase::Open(_) | Phase::Over(_) => Stage::Open,
+        }
+    }
+
+    /// HTTP status that the client got; 0 for none.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Frames, bytes forwarded, by the side they came from; close codes by the side they went to. Zero unless open.
+    pub fn totals(&self) -> Totals {
+        match &self.phase {
+            Phase::Open(open) => {
+                Totals { frames: open.frames(), bytes: open.bytes(), close_codes: open.close_codes() }
+            }
+            Phase::Over(totals) => *totals,
+            _ => Totals::default(),
+        }
+    }
+
+    fn note(&mut self, by: By, why: Why) {
+        let stage = self.stage();
+        let weak = self.ended.is_none_or(|ended| ended.why == Why::Eof && why != Why::Eof);
+        if weak {
+            self.ended = Some(Ended { by, stage, why });
+        }
+    }
+
+    fn refuse(&mut self, by: By, why: Why, now: Millis) {
+        if matches!(self.phase, Phase::Open(_) | Phase::Leaving(_) | Phase::Over(_)) {
+            return;
+        }
+        self.note(by, why);
+        // Where an answer is passing already, there is no room for another.
+        if !matches!(self.phase, Phase::Passing(_)) {
+            self.status = why.cause().status;
+            self.outbox.push(Action::Refuse(why));
+        }
+        self.leave(now);
+    }
+
+    /// What the client was to get is on its way: FIN behind it, and the upstream is done with.
+    fn leave(&mut self, now: Millis) {
+        self.outbox.extend([Action::HalfClose(Side::Downstream), Action::Hangup(Side::Upstream)]);
+        self.enter(Phase::Leaving(Leaving { drained: 0, finished: false }), now);
+    }
+
+    /// Ends it: the verdict is what was noted. Nothing follows.
+    fn over(&mut self) {
+        if !self.is_over() {
+            let stage = self.stage();
+            let ended = self.ended.unwrap_or(Ended { by: By::Proxy, stage, why: Why::Stop });
+            self.outbox.push(Action::Close(ended));
+            let (totals, since) = (self.totals(), self.since);
+            self.enter(Phase::Over(totals), since);
+        }
+    }
+
+    /// The one door between phases.
+    fn enter(&mut self, next: Phase, now: Millis) {
+        self.phase = next;
+        self.since = now;
+    }
+}
+
+/// What a session has come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub frames: Sides<u64>,
+    pub bytes: Sides<u64>,
+    pub close_codes: Sides<Option<u16>>,
+}
+
+/// Who is at fault for a refusal that policy decided.
+fn why_by(why: Why) -> By {
+    match why.cause().status {
+        502..=504 => By::Proxy,
+        _ => By::Downstream,
+    }
+}
+
+// An idle pair must stay small (PERF.md): the cold phases are boxed for it.
+const _: () = assert!(size_of::<Session>() <= 224);
+
+#[cfg(test)]
+mod tests;

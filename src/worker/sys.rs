@@ -2,9 +2,16 @@
 //! simulation of it. The implementation over mio stands below; no other file of the shell but
 //! `listener.rs` names mio, socket2 or libc.
 
+use super::inbox::Wake;
+use super::token::Token;
+use crate::config::Sockets;
 use crate::proto::Millis;
-use std::io;
-use std::net::SocketAddr;
+use mio::unix::SourceFd;
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -65,5 +72,216 @@ pub trait Sys {
     /// record at a time for TLS. A simulation cuts where it likes. Never empty unless `unread` is.
     fn next_slice(&mut self, unread: usize) -> usize {
         unread
+    }
+}
+
+/// The kernel, through mio.
+pub struct MioSys {
+    poll: mio::Poll,
+    events: mio::Events,
+    random: RandomPool,
+    /// Options of upstream sockets; a reload may change them.
+    pub sockets: Sockets,
+    /// What discarded bytes are read over where the kernel must copy them (Unix sockets).
+    sink: Box<[MaybeUninit<u8>]>,
+}
+
+/// Events of one poll.
+const EVENTS_MAX: usize = 1024;
+const SINK_BYTES: usize = 64 * 1024;
+
+impl MioSys {
+    pub fn new(sockets: Sockets) -> io::Result<MioSys> {
+        let sink = vec![MaybeUninit::uninit(); SINK_BYTES].into();
+        let events = mio::Events::with_capacity(EVENTS_MAX);
+        Ok(MioSys { poll: mio::Poll::new()?, events, random: RandomPool::default(), sockets, sink })
+    }
+
+    /// What ends a wait in this poll. One for each.
+    pub fn waker(&self) -> io::Result<Box<dyn Wake>> {
+        Ok(Box::new(mio::Waker::new(self.poll.registry(), mio::Token(Token::Waker.pack()))?))
+    }
+}
+
+impl Wake for mio::Waker {
+    fn wake(&self) {
+        // It fails only when the poll is gone, and then nobody is left to be woken.
+        let _gone = mio::Waker::wake(self);
+    }
+}
+
+impl Sys for MioSys {
+    type Sock = OwnedFd;
+    type Listener = mio::net::TcpListener;
+
+    fn accept(&mut self, listener: &Self::Listener) -> io::Result<(OwnedFd, SocketAddr)> {
+        let (stream, peer) = again(|| listener.accept())?;
+        Ok((stream.into(), peer))
+    }
+
+    fn connect(&mut self, target: Target<'_>) -> io::Result<OwnedFd> {
+        let (domain, addr) = match target {
+            Target::Tcp(addr) => (Domain::for_address(addr), SockAddr::from(addr)),
+            Target::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+        };
+        let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
+        if let Target::Tcp(_) = target {
+            set_options(&socket, &self.sockets)?;
+        }
+        match again(|| socket.connect(&addr)) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+            _ => Ok(socket.into()),
+        }
+    }
+
+    fn connected(&mut self, sock: &OwnedFd) -> io::Result<bool> {
+        let sock = SockRef::from(sock);
+        if let Some(error) = sock.take_error()? {
+            return Err(error);
+        }
+        match sock.peer_addr() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Ok(false),
+            other => other.map(|_| true),
+        }
+    }
+
+    #[inline]
+    fn recv(&mut self, sock: &OwnedFd, buf: &mut [u8]) -> io::Result<usize> {
+        again(|| (&*SockRef::from(sock)).read(buf))
+    }
+
+    #[inline]
+    fn send(&mut self, sock: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+        again(|| SockRef::from(sock).send_with_flags(bytes, libc::MSG_NOSIGNAL))
+    }
+
+    fn send_vectored(&mut self, sock: &OwnedFd, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        again(|| SockRef::from(sock).send_vectored_with_flags(slices, libc::MSG_NOSIGNAL))
+    }
+
+    fn discard(&mut self, sock: &OwnedFd, max: usize) -> io::Result<usize> {
+        let sink = self.sink.get_mut(..max.min(SINK_BYTES)).unwrap_or(&mut []);
+        again(|| SockRef::from(sock).recv_with_flags(sink, libc::MSG_TRUNC))
+    }
+
+    fn shutdown(&mut self, sock: &OwnedFd) -> io::Result<()> {
+        SockRef::from(sock).shutdown(Shutdown::Write)
+    }
+
+    fn abort(&mut self, sock: OwnedFd) {
+        // Where the option does not take, closing is still right, only softer.
+        let _soft = SockRef::from(&sock).set_linger(Some(Duration::ZERO));
+    }
+
+    fn register(&mut self, sock: &OwnedFd, token: usize) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&sock.as_raw_fd()), mio::Token(token), interest())
+    }
+
+    fn register_listener(&mut self, listener: &mut Self::Listener, token: usize) -> io::Result<()> {
+        self.poll.registry().register(listener, mio::Token(token), mio::Interest::READABLE)
+    }
+
+    fn deregister_listener(&mut self, listener: &mut Self::Listener) -> io::Result<()> {
+        self.poll.registry().deregister(listener)
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        events.clear();
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            other => other?,
+        }
+        events.extend(self.events.iter().map(|event| Event {
+            token: event.token().0,
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            read_closed: event.is_read_closed(),
+            error: event.is_error(),
+            priority: event.is_priority(),
+        }));
+        Ok(())
+    }
+
+    fn now(&mut self) -> Millis {
+        clock_us(libc::CLOCK_MONOTONIC) / 1000
+    }
+
+    fn random(&mut self, out: &mut [u8]) {
+        self.random.fill(out);
+    }
+
+    fn busy_us(&mut self) -> u64 {
+        clock_us(libc::CLOCK_THREAD_CPUTIME_ID)
+    }
+}
+
+/// Errors that say that this process or the machine has run out of something: waiting helps, asking at once does not.
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// Options of accepted (set on the listener, inherited) and of upstream sockets.
+pub fn set_options(socket: &Socket, options: &Sockets) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if options.keepalive_s > 0 {
+        let interval = Duration::from_secs(u64::from(options.keepalive_s));
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(interval).with_interval(interval))?;
+    }
+    if options.user_timeout_ms > 0 {
+        socket.set_tcp_user_timeout(Some(Duration::from_millis(u64::from(options.user_timeout_ms))))?;
+    }
+    if options.notsent_lowat_bytes > 0 {
+        socket.set_tcp_notsent_lowat(options.notsent_lowat_bytes)?;
+    }
+    Ok(())
+}
+
+fn interest() -> mio::Interest {
+    mio::Interest::READABLE | mio::Interest::WRITABLE | mio::Interest::PRIORITY
+}
+
+/// EINTR never comes out.
+#[inline]
+fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// A clock of the kernel in microseconds: one for all threads and processes, unlike `Instant`.
+#[allow(unsafe_code)]
+pub fn clock_us(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid place for the result; a clock that does not exist leaves it at zero.
+    let _known = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
+}
+
+/// Random bytes of the kernel's CSPRNG, fetched many at a time; none is given out twice.
+struct RandomPool {
+    bytes: [u8; 512],
+    at: usize,
+}
+
+impl Default for RandomPool {
+    fn default() -> RandomPool {
+        RandomPool { bytes: [0; 512], at: 512 }
+    }
+}
+
+impl RandomPool {
+    fn fill(&mut self, out: &mut [u8]) {
+        for byte in out {
+            if self.at >= self.bytes.len() {
+                // Without it ids and masks could be foretold: better to lose the worker's sessions than that.
+                getrandom::fill(&mut self.bytes).unwrap_or_else(|error| panic!("no random bytes: {error}"));
+                self.at = 0;
+            }
+            *byte = self.bytes.get(self.at).copied().unwrap_or_default();
+            self.at += 1;
+        }
     }
 }

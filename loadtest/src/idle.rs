@@ -1,0 +1,86 @@
+//! A proxy's own memory per idle session: the slope of what it alone has written over the number of sessions,
+//! since allocators take memory in steps. Each session echoes one message before it rests.
+
+use crate::Failure;
+use crate::load::{Limit, Load};
+use crate::proc::private_dirty_kib;
+use crate::target::{Backend, Scratch, Spec, Target, TargetArgs};
+use std::thread::sleep;
+use std::time::Duration;
+
+/// For a proxy that gives memory back by a timer.
+const SETTLE: Duration = Duration::from_millis(500);
+
+#[derive(clap::Args)]
+pub struct IdleArgs {
+    #[command(flatten)]
+    targets: TargetArgs,
+    /// Sessions in the end; twice as many descriptors are open in the proxy
+    #[arg(long, default_value_t = 8000)]
+    connections: usize,
+    /// Measurements on the way, evenly spaced
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..))]
+    steps: u16,
+    /// Payload of the one message of each session
+    #[arg(long, default_value_t = 64)]
+    payload: usize,
+}
+
+pub fn run(args: &IdleArgs) -> Result<(), Failure> {
+    let place = args.targets.place()?;
+    let scratch = Scratch::new()?;
+    println!("private dirty memory, {} sessions in {} steps", args.connections, args.steps);
+    println!("{:<12}{:>14}{:>10}   KiB at each step", "target", "bytes/session", "r^2");
+    for spec in args.targets.specs()? {
+        // A backend for each: its own port, and with it its own room for ephemeral ports.
+        let backend = Backend::start()?;
+        let target = Target::start(&spec, backend.addr, &scratch, place)?;
+        let points = measure(args, &target).map_err(|e| format!("{}: {e}", spec.name))?;
+        print(&spec, &points);
+    }
+    Ok(())
+}
+
+/// Sessions and KiB at each step.
+fn measure(args: &IdleArgs, target: &Target) -> Result<Vec<(f64, f64)>, Failure> {
+    let mut load = Load::new(target.addr, args.payload)?;
+    let mut points = Vec::new();
+    for step in 1..=usize::from(args.steps) {
+        let sessions = args.connections * step / usize::from(args.steps);
+        load.open(sessions)?;
+        load.run(Limit::Messages(sessions as u64), 1)?;
+        sleep(SETTLE);
+        points.push((sessions as f64, private_dirty_kib(target.pid())? as f64));
+    }
+    Ok(points)
+}
+
+fn print(spec: &Spec, points: &[(f64, f64)]) {
+    let (slope, fit) = line(points);
+    let steps: Vec<String> = points.iter().map(|(_, kib)| format!("{kib:.0}")).collect();
+    println!("{:<12}{:>14.0}{:>10.4}   {}", spec.name, slope * 1024.0, fit, steps.join(" "));
+}
+
+/// Least squares: the slope, and how much of the variance the line explains.
+fn line(points: &[(f64, f64)]) -> (f64, f64) {
+    let n = points.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / n;
+    let (mean_x, mean_y) = (mean(|p| p.0), mean(|p| p.1));
+    let sum = |of: &dyn Fn(f64, f64) -> f64| points.iter().map(|(x, y)| of(x - mean_x, y - mean_y)).sum::<f64>();
+    let (xx, xy, yy) = (sum(&|x, _| x * x), sum(&|x, y| x * y), sum(&|_, y| y * y));
+    // A flat line explains all there is.
+    (xy / xx, if yy == 0.0 { 1.0 } else { xy * xy / (xx * yy) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+
+    #[test]
+    fn a_line_is_found_through_its_points() {
+        assert_eq!(line(&[(1.0, 5.0), (2.0, 7.0), (3.0, 9.0)]), (2.0, 1.0));
+        assert_eq!(line(&[(1.0, 5.0), (2.0, 5.0)]), (0.0, 1.0));
+        let (slope, fit) = line(&[(0.0, 0.0), (1.0, 2.0), (2.0, 0.0), (3.0, 2.0)]);
+        assert!((slope - 0.4).abs() < 1e-9 && (fit - 0.2).abs() < 1e-9);
+    }
+}

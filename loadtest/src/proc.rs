@@ -1,0 +1,54 @@
+//! What the system knows of processes: CPU time, memory, affinity, limits.
+
+use crate::Failure;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::fs;
+
+/// CPU time of a process, user and system, all threads, in nanoseconds. Exact once the process sleeps.
+pub fn cpu_ns(pid: u32) -> Result<u64, Failure> {
+    let mut sum = 0;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(task?.path().join("schedstat"))?;
+        let ran =
+            text.split_whitespace().next().ok_or("schedstat is empty: the kernel keeps no scheduler statistics")?;
+        sum += ran.parse::<u64>()?;
+    }
+    Ok(sum)
+}
+
+/// Memory that the process has written and shares with nobody, in KiB.
+pub fn private_dirty_kib(pid: u32) -> Result<u64, Failure> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    field(&text, "Private_Dirty:").ok_or_else(|| "smaps_rollup has no Private_Dirty".into())
+}
+
+/// Whether somebody traces the process.
+pub fn is_traced(pid: u32) -> Result<bool, Failure> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    Ok(field(&text, "TracerPid:").is_some_and(|tracer| tracer != 0))
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
+/// Binds the calling thread to one CPU, and with it the children that it starts from then on.
+pub fn pin(cpu: usize) -> Result<(), Failure> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).map_err(|e| format!("cannot run on CPU {cpu}: {e}").into())
+}
+
+/// CPUs that this process may run on.
+pub fn cpus() -> Result<Vec<usize>, Failure> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
+}
+
+/// Raises the limit on open descriptors as far as it goes, for children too; returns it.
+pub fn raise_descriptor_limit() -> Result<u64, Failure> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    Ok(maximum.unwrap_or(u64::MAX))
+}

@@ -1,0 +1,221 @@
+//! The bare byte relay: the least that any proxy must do for a message, one recv and one send. What a proxy
+//! costs is told as a multiple of this. Owns one thread, one edge-triggered `Poll`, one buffer.
+//!
+//! Sockets are registered once for both directions and carry the options of the proxy's own. A short read
+//! means an empty socket, unless FIN or RST is known. What a socket refuses waits in a backlog of its own, and its
+//! source is not read until that is gone. Knows nothing of frames, and has no timeouts.
+
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Registry, Token};
+use slab::Slab;
+use socket2::{Domain, Socket, TcpKeepalive, Type};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+const LISTENER: Token = Token(usize::MAX);
+const BUFFER_BYTES: usize = 64 << 10;
+const BACKLOG: i32 = 4096;
+const READS_PER_TURN: usize = 4;
+const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Relays every connection made to `listen` to `upstream`, for ever.
+pub fn run(listen: SocketAddr, upstream: SocketAddr) -> io::Result<()> {
+    crate::proc::raise_descriptor_limit().map_err(|e| io::Error::other(e.to_string()))?;
+    let mut relay = Relay::bind(listen, upstream)?;
+    let mut events = Events::with_capacity(1024);
+    loop {
+        let timeout = (!relay.ready.is_empty()).then_some(Duration::ZERO);
+        match relay.poll.poll(&mut events, timeout) {
+            Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
+            _ => relay.on_events(&events),
+        }
+    }
+}
+
+struct Relay {
+    poll: Poll,
+    listener: TcpListener,
+    upstream: SocketAddr,
+    pairs: Slab<[End; 2]>,
+    /// Flows put off because their turn was over: pair and source.
+    ready: Vec<(usize, usize)>,
+    /// Freed at the end of the batch, when no event of it can name them any more.
+    ended: Vec<usize>,
+    buffer: Vec<u8>,
+}
+
+/// One socket of a pair: index 0 the client's, 1 the upstream's.
+struct End {
+    stream: TcpStream,
+    readable: bool,
+    writable: bool,
+    /// FIN or RST is known: a short read proves nothing.
+    read_closed: bool,
+    /// FIN has been read, and passed on.
+    ended: bool,
+    /// Bytes on their way to this socket that it refused.
+    backlog: Vec<u8>,
+}
+
+enum Next {
+    Wait,
+    Again,
+    Over,
+}
+
+impl Relay {
+    fn bind(listen: SocketAddr, upstream: SocketAddr) -> io::Result<Relay> {
+        let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        set_options(&socket)?;
+        socket.bind(&listen.into())?;
+        socket.listen(BACKLOG)?;
+        let mut listener = TcpListener::from_std(socket.into());
+        let poll = Poll::new()?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let (pairs, buffer) = (Slab::new(), vec![0; BUFFER_BYTES]);
+        Ok(Relay { poll, listener, upstream, pairs, ready: Vec::new(), ended: Vec::new(), buffer })
+    }
+
+    fn on_events(&mut self, events: &Events) {
+        for event in events {
+            match event.token() {
+                LISTENER => self.accept(),
+                Token(token) => self.on_event(token / 2, token % 2, event),
+            }
+        }
+        for (slot, from) in std::mem::take(&mut self.ready) {
+            self.flow(slot, from);
+        }
+        for slot in self.ended.drain(..) {
+            self.pairs.try_remove(slot);
+        }
+    }
+
+    fn on_event(&mut self, slot: usize, role: usize, event: &Event) {
+        let Some(end) = self.pairs.get_mut(slot).and_then(|pair| pair.get_mut(role)) else { return };
+        let was_writable = end.writable;
+        end.readable |= event.is_readable();
+        end.writable |= event.is_writable();
+        end.read_closed |= event.is_read_closed() || event.is_error();
+        if end.readable {
+            self.flow(slot, role);
+        }
+        // With both directions registered every event says writable; only a change of it is news.
+        if !was_writable {
+            self.flow(slot, 1 - role);
+        }
+    }
+
+    fn accept(&mut self) {
+        loop {
+            match self.listener.accept() {
+                Ok((client, _)) => {
+                    // A client whose upstream cannot even be tried is closed.
+                    let _ = connect(self.upstream).and_then(|upstream| self.open(client, upstream));
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                // Out of descriptors: a measuring tool may strand its clients, but must not spin or hide it.
+                Err(e) => return eprintln!("relay: cannot accept: {e}"),
+            }
+        }
+    }
+
+    fn open(&mut self, client: TcpStream, upstream: TcpStream) -> io::Result<()> {
+        let slot = self.pairs.vacant_key();
+        let registry = self.poll.registry();
+        let pair = [End::new(client, slot * 2, registry)?, End::new(upstream, slot * 2 + 1, registry)?];
+        self.pairs.insert(pair);
+        Ok(())
+    }
+
+    /// Moves bytes from end `from` to the other, within the budget.
+    fn flow(&mut self, slot: usize, from: usize) {
+        let Some([client, upstream]) = self.pairs.get_mut(slot) else { return };
+        let (source, dest) = if from == 0 { (client, upstream) } else { (upstream, client) };
+        match advance(source, dest, &mut self.buffer) {
+            Ok(Next::Wait) => {}
+            Ok(Next::Again) => self.ready.push((slot, from)),
+            Ok(Next::Over) | Err(_) => self.ended.push(slot),
+        }
+    }
+}
+
+fn advance(source: &mut End, dest: &mut End, buffer: &mut [u8]) -> io::Result<Next> {
+    for _ in 0..READS_PER_TURN {
+        // Not writable yet: still connecting.
+        if !dest.writable || !dest.flush()? || !source.readable || source.ended {
+            return Ok(Next::Wait);
+        }
+        match source.stream.read(buffer) {
+            Ok(0) => {
+                source.ended = true;
+                dest.stream.shutdown(Shutdown::Write)?;
+                return Ok(if dest.ended { Next::Over } else { Next::Wait });
+            }
+            Ok(n) => {
+                source.readable = n == buffer.len() || source.read_closed;
+                dest.send(&buffer[..n])?;
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => source.readable = false,
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(if source.readable { Next::Again } else { Next::Wait })
+}
+
+impl End {
+    fn new(mut stream: TcpStream, token: usize, registry: &Registry) -> io::Result<End> {
+        registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
+        let backlog = Vec::new();
+        Ok(End { stream, readable: false, writable: false, read_closed: false, ended: false, backlog })
+    }
+
+    /// Tries the kernel first; only what it refuses is kept.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < bytes.len() && self.writable {
+            match self.stream.write(&bytes[sent..]) {
+                Ok(n) => sent += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.backlog.extend_from_slice(&bytes[sent..]);
+        Ok(())
+    }
+
+    /// Whether nothing waits any more.
+    fn flush(&mut self) -> io::Result<bool> {
+        if !self.backlog.is_empty() {
+            let backlog = std::mem::take(&mut self.backlog);
+            self.send(&backlog)?;
+        }
+        Ok(self.backlog.is_empty())
+    }
+}
+
+fn connect(upstream: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(upstream), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    set_options(&socket)?;
+    match socket.connect(&upstream.into()) {
+        // EINPROGRESS; the first writable event says that it is up, an error event that it is not.
+        Err(e) if e.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(e),
+        _ => Ok(TcpStream::from_std(socket.into())),
+    }
+}
+
+/// The same as the proxy's; accepted sockets inherit them from the listener.
+fn set_options(socket: &Socket) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)
+}

@@ -1,0 +1,127 @@
+//! System calls of a proxy per message and direction, as strace counts them over a known number of messages. An
+//! echoed message is two: one in each direction.
+
+use crate::Failure;
+use crate::load::{Limit, Load};
+use crate::proc::is_traced;
+use crate::target::{Backend, Scratch, Target, TargetArgs};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const ATTACH_DEADLINE: Duration = Duration::from_secs(5);
+/// The rows that stand for moving a message, whichever call a proxy uses.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("recv", &["recvfrom", "recvmsg", "read", "readv"]),
+    ("send", &["sendto", "sendmsg", "write", "writev"]),
+    ("wait", &["epoll_wait", "epoll_pwait", "epoll_pwait2"]),
+    ("memory", &["brk", "mmap", "munmap", "mremap", "madvise"]),
+];
+
+#[derive(clap::Args)]
+pub struct SyscallsArgs {
+    #[command(flatten)]
+    targets: TargetArgs,
+    /// Messages to count over, all sessions together
+    #[arg(long, default_value_t = 20_000)]
+    messages: u64,
+    #[arg(long, default_value_t = 200)]
+    connections: usize,
+    #[arg(long, default_value_t = 64)]
+    payload: usize,
+    /// Messages under way on a session; 1 is ping-pong
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    window: u16,
+}
+
+pub fn run(args: &SyscallsArgs) -> Result<(), Failure> {
+    let place = args.targets.place()?;
+    let (scratch, backend) = (Scratch::new()?, Backend::start()?);
+    println!("calls per message and direction; {} messages of {} B echoed", args.messages, args.payload);
+    for spec in args.targets.specs()? {
+        let target = Target::start(&spec, backend.addr, &scratch, place)?;
+        let counts = count(args, &target, &scratch).map_err(|e| format!("{}: {e}", spec.name))?;
+        print(&spec.name, &counts, args.messages * 2);
+    }
+    Ok(())
+}
+
+/// Calls by name. Opening the sessions and their first messages are not counted.
+fn count(args: &SyscallsArgs, target: &Target, scratch: &Scratch) -> Result<Vec<(String, u64)>, Failure> {
+    let mut load = Load::new(target.addr, args.payload)?;
+    load.open(args.connections)?;
+    load.run(Limit::Messages(args.connections as u64 * 10), usize::from(args.window))?;
+    let report = scratch.subfolder(&target.name)?.join("strace");
+    let tracer = attach(target.pid(), &report)?;
+    let outcome = load.run(Limit::Messages(args.messages), usize::from(args.window));
+    detach(tracer)?;
+    outcome?;
+    Ok(parse(&fs::read_to_string(report)?))
+}
+
+fn attach(pid: u32, report: &Path) -> Result<Child, Failure> {
+    let mut command = Command::new("strace");
+    command.args(["-c", "-f", "-p", &pid.to_string(), "-o"]).arg(report);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut tracer = command.spawn().map_err(|e| format!("strace cannot be started ({e}): is it installed?"))?;
+    let deadline = Instant::now() + ATTACH_DEADLINE;
+    while !is_traced(pid)? {
+        if tracer.try_wait()?.is_some() || Instant::now() > deadline {
+            let _ = tracer.kill();
+            let _ = tracer.wait();
+            return Err("strace cannot attach: may this user trace?".into());
+        }
+        sleep(Duration::from_millis(10));
+    }
+    Ok(tracer)
+}
+
+/// An interrupt makes strace let go and write its report.
+fn detach(mut tracer: Child) -> Result<(), Failure> {
+    let pid = Pid::from_raw(tracer.id().try_into()?).ok_or("strace has no process id")?;
+    kill_process(pid, Signal::INT)?;
+    tracer.wait()?;
+    Ok(())
+}
+
+/// Columns of `strace -c`: % time, seconds, usecs/call, calls, errors (or nothing), name.
+fn parse(report: &str) -> Vec<(String, u64)> {
+    let row = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let name = words.last().filter(|name| **name != "total")?;
+        Some(((*name).to_owned(), words.get(3)?.parse().ok()?))
+    };
+    report.lines().filter_map(row).collect()
+}
+
+fn print(name: &str, counts: &[(String, u64)], messages: u64) {
+    let share = |calls: u64| calls as f64 / messages as f64;
+    let sum = |names: &[&str]| counts.iter().filter(|(name, _)| names.contains(&name.as_str())).map(|(_, n)| n).sum();
+    println!("\n{name}");
+    for (group, names) in GROUPS {
+        println!("  {group:<16}{:>9.4}", share(sum(names)));
+    }
+    println!("  {:<16}{:>9.4}", "epoll_ctl", share(sum(&["epoll_ctl"])));
+    for (call, calls) in counts {
+        println!("    {call:<14}{:>9.4}  ({calls})", share(*calls));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn a_report_is_read_with_and_without_errors() {
+        let report = "% time     seconds  usecs/call     calls    errors syscall\n\
+            ------ ----------- ----------- --------- --------- ----------------\n\
+            \x20 52.00    0.100000           2     40000           sendto\n\
+            \x20 40.00    0.090000           2     40123       123 recvfrom\n\
+            ------ ----------- ----------- --------- --------- ----------------\n\
+            100.00    0.190000           2     80123       123 total\n";
+        assert_eq!(parse(report), [("sendto".to_owned(), 40000), ("recvfrom".to_owned(), 40123)]);
+    }
+}

@@ -1,0 +1,313 @@
+//! From the TOML as typed to a snapshot. Goes on after a problem, with a default in the place of the value, so that
+//! all problems of a file are told at once; the snapshot is given out only if there was none.
+
+use super::endpoint;
+use super::error::{Error, Problems};
+use super::file::{self, File, Typed, TypedList};
+use super::value::{self, Judged, duration_text, shown, size_text};
+use super::{
+    AccessLog, Admin, Drain, Format, Limits, Listener, Log, SCRATCH_BYTES, Snapshot, Sockets, Timeouts, Workers,
+};
+use crate::policy::balance::{Balance, Endpoint, Group, Place};
+use crate::policy::route::{Entry, HostPattern, Mode, PathPattern, Route, Routes, Rules};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+use toml::{Spanned, Value};
+
+const WORKERS_MAX: usize = 1024;
+const SESSIONS_MAX: usize = 100_000_000;
+const HEAD_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 20;
+const BUFFER_BYTES: RangeInclusive<u64> = 2 * SCRATCH_BYTES as u64..=1 << 40;
+/// The top bit of a 64-bit length is always 0 (RFC 6455 section 5.2).
+const FRAME_BYTES: RangeInclusive<u64> = 1..=(1 << 63) - 1;
+const NOTSENT_BYTES: RangeInclusive<u64> = 4 << 10..=16 << 20;
+const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+const DRAIN: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(24 * 3600);
+/// 1 GiB: nothing is buffered for it.
+const RULES: Rules = Rules { max_frame: 1 << 30, max_message: 1 << 30 };
+
+pub fn from_text(text: &str, name: &str) -> Result<Snapshot, Error> {
+    let mut problems = Problems::new(text, name);
+    let file = toml::from_str(text).unwrap_or_else(|e| {
+        problems.add_toml(&e);
+        None
+    });
+    let snapshot = file.map(|file| Building { problems: &mut problems }.snapshot(&file));
+    match (snapshot, problems.into_error()) {
+        (Some(snapshot), None) => Ok(snapshot),
+        (_, Some(error)) => Err(error),
+        // There is a problem wherever there is no snapshot.
+        (None, None) => Err(Error::flag(name, "cannot be read as a configuration")),
+    }
+}
+
+pub fn from_flags(listen: &str, upstream: &str) -> Result<Snapshot, Error> {
+    let addr = value::socket_address(listen).map_err(|e| Error::flag("--listen", &e))?;
+    let endpoint = endpoint::endpoint(upstream).map_err(|e| Error::flag("--upstream", &e))?;
+    let admin = Admin::default();
+    if addr.port() != 0 && addr == admin.addr {
+        return Err(Error::flag("--listen", &format!("{addr} is the address of the admin listener; write another")));
+    }
+    Ok(one_route(addr, admin, endpoint))
+}
+
+pub fn demo(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Snapshot {
+    let endpoint = Endpoint { url: format!("ws://{backend}"), place: Place::Tcp(backend), base: String::new() };
+    one_route(listen, Admin { addr: admin, ..Admin::default() }, endpoint)
+}
+
+fn one_route(addr: SocketAddr, admin: Admin, endpoint: Endpoint) -> Snapshot {
+    let name = endpoint.url.clone();
+    let group = Arc::new(Group { name, index: 0, endpoints: vec![endpoint], balance: Balance::default() });
+    let route = Route {
+        name: "/*".to_owned(),
+        group: Arc::clone(&group),
+        strip_prefix: None,
+        host_header: None,
+        mode: Mode::default(),
+        rules: RULES,
+        timeouts: Timeouts::default(),
+        on_upstream_loss: None,
+    };
+    let entry = Entry { host: HostPattern::Any, path: PathPattern::Under(String::new()), route: Arc::new(route) };
+    Snapshot {
+        workers: Workers::default(),
+        listeners: vec![Listener { addr, trusted_proxies: Vec::new() }],
+        routes: Routes::new(vec![entry]),
+        groups: vec![group],
+        limits: Limits::default(),
+        timeouts: Timeouts::default(),
+        sockets: Sockets::default(),
+        drain: Drain::default(),
+        log: Log::default(),
+        admin: Some(admin),
+    }
+}
+
+/// A snapshot in the making. Upstreams and routes are built in `routing.rs`.
+pub struct Building<'p, 't> {
+    pub problems: &'p mut Problems<'t>,
+}
+
+/// What a route starts from.
+pub struct Inherited {
+    pub timeouts: Timeouts,
+    pub rules: Rules,
+}
+
+impl Building<'_, '_> {
+    fn snapshot(&mut self, file: &File) -> Snapshot {
+        let workers = self.workers(&file.workers);
+        let listeners = self.listeners(&file.listener);
+        let timeouts = self.timeouts("timeouts", &file.timeouts, &Timeouts::default());
+        let mut groups = self.groups(&file.upstream);
+        let rules = self.rules("limits", &file.limits.max_frame, &file.limits.max_message, RULES);
+        let routes = self.routes(&file.route, &mut groups, &Inherited { timeouts: timeouts.clone(), rules });
+        Snapshot {
+            limits: self.limits(&file.limits, &workers),
+            sockets: self.sockets(&file.sockets),
+            drain: self.drain(&file.drain),
+            log: self.log(&file.log),
+            admin: self.admin(&file.admin, &listeners),
+            workers,
+            listeners,
+            routes,
+            groups,
+            timeouts,
+        }
+    }
+
+    /// The value, or `default` where it is not there or wrong; the latter is told.
+    pub fn take<T>(&mut self, key: &str, typed: &Typed, default: T, judge: impl FnOnce(&Value) -> Judged<T>) -> T {
+        self.read(key, typed, judge).unwrap_or(default)
+    }
+
+    pub fn read<T>(&mut self, key: &str, typed: &Typed, judge: impl FnOnce(&Value) -> Judged<T>) -> Option<T> {
+        let typed = typed.as_ref()?;
+        judge(typed.get_ref()).map_err(|e| self.problems.add(typed.span(), key, &e)).ok()
+    }
+
+    pub fn list<T>(&mut self, key: &str, typed: &TypedList, judge: impl Fn(&Value) -> Judged<T>) -> Vec<T> {
+        let mut good = Vec::new();
+        for element in typed.iter().flat_map(|list| list.get_ref()) {
+            match judge(element.get_ref()) {
+                Ok(value) => good.push(value),
+                Err(e) => self.problems.add(element.span(), key, &e),
+            }
+        }
+        good
+    }
+
+    fn workers(&mut self, typed: &file::Workers) -> Workers {
+        let default = Workers::default();
+        Workers {
+            count: self.take("workers.count", &typed.count, default.count, |v| value::count_or_auto(v, WORKERS_MAX)),
+            pin: self.take("workers.pin", &typed.pin, default.pin, value::flag),
+        }
+    }
+
+    fn listeners(&mut self, typed: &[Spanned<file::Listener>]) -> Vec<Listener> {
+        let mut listeners: Vec<Listener> = Vec::new();
+        for section in typed {
+            let key = "listener.listen";
+            let one = section.get_ref();
+            let trusted_proxies = self.list("listener.trusted_proxies", &one.trusted_proxies, value::network);
+            let Some(listen) = &one.listen else {
+                self.problems.add(section.span(), key, "missing; write for example listen = \"0.0.0.0:8080\"");
+                continue;
+            };
+            let Some(addr) = self.read(key, &one.listen, value::address) else { continue };
+            if addr.port() != 0 && listeners.iter().any(|other| other.addr == addr) {
+                self.problems.add(listen.span(), key, &format!("{addr} is listened on already; write it once"));
+            }
+            listeners.push(Listener { addr, trusted_proxies });
+        }
+        if typed.is_empty() {
+            let right = "missing; write a section [[listener]] with listen = \"0.0.0.0:8080\"";
+            self.problems.add(0..0, "listener", right);
+        }
+        listeners
+    }
+
+    fn admin(&mut self, typed: &file::Admin, listeners: &[Listener]) -> Option<Admin> {
+        let default = Admin::default();
+        let key = "admin.listen";
+        let addr = self.take(key, &typed.listen, Some(default.addr), |v| match v.as_str() {
+            Some("off") => Ok(None),
+            _ => value::address(v).map(Some).map_err(|e| format!("{e}, or \"off\"")),
+        });
+        let judge = value::flag;
+        let fault_injection =
+            self.take("admin.fault_injection", &typed.fault_injection, default.fault_injection, judge);
+        let addr = addr?;
+        if addr.port() != 0 && listeners.iter().any(|listener| listener.addr == addr) {
+            let at = typed.listen.as_ref().map_or(0..0, Spanned::span);
+            self.problems.add(at, key, &format!("{addr} is the address of a [[listener]]; write another, or \"off\""));
+        }
+        Some(Admin { addr, fault_injection })
+    }
+
+    fn limits(&mut self, typed: &file::Limits, workers: &Workers) -> Limits {
+        let default = Limits::default();
+        let count = |v: &Value| value::count_or_auto(v, SESSIONS_MAX);
+        let size =
+            |range| move |v: &Value| value::size(v, range).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let limits = Limits {
+            max_sessions: self.take("limits.max_sessions", &typed.max_sessions, default.max_sessions, count),
+            max_handshakes: self.take("limits.max_handshakes", &typed.max_handshakes, default.max_handshakes, count),
+            head_bytes: self.take("limits.head", &typed.head, default.head_bytes, size(HEAD_BYTES)),
+            buffer_bytes: self.take("limits.buffers", &typed.buffers, default.buffer_bytes, size(BUFFER_BYTES)),
+        };
+        // With "auto" only the machine can say: `Snapshot::misfits`.
+        let least = workers.count.unwrap_or(1) * 2 * SCRATCH_BYTES;
+        if limits.buffer_bytes < least {
+            let at = typed.buffers.as_ref().map_or(0..0, Spanned::span);
+            let (has, least) = (size_text(limits.buffer_bytes as u64), size_text(least as u64));
+            let why =
+                format!("{has} is too little for {} workers; write \"{least}\" or more", workers.count.unwrap_or(1));
+            self.problems.add(at, "limits.buffers", &why);
+        }
+        limits
+    }
+
+    /// A `max_message` below an inherited `max_frame` lowers it: no frame can be larger than its message.
+    pub fn rules(&mut self, section: &str, max_frame: &Typed, max_message: &Typed, inherited: Rules) -> Rules {
+        let judge = |v: &Value| value::size(v, FRAME_BYTES);
+        let frame_key = format!("{section}.max_frame");
+        let written = self.read(&frame_key, max_frame, judge);
+        let max_message = self.take(&format!("{section}.max_message"), max_message, inherited.max_message, judge);
+        if let (Some(frame), Some(typed)) = (written.filter(|frame| *frame > max_message), max_frame) {
+            let (has, most) = (size_text(frame), size_text(max_message));
+            let why =
+                format!("{has} is more than max_message, {most}; write at most that, or raise {section}.max_message");
+            self.problems.add(typed.span(), &frame_key, &why);
+        }
+        Rules { max_frame: written.unwrap_or(inherited.max_frame).min(max_message), max_message }
+    }
+
+    /// Of the whole process, or of a route; `inherited` stands for what is not written.
+    pub fn timeouts(&mut self, section: &str, typed: &file::Timeouts, inherited: &Timeouts) -> Timeouts {
+        let mut take = |key: &str, typed: &Typed, inherited: u64, judge: fn(&Value) -> Judged<u64>| {
+            self.take(&format!("{section}.{key}"), typed, inherited, judge)
+        };
+        let timeouts = Timeouts {
+            request_head_ms: take("request_head", &typed.request_head, inherited.request_head_ms, value::timeout),
+            connect_ms: take("connect", &typed.connect, inherited.connect_ms, value::timeout),
+            connect_total_ms: take("connect_total", &typed.connect_total, inherited.connect_total_ms, value::timeout),
+            upstream_head_ms: take("upstream_head", &typed.upstream_head, inherited.upstream_head_ms, value::timeout),
+            idle_ms: take("idle", &typed.idle, inherited.idle_ms, value::timeout_or_off),
+            close_ms: take("close", &typed.close, inherited.close_ms, value::timeout),
+            write_stall_ms: take("write_stall", &typed.write_stall, inherited.write_stall_ms, value::timeout),
+        };
+        let written = typed.connect.as_ref().or(typed.connect_total.as_ref());
+        if let (true, Some(at)) = (timeouts.connect_ms > timeouts.connect_total_ms, written) {
+            let (one, all) = (duration_text(timeouts.connect_ms), duration_text(timeouts.connect_total_ms));
+            let why = format!("{one} for one try is more than connect_total, {all} for all; write at most that");
+            self.problems.add(at.span(), &format!("{section}.connect"), &why);
+        }
+        timeouts
+    }
+
+    fn sockets(&mut self, typed: &file::Sockets) -> Sockets {
+        let default = Sockets::default();
+        let lowat =
+            |v: &Value| value::size_or_default(v, NOTSENT_BYTES).map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX));
+        let user_timeout = |v: &Value| {
+            let millis = value::duration(v, USER_TIMEOUT, "the kernel's default")?;
+            Ok(u32::try_from(millis).unwrap_or(u32::MAX))
+        };
+        let (key, typed_lowat) = ("sockets.notsent_lowat", &typed.notsent_lowat);
+        Sockets {
+            notsent_lowat_bytes: self.take(key, typed_lowat, default.notsent_lowat_bytes, lowat),
+            keepalive_s: self.take("sockets.keepalive", &typed.keepalive, default.keepalive_s, value::keepalive),
+            user_timeout_ms: self.take(
+                "sockets.user_timeout",
+                &typed.user_timeout,
+                default.user_timeout_ms,
+                user_timeout,
+            ),
+        }
+    }
+
+    fn drain(&mut self, typed: &file::Drain) -> Drain {
+        let default = Drain::default();
+        let spread = |v: &Value| value::duration(v, DRAIN, "all at once");
+        let deadline = |v: &Value| value::duration(v, DRAIN, "");
+        let drain = Drain {
+            spread_ms: self.take("drain.spread", &typed.spread, default.spread_ms, spread),
+            deadline_ms: self.take("drain.deadline", &typed.deadline, default.deadline_ms, deadline),
+        };
+        let written = typed.spread.as_ref().or(typed.deadline.as_ref());
+        if let (true, Some(at)) = (drain.spread_ms > drain.deadline_ms, written) {
+            let (spread, deadline) = (duration_text(drain.spread_ms), duration_text(drain.deadline_ms));
+            let why = format!("{spread} is more than drain.deadline, {deadline}; write at most that");
+            self.problems.add(at.span(), "drain.spread", &why);
+        }
+        drain
+    }
+
+    fn log(&mut self, typed: &file::Log) -> Log {
+        use log::LevelFilter::{Debug, Error, Info, Off, Trace, Warn};
+        let default = Log::default();
+        let formats = [("text", Format::Text), ("json", Format::Json)];
+        let levels =
+            [("error", Error), ("warn", Warn), ("info", Info), ("debug", Debug), ("trace", Trace), ("off", Off)];
+        Log {
+            access: self.take("log.access", &typed.access, default.access, access),
+            format: self.take("log.format", &typed.format, default.format, |v| value::word(v, &formats)),
+            level: self.take("log.level", &typed.level, default.level, |v| value::word(v, &levels)),
+        }
+    }
+}
+
+/// A file is told from a mistyped word by its slash.
+fn access(value: &Value) -> Judged<AccessLog> {
+    match value.as_str() {
+        Some("off") => Ok(AccessLog::Off),
+        Some("stdout") => Ok(AccessLog::Stdout),
+        Some(path) if path.contains('/') && !path.ends_with('/') => Ok(AccessLog::File(path.into())),
+        _ => Err(format!("{} is not possible here; write \"stdout\", \"off\", or a file with a slash", shown(value))),
+    }
+}

@@ -1,0 +1,188 @@
+//! URLs of upstream endpoints: `ws://host:port/base`, and `ws+unix:/run/app.sock` with an optional `:/base` behind it.
+
+use super::value::{Judged, quoted};
+use crate::policy::balance::{Endpoint, Place};
+use crate::policy::route::normal_path;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// What fits into `sockaddr_un` with its final NUL.
+const UNIX_PATH_MAX: usize = 107;
+
+/// Whether `text` is meant as a URL, not as the name of an upstream.
+pub fn is_url(text: &str) -> bool {
+    text.contains(':') || text.contains('/')
+}
+
+pub fn endpoint(url: &str) -> Judged<Endpoint> {
+    let wrong = |why: &str| format!("{} {why}", quoted(url));
+    if !url.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(wrong("has a character that no URL can have; write it percent-encoded"));
+    }
+    if let Some(path) = url.strip_prefix("ws+unix:") {
+        return unix(url, path);
+    }
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err(wrong("is not a URL; write for example \"ws://10.0.0.1:9000\" or \"ws+unix:/run/app.sock\""));
+    };
+    match scheme {
+        "ws" => {}
+        "wss" => return Err(wrong("asks for TLS, and TLS is not there yet; write ws:// or leave it out")),
+        _ => return Err(wrong("is not a WebSocket URL; write ws:// or ws+unix:")),
+    }
+    let (authority, base) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+    Ok(Endpoint { url: url.to_owned(), place: place(url, authority)?, base: base_path(url, base)? })
+}
+
+fn unix(url: &str, path: &str) -> Judged<Endpoint> {
+    let (path, base) = path.split_once(':').unwrap_or((path, ""));
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if !path.starts_with('/') || path.len() < 2 {
+        let right = "write an absolute path, for example \"ws+unix:/run/app.sock\"";
+        return Err(format!("{} names no socket; {right}", quoted(url)));
+    }
+    if path.len() > UNIX_PATH_MAX {
+        return Err(format!("{} is too long for a socket; at most {UNIX_PATH_MAX} bytes", quoted(url)));
+    }
+    Ok(Endpoint { url: url.to_owned(), place: Place::Unix(PathBuf::from(path)), base: base_path(url, base)? })
+}
+
+fn place(url: &str, authority: &str) -> Judged<Place> {
+    let wrong = |why: &str| format!("{} {why}", quoted(url));
+    if authority.contains('@') {
+        return Err(wrong("holds a user or password; leave that out"));
+    }
+    if authority.contains(['?', '#']) {
+        return Err(wrong("has a query or fragment; leave that out"));
+    }
+    let split = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']'),
+        None => Some(authority.split_at(authority.find(':').unwrap_or(authority.len()))),
+    };
+    let (host, port) = split.ok_or_else(|| wrong("has no \"]\" after its IPv6 address"))?;
+    let port = match port.strip_prefix(':') {
+        None if port.is_empty() => Some(80),
+        // `parse` alone would take a sign.
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|port| *port != 0u16),
+        _ => None,
+    };
+    let port = port.ok_or_else(|| wrong("has no valid port; write 1 to 65535"))?;
+    if authority.starts_with('[') {
+        let address = host.parse::<Ipv6Addr>().map_err(|_| wrong("has no valid IPv6 address in its brackets"))?;
+        return Ok(Place::Tcp(SocketAddr::from((address, port))));
+    }
+    if let Ok(address) = host.parse() {
+        return Ok(Place::Tcp(SocketAddr::new(address, port)));
+    }
+    if !is_name(host) {
+        return Err(wrong("has no valid host; write an address, a name, or an IPv6 address in [ ]"));
+    }
+    Ok(Place::Name(format!("{}:{port}", host.to_ascii_lowercase())))
+}
+
+/// A name that a resolver can be asked for. One that ends in digits would be a mistyped IPv4 address.
+pub fn is_name(host: &str) -> bool {
+    let absolute = host.strip_suffix('.').unwrap_or(host);
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    let digits = absolute.rsplit('.').next().unwrap_or_default().bytes().all(|b| b.is_ascii_digit());
+    absolute.len() <= 253 && !digits && absolute.split('.').all(label)
+}
+
+/// Without its slashes at the end.
+fn base_path(url: &str, base: &str) -> Judged<String> {
+    let wrong = |why: &str| format!("{} {why}", quoted(url));
+    if base.contains(['?', '#']) {
+        return Err(wrong("has a query or fragment; leave that out"));
+    }
+    if base.is_empty() {
+        return Ok(String::new());
+    }
+    if !base.starts_with('/') || base.contains(['\\', '"', '<', '>', ':']) {
+        return Err(wrong("has no valid path; write it with a slash first, others percent-encoded"));
+    }
+    // A dot segment is what alone normalises to nothing.
+    if base.split('/').any(|segment| !segment.is_empty() && normal_path(segment) == "/") {
+        return Err(wrong("has a dot segment in its path; write it without"));
+    }
+    Ok(base.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(url: &str) -> (Place, String) {
+        let endpoint = endpoint(url).unwrap();
+        assert_eq!(endpoint.url, url);
+        (endpoint.place, endpoint.base)
+    }
+
+    #[test]
+    fn urls() {
+        let tcp = |text: &str| Place::Tcp(text.parse().unwrap());
+        let name = |text: &str| Place::Name(text.to_owned());
+        let unix = |text: &str| Place::Unix(PathBuf::from(text));
+        for (url, place, base) in [
+            ("ws://10.0.0.1:9000", tcp("10.0.0.1:9000"), ""),
+            ("ws://10.0.0.1", tcp("10.0.0.1:80"), ""),
+            ("ws://10.0.0.1:9000/", tcp("10.0.0.1:9000"), ""),
+            ("ws://10.0.0.1:9000/base/x%2f/", tcp("10.0.0.1:9000"), "/base/x%2f"),
+            ("ws://[::1]:9000/b", tcp("[::1]:9000"), "/b"),
+            ("ws://[::1]", tcp("[::1]:80"), ""),
+            ("ws://App.Internal:9000", name("app.internal:9000"), ""),
+            ("ws://localhost", name("localhost:80"), ""),
+            ("ws://app_1.:81", name("app_1.:81"), ""),
+            ("ws://x/a..b/...", name("x:80"), "/a..b/..."),
+            ("ws+unix:/run/app.sock", unix("/run/app.sock"), ""),
+            ("ws+unix:///run/app.sock", unix("/run/app.sock"), ""),
+            ("ws+unix:/run/app.sock:/base/", unix("/run/app.sock"), "/base"),
+        ] {
+            assert_eq!(parsed(url), (place, base.to_owned()), "{url}");
+        }
+    }
+
+    #[test]
+    fn wrong_urls_say_what_is_wrong() {
+        let long = format!("ws+unix:/{}", "x".repeat(UNIX_PATH_MAX));
+        for (url, why) in [
+            ("wss://x", "TLS is not there yet"),
+            ("http://x", "write ws:// or ws+unix:"),
+            ("x:80", "is not a URL"),
+            ("/run/app.sock", "is not a URL"),
+            ("ws:/x", "is not a URL"),
+            ("ws://", "no valid host"),
+            ("ws://:80", "no valid host"),
+            ("ws:///x", "no valid host"),
+            ("ws://a..b", "no valid host"),
+            ("ws://a,b", "no valid host"),
+            ("ws://10.0.0.256", "no valid host"),
+            ("ws://1234", "no valid host"),
+            ("ws://::1:80", "no valid port"),
+            ("ws://x:", "no valid port"),
+            ("ws://x:0", "no valid port"),
+            ("ws://x:+1", "no valid port"),
+            ("ws://x:65536", "no valid port"),
+            ("ws://[::1", "no \"]\""),
+            ("ws://[::1]80", "no valid port"),
+            ("ws://[x]:80", "no valid IPv6"),
+            ("ws://u:p@x", "user or password"),
+            ("ws://x?q", "query or fragment"),
+            ("ws://x/a?q", "query or fragment"),
+            ("ws://x/a#f", "query or fragment"),
+            ("ws://x/a b", "percent-encoded"),
+            ("ws://ü/", "percent-encoded"),
+            ("ws://x/a\\b", "no valid path"),
+            ("ws://x/a/../b", "dot segment"),
+            ("ws://x/a/%2E", "dot segment"),
+            ("ws+unix:", "names no socket"),
+            ("ws+unix:run/x", "names no socket"),
+            ("ws+unix:/x:y", "no valid path"),
+            (&long, "too long"),
+        ] {
+            let error = endpoint(url).unwrap_err();
+            assert!(error.starts_with(&quoted(url)) && error.contains(why), "{url}: {error}");
+        }
+    }
+}

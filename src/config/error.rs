@@ -1,0 +1,179 @@
+//! What is wrong with a configuration: one sentence for each problem, with file, line, column, the key, and what
+//! would have been right. Turns the errors of the TOML reader into the same form.
+
+use std::fmt;
+use std::ops::Range;
+use toml::de::{DeTable, DeValue};
+
+/// Why there is no snapshot. Displays one sentence a line, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    sentences: Vec<String>,
+}
+
+impl Error {
+    /// Never empty. Each names its place.
+    pub fn sentences(&self) -> &[String] {
+        &self.sentences
+    }
+
+    pub(super) fn unreadable(name: &str, error: &std::io::Error) -> Error {
+        Error { sentences: vec![format!("{name}: cannot be read: {error}")] }
+    }
+
+    pub(super) fn not_text(name: &str, bytes: &[u8], at: usize) -> Error {
+        let text = String::from_utf8_lossy(bytes.get(..at).unwrap_or_default());
+        let place = place(name, &text, at);
+        Error { sentences: vec![format!("{place}: not UTF-8; write the file as UTF-8 text")] }
+    }
+
+    /// A flag stands in the place of file and key.
+    pub(super) fn flag(flag: &str, text: &str) -> Error {
+        Error { sentences: vec![format!("{flag}: {text}")] }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentences.join("\n"))
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Collects what is wrong with one text.
+pub struct Problems<'a> {
+    text: &'a str,
+    name: &'a str,
+    /// Offset in the text, and the sentence without its place.
+    found: Vec<(usize, String)>,
+}
+
+impl<'a> Problems<'a> {
+    pub fn new(text: &'a str, name: &'a str) -> Self {
+        Problems { text, name, found: Vec::new() }
+    }
+
+    pub fn add(&mut self, at: Range<usize>, key: &str, text: &str) {
+        self.found.push((at.start, format!("{key}: {text}")));
+    }
+
+    /// Adds an error of the TOML reader.
+    pub fn add_toml(&mut self, error: &toml::de::Error) {
+        // The span is missing only where the whole document is meant.
+        let span = error.span().unwrap_or(0..0);
+        self.found.push((span.start, toml_sentence(self.text, &span, error.message())));
+    }
+
+    /// For sentences that point at another place of the same file.
+    pub fn line(&self, at: &Range<usize>) -> usize {
+        line_and_column(self.text, at.start).0
+    }
+
+    pub fn into_error(mut self) -> Option<Error> {
+        self.found.sort_by_key(|(at, _)| *at);
+        let sentence = |(at, text): &(usize, String)| format!("{}: {text}", place(self.name, self.text, *at));
+        let sentences: Vec<_> = self.found.iter().map(sentence).collect();
+        (!sentences.is_empty()).then_some(Error { sentences })
+    }
+}
+
+/// `; did you mean "a" or "b"?` with those of `known` that are near to `typed`, else all of them.
+pub fn suggestion(typed: &str, known: &[&str]) -> String {
+    let quoted = |names: &[&str], last: &str| match names {
+        [] => String::new(),
+        [one] => format!("\"{one}\""),
+        [start @ .., end] => format!("\"{}\" {last} \"{end}\"", start.join("\", \"")),
+    };
+    let lower = typed.to_lowercase();
+    let distances: Vec<_> = known.iter().map(|name| distance(&lower, name)).collect();
+    let near = (typed.chars().count() / 3).max(2);
+    let best = distances.iter().min().copied().unwrap_or(usize::MAX);
+    if best > near {
+        return if known.is_empty() { String::new() } else { format!("; known are {}", quoted(known, "and")) };
+    }
+    let closest: Vec<_> = known.iter().zip(&distances).filter(|(_, d)| **d == best).map(|(name, _)| *name).collect();
+    format!("; did you mean {}?", quoted(&closest, "or"))
+}
+
+/// Letters to insert, remove or replace, neighbours to swap.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<_>, Vec<_>) = (a.chars().collect(), b.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let at = |row: &[usize], j: usize| row.get(j).copied().unwrap_or(usize::MAX - 1);
+            let mut best = (at(&last, j) + usize::from(x != y)).min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x);
+            if swapped {
+                best = best.min(at(&before, j - 1) + 1);
+            }
+            row.push(best);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last.last().copied().unwrap_or_default()
+}
+
+fn place(name: &str, text: &str, at: usize) -> String {
+    let (line, column) = line_and_column(text, at);
+    format!("{name}:{line}:{column}")
+}
+
+/// Both from 1; columns count characters.
+fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before.get(start..).unwrap_or_default().chars().count() + 1)
+}
+
+fn toml_sentence(text: &str, span: &Range<usize>, message: &str) -> String {
+    let here = text.get(span.clone()).unwrap_or_default();
+    let Ok(document) = DeTable::parse(text) else {
+        return match message {
+            "duplicate key" => format!("{here}: written twice; keep one of them"),
+            _ => format!("not TOML: {message}"),
+        };
+    };
+    let key = key_at(document.get_ref(), span).unwrap_or_default();
+    let quoted: Vec<_> = message.split('`').skip(1).step_by(2).collect();
+    if let (true, [unknown, known @ ..]) = (message.starts_with("unknown field"), quoted.as_slice()) {
+        return format!("{key}: unknown key{}", suggestion(unknown, known));
+    }
+    let name = key.rsplit('.').next().unwrap_or_default();
+    let wanted = match (message.rsplit("expected ").next().unwrap_or_default(), key.contains('.')) {
+        ("a sequence", false) => format!("there may be several; write [[{key}]] above its keys"),
+        ("a sequence", true) => format!("not a list; write {name} = [\"...\"]"),
+        ("a table", false) => format!("not a table; write [{key}] above its keys"),
+        ("a table", true) => format!("not a table; write {name} = {{ ... }}"),
+        _ => message.to_owned(),
+    };
+    format!("{key}: {wanted}")
+}
+
+/// The key, with the keys above it, whose name or value stands at `span`.
+fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
+    for (key, value) in table {
+        let name = key.get_ref();
+        if key.span() == *span || value.span() == *span {
+            return Some(name.to_string());
+        }
+        if let Some(below) = key_in(value.get_ref(), span) {
+            return Some(format!("{name}{}{below}", if below.is_empty() { "" } else { "." }));
+        }
+    }
+    None
+}
+
+/// Like [`key_at`], empty for an element of a list.
+fn key_in(value: &DeValue<'_>, span: &Range<usize>) -> Option<String> {
+    match value {
+        DeValue::Table(table) => key_at(table, span),
+        DeValue::Array(list) => list.iter().find_map(|element| {
+            (element.span() == *span).then(String::new).or_else(|| key_in(element.get_ref(), span))
+        }),
+        _ => None,
+    }
+}

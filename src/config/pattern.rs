@@ -1,0 +1,195 @@
+//! Hosts and paths of routes as they are written: `example.com`, `*.example.com`; `/chat`, `/live/*`.
+
+use super::endpoint::is_name;
+use super::value::{Judged, quoted};
+use crate::policy::route::{HostPattern, PathPattern, is_under, normal_host, normal_path};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+pub fn host(text: &str) -> Judged<HostPattern> {
+    let wrong = |why: &str| Err(format!("{} {why}", quoted(text)));
+    if text.contains("://") || text.contains('/') {
+        return wrong("is not a host; write it without scheme and path, for example \"example.com\"");
+    }
+    if let Some(inside) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return match inside.parse::<Ipv6Addr>() {
+            Ok(_) => Ok(HostPattern::Exact(normal_host(text))),
+            Err(_) => wrong("is not an IPv6 address; write for example \"[2001:db8::1]\""),
+        };
+    }
+    if text.contains(':') {
+        return wrong("has a port; write the host alone, all ports match, and an IPv6 address in [ ]");
+    }
+    let (name, under) = text.strip_prefix("*.").map_or((text, false), |name| (name, true));
+    if !is_name(name) && (under || name.parse::<Ipv4Addr>().is_err()) {
+        return wrong("is not a host; write for example \"example.com\" or \"*.example.com\", non-ASCII as punycode");
+    }
+    let name = normal_host(name);
+    Ok(if under { HostPattern::Under(format!(".{name}")) } else { HostPattern::Exact(name) })
+}
+
+pub fn path(text: &str) -> Judged<PathPattern> {
+    match text.strip_suffix("/*") {
+        Some("") => Ok(PathPattern::Under(String::new())),
+        Some(prefix) => plain_path(text, prefix).map(PathPattern::Under),
+        None => plain_path(text, text).map(PathPattern::Exact),
+    }
+}
+
+/// A prefix to remove from paths that `pattern` matches. A slash at its end does not count.
+pub fn strip_prefix(text: &str, pattern: &PathPattern) -> Judged<String> {
+    let prefix = plain_path(text, text)?.trim_end_matches('/').to_owned();
+    if prefix.is_empty() {
+        return Err(format!("{} removes nothing; leave it out", quoted(text)));
+    }
+    let possible = match pattern {
+        PathPattern::Exact(path) => is_under(path, &prefix),
+        PathPattern::Under(path) => is_under(path, &prefix) || is_under(&prefix, path),
+    };
+    if possible {
+        return Ok(prefix);
+    }
+    Err(format!("{} does not begin any path of this route; write the start of the route's path", quoted(text)))
+}
+
+/// A value for the Host header: a host, with or without a port.
+pub fn host_header(text: &str) -> Judged<String> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, port),
+        _ => (text, "80"),
+    };
+    let port_is_valid = port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    if port_is_valid && matches!(host(name), Ok(HostPattern::Exact(_))) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{} is not a host; write for example \"app.internal\" or \"app.internal:9000\"", quoted(text)))
+}
+
+/// Normalises `path`, a part of `text`; what routes match on is normalised too.
+fn plain_path(text: &str, path: &str) -> Judged<String> {
+    let wrong = |why: &str| Err(format!("{} {why}", quoted(text)));
+    if !path.starts_with('/') {
+        return wrong("does not begin with a slash; write for example \"/chat\" or \"/live/*\"");
+    }
+    if path.contains('*') {
+        return wrong("has a \"*\" that is not its last segment; write for example \"/live/*\"");
+    }
+    if !path.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\".contains(&b)) {
+        return wrong("has a character that no path can have; write it percent-encoded, and no query");
+    }
+    let normal = normal_path(path);
+    if normal.matches('/').count() != path.matches('/').count() || normal.ends_with('/') != path.ends_with('/') {
+        return wrong("has a dot segment; write the path that is meant");
+    }
+    if normal.contains("%25") && !path.contains("%25") {
+        return wrong("has a \"%\" without two hex digits; write it \"%25\"");
+    }
+    Ok(normal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        let exact = |host: &str| HostPattern::Exact(host.into());
+        for (text, pattern) in [
+            ("example.com", exact("example.com")),
+            ("Example.COM.", exact("example.com")),
+            ("localhost", exact("localhost")),
+            ("10.0.0.1", exact("10.0.0.1")),
+            ("[2001:DB8::0:1]", exact("[2001:db8::1]")),
+            ("*.Example.com", HostPattern::Under(".example.com".into())),
+        ] {
+            assert_eq!(host(text), Ok(pattern), "{text}");
+        }
+        for (text, why) in [
+            ("", "is not a host"),
+            ("*", "is not a host"),
+            ("*.", "is not a host"),
+            ("*.10.0.0.1", "is not a host"),
+            ("a.*.com", "is not a host"),
+            ("*x.com", "is not a host"),
+            ("bücher.de", "punycode"),
+            ("example.com:80", "has a port"),
+            ("::1", "in [ ]"),
+            ("[::1]:80", "has a port"),
+            ("[x]", "is not an IPv6 address"),
+            ("ws://example.com", "without scheme"),
+            ("example.com/x", "without scheme and path"),
+        ] {
+            assert!(host(text).is_err_and(|e| e.contains(why)), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        let exact = |path: &str| PathPattern::Exact(path.into());
+        let under = |path: &str| PathPattern::Under(path.into());
+        for (text, pattern) in [
+            ("/", exact("/")),
+            ("/chat", exact("/chat")),
+            ("/chat/", exact("/chat/")),
+            ("/%63hat/%2f", exact("/chat/%2F")),
+            ("/*", under("")),
+            ("/live/*", under("/live")),
+            ("/live//*", under("/live/")),
+            ("/100%25", exact("/100%25")),
+        ] {
+            assert_eq!(path(text), Ok(pattern), "{text}");
+        }
+        for (text, why) in [
+            ("", "begin with a slash"),
+            ("chat", "begin with a slash"),
+            ("*", "begin with a slash"),
+            ("/live*", "not its last segment"),
+            ("/*/x", "not its last segment"),
+            ("/a?b", "no query"),
+            ("/a b", "percent-encoded"),
+            ("/ü", "percent-encoded"),
+            ("/a/../b", "dot segment"),
+            ("/a/.", "dot segment"),
+            ("/..", "dot segment"),
+            ("/%2e/*", "dot segment"),
+            ("/100%", "%25"),
+        ] {
+            assert!(path(text).is_err_and(|e| e.contains(why)), "{text}: {:?}", path(text));
+        }
+    }
+
+    #[test]
+    fn prefixes_to_strip() {
+        for (text, pattern, prefix) in [
+            ("/live", "/live/*", "/live"),
+            ("/live/", "/live/*", "/live"),
+            ("/%6cive", "/live/v1/*", "/live"),
+            ("/live/v1", "/live/*", "/live/v1"),
+            ("/live", "/*", "/live"),
+            ("/live", "/live/x", "/live"),
+            ("/live", "/live", "/live"),
+        ] {
+            assert_eq!(strip_prefix(text, &path(pattern).unwrap()), Ok(prefix.into()), "{text} {pattern}");
+        }
+        for (text, pattern, why) in [
+            ("/", "/*", "removes nothing"),
+            ("//", "/*", "removes nothing"),
+            ("/live", "/lively/*", "does not begin any path"),
+            ("/live/x", "/live", "does not begin any path"),
+            ("live", "/live", "begin with a slash"),
+            ("/live/*", "/live/*", "last segment"),
+        ] {
+            let judged = strip_prefix(text, &path(pattern).unwrap());
+            assert!(judged.as_ref().is_err_and(|e| e.contains(why)), "{text} {pattern}: {judged:?}");
+        }
+    }
+
+    #[test]
+    fn host_headers() {
+        for good in ["app.internal", "App:9000", "10.0.0.1:80", "[::1]", "[::1]:80"] {
+            assert_eq!(host_header(good), Ok(good.to_owned()));
+        }
+        for bad in ["", "a b", "a\r\nX: y", "a:x", "a:65536", "*.a", "a:", "[::1]x"] {
+            assert!(host_header(bad).is_err(), "{bad}");
+        }
+    }
+}

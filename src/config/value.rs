@@ -1,0 +1,285 @@
+//! Single values: from what was typed to what it means, or a sentence that says what would have been right. The
+//! sentence follows the key: `timeouts.idle: "5 parsecs" is not a duration; write for example "30s" or "5m"`.
+
+use super::error::suggestion;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use toml::Value;
+
+/// A value, or the end of the sentence.
+pub type Judged<T> = Result<T, String>;
+
+/// What timeouts may be: a tick of the worker's timers is 100 ms, and a month is as good as never.
+pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(30 * 24 * 3600);
+
+/// A value as it was typed, for messages.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        Value::Boolean(flag) => flag.to_string(),
+        Value::Datetime(_) => "a date".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// In quotes, on one line, not too long.
+pub fn quoted(text: &str) -> String {
+    let mut start: String = text.chars().take(80).collect();
+    if start.len() < text.len() {
+        start.push_str("...");
+    }
+    format!("\"{}\"", start.escape_debug().to_string().replace("\\'", "'"))
+}
+
+pub fn text(value: &Value) -> Judged<&str> {
+    value.as_str().ok_or_else(|| format!("{} is not text; write it in quotes", shown(value)))
+}
+
+pub fn flag(value: &Value) -> Judged<bool> {
+    value.as_bool().ok_or_else(|| format!("{} is neither true nor false; write it without quotes", shown(value)))
+}
+
+/// `None` for `"auto"`.
+pub fn count_or_auto(value: &Value, max: usize) -> Judged<Option<usize>> {
+    let right = || format!("{} is not possible here; write \"auto\" or a number from 1 to {max}", shown(value));
+    match value {
+        Value::String(text) if text == "auto" => Ok(None),
+        Value::Integer(number) => {
+            let count = usize::try_from(*number).ok().filter(|count| (1..=max).contains(count));
+            count.map(Some).ok_or_else(right)
+        }
+        _ => Err(right()),
+    }
+}
+
+/// In milliseconds, within [`TIMEOUT`].
+pub fn timeout(value: &Value) -> Judged<u64> {
+    duration(value, TIMEOUT, "")
+}
+
+/// In milliseconds, within [`TIMEOUT`], or 0.
+pub fn timeout_or_off(value: &Value) -> Judged<u64> {
+    duration(value, TIMEOUT, "off")
+}
+
+/// In milliseconds. `zero` says what 0 means, where it may be written; it is empty where it may not.
+pub fn duration(value: &Value, range: RangeInclusive<Duration>, zero: &str) -> Judged<u64> {
+    let parsed = match value {
+        Value::String(text) => humantime::parse_duration(text).ok(),
+        Value::Integer(0) => Some(Duration::ZERO),
+        Value::Integer(number) => {
+            return Err(format!("{number} has no unit; write for example \"{number}s\" or \"{number}ms\""));
+        }
+        _ => None,
+    };
+    let Some(parsed) = parsed else {
+        return Err(format!("{} is not a duration; write for example \"30s\" or \"5m\"", shown(value)));
+    };
+    if range.contains(&parsed) || (parsed.is_zero() && !zero.is_empty()) {
+        return Ok(u64::try_from(parsed.as_millis()).unwrap_or(u64::MAX));
+    }
+    let millis = |duration: &Duration| duration_text(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    let (min, max) = (millis(range.start()), millis(range.end()));
+    let zero = if zero.is_empty() { String::new() } else { format!(", or 0 for {zero}") };
+    Err(format!("{} is not possible here; write \"{min}\" to \"{max}\"{zero}", shown(value)))
+}
+
+/// In whole seconds up to nine hours, the most that the kernel takes; 0 is off.
+pub fn keepalive(value: &Value) -> Judged<u32> {
+    let millis = duration(value, Duration::from_secs(1)..=Duration::from_secs(9 * 3600), "off")?;
+    if !millis.is_multiple_of(1000) {
+        return Err(format!("{} is not a number of whole seconds; write for example \"60s\"", shown(value)));
+    }
+    Ok(u32::try_from(millis / 1000).unwrap_or(u32::MAX))
+}
+
+/// In bytes.
+pub fn size(value: &Value, range: RangeInclusive<u64>) -> Judged<u64> {
+    sized(value, range, "")
+}
+
+/// In bytes, or 0 for the kernel's default.
+pub fn size_or_default(value: &Value, range: RangeInclusive<u64>) -> Judged<u64> {
+    sized(value, range, ", or 0 for the kernel's default")
+}
+
+fn sized(value: &Value, range: RangeInclusive<u64>, zero: &str) -> Judged<u64> {
+    let parsed = match value {
+        Value::String(text) => parse_size::Config::new().with_binary().parse_size(text).ok(),
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    let Some(bytes) = parsed else {
+        return Err(format!("{} is not a size; write for example \"64KiB\" or \"1MiB\"", shown(value)));
+    };
+    if range.contains(&bytes) || (bytes == 0 && !zero.is_empty()) {
+        return Ok(bytes);
+    }
+    let (min, max) = (size_text(*range.start()), size_text(*range.end()));
+    Err(format!("{} is not possible here; write \"{min}\" to \"{max}\"{zero}", shown(value)))
+}
+
+/// One of a few words.
+pub fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Judged<T> {
+    let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
+    let found = words.iter().find(|(name, _)| value.as_str() == Some(name));
+    found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let suggestion = suggestion(value.as_str().unwrap_or_default(), &names);
+        format!("{} is not possible here{suggestion}", shown(value))
+    })
+}
+
+pub fn address(value: &Value) -> Judged<SocketAddr> {
+    socket_address(text(value)?)
+}
+
+pub fn socket_address(text: &str) -> Judged<SocketAddr> {
+    text.parse().map_err(|_| {
+        let right = "write address and port, for example \"0.0.0.0:8080\" or \"[::]:8080\"";
+        format!("{} is not an address to listen on; {right}", quoted(text))
+    })
+}
+
+/// A network; a lone address is a network of one.
+pub fn network(value: &Value) -> Judged<ipnet::IpNet> {
+    let text = text(value)?;
+    let parsed = text.parse::<ipnet::IpNet>().ok().or_else(|| Some(text.parse::<IpAddr>().ok()?.into()));
+    parsed
+        .map(|net| net.trunc())
+        .ok_or_else(|| format!("{} is not a network; write for example \"10.0.0.0/8\" or \"192.0.2.7\"", quoted(text)))
+}
+
+/// What the name of a route or an upstream may be: it stands in logs and metrics.
+pub fn name(value: &Value) -> Judged<String> {
+    let name = text(value)?;
+    let fits = (1..=100).contains(&name.len());
+    if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("{} is not a name; write 1 to 100 letters, digits, \"-\", \".\" or \"_\"", quoted(name)))
+}
+
+/// `5m`, `1h 30m`, `250ms`.
+pub fn duration_text(millis: u64) -> String {
+    humantime::format_duration(Duration::from_millis(millis)).to_string()
+}
+
+/// In the largest unit that divides it, as a size is written in the file: `64KiB`, `1500B`.
+pub fn size_text(bytes: u64) -> String {
+    for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
+        if bytes >> shift > 0 && bytes.trailing_zeros() >= shift {
+            return format!("{}{unit}", bytes >> shift);
+        }
+    }
+    format!("{bytes}B")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(text: &str) -> Value {
+        Value::String(text.to_owned())
+    }
+
+    #[test]
+    fn durations() {
+        for (text, millis) in
+            [("10ms", 10), ("30s", 30_000), ("5m", 300_000), ("1h 30m", 5_400_000), ("30d", 2_592_000_000)]
+        {
+            assert_eq!(timeout(&typed(text)), Ok(millis), "{text}");
+        }
+        for (text, why) in [
+            ("5 parsecs", "\"5 parsecs\" is not a duration; write for example \"30s\" or \"5m\""),
+            ("", "\"\" is not a duration; write for example \"30s\" or \"5m\""),
+            ("-1s", "\"-1s\" is not a duration; write for example \"30s\" or \"5m\""),
+            ("30", "\"30\" is not a duration; write for example \"30s\" or \"5m\""),
+            ("0s", "\"0s\" is not possible here; write \"10ms\" to \"30days\""),
+            ("9ms", "\"9ms\" is not possible here; write \"10ms\" to \"30days\""),
+            ("9999us", "\"9999us\" is not possible here; write \"10ms\" to \"30days\""),
+            ("31d", "\"31d\" is not possible here; write \"10ms\" to \"30days\""),
+            ("500000y", "\"500000y\" is not possible here; write \"10ms\" to \"30days\""),
+        ] {
+            assert_eq!(timeout(&typed(text)), Err(why.to_owned()));
+        }
+        assert_eq!(timeout(&Value::Integer(5)), Err("5 has no unit; write for example \"5s\" or \"5ms\"".into()));
+        assert!(timeout(&Value::Integer(0)).is_err());
+        assert!(timeout(&Value::Boolean(true)).is_err_and(|e| e.starts_with("true is not a duration")));
+        for zero in [typed("0"), typed("0s"), Value::Integer(0)] {
+            assert_eq!(timeout_or_off(&zero), Ok(0));
+        }
+        assert!(timeout_or_off(&typed("1us")).is_err_and(|e| e.ends_with("or 0 for off")));
+    }
+
+    #[test]
+    fn keepalive_is_in_whole_seconds() {
+        assert_eq!(keepalive(&typed("1m")), Ok(60));
+        assert_eq!(keepalive(&typed("9h")), Ok(32_400));
+        assert_eq!(keepalive(&Value::Integer(0)), Ok(0));
+        assert!(keepalive(&typed("1500ms")).is_err_and(|e| e.contains("whole seconds")));
+        assert!(keepalive(&typed("10h")).is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [("64KiB", 65_536), ("64kb", 65_536), ("1 MiB", 1 << 20), ("4096", 4096), ("4096 B", 4096)]
+        {
+            assert_eq!(size(&typed(text), 1..=u64::MAX), Ok(bytes), "{text}");
+        }
+        assert_eq!(size(&Value::Integer(1500), 1..=2000), Ok(1500));
+        for bad in [typed("64 apples"), typed(""), typed("-5"), Value::Integer(-5), Value::Float(1.5), typed("20EiB")] {
+            assert!(size(&bad, 1..=100).is_err_and(|e| e.contains("is not a size; write for example")), "{bad:?}");
+        }
+        let outside = size(&typed("2MiB"), 1024..=1 << 20);
+        assert_eq!(outside, Err("\"2MiB\" is not possible here; write \"1KiB\" to \"1MiB\"".into()));
+        assert_eq!(size_or_default(&Value::Integer(0), 10..=20), Ok(0));
+        assert!(size(&Value::Integer(0), 10..=20).is_err());
+    }
+
+    #[test]
+    fn counts_words_and_flags() {
+        assert_eq!(count_or_auto(&typed("auto"), 9), Ok(None));
+        assert_eq!(count_or_auto(&Value::Integer(9), 9), Ok(Some(9)));
+        for bad in [typed("9"), typed("Auto"), Value::Integer(0), Value::Integer(10), Value::Integer(-1)] {
+            let why = format!("{} is not possible here; write \"auto\" or a number from 1 to 9", shown(&bad));
+            assert_eq!(count_or_auto(&bad, 9), Err(why));
+        }
+        let words = [("framed", 1), ("opaque", 2)];
+        assert_eq!(word(&typed("opaque"), &words), Ok(2));
+        let near = word(&typed("Framde"), &words);
+        assert_eq!(near, Err("\"Framde\" is not possible here; did you mean \"framed\"?".into()));
+        let far = word(&Value::Integer(3), &words);
+        assert_eq!(far, Err("3 is not possible here; known are \"framed\" and \"opaque\"".into()));
+        assert_eq!(flag(&Value::Boolean(true)), Ok(true));
+        assert!(flag(&typed("true")).is_err_and(|e| e.contains("without quotes")));
+    }
+
+    #[test]
+    fn addresses_and_networks() {
+        assert_eq!(address(&typed("[::1]:80")).map(|a| a.port()), Ok(80));
+        for bad in ["8080", ":8080", "localhost:8080", "0.0.0.0", "::1:80", "0.0.0.0:65536"] {
+            assert!(address(&typed(bad)).is_err_and(|e| e.contains("0.0.0.0:8080")), "{bad}");
+        }
+        let nets =
+            [("10.1.2.3/8", "10.0.0.0/8"), ("192.0.2.7", "192.0.2.7/32"), ("fd00::/8", "fd00::/8"), ("::1", "::1/128")];
+        for (text, net) in nets {
+            assert_eq!(network(&typed(text)).map(|n| n.to_string()), Ok(net.into()));
+        }
+        for bad in ["10.0.0.0/33", "10.0.0", "all", "fd00::/8/8"] {
+            assert!(network(&typed(bad)).is_err_and(|e| e.contains("is not a network")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_stays_on_one_line() {
+        assert_eq!(shown(&typed("a\nb\u{1b}[0m'")), "\"a\\nb\\u{1b}[0m'\"");
+        assert_eq!(shown(&typed(&"x".repeat(200))).len(), 85);
+        assert_eq!(size_text(0), "0B");
+        assert_eq!(size_text(1536), "1536B");
+        assert_eq!(size_text(64 << 20), "64MiB");
+    }
+}

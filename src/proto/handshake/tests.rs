@@ -1,0 +1,504 @@
+//! Every row of the contract that is the handshake's, and what each peer gets.
+
+use super::*;
+use crate::proto::http1::tests::BROWSER;
+use crate::proto::http1::{HeadScan, parse_request, parse_response};
+use proptest::prelude::*;
+
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+const SEED: [u8; 24] = [0x11; 24];
+const TRACE: &str = "traceparent: 00-11111111111111111111111111111111-1111111111111111-01";
+
+/// A good request, `line` in the place of each field of that name, or added; no value: the field removed.
+fn with(lines: &[&str]) -> String {
+    let mut head: Vec<String> = [
+        "GET /a?b HTTP/1.1",
+        "Host: a.example",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+    ]
+    .map(String::from)
+    .to_vec();
+    let name = |line: &str| line.split(':').next().unwrap().to_ascii_lowercase();
+    for line in lines {
+        head.retain(|old| name(old) != name(line));
+    }
+    head.extend(lines.iter().filter(|line| !line.ends_with(':')).map(ToString::to_string));
+    head.join("\r\n") + "\r\n\r\n"
+}
+
+fn verdict(lines: &[&str]) -> Result<(), Why> {
+    let head = with(lines);
+    judge_request(&parse_request(head.as_bytes()).unwrap_or_else(|why| panic!("{why:?}: {head}")))
+}
+
+#[test]
+fn good_handshakes() {
+    let rows: &[&[&str]] = &[
+        &[],
+        &["upgrade: WebSocket"],
+        &["Upgrade: , websocket,"],
+        &["Connection: keep-alive, UPGRADE"],
+        &["Connection: keep-alive", "connection: upgrade"],
+        &["Content-Length: 0"],
+        &["Connection: Upgrade, X-Mine, Content-Type"],
+        &["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="],
+        &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZR=="],
+        &["Connection: Upgrade, Hosts, X-Forward, Sec-WebSocket"],
+    ];
+    for lines in rows {
+        assert_eq!(verdict(lines), Ok(()), "{lines:?}");
+    }
+    assert_eq!(judge_request(&parse_request(BROWSER.as_bytes()).unwrap()), Ok(()));
+}
+
+#[test]
+fn refused_handshakes() {
+    let rows: &[(&[&str], Why)] = &[
+        (&["Content-Length: 1"], Why::BadFraming),
+        (&["Content-Length: 00"], Why::BadFraming),
+        (&["Content-Length: 0, 0"], Why::BadFraming),
+        (&["Content-Length: 0", "content-length: 0"], Why::BadFraming),
+        (&["Content-Length: 0", "Content-Length: 1"], Why::BadFraming),
+        (&["Content-Length: -0"], Why::BadFraming),
+        (&["Content-Length: \t"], Why::BadFraming),
+        (&["Transfer-Encoding: chunked"], Why::BadFraming),
+        (&["transfer-encoding: identity"], Why::BadFraming),
+        (&["Transfer-Encoding: \t"], Why::BadFraming),
+        (&["Trailer: a"], Why::BadFraming),
+        (&["Expect: 100-continue"], Why::BadFraming),
+        (&["Upgrade:"], Why::NotUpgrade),
+        (&["Upgrade: h2c"], Why::NotUpgrade),
+        (&["Upgrade: websocket, h2c"], Why::NotUpgrade),
+        (&["Upgrade: h2c, websocket"], Why::NotUpgrade),
+        (&["Upgrade: websocket", "Upgrade: h2c"], Why::NotUpgrade),
+        (&["Upgrade: websocket", "Upgrade: websocket"], Why::NotUpgrade),
+        (&["Upgrade: websocket/13"], Why::NotUpgrade),
+        (&["Upgrade: web socket"], Why::NotUpgrade),
+        (&["Connection:"], Why::NotUpgrade),
+        (&["Connection: close"], Why::NotUpgrade),
+        (&["Connection: upgraded"], Why::NotUpgrade),
+        (&["Connection: keep-alive upgrade"], Why::NotUpgrade),
+        (&["Sec-WebSocket-Version:"], Why::NotUpgrade),
+        (&["Sec-WebSocket-Version: 8"], Why::NotUpgrade),
+        (&["Sec-WebSocket-Version: 013"], Why::NotUpgrade),
+        (&["Sec-WebSocket-Version: 13, 8"], Why::NotUpgrade),
+        (&["Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13"], Why::NotUpgrade),
+        (&["Sec-WebSocket-Key:"], Why::BadKey),
+        (&["Sec-WebSocket-Key: \t"], Why::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ"], Why::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ= "], Why::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQAA"], Why::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQA="], Why::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j"], Why::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSB-b25jZQ=="], Why::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZ Bub25jZQ=="], Why::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="], Why::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==, dGhlIHNhbXBsZSBub25jZQ=="], Why::BadKey),
+        (&["Connection: Upgrade, Host"], Why::ProtectedHeader),
+        (&["Connection: cookie, Upgrade"], Why::ProtectedHeader),
+        (&["Connection: Upgrade", "Connection: AUTHORIZATION"], Why::ProtectedHeader),
+        (&["Connection: Upgrade, Origin"], Why::ProtectedHeader),
+        (&["Connection: Upgrade, Forwarded"], Why::ProtectedHeader),
+        (&["Connection: Upgrade, x-forwarded-for"], Why::ProtectedHeader),
+        (&["Connection: Upgrade, X-Forwarded-Anything"], Why::ProtectedHeader),
+        (&["Connection: Upgrade, X-Real-IP"], Why::ProtectedHeader),
+        (&["Connection: Upgrade, Sec-WebSocket-Key"], Why::ProtectedHeader),
+        (&["Connection: Upgrade, sec-websocket-protocol"], Why::ProtectedHeader),
+    ];
+    for (lines, why) in rows {
+        assert_eq!(verdict(lines), Err(*why), "{lines:?}");
+    }
+}
+
+/// Each head breaks its row's rule and all below it; the row decides.
+#[test]
+fn rows_apply_from_the_top() {
+    let mut lines = vec!["Content-Length: 1", "Upgrade:", "Sec-WebSocket-Key: x", "Connection: Upgrade, Host, Cookie"];
+    let post = with(&lines).replacen("GET", "POST", 1);
+    assert_eq!(judge_request(&parse_request(post.as_bytes()).unwrap()), Err(Why::Method));
+    for why in [Why::BadFraming, Why::NotUpgrade, Why::BadKey, Why::ProtectedHeader] {
+        assert_eq!(verdict(&lines), Err(why));
+        lines.remove(0);
+    }
+    assert_eq!(verdict(&lines), Ok(()));
+}
+
+#[test]
+fn methods_are_compared_with_their_case() {
+    for method in ["get", "HEAD", "POST", "CONNECT", "GETT", "Get"] {
+        let head = with(&[]).replacen("GET", method, 1);
+        assert_eq!(judge_request(&parse_request(head.as_bytes()).unwrap()), Err(Why::Method), "{method}");
+    }
+}
+
+fn add(trusted: bool) -> Forwarding<'static> {
+    let peer = [203, 0, 113, 7].into();
+    Forwarding { path: "/up", host: None, peer, trusted, secure: false, request_id: "rid", trace_seed: SEED }
+}
+
+/// What the upstream gets for `head`, as lines; always one head that says what we think it does.
+fn sent(head: &str, add: &Forwarding<'_>) -> Vec<String> {
+    let bytes = write_request(&parse_request(head.as_bytes()).unwrap(), add);
+    assert_eq!(HeadScan::default().advance(&bytes), Ok(Some(bytes.len())));
+    let text = String::from_utf8(bytes).unwrap();
+    text.trim_end_matches("\r\n").split("\r\n").map(String::from).collect()
+}
+
+const ADDED: [&str; 6] = [
+    "X-Forwarded-For: 203.0.113.7",
+    "X-Forwarded-Proto: http",
+    "X-Forwarded-Host: a.example",
+    "X-Real-IP: 203.0.113.7",
+    "X-Request-Id: rid",
+    TRACE,
+];
+
+const START: [&str; 4] = ["GET /up?b HTTP/1.1", "Host: a.example", "Connection: Upgrade", "Upgrade: websocket"];
+
+fn expected(middle: &[&'static str], added: &[&'static str]) -> Vec<&'static str> {
+    [&START[..], middle, added].concat()
+}
+
+#[test]
+fn the_request_is_written_anew() {
+    let head = with(&[
+        "cookie: a=b",
+        "COOKIE: c=d",
+        "Authorization: Bearer x",
+        "Origin: https://a.example",
+        "sec-websocket-PROTOCOL: chat, superchat",
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+        "X-App:  two  words\t",
+        "X-Empty: \t",
+    ]);
+    let middle = [
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+        "cookie: a=b",
+        "COOKIE: c=d",
+        "Authorization: Bearer x",
+        "Origin: https://a.example",
+        "sec-websocket-PROTOCOL: chat, superchat",
+        "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+        "X-App: two  words",
+        "X-Empty: ",
+    ];
+    assert_eq!(sent(&head, &add(false)), expected(&middle, &ADDED));
+    assert_eq!(sent(&head, &add(true)), expected(&middle, &ADDED));
+}
+
+const HANDSHAKE: [&str; 2] = ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version: 13"];
+
+#[test]
+fn what_means_one_connection_never_passes() {
+    let head = with(&[
+        "Connection: Upgrade, X-Hop , x-other",
+        "Connection: keep-alive",
+        "Keep-Alive: timeout=5",
+        "Proxy-Connection: keep-alive",
+        "Proxy-Authenticate: Basic",
+        "Proxy-Authorization: Basic x",
+        "TE: trailers",
+        "Trailer: a",
+        "Transfer-Encoding: chunked",
+        "Content-Length: 0",
+        "x-HOP: 1",
+        "X-Other: 2",
+        "X_Forwarded_For: 1.2.3.4",
+        "Content_Length: 7",
+        "_: 1",
+    ]);
+    for trusted in [false, true] {
+        assert_eq!(sent(&head, &add(trusted)), expected(&HANDSHAKE, &ADDED));
+    }
+}
+
+const FORWARDING: [&str; 9] = [
+    "Forwarded: for=10.0.0.1",
+    "X-Forwarded-For: 10.0.0.1, 10.0.0.2",
+    "x-forwarded-for: , 10.0.0.3",
+    "X-Forwarded-Proto: https",
+    "X-Forwarded-Host: public.example",
+    "X-Forwarded-Port: 443",
+    "X-Real-IP: 10.0.0.1",
+    "X-Request-Id: theirs",
+    "X-App: 1",
+];
+
+#[test]
+fn the_word_of_an_untrusted_peer_is_dropped() {
+    let middle = [&HANDSHAKE[..], &["X-App: 1"]].concat();
+    assert_eq!(sent(&with(&FORWARDING), &add(false)), expected(&middle, &ADDED));
+}
+
+#[test]
+fn the_word_of_a_trusted_peer_is_kept_and_continued_in_one_line() {
+    let kept = [
+        "Forwarded: for=10.0.0.1",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: public.example",
+        "X-Forwarded-Port: 443",
+        "X-Real-IP: 10.0.0.1",
+        "X-App: 1",
+    ];
+    let added = ["X-Forwarded-For: 10.0.0.1, 10.0.0.2, 10.0.0.3, 203.0.113.7", "X-Request-Id: rid", TRACE];
+    let middle = [&HANDSHAKE[..], &kept].concat();
+    assert_eq!(sent(&with(&FORWARDING), &add(true)), expected(&middle, &added));
+}
+
+#[test]
+fn route_peer_and_transport_show_in_the_request() {
+    let head = with(&[]).replacen("/a?b", "ws://A.example/x/y?q=%zz", 1);
+    let add = Forwarding {
+        host: Some("backend:9000"),
+        peer: "::ffff:192.0.2.1".parse().unwrap(),
+        secure: true,
+        path: "/base/y",
+        ..add(false)
+    };
+    let lines = sent(&head, &add);
+    assert_eq!(lines[..2], ["GET /base/y?q=%zz HTTP/1.1", "Host: backend:9000"]);
+    assert_eq!(
+        lines[6..10],
+        [
+            "X-Forwarded-For: 192.0.2.1",
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Host: a.example",
+            "X-Real-IP: 192.0.2.1"
+        ]
+    );
+    let six = Forwarding { peer: "2001:db8::1".parse().unwrap(), ..add };
+    assert!(sent(&head, &six).contains(&"X-Forwarded-For: 2001:db8::1".into()));
+}
+
+#[test]
+fn traces_are_continued_or_started() {
+    let parent = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    let ours = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-1111111111111111-00";
+    let state = ["tracestate: a=1", "TraceState: b=2"];
+    let rows: &[(&[&str], &str, bool)] = &[
+        (&[parent, state[0], state[1]], ours, true),
+        (&[state[0], state[1]], TRACE, false),
+        (&["traceparent: garbage", state[0], state[1]], TRACE, false),
+        (&[parent, parent, state[0], state[1]], TRACE, false),
+        (&[parent, "Connection: Upgrade, TraceParent", state[0], state[1]], TRACE, false),
+    ];
+    for (lines, trace, with_state) in rows {
+        let got = sent(&with(lines), &add(false));
+        assert_eq!(got.iter().filter(|line| line.to_ascii_lowercase().starts_with("traceparent")).count(), 1);
+        assert_eq!(got.last().unwrap(), trace, "{lines:?}");
+        for line in state {
+            assert_eq!(got.contains(&line.to_string()), *with_state, "{lines:?}");
+        }
+    }
+}
+
+#[test]
+fn request_ids_of_one_to_128_visible_characters_are_kept() {
+    let long = |len: usize| format!("X-Request-Id: {}", "x".repeat(len));
+    let rows: &[(&[&str], Option<usize>)] = &[
+        (&[], None),
+        (&["X-Request-ID: a"], Some(1)),
+        (&[&long(128)], Some(128)),
+        (&[&long(129)], None),
+        (&["X-Request-Id: \t"], None),
+        (&["X-Request-Id: a b"], None),
+        (&["X-Request-Id: \u{e9}"], None),
+        (&["X-Request-Id: a", "X-Request-Id: a"], None),
+    ];
+    for (lines, len) in rows {
+        let head = with(lines);
+        let request = parse_request(head.as_bytes()).unwrap();
+        assert_eq!(request_id_of(&request).map(str::len), *len, "{lines:?}");
+    }
+}
+
+#[test]
+fn accept_of_the_example_in_rfc_6455_section_1_3() {
+    assert_eq!(accept_of(KEY.as_bytes()), ACCEPT.as_bytes());
+}
+
+/// A good 101, changed like [`with`].
+fn switching(lines: &[&str]) -> String {
+    let mut head: Vec<String> = [
+        "HTTP/1.1 101 Switching Protocols",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+    ]
+    .map(String::from)
+    .to_vec();
+    let name = |line: &str| line.split(':').next().unwrap().to_ascii_lowercase();
+    for line in lines {
+        head.retain(|old| name(old) != name(line));
+    }
+    head.extend(lines.iter().filter(|line| !line.ends_with(':')).map(ToString::to_string));
+    head.join("\r\n") + "\r\n\r\n"
+}
+
+fn judged(offer: &[&str], answer: &[&str]) -> Result<Extensions, Why> {
+    let (request, response) = (with(offer), switching(answer));
+    let response = parse_response(response.as_bytes()).unwrap();
+    judge_response(&parse_request(request.as_bytes()).unwrap(), &response)
+}
+
+const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits";
+
+#[test]
+fn good_switches() {
+    let rows: &[(&[&str], &[&str], Extensions)] = &[
+        (&[], &[], Extensions::None),
+        (&[DEFLATE], &[], Extensions::None),
+        (&[DEFLATE], &["Sec-WebSocket-Extensions: \t"], Extensions::None),
+        (&[DEFLATE], &["upgrade: WEBSOCKET", "connection: keep-alive, upgrade"], Extensions::None),
+        (&[DEFLATE], &["Sec-WebSocket-Extensions: permessage-deflate"], Extensions::Deflate),
+        (
+            &[DEFLATE],
+            &["sec-websocket-extensions: permessage-deflate ;server_max_window_bits=\"10\""],
+            Extensions::Deflate,
+        ),
+        (&["Sec-WebSocket-Extensions: foo", DEFLATE], &["Sec-WebSocket-Extensions: foo"], Extensions::Unknown),
+        (
+            &["Sec-WebSocket-Extensions: foo; a=\"x, y\"", DEFLATE],
+            &["Sec-WebSocket-Extensions: foo; a=\",\"", "Sec-WebSocket-Extensions: permessage-deflate"],
+            Extensions::Unknown,
+        ),
+        (&["Sec-WebSocket-Protocol: chat, Super"], &[], Extensions::None),
+        (&["Sec-WebSocket-Protocol: chat, Super"], &["Sec-WebSocket-Protocol: Super"], Extensions::None),
+        (
+            &["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: Super"],
+            &["Sec-WebSocket-Protocol: Super"],
+            Extensions::None,
+        ),
+    ];
+    for (offer, answer, extensions) in rows {
+        assert_eq!(judged(offer, answer), Ok(*extensions), "{offer:?} {answer:?}");
+    }
+}
+
+#[test]
+fn bad_switches() {
+    let chat = "Sec-WebSocket-Protocol: chat, Super";
+    let accept = format!("Sec-WebSocket-Accept: {ACCEPT}");
+    let rows: &[(&[&str], &[&str])] = &[
+        (&[], &["Sec-WebSocket-Accept:"]),
+        (&[], &["Sec-WebSocket-Accept: \t"]),
+        (&[], &["Sec-WebSocket-Accept: S3pPLMBiTxaQ9kYGzzhZRbK+xOo="]),
+        (&[], &["Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo"]),
+        (&[], &["Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=="]),
+        (&[], &[&accept, &accept]),
+        (&[], &["Upgrade:"]),
+        (&[], &["Upgrade: h2c"]),
+        (&[], &["Upgrade: websocket, h2c"]),
+        (&[], &["Upgrade: websocket", "Upgrade: websocket"]),
+        (&[], &["Connection:"]),
+        (&[], &["Connection: close"]),
+        (&[], &["Connection: Upgrade, Sec-WebSocket-Accept"]),
+        (&[chat], &["Sec-WebSocket-Protocol: chat", "Connection: Upgrade, sec-websocket-protocol"]),
+        (&[], &["Content-Length: 0"]),
+        (&[], &["Content-Length: 5"]),
+        (&[], &["Transfer-Encoding: chunked"]),
+        (&[], &["Sec-WebSocket-Protocol: chat"]),
+        (&[], &["Sec-WebSocket-Protocol: \t"]),
+        (&[chat], &["Sec-WebSocket-Protocol: \t"]),
+        (&[chat], &["Sec-WebSocket-Protocol: other"]),
+        (&[chat], &["Sec-WebSocket-Protocol: super"]),
+        (&[chat], &["Sec-WebSocket-Protocol: chat, Super"]),
+        (&[chat], &["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: Super"]),
+        (&[chat], &["Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: chat"]),
+        (&[], &["Sec-WebSocket-Extensions: permessage-deflate"]),
+        (&[DEFLATE], &["Sec-WebSocket-Extensions: x-webkit-deflate-frame"]),
+        (&[DEFLATE], &["Sec-WebSocket-Extensions: permessage-deflate, foo"]),
+        (&[DEFLATE], &["Sec-WebSocket-Extensions: permessage-deflate, permessage-deflate"]),
+        (&[DEFLATE], &["Sec-WebSocket-Extensions: permessage-deflate", "Sec-WebSocket-Extensions: Permessage-deflate"]),
+        (&[DEFLATE], &["Sec-WebSocket-Extensions: client_max_window_bits"]),
+        (&[DEFLATE], &["Sec-WebSocket-Extensions: ; permessage-deflate"]),
+        (&[DEFLATE], &["Sec-WebSocket-Extensions: permessage-deflate; a=\"b"]),
+        // Inside a quoted parameter of the offer nothing is offered.
+        (&["Sec-WebSocket-Extensions: foo; a=\"x, bar\""], &["Sec-WebSocket-Extensions: bar"]),
+    ];
+    for (offer, answer) in rows {
+        assert_eq!(judged(offer, answer), Err(Why::BadSwitch), "{offer:?} {answer:?}");
+    }
+    let (request, response) = (with(&[]), switching(&[]).replacen("101", "200", 1));
+    let response = parse_response(response.as_bytes()).unwrap();
+    assert_eq!(judge_response(&parse_request(request.as_bytes()).unwrap(), &response), Err(Why::BadSwitch));
+}
+
+#[test]
+fn the_client_gets_the_101_with_hop_by_hop_rebuilt() {
+    let request = with(&[DEFLATE, "Sec-WebSocket-Protocol: chat"]);
+    let response = switching(&[
+        "Connection: keep-alive, X-Hop, Upgrade",
+        "Server: x",
+        "sec-websocket-protocol: chat",
+        "X-Hop: 1",
+        "Keep-Alive: timeout=5",
+        "Set-Cookie: a=b",
+        "SEC-WebSocket-Extensions: permessage-deflate; server_no_context_takeover",
+        "Set-Cookie: c=d",
+    ])
+    .replacen("Switching Protocols", "Web Socket Protocol Handshake", 1);
+    let request = parse_request(request.as_bytes()).unwrap();
+    let response = parse_response(response.as_bytes()).unwrap();
+    assert_eq!(judge_response(&request, &response), Ok(Extensions::Deflate));
+    let want = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nServer: x\r\nsec-websocket-protocol: chat\r\n\
+        Set-Cookie: a=b\r\nSEC-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n\
+        Set-Cookie: c=d\r\n\r\n";
+    assert_eq!(String::from_utf8(write_switching(&request, &response)).unwrap(), want);
+}
+
+fn field_line() -> impl Strategy<Value = String> {
+    let name = prop::sample::select(vec![
+        "Cookie",
+        "X-App",
+        "x-hop",
+        "X_Hop",
+        "Forwarded",
+        "X-Forwarded-For",
+        "X-Forwarded-New",
+        "X-Real-IP",
+        "TE",
+        "X-Request-Id",
+        "traceparent",
+        "tracestate",
+        "Keep-Alive",
+        "Connection",
+        "Content-Length",
+        "Trailer",
+    ]);
+    (name, "[ -~\u{e9}\t]{0,12}").prop_map(|(name, value)| format!("{name}: {value}"))
+}
+
+proptest! {
+    /// Whatever the fields: one head leaves, nothing in it means the client's connection, nothing is doubled.
+    #[test]
+    fn one_clean_head_leaves(lines in prop::collection::vec(field_line(), 0..12), trusted: bool) {
+        let mut head = String::from("GET /a HTTP/1.1\r\nHost: a\r\n");
+        lines.iter().for_each(|line| head.extend([line, "\r\n"]));
+        head.push_str("\r\n");
+        let request = parse_request(head.as_bytes()).unwrap();
+        let bytes = write_request(&request, &add(trusted));
+        prop_assert_eq!(HeadScan::default().advance(&bytes), Ok(Some(bytes.len())));
+        let sent = parse_request(&bytes).unwrap();
+        let count = |name| values(&sent.fields, name).count();
+        for name in ["host", "connection", "upgrade", "x-forwarded-for", "x-request-id", "traceparent"] {
+            prop_assert_eq!(count(name), 1, "{}", name);
+        }
+        for name in ["te", "trailer", "keep-alive", "content-length", "x_hop"] {
+            prop_assert_eq!(count(name), 0, "{}", name);
+        }
+        prop_assert!(trusted || count("forwarded") + count("x-forwarded-new") == 0);
+        // What is the client's own comes through in its order, unless Connection names it.
+        let named = Named::of(&request.fields);
+        let own = |field: &&Field<'_>| ["Cookie", "X-App", "x-hop"].contains(&field.name) && !named.contains(field.name);
+        let before: Vec<_> = request.fields.iter().filter(own).map(|field| (field.name, field.value)).collect();
+        let after: Vec<_> = sent.fields.iter().filter(own).map(|field| (field.name, field.value)).collect();
+        prop_assert_eq!(before, after);
+    }
+}

@@ -1,0 +1,721 @@
+//! Every row of the contract that is judged without the route, torn at every byte.
+
+use super::*;
+use proptest::prelude::*;
+
+/// A browser's head, 611 bytes.
+pub(in crate::proto) const BROWSER: &str = include!("../../../benches/common/browser_request.rs");
+
+/// Scans `bytes`, shown up to each of `cuts` in turn, then whole.
+fn scan(bytes: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Option<usize>, Why> {
+    let mut scan = HeadScan::default();
+    for cut in cuts.into_iter().chain([bytes.len()]) {
+        if let found @ (Ok(Some(_)) | Err(_)) = scan.advance(&bytes[..cut]) {
+            return found;
+        }
+    }
+    Ok(None)
+}
+
+/// The same at once, in each two pieces and byte by byte.
+fn scan_torn(bytes: &[u8]) -> Result<Option<usize>, Why> {
+    let whole = scan(bytes, []);
+    for cut in 0..=bytes.len() {
+        assert_eq!(scan(bytes, [cut]), whole, "cut at {cut}: {:?}", String::from_utf8_lossy(bytes));
+    }
+    assert_eq!(scan(bytes, 0..bytes.len()), whole, "{:?}", String::from_utf8_lossy(bytes));
+    whole
+}
+
+/// The verdict on a request head, as a session gets it.
+fn judge(head: &[u8]) -> Result<Request<'_>, Why> {
+    match scan_torn(head)? {
+        Some(end) => parse_request(&head[..end]),
+        None => panic!("no end of a head in {:?}", String::from_utf8_lossy(head)),
+    }
+}
+
+fn verdict(head: impl AsRef<[u8]>) -> Option<Why> {
+    judge(head.as_ref()).err()
+}
+
+fn to_target(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n")
+}
+
+#[test]
+fn a_browsers_head_is_parsed() {
+    assert_eq!(BROWSER.len(), 611);
+    let request = judge(BROWSER.as_bytes()).unwrap();
+    assert_eq!(request.method, "GET");
+    assert_eq!(request.target, "/live/room?id=42&token=abcdefghijklmnop");
+    assert_eq!((request.path, request.query), ("/live/room", "?id=42&token=abcdefghijklmnop"));
+    assert_eq!(request.host, "edge.example.com");
+    assert_eq!(request.fields.len(), 13);
+    let names: Vec<_> = request.fields.iter().take(3).map(|field| field.name).collect();
+    assert_eq!(names, ["Host", "Connection", "Pragma"]);
+    assert_eq!(values(&request.fields, "ORIGIN").collect::<Vec<_>>(), [b"https://www.example.com"]);
+}
+
+#[test]
+fn the_head_ends_at_its_first_empty_line_and_not_before() {
+    let glued = [BROWSER.as_bytes(), b"\x81\x85\0\r\n\r\n"].concat();
+    assert_eq!(scan_torn(&glued), Ok(Some(BROWSER.len())));
+    for cut in 0..BROWSER.len() {
+        assert_eq!(scan(&BROWSER.as_bytes()[..cut], []), Ok(None));
+    }
+    assert_eq!(scan_torn(b"GET / HTTP/1.1\r\n\r\n"), Ok(Some(18)));
+    let mut again = HeadScan::default();
+    assert_eq!(again.advance(BROWSER.as_bytes()), Ok(Some(611)));
+    assert_eq!(again.advance(&glued), Ok(Some(611)));
+}
+
+#[test]
+fn one_empty_line_before_the_request_is_ignored() {
+    let head = format!("\r\n{}", to_target("/"));
+    assert_eq!(scan_torn(head.as_bytes()), Ok(Some(head.len())));
+    assert_eq!(judge(head.as_bytes()).unwrap().path, "/");
+    assert_eq!(verdict(format!("\r\n{head}")), Some(Why::Malformed));
+    assert_eq!(scan_torn(b"\r\n\r"), Err(Why::Malformed));
+    assert_eq!(scan_torn(b"\n"), Err(Why::Malformed));
+}
+
+/// What no head can hold, each refused at the last byte of the row and not before.
+#[test]
+fn malformed_bytes_are_refused_where_they_stand() {
+    let start = "GET / HTTP/1.1\r\n";
+    let rows: &[(&str, String)] = &[
+        ("bare LF after the request line", "GET / HTTP/1.1\n".into()),
+        ("bare CR in the request line", "GET / HTTP/1.1\rH".into()),
+        ("NUL in the request line", "GET /\0".into()),
+        ("HTAB in the request line", "GET\t".into()),
+        ("HTAB behind the target", "GET /\t".into()),
+        ("DEL in the request line", "GET /\x7f".into()),
+        ("escape in the request line", "GET /\x1b".into()),
+        ("no token as method", "GET(".into()),
+        ("space before the method", " ".into()),
+        ("TLS", "\x16".into()),
+        ("a line without a space", "GET\r".into()),
+        ("bare LF after a field", format!("{start}Host: a\n")),
+        ("bare LF as the empty line", format!("{start}Host: a\r\n\n")),
+        ("bare CR in a value", format!("{start}Host: a\rb")),
+        ("two CR", format!("{start}Host: a\r\r")),
+        ("bare CR as the empty line", format!("{start}Host: a\r\n\rX")),
+        ("NUL in a value", format!("{start}Host: a\0")),
+        ("control byte in a value", format!("{start}Host: a\x08")),
+        ("DEL in a value", format!("{start}Host: a\x7f")),
+        ("obs-fold by a space", format!("{start}Host: a\r\n ")),
+        ("obs-fold by a tab", format!("{start}Host: a\r\n\t")),
+        ("white space before the first field", format!("{start} ")),
+        ("space before the colon", format!("{start}Host ")),
+        ("tab before the colon", format!("{start}Host\t")),
+        ("empty name", format!("{start}:")),
+        ("a line without a colon", format!("{start}Host\r")),
+        ("name with a slash", format!("{start}Ho/")),
+        ("name with a parenthesis", format!("{start}(")),
+        ("name with a control byte", format!("{start}Ho\x01")),
+        ("name beyond ASCII", format!("{start}H\u{f6}").trim_end_matches('\u{f6}').into()),
+    ];
+    for (row, bytes) in rows {
+        let bytes = match *row {
+            "name beyond ASCII" => [bytes.as_bytes(), b"\xf6"].concat(),
+            _ => bytes.clone().into_bytes(),
+        };
+        assert_eq!(scan_torn(&bytes), Err(Why::Malformed), "{row}");
+        assert_eq!(scan(&bytes[..bytes.len() - 1], []), Ok(None), "{row}, one byte earlier");
+    }
+}
+
+#[test]
+fn request_lines_that_are_none_are_malformed() {
+    let lines = [
+        "GET  / HTTP/1.1",
+        "GET /  HTTP/1.1",
+        "GET / HTTP/1.1 ",
+        "GET /a b HTTP/1.1",
+        "GET ",
+        "GET  HTTP/1.1",
+        "GET HTTP/1.1",
+        "GET / ",
+        "GET / http/1.1",
+        "GET / HTTP/1.2",
+        "GET / HTTP/1.9",
+        "GET / HTTP/1.10",
+        "GET / HTTP/11",
+        "GET / HTTP/2",
+        "GET / HTTP/x.y",
+        "GET / HTTPS/1.1",
+        "GET / garbage",
+        "HTTP/1.1 200 OK",
+        "A/B / HTTP/1.1",
+    ];
+    for line in lines {
+        assert_eq!(verdict(format!("{line}\r\nHost: a\r\n\r\n")), Some(Why::Malformed), "{line:?}");
+    }
+    assert_eq!(verdict(b"GET / HTTP/1.1\xc3\xa9\r\nHost: a\r\n\r\n"), Some(Why::Malformed));
+}
+
+#[test]
+fn other_versions_are_told_apart_from_garbage() {
+    for line in ["GET / HTTP/1.0", "GET / HTTP/0.9", "GET /", "GET / HTTP/2.0", "GET / HTTP/3.0", "GET /\u{e9}"] {
+        assert_eq!(verdict(format!("{line}\r\nHost: a\r\n\r\n")), Some(Why::HttpVersion), "{line:?}");
+    }
+    assert_eq!(verdict(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Some(Why::HttpVersion));
+}
+
+#[test]
+fn the_hundredth_field_passes_and_the_next_does_not() {
+    let head = |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
+    assert_eq!(judge(head(FIELDS_MAX).as_bytes()).unwrap().fields.len(), FIELDS_MAX);
+    assert_eq!(parse_request(head(FIELDS_MAX + 1).as_bytes()).err(), Some(Why::TooManyFields));
+}
+
+/// Each head breaks its row's rule and all below it; the row decides.
+#[test]
+fn rows_apply_from_the_top() {
+    let many = "X: y\r\n".repeat(FIELDS_MAX + 1);
+    let rows = [
+        (format!("GET /\\ HTTP/1.0\r\n{many}X : y\r\n\r\n"), Why::Malformed),
+        (format!("GET /\\ HTTP/x\r\n{many}\r\n"), Why::Malformed),
+        (format!("GET /\\ HTTP/1.0\r\n{many}\r\n"), Why::TooManyFields),
+        ("GET /\\ HTTP/1.0\r\n\r\n".into(), Why::HttpVersion),
+        ("GET /\\ HTTP/1.1\r\n\r\n".into(), Why::BadHost),
+        ("GET /\\ HTTP/1.1\r\nHost: a\r\n\r\n".into(), Why::BadTarget),
+    ];
+    for (head, why) in rows {
+        let end = scan(head.as_bytes(), []);
+        let got = end.and_then(|end| parse_request(&head.as_bytes()[..end.unwrap()]).map(|_| ()));
+        assert_eq!(got, Err(why), "{head:?}");
+    }
+}
+
+#[test]
+fn hosts() {
+    let good = [
+        "example.com",
+        "EXAMPLE.com:8080",
+        "a",
+        "127.0.0.1:80",
+        "[::1]",
+        "[2001:db8::1]:443",
+        "a_b.example",
+        "xn--bcher-kva.example",
+        "a:",
+        "b%C3%BC.example",
+        "a:65535",
+    ];
+    for host in good {
+        assert_eq!(judge(format!("GET / HTTP/1.1\r\nhost: \t{host} \r\n\r\n").as_bytes()).unwrap().host, host);
+    }
+    let bad = [
+        "", ",", "a,b", "a, a", "a b", "a/b", "a?b", "a#b", "u@a", "a\\b", "a:b", "a:80:80", "a:65536", ":80", "::1",
+        "[::1", "::1]", "[::1]x", "[::g]", "[]", "[a]", "a:-1", "a:+1", "a\"", "<a>", "a%", "a%2", "a%zz", "a%00",
+        "\u{e9}", "{a}",
+    ];
+    for host in bad {
+        assert_eq!(verdict(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), Some(Why::BadHost), "{host:?}");
+    }
+    assert_eq!(verdict("GET / HTTP/1.1\r\n\r\n"), Some(Why::BadHost));
+    assert_eq!(verdict("GET / HTTP/1.1\r\nHost: a\r\nhOST: a\r\n\r\n"), Some(Why::BadHost));
+    assert_eq!(verdict(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n"), Some(Why::BadHost));
+}
+
+#[test]
+fn absolute_targets_must_name_the_host() {
+    let rows = [
+        ("http://a.example/b?c", Some(("/b", "?c"))),
+        ("HTTPS://A.Example/b", Some(("/b", ""))),
+        ("ws://a.example", Some(("/", ""))),
+        ("wss://a.example?x=/../", Some(("/", "?x=/../"))),
+        ("ws://a.example/", Some(("/", ""))),
+        ("ws://b.example/", None),
+        ("ws://a.example:80/", None),
+        ("ws://u@a.example/", None),
+        ("ws:///", None),
+        ("ws://", None),
+        ("ws://a.example\\@b/", None),
+        ("ws://\u{e9}/", None),
+    ];
+    for (target, want) in rows {
+        let head = to_target(target);
+        let got = judge(head.as_bytes());
+        match want {
+            Some(want) => {
+                let request = got.unwrap();
+                assert_eq!((request.path, request.query, request.target), (want.0, want.1, target));
+            }
+            None => assert_eq!(got.err(), Some(Why::BadHost), "{target}"),
+        }
+    }
+    let port = "GET ws://a.example:80/ HTTP/1.1\r\nHost: a.example:80\r\n\r\n";
+    assert_eq!(judge(port.as_bytes()).unwrap().path, "/");
+    assert_eq!(verdict(to_target("ws://a.example/..")), Some(Why::BadTarget));
+    assert_eq!(verdict(to_target("ws://a.example#")), Some(Why::BadTarget));
+}
+
+#[test]
+fn targets() {
+    let good = [
+        ("/", "/", ""),
+        ("/a/b;c=d/e,f", "/a/b;c=d/e,f", ""),
+        ("/?", "/", "?"),
+        ("/a?b?c", "/a", "?b?c"),
+        ("//a//b", "//a//b", ""),
+        ("/%41%7e%C3%A9", "/%41%7e%C3%A9", ""),
+        ("/{a}|^`", "/{a}|^`", ""),
+        // The query is not looked into.
+        ("/a?\\%00%zz%/../../..", "/a", "?\\%00%zz%/../../.."),
+        // Dot segments that stay below the root, and what only looks like one.
+        ("/a/../b", "/a/../b", ""),
+        ("/a/..", "/a/..", ""),
+        ("/a/%2e%2E/b", "/a/%2e%2E/b", ""),
+        ("/a/b/../..", "/a/b/../..", ""),
+        ("/./.", "/./.", ""),
+        ("/...", "/...", ""),
+        ("/..a/a../%2e%2ea", "/..a/a../%2e%2ea", ""),
+        ("/a/..%2fb", "/a/..%2fb", ""),
+        ("/a%2fb/..", "/a%2fb/..", ""),
+        ("/%252e%252e/", "/%252e%252e/", ""),
+    ];
+    for (target, path, query) in good {
+        let head = to_target(target);
+        let request = judge(head.as_bytes()).unwrap_or_else(|why| panic!("{target}: {why:?}"));
+        assert_eq!((request.path, request.query), (path, query));
+    }
+    let bad = [
+        "*",
+        "foo",
+        "foo/bar",
+        "a.example:80",
+        "?a",
+        "ftp://a.example/",
+        "http:/a",
+        "/a#b",
+        "/#",
+        "/a\"b",
+        "/<",
+        "/>",
+        "/?<",
+        "/?\"",
+        "/?#",
+        "/\u{e9}",
+        "/?\u{e9}",
+        "/a\\b",
+        "/\\",
+        "/%00",
+        "/a%00b",
+        "/%",
+        "/%2",
+        "/%zz",
+        "/a%2/",
+        "/..",
+        "/../",
+        "/../a",
+        "/a/../..",
+        "/a/../../b",
+        "/./..",
+        "/%2e%2e",
+        "/%2E%2e/a",
+        "/.%2E",
+        "/%2e.",
+        "/a/.%2e/..",
+        "//..",
+        "//../a",
+        "/a//../..",
+        // Above the root for a server that takes an encoded slash for one.
+        "/..%2f",
+        "/..%2F..%2fetc",
+        "/a/..%2f..",
+        "/%2e%2e%2f",
+        // Above the root for one that does not.
+        "/a%2fb/../..",
+    ];
+    for target in bad {
+        assert_eq!(verdict(to_target(target)), Some(Why::BadTarget), "{target}");
+    }
+    // Not UTF-8 either.
+    assert_eq!(verdict(b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"), Some(Why::BadTarget));
+}
+
+/// httparse takes all of these; we take none, except the last two, which the handshake deals with.
+#[test]
+fn what_httparse_accepts_and_we_do_not() {
+    let rows: &[(&[u8], Option<Why>)] = &[
+        (b"GET / HTTP/1.1\r\nHost: a\n\r\n", Some(Why::Malformed)),
+        (b"GET / HTTP/1.1\nHost: a\n\n", Some(Why::Malformed)),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::Malformed)),
+        (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::Malformed)),
+        (b"GET / HTTP/1.0\r\nHost: a\r\n\r\n", Some(Why::HttpVersion)),
+        (b"GET foo HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::BadTarget)),
+        (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::BadTarget)),
+        (b"GET /a\\b\"<> HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::BadTarget)),
+        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::BadTarget)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Some(Why::BadHost)),
+        (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX_Y: z\r\n\r\n", None),
+    ];
+    for (head, why) in rows {
+        let mut fields = [httparse::EMPTY_HEADER; 4];
+        let accepted = httparse::Request::new(&mut fields).parse(head);
+        assert_eq!(accepted, Ok(httparse::Status::Complete(head.len())), "{:?}", String::from_utf8_lossy(head));
+        assert_eq!(verdict(head), *why, "{:?}", String::from_utf8_lossy(head));
+    }
+    let early = b"HTTP/1.1 099 Early\r\n\r\n";
+    let mut fields = [httparse::EMPTY_HEADER; 4];
+    assert_eq!(httparse::Response::new(&mut fields).parse(early), Ok(httparse::Status::Complete(early.len())));
+    assert_eq!(parse_response(early).err(), Some(Why::BadAnswer));
+}
+
+#[test]
+fn response_heads() {
+    type Row<'a> = (&'a [u8], Option<(u16, &'a str)>);
+    let rows: &[Row<'_>] = &[
+        (b"HTTP/1.1 200 OK\r\n\r\n", Some((200, "OK"))),
+        (b"HTTP/1.0 404 Not Found\r\nA: b\r\n\r\n", Some((404, "Not Found"))),
+        (b"HTTP/1.1 599 \r\n\r\n", Some((599, ""))),
+        (b"HTTP/1.1 100\r\n\r\n", Some((100, ""))),
+        (b"HTTP/1.1 200 a\tb\r\n\r\n", Some((200, "a\tb"))),
+        (b"HTTP/1.1 200 \xff\r\n\r\n", Some((200, ""))),
+        (b"HTTP/1.1 200 tr\xc3\xa9s\r\n\r\n", Some((200, "tr\u{e9}s"))),
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", Some((101, "Switching Protocols"))),
+        (b"HTTP/1.0 101 Switching Protocols\r\n\r\n", None),
+        (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", None),
+        (b"HTTP/1.2 200 OK\r\n\r\n", None),
+        (b"HTTP/2.0 200 OK\r\n\r\n", None),
+        (b"HTTP/2 200 OK\r\n\r\n", None),
+        (b"http/1.1 200 OK\r\n\r\n", None),
+        (b"HTTP/1.1 099 X\r\n\r\n", None),
+        (b"HTTP/1.1 600 X\r\n\r\n", None),
+        (b"HTTP/1.1 20 X\r\n\r\n", None),
+        (b"HTTP/1.1 2000 X\r\n\r\n", None),
+        (b"HTTP/1.1 2x0 X\r\n\r\n", None),
+        (b"HTTP/1.1  200 OK\r\n\r\n", None),
+        (b"HTTP/1.1200 OK\r\n\r\n", None),
+        (b"ICY 200 OK\r\n\r\n", None),
+        (b"GET / HTTP/1.1\r\n\r\n", None),
+        (b"\r\nHTTP/1.1 200 OK\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\nA: b\n\n", None),
+        (b"HTTP/1.1 200 O\0K\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n", None),
+    ];
+    for (head, want) in rows {
+        let got = match scan_torn(head) {
+            Ok(end) => parse_response(&head[..end.unwrap()]),
+            // The session takes a malformed answer for a bad one.
+            Err(_) => Err(Why::BadAnswer),
+        };
+        let got = got.map(|response| (response.status, response.reason));
+        assert_eq!(got, want.ok_or(Why::BadAnswer), "{:?}", String::from_utf8_lossy(head));
+    }
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(FIELDS_MAX + 1));
+    assert_eq!(parse_response(many.as_bytes()).err(), Some(Why::BadAnswer));
+}
+
+/// Nothing that does not come through the scan can make the parsers panic or yield a line end in a value.
+#[test]
+fn parsers_stand_alone() {
+    for head in
+        [&b""[..], b"\r", b"\r\n", b"\r\n\r\n", b"GET / HTTP/1.1", b"GET / HTTP/1.1\r\nHost: a\r\n", b"\xff\xff"]
+    {
+        assert!(parse_request(head).is_err() && parse_response(head).is_err());
+    }
+    assert!(parse_request(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nmore").is_err());
+    assert!(parse_response(b"HTTP/1.1 200 a\nb\r\n\r\n").is_err());
+}
+
+fn answer(head: &str) -> Response<'_> {
+    parse_response(head.as_bytes()).unwrap()
+}
+
+fn body_kind(fields: &str, status: u16) -> Result<String, Why> {
+    let head = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
+    body_of(&answer(&head)).map(|body| match body {
+        Body::None => "none".into(),
+        Body::Length(len) => len.to_string(),
+        Body::Chunked(_) => "chunked".into(),
+        Body::UntilEof => "eof".into(),
+    })
+}
+
+#[test]
+fn bodies_are_delimited_once_or_not_at_all() {
+    let rows: &[(&str, u16, Option<&str>)] = &[
+        ("", 200, Some("eof")),
+        ("", 204, Some("none")),
+        ("", 304, Some("none")),
+        ("Content-Length: 0\r\n", 200, Some("none")),
+        ("Content-Length: 7\r\n", 200, Some("7")),
+        ("content-length: \t007 \r\n", 200, Some("7")),
+        ("Content-Length: 7\r\n", 204, Some("none")),
+        ("Content-Length: 7\r\n", 304, Some("none")),
+        ("Content-Length: 18446744073709551615\r\n", 200, Some("18446744073709551615")),
+        ("Transfer-Encoding: chunked\r\n", 200, Some("chunked")),
+        ("transfer-encoding: , CHUNKED ,\r\n", 200, Some("chunked")),
+        ("Transfer-Encoding: chunked\r\n", 304, Some("none")),
+        ("Content-Length: 18446744073709551616\r\n", 200, None),
+        ("Content-Length: \r\n", 200, None),
+        ("Content-Length: +7\r\n", 200, None),
+        ("Content-Length: -7\r\n", 200, None),
+        ("Content-Length: 0x7\r\n", 200, None),
+        ("Content-Length: 7 7\r\n", 200, None),
+        ("Content-Length: 7, 7\r\n", 200, None),
+        ("Content-Length: 7\r\nContent-Length: 7\r\n", 200, None),
+        ("Content-Length: 7\r\nContent-Length: 8\r\n", 200, None),
+        ("Content-Length: 7\r\nContent-Length: 8\r\n", 204, None),
+        ("Content-Length: 0\r\nContent-Length: 0\r\n", 304, None),
+        ("Content-Length: 7\r\nTransfer-Encoding: chunked\r\n", 200, None),
+        ("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", 200, None),
+        ("Transfer-Encoding: \r\nContent-Length: 7\r\n", 200, None),
+        ("Transfer-Encoding: \r\n", 200, None),
+        ("Transfer-Encoding: gzip\r\n", 200, None),
+        ("Transfer-Encoding: identity\r\n", 200, None),
+        ("Transfer-Encoding: gzip, chunked\r\n", 200, None),
+        ("Transfer-Encoding: chunked, gzip\r\n", 200, None),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 200, None),
+        ("Transfer-Encoding: chunked;x=y\r\n", 200, None),
+        ("Transfer-Encoding: xchunked\r\n", 200, None),
+    ];
+    for (fields, status, want) in rows {
+        assert_eq!(body_kind(fields, *status), want.map(String::from).ok_or(Why::BadAnswer), "{status} {fields:?}");
+    }
+}
+
+/// Feeds `bytes` in the pieces that `cuts` leave: how many belong to the body if it ends in them.
+fn body_end(body: &mut Body, bytes: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Option<usize>, Why> {
+    let mut start = 0;
+    for cut in cuts.into_iter().chain([bytes.len()]) {
+        let (taken, over) = body.advance(&bytes[start..cut])?;
+        if over {
+            return Ok(Some(start + taken));
+        }
+        assert_eq!(taken, cut - start, "all of an unfinished piece belongs to the body");
+        start = cut;
+    }
+    Ok(None)
+}
+
+fn chunks_torn(bytes: &[u8]) -> Result<Option<usize>, Why> {
+    let chunked = || Body::Chunked(Chunks::default());
+    let whole = body_end(&mut chunked(), bytes, []);
+    for cut in 0..=bytes.len() {
+        assert_eq!(body_end(&mut chunked(), bytes, [cut]), whole, "cut at {cut}: {:?}", String::from_utf8_lossy(bytes));
+    }
+    assert_eq!(body_end(&mut chunked(), bytes, 0..bytes.len()), whole);
+    whole
+}
+
+#[test]
+fn chunked_bodies_end_after_their_trailers() {
+    let bodies = [
+        "0\r\n\r\n",
+        "000\r\n\r\n",
+        "5\r\nhello\r\n0\r\n\r\n",
+        "1\r\n\r\r\n2\r\n\r\n\r\n0\r\n\r\n",
+        "A\r\n0\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n",
+        "5;a=b\r\nhello\r\n0;x=\"y z\"\r\n\r\n",
+        "5 ;a\r\nhello\r\n0 \t\r\n\r\n",
+        "1\r\nx\r\n0\r\nTrailer: a\r\nOther:\tb\r\n\r\n",
+    ];
+    for body in bodies {
+        let glued = format!("{body}HTTP/1.1 200 OK\r\n\r\n");
+        assert_eq!(chunks_torn(glued.as_bytes()), Ok(Some(body.len())), "{body:?}");
+        for cut in 0..body.len() {
+            assert_eq!(body_end(&mut Body::Chunked(Chunks::default()), &body.as_bytes()[..cut], []), Ok(None));
+        }
+    }
+    let mut over = Body::Chunked(Chunks::default());
+    assert_eq!(over.advance(b"0\r\n\r\n"), Ok((5, true)));
+    assert_eq!(over.advance(b"0\r\n\r\n"), Ok((0, true)));
+}
+
+#[test]
+fn broken_chunking_is_found() {
+    let bodies = [
+        "\r\n",
+        ";x\r\n",
+        " 5\r\n",
+        "x",
+        "-1\r\n",
+        "+1\r\n",
+        "0x5\r\n",
+        "5\n",
+        "5\rh",
+        "5 5",
+        "5 a",
+        "5;\n",
+        "5;a\0",
+        "5\r\nhellox",
+        "5\r\nhello\n",
+        "5\r\nhello\rx",
+        "5\r\nhello\r\n\r",
+        "0\r\n\n",
+        "0\r\n\rx",
+        "0\r\n x",
+        "0\r\n:",
+        "0\r\nno colon\r",
+        "0\r\nA: b\n",
+        "0\r\nA: b\r\n c",
+        "0\r\nA: \0",
+        "10000000000000000\r\n",
+        "ffffffffffffffff0\r\n",
+    ];
+    for body in bodies {
+        assert_eq!(chunks_torn(body.as_bytes()), Err(Why::BadAnswer), "{body:?}");
+    }
+    let mut huge = Body::Chunked(Chunks::default());
+    assert_eq!(huge.advance(b"ffffffffffffffff\r\nx"), Ok((19, false)));
+}
+
+#[test]
+fn other_bodies_take_what_is_theirs() {
+    let mut length = Body::Length(5);
+    assert_eq!(length.advance(b""), Ok((0, false)));
+    assert_eq!(length.advance(b"abc"), Ok((3, false)));
+    assert_eq!(length.advance(b"defg"), Ok((2, true)));
+    assert_eq!(length.advance(b"h"), Ok((0, true)));
+    assert_eq!(Body::None.advance(b"abc"), Ok((0, true)));
+    assert_eq!(Body::UntilEof.advance(b"abc"), Ok((3, false)));
+}
+
+fn passed_on(head: &str) -> String {
+    String::from_utf8(write_answer(&answer(head), "id-1")).unwrap()
+}
+
+#[test]
+fn answers_pass_without_what_means_one_connection() {
+    let head = "HTTP/1.0 401 Who are you\r\nServer: x\r\nConnection: keep-alive, X-Hop\r\nConnection: X-Other\r\n\
+        Keep-Alive: timeout=5\r\nx-hop: 1\r\nX-OTHER: 2\r\nUpgrade: h2c\r\nTE: trailers\r\nTrailer: a\r\n\
+        Proxy-Authenticate: Basic\r\nProxy-Connection: close\r\nX-Request-ID: theirs\r\nWWW-Authenticate: Basic\r\n\
+        Set-Cookie: a=b\r\nContent-Length: 5\r\nSet-Cookie: c=d\r\n\r\n";
+    let want = "HTTP/1.1 401 Who are you\r\nServer: x\r\nWWW-Authenticate: Basic\r\nSet-Cookie: a=b\r\n\
+        Content-Length: 5\r\nSet-Cookie: c=d\r\nConnection: close\r\nX-Request-Id: id-1\r\n\r\n";
+    assert_eq!(passed_on(head), want);
+}
+
+#[test]
+fn the_framing_of_an_answer_stays() {
+    let rows = [
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\nConnection: transfer-encoding\r\n\r\n",
+            "Transfer-Encoding: chunked\r\n",
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: content-length\r\n\r\n", "Content-Length: 3\r\n"),
+        ("HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n", "Content-Length: 3\r\n"),
+        ("HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n", ""),
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n", ""),
+        ("HTTP/1.1 200 OK\r\n\r\n", ""),
+    ];
+    for (head, framing) in rows {
+        let (line, _) = head.split_once("\r\n").unwrap();
+        assert_eq!(passed_on(head), format!("{line}\r\n{framing}Connection: close\r\nX-Request-Id: id-1\r\n\r\n"));
+    }
+}
+
+#[test]
+fn refusals_are_whole_answers() {
+    for cause in crate::proto::ended::CAUSES {
+        let bytes = write_refusal(cause.why, "id-1");
+        if cause.status == 0 {
+            assert!(bytes.is_empty(), "{}", cause.name);
+            continue;
+        }
+        let end = scan(&bytes, []).unwrap().unwrap();
+        let head = parse_response(&bytes[..end]).unwrap();
+        assert_eq!(head.status, cause.status);
+        assert!(!head.reason.is_empty(), "a phrase for {}", cause.status);
+        assert_eq!(bytes[end..], *format!("{}\n", cause.text).as_bytes());
+        let field = |name| {
+            let values: Vec<_> = values(&head.fields, name).map(|value| String::from_utf8_lossy(value)).collect();
+            assert!(values.len() <= 1, "{name} doubled");
+            values.first().map(ToString::to_string)
+        };
+        assert_eq!(field("content-length"), Some((bytes.len() - end).to_string()));
+        assert_eq!(field("content-type").unwrap(), "text/plain; charset=utf-8");
+        assert_eq!(field("x-request-id").unwrap(), "id-1");
+        let upgrade = cause.status == 426;
+        assert_eq!(field("connection").unwrap(), if upgrade { "Upgrade, close" } else { "close" });
+        assert_eq!(field("upgrade"), upgrade.then(|| "websocket".into()));
+        assert_eq!(field("sec-websocket-version"), upgrade.then(|| "13".into()));
+        assert_eq!(field("allow"), (cause.status == 405).then(|| "GET".into()));
+        assert_eq!(field("retry-after").is_some(), matches!(cause.status, 429 | 503));
+    }
+    let refusal = String::from_utf8(write_refusal(Why::NoRoute, "x")).unwrap();
+    assert!(refusal.starts_with("HTTP/1.1 404 Not Found\r\n"), "{refusal}");
+}
+
+/// Pieces of heads, good and bad, in any order.
+fn pieces() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        "GET",
+        " ",
+        "/",
+        "HTTP/1.1",
+        "\r\n",
+        "\r",
+        "\n",
+        "Host",
+        ":",
+        "a",
+        "\t",
+        "\0",
+        "\x7f",
+        ",",
+        "\u{e9}",
+        "\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\n",
+        "HTTP/1.1 200 OK\r\n",
+        "Upgrade: websocket\r\n",
+        "..",
+        "%2e",
+        "#",
+    ]);
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat().into_bytes())
+}
+
+proptest! {
+    #[test]
+    fn the_cuts_do_not_decide(bytes in pieces(), mut cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8)) {
+        let mut cuts: Vec<_> = cuts.drain(..).map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.sort_unstable();
+        let whole = scan(&bytes, []);
+        prop_assert_eq!(scan(&bytes, cuts), whole);
+        prop_assert_eq!(scan(&bytes, 0..bytes.len()), whole);
+    }
+
+    #[test]
+    fn what_the_scan_lets_through_has_the_parsers_shape(bytes in pieces()) {
+        if let Ok(Some(end)) = scan(&bytes, []) {
+            prop_assert!(bytes[..end].ends_with(b"\r\n\r\n"));
+            // No parser of ours and not httparse sees an earlier or a later end.
+            let head = bytes[..end].strip_prefix(b"\r\n").unwrap_or(&bytes[..end]);
+            let (_, lines) = split_line(head).unwrap();
+            let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+            match httparse::parse_headers(lines, &mut fields) {
+                Ok(httparse::Status::Complete((end, _))) => prop_assert_eq!(end, lines.len()),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+        let _ = (parse_request(&bytes), parse_response(&bytes));
+    }
+
+    #[test]
+    fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        let _ = (scan(&bytes, 0..bytes.len()), parse_request(&bytes), parse_response(&bytes));
+        let _ = Body::Chunked(Chunks::default()).advance(&bytes);
+    }
+
+    #[test]
+    fn the_end_of_chunks_is_found_however_they_are_cut(
+        chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+    ) {
+        let mut body: Vec<u8> = chunks.iter().flat_map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()).collect();
+        body.extend_from_slice(b"0\r\nA: b\r\n\r\n");
+        let end = body.len();
+        body.extend_from_slice(b"0\r\n\r\n");
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
+        cuts.sort_unstable();
+        prop_assert_eq!(body_end(&mut Body::Chunked(Chunks::default()), &body, cuts), Ok(Some(end)));
+    }
+}

@@ -1,0 +1,132 @@
+//! Heads that leave: an answer passed on, a refusal of our own. Values come from parsed heads, which hold no
+//! CR or LF, or from the tables here: no byte of a peer can start a line.
+
+use super::{Body, Field, Response, body_of, elements};
+use crate::proto::ended::Why;
+use std::cmp::Ordering;
+
+/// Writes the answer on for the client: hop-by-hop fields and those named in Connection removed,
+/// `Connection: close` added, framing as the upstream chose it (the bytes of the body pass as they are).
+/// `X-Request-Id` is ours; the upstream's is dropped, so that there is one name for the request.
+pub fn write_answer(response: &Response<'_>, request_id: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    push(&mut out, &[b"HTTP/1.1 ", response.status.to_string().as_bytes(), b" ", response.reason.as_bytes(), b"\r\n"]);
+    let named = Named::of(&response.fields);
+    for Field { name, value } in &response.fields {
+        let passes = if name.eq_ignore_ascii_case("content-length") {
+            // It cannot be taken away by naming it in Connection: the client could not tell a cut body from a whole one.
+            // "A server MUST NOT send a Content-Length header field in any response with a status code of [...] 204"
+            response.status != 204
+        } else {
+            !is_hop_by_hop(name) && !named.contains(name) && !name.eq_ignore_ascii_case("x-request-id")
+        };
+        if passes {
+            push_field(&mut out, name, value);
+        }
+    }
+    if matches!(body_of(response), Ok(Body::Chunked(_))) {
+        push_field(&mut out, "Transfer-Encoding", b"chunked");
+    }
+    push_field(&mut out, "Connection", b"close");
+    push_field(&mut out, "X-Request-Id", request_id.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
+/// Our own refusal: status line of `why`'s status, `Connection: close`, short body, `X-Request-Id`; the extra
+/// fields the status asks for (405 Allow, 426 Upgrade and version, 429 and 503 Retry-After). Nothing where the
+/// table of [`crate::proto::ended`] has no status: such an end is silent.
+pub fn write_refusal(why: Why, request_id: &str) -> Vec<u8> {
+    let cause = why.cause();
+    if cause.status == 0 {
+        return Vec::new();
+    }
+    let mut out = Vec::with_capacity(512);
+    let status = cause.status.to_string();
+    push(&mut out, &[b"HTTP/1.1 ", status.as_bytes(), b" ", reason_of(cause.status).as_bytes(), b"\r\n"]);
+    push_field(&mut out, "Content-Type", b"text/plain; charset=utf-8");
+    push_field(&mut out, "Content-Length", (cause.text.len() + 1).to_string().as_bytes());
+    match cause.status {
+        405 => push_field(&mut out, "Allow", b"GET"),
+        426 => {
+            push_field(&mut out, "Upgrade", b"websocket");
+            push_field(&mut out, "Sec-WebSocket-Version", b"13");
+        }
+        429 | 503 => push_field(&mut out, "Retry-After", b"1"),
+        _ => {}
+    }
+    // "A server that sends an Upgrade field MUST also send an 'Upgrade' connection option" (RFC 9110 section 7.8)
+    push_field(&mut out, "Connection", if cause.status == 426 { b"Upgrade, close" } else { b"close" });
+    push_field(&mut out, "X-Request-Id", request_id.as_bytes());
+    push(&mut out, &[b"\r\n", cause.text.as_bytes(), b"\n"]);
+    out
+}
+
+/// Appends all of `parts`.
+pub(in crate::proto) fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Appends one field line.
+pub(in crate::proto) fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    push(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
+}
+
+/// Fields that mean one connection only (RFC 9110 section 7.6.1) and never pass.
+pub(in crate::proto) fn is_hop_by_hop(name: &str) -> bool {
+    const NAMES: [&str; 9] = [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// The fields that Connection names: they mean this connection only. Sorted, since a peer may name thousands.
+#[derive(Debug)]
+pub(in crate::proto) struct Named<'a>(Vec<&'a [u8]>);
+
+impl<'a> Named<'a> {
+    pub fn of(fields: &[Field<'a>]) -> Named<'a> {
+        let mut names: Vec<_> = elements(fields, "connection").collect();
+        names.sort_unstable_by(|a, b| caseless(a, b));
+        Named(names)
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.binary_search_by(|named| caseless(named, name.as_bytes())).is_ok()
+    }
+}
+
+fn caseless(a: &[u8], b: &[u8]) -> Ordering {
+    a.iter().map(u8::to_ascii_lowercase).cmp(b.iter().map(u8::to_ascii_lowercase))
+}
+
+/// Reason phrases of RFC 9110 section 15 (and RFC 6585) for the statuses of our refusals.
+fn reason_of(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}

@@ -1,0 +1,345 @@
+//! The open phase: two directions, and all the rules of how they close (product contract, section 3). Pure
+//! facts and what follows from them; [`super::session`] is its only user.
+//!
+//! A direction is named by the side that its bytes come from. What leaves in it:
+//!
+//! ```text
+//!            peer's Close passes
+//! Flowing ------------------------> Theirs --.
+//!    |                                        \   FIN, when section 3 of the contract says so
+//!    | proxy closes      boundary              \
+//!    +-------> Owing -----------------> Ours ---+-> fin: No -> Asked -> Done
+//!    |           | source ends inside a frame  /
+//!    `-----------+--------------------> Cut ---'
+//! ```
+
+use super::close::Close;
+use super::ended::{By, Why};
+use super::handshake::Extensions;
+use super::relay::{Counts, Cursor, Mode, Rules, Stop, Taken};
+use super::session::{Action, Due, Timeouts, Want};
+use super::{Millis, Side, Sides};
+
+/// What a peer that sent more after its own Close still waits for the other side's.
+const LATE_MS: Millis = 500;
+/// Frames with this much left are read in smaller pieces: half the cost per byte (PERF.md).
+const LONG_FRAME: u64 = 256 * 1024;
+const LONG_FRAME_READ: usize = 32 * 1024;
+
+/// What leaves in a direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Out {
+    Flowing,
+    /// Our Close leaves at the next frame boundary; until then the frame goes on.
+    Owing(Close),
+    /// The source's own Close has left, with this code.
+    Theirs(u16),
+    /// Our Close has left, with this code.
+    Ours(u16),
+    /// Nothing leaves any more, and no Close did.
+    Cut,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fin {
+    No,
+    Asked,
+    Done,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Flow {
+    cursor: Cursor,
+    bytes: u64,
+    out: Out,
+    /// The source will send no more.
+    eof: bool,
+    fin: Fin,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Open {
+    mode: Mode,
+    upstream_loss_code: Option<u16>,
+    flows: Sides<Flow>,
+    /// When the close deadline began to run.
+    closing_since: Option<Millis>,
+    /// Who sent more after its own Close, and when that began.
+    late: Option<(Side, Millis)>,
+}
+
+/// All that an open session with nothing pending is, to go on elsewhere: on another worker, in another process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record(Open);
+
+/// A cause that was found, for the session to weigh.
+pub(super) type Cause = Option<(By, Why)>;
+
+impl Open {
+    pub(super) fn new(mode: Mode, extensions: Extensions, upstream_loss_code: Option<u16>) -> Open {
+        let flow = |from| Flow {
+            cursor: Cursor::new(from, extensions),
+            bytes: 0,
+            out: Out::Flowing,
+            eof: false,
+            fin: Fin::No,
+        };
+        let flows = Sides::new(flow(Side::Downstream), flow(Side::Upstream));
+        Open { mode, upstream_loss_code, flows, closing_since: None, late: None }
+    }
+
+    /// Whether nothing but messages has happened: the state in which a pair may travel.
+    #[inline]
+    pub(super) fn is_calm(&self) -> bool {
+        Side::BOTH.iter().all(|side| self.flows[*side].out == Out::Flowing && !self.flows[*side].eof)
+    }
+
+    pub(super) fn record(&self) -> Option<Record> {
+        self.is_calm().then(|| Record(self.clone()))
+    }
+
+    #[inline]
+    pub(super) fn wants(&self, side: Side) -> Want {
+        let flow = &self.flows[side];
+        match flow.out {
+            _ if flow.eof => Want::Nothing,
+            Out::Flowing | Out::Owing(_) if flow.cursor.passable() >= LONG_FRAME => Want::Bytes(LONG_FRAME_READ),
+            Out::Flowing | Out::Owing(_) => Want::Bytes(usize::MAX),
+            Out::Theirs(_) | Out::Ours(_) | Out::Cut => Want::Discard,
+        }
+    }
+
+    #[inline]
+    pub(super) fn on_bytes(&mut self, from: Side, bytes: &[u8], rules: Rules, counts: &mut Counts) -> (Taken, Cause) {
+        let flow = &mut self.flows[from];
+        if !matches!(flow.out, Out::Flowing | Out::Owing(_)) {
+            return (Taken::kept(bytes.len()), None);
+        }
+        let (taken, stop) = match self.mode {
+            Mode::Opaque => (Taken::forward(bytes.len()), None),
+            Mode::Framed => {
+                // Where our Close is owed nothing goes beyond the frame that is passing.
+                let end = if flow.out == Out::Flowing { u64::MAX } else { flow.cursor.left().max(1) };
+                let end = usize::try_from(end).unwrap_or(usize::MAX).min(bytes.len());
+                flow.cursor.walk(bytes.get(..end).unwrap_or(bytes), rules, counts)
+            }
+        };
+        let forwarded = (taken.lead.bytes().len() + taken.forward) as u64;
+        flow.bytes += forwarded;
+        counts.bytes += forwarded;
+        let cause = stop.and_then(|stop| self.on_stop(from, stop));
+        (taken, cause)
+    }
+
+    fn on_stop(&mut self, from: Side, stop: Stop) -> Cause {
+        match stop {
+            Stop::Closed(code) => {
+                // "Nothing is forwarded after our Close": a Close that was owed in this direction is not needed
+                // any more, for the peer's own has left.
+                self.flows[from].out = Out::Theirs(code);
+                // An answer to a Close of ours is consumed by the discarding that `Ours` means; this one came first.
+                Some((from.into(), Why::Close))
+            }
+            Stop::Violation(why) => Some(self.violated(from, why)),
+        }
+    }
+
+    /// The offender gets the code of the table, the other side 1001 with the same reason.
+    fn violated(&mut self, by: Side, why: Why) -> (By, Why) {
+        self.owe(by.other(), Close { code: why.cause().code, why });
+        self.owe(by, Close { code: 1001, why });
+        (by.into(), why)
+    }
+
+    /// A Close of ours for the far end of the direction from `from`, unless one has left or is owed, or a FIN was asked.
+    fn owe(&mut self, from: Side, close: Close) {
+        let (mode, flow) = (self.mode, &mut self.flows[from]);
+        if flow.out == Out::Flowing && flow.fin == Fin::No {
+            // A tunnel knows no frame boundary: FIN is all that it can say.
+            flow.out = if mode == Mode::Opaque { Out::Cut } else { Out::Owing(close) };
+        }
+    }
+
+    /// The proxy closes both directions with the same Close.
+    pub(super) fn close_both(&mut self, why: Why) -> (By, Why) {
+        for side in Side::BOTH {
+            self.owe(side, Close { code: why.cause().code, why });
+        }
+        (By::Proxy, why)
+    }
+
+    pub(super) fn on_discarded(&mut self, from: Side, now: Millis) {
+        let waits = matches!(self.flows[from.other()].out, Out::Flowing | Out::Owing(_));
+        if matches!(self.flows[from].out, Out::Theirs(_)) && waits && self.late.is_none() {
+            self.late = Some((from, now));
+        }
+    }
+
+    /// No more bytes will come from `side`: its FIN.
+    pub(super) fn on_eof(&mut self, side: Side) -> Cause {
+        self.flows[side].eof = true;
+        if self.flows[side].out != Out::Flowing {
+            return None;
+        }
+        let code = self.upstream_loss_code.filter(|_| side == Side::Upstream && self.mode == Mode::Framed);
+        let Some(code) = code else { return Some((side.into(), Why::Eof)) };
+        self.owe(side, Close { code, why: Why::UpstreamLoss });
+        self.cut(Side::Downstream);
+        Some((side.into(), Why::UpstreamLoss))
+    }
+
+    /// Nothing more leaves in the direction from `from`, and no Close of ours.
+    fn cut(&mut self, from: Side) {
+        let flow = &mut self.flows[from];
+        if matches!(flow.out, Out::Flowing | Out::Owing(_)) {
+            flow.out = Out::Cut;
+        }
+    }
+
+    /// `side` can neither be read nor written any more. `false`: the other side has had its Close and ends as usual;
+    /// `true`: it is to be reset as well.
+    pub(super) fn on_reset(&mut self, side: Side) -> bool {
+        let closed = matches!(self.flows[side].out, Out::Theirs(_) | Out::Ours(_));
+        self.gone(side);
+        !closed
+    }
+
+    fn gone(&mut self, side: Side) {
+        self.flows[side].eof = true;
+        self.cut(side.other());
+        self.flows[side.other()].fin = Fin::Done;
+    }
+
+    /// `side` takes nothing: it is given up, the other side gets a Close.
+    pub(super) fn on_stalled(&mut self, side: Side, why: Why) -> (By, Why) {
+        self.gone(side);
+        self.owe(side, Close { code: why.cause().code, why });
+        (By::Proxy, why)
+    }
+
+    pub(super) fn on_urgent(&mut self, side: Side) -> (By, Why) {
+        self.violated(side, Why::UrgentData)
+    }
+
+    /// The FIN toward `to` has left.
+    pub(super) fn on_finished(&mut self, to: Side) {
+        self.flows[to.other()].fin = Fin::Done;
+    }
+
+    /// The next thing to do; `None` when all is said.
+    #[inline]
+    pub(super) fn poll_action(&mut self, now: Millis) -> Option<Action> {
+        if self.is_calm() {
+            return None;
+        }
+        self.note_closing(now);
+        Side::BOTH.into_iter().find_map(|from| self.poll_flow(from))
+    }
+
+    fn note_closing(&mut self, now: Millis) {
+        let closing = |side: &Side| self.flows[*side].out != Out::Flowing;
+        let both_ended = Side::BOTH.iter().all(|side| self.flows[*side].eof);
+        if self.closing_since.is_none() && (both_ended || Side::BOTH.iter().any(closing)) {
+            self.closing_since = Some(now);
+        }
+    }
+
+    fn poll_flow(&mut self, from: Side) -> Option<Action> {
+        let flow = &mut self.flows[from];
+        if let Out::Owing(close) = flow.out {
+            if flow.cursor.at_boundary() && flow.fin == Fin::No {
+                flow.out = Out::Ours(close.code);
+                return Some(Action::Inject(from.other(), close));
+            }
+            if flow.eof {
+                flow.out = Out::Cut;
+            }
+        }
+        if self.flows[from].fin == Fin::No && self.owes_fin(from) {
+            self.flows[from].fin = Fin::Asked;
+            return Some(Action::HalfClose(from.other()));
+        }
+        None
+    }
+
+    fn owes_fin(&self, from: Side) -> bool {
+        let (flow, back) = (&self.flows[from], &self.flows[from.other()]);
+        match flow.out {
+            Out::Flowing => flow.eof,
+            Out::Owing(_) => false,
+            Out::Ours(_) | Out::Cut => true,
+            // Both Closes have passed. We are the client's server: "the server MUST close the connection first";
+            // toward the upstream we are the client and wait for its FIN (RFC 6455 section 7.1.1).
+            Out::Theirs(_) if !matches!(back.out, Out::Flowing | Out::Owing(_)) => {
+                from == Side::Upstream || back.eof
+            }
+            Out::Theirs(_) => flow.eof,
+        }
+    }
+
+    /// Both peers have ended and both were told.
+    pub(super) fn is_over(&self) -> bool {
+        Side::BOTH.iter().all(|side| self.flows[*side].eof && self.flows[*side].fin == Fin::Done)
+    }
+
+    pub(super) fn deadline(&self, timeouts: &Timeouts, last_seen: Millis) -> Option<(Millis, Due)> {
+        if let Some(since) = self.closing_since {
+            let close = (since + timeouts.close_ms, Due::Close);
+            let late = self.late_waits().map(|since| (since + LATE_MS, Due::Late));
+            return Some(late.map_or(close, |late| late.min(close)));
+        }
+        (timeouts.idle_ms > 0).then(|| (last_seen + timeouts.idle_ms, Due::Idle))
+    }
+
+    fn late_waits(&self) -> Option<Millis> {
+        self.late.filter(|(side, _)| self.flows[side.other()].out == Out::Flowing).map(|(_, since)| since)
+    }
+
+    pub(super) fn on_late(&mut self) -> Cause {
+        let (side, _) = self.late?;
+        let why = Why::DataAfterClose;
+        self.owe(side.other(), Close { code: why.cause().code, why });
+        Some((side.into(), why))
+    }
+
+    pub(super) fn passable(&self, side: Side) -> u64 {
+        let flow = &self.flows[side];
+        match (flow.out, self.mode) {
+            (Out::Flowing, Mode::Opaque) if !flow.eof => u64::MAX,
+            (Out::Flowing | Out::Owing(_), Mode::Framed) if !flow.eof => flow.cursor.passable(),
+            _ => 0,
+        }
+    }
+
+    pub(super) fn on_passed(&mut self, side: Side, n: u64, counts: &mut Counts) {
+        let flow = &mut self.flows[side];
+        if self.mode == Mode::Framed {
+            flow.cursor.on_passed(n);
+        }
+        flow.bytes += n;
+        counts.bytes += n;
+    }
+
+    /// The code that left toward each side; 1005 for a Close without one.
+    pub(super) fn close_codes(&self) -> Sides<Option<u16>> {
+        let code = |from: Side| match self.flows[from].out {
+            Out::Theirs(code) | Out::Ours(code) => Some(code),
+            _ => None,
+        };
+        Sides::new(code(Side::Upstream), code(Side::Downstream))
+    }
+
+    pub(super) fn frames(&self) -> Sides<u64> {
+        Sides::new(self.flows[Side::Downstream].cursor.frames(), self.flows[Side::Upstream].cursor.frames())
+    }
+
+    pub(super) fn bytes(&self) -> Sides<u64> {
+        Sides::new(self.flows[Side::Downstream].bytes, self.flows[Side::Upstream].bytes)
+    }
+}
+
+impl Record {
+    pub(super) fn into_open(self) -> Open {
+        self.0
+    }
+}

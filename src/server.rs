@@ -1,0 +1,248 @@
+//! The process: binds, starts the threads, hands over to control, waits for the end. The only file that spawns
+//! threads: one for each worker, one that resolves names, one that writes the access log, the demo's backend.
+
+use crate::config::{Listener, Snapshot};
+use crate::control::{Control, Parts};
+use crate::echo::Echo;
+use crate::log;
+use crate::metrics::Shard;
+use crate::worker::inbox::{Directory, Inbox, Outbox, inbox};
+use crate::worker::listener::{Listening, bind};
+use crate::worker::seats::Seats;
+use crate::worker::sys::{MioSys, Sys, clock_us};
+use crate::worker::{Home, Worker};
+use crate::{cli, os, resolver};
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+/// How long the start waits for the first answers to names.
+const FIRST_NAMES: Duration = Duration::from_secs(5);
+/// How long the end waits for the access log.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A listening socket of a worker.
+pub type Socket = <MioSys as Sys>::Listener;
+
+/// Why the process could not start or go on: one sentence.
+#[derive(Debug)]
+pub struct Failure(pub String);
+
+fn failed(what: &str, error: impl Display) -> Failure {
+    Failure(format!("{what}: {error}"))
+}
+
+/// Runs until it is told to stop. `source` is what a reload reads again.
+pub fn run(snapshot: Snapshot, source: cli::Source) -> Result<(), Failure> {
+    start(snapshot, Some(source), false)
+}
+
+/// The proxy in front of a built-in echo backend, with a page to try.
+pub fn demo(listen: SocketAddr, admin: SocketAddr) -> Result<(), Failure> {
+    let echo = Echo::bind(([127, 0, 0, 1], 0).into()).map_err(|e| failed("cannot start the echo backend", e))?;
+    let backend = echo.local_addr().map_err(|e| failed("cannot start the echo backend", e))?;
+    let (stop, handle) = (Arc::new(AtomicBool::new(false)), echo.handle());
+    let seen = Arc::clone(&stop);
+    let thread = spawn("echo", move || echo.run(&seen))?;
+    let result = start(crate::config::demo(listen, admin, backend), None, true);
+    stop.store(true, Ordering::Relaxed);
+    // It sees the flag within 100 ms even if it cannot be woken.
+    let _slower = handle.wake();
+    join(thread)?.map_err(|e| failed("the echo backend failed", e))?;
+    result
+}
+
+fn start(snapshot: Snapshot, source: Option<cli::Source>, demo: bool) -> Result<(), Failure> {
+    log::init(snapshot.log.level);
+    let nofile = os::raise_nofile().map_err(|e| failed("cannot raise the limit of open files", e))?;
+    if let Some(misfit) = snapshot.misfits(nofile, os::cpus()).into_iter().next() {
+        return Err(Failure(misfit));
+    }
+    let workers = snapshot.worker_count(os::cpus());
+    let snapshot = Arc::new(snapshot);
+    let bound = bind_all(&snapshot.listeners, workers, &snapshot)?;
+    let admin = snapshot.admin.as_ref().map(|admin| bind_admin(admin.addr)).transpose()?;
+    let (writer, log_control, rings) = log::open(workers, log::RING_LINES, &snapshot.log.access, snapshot.log.format)
+        .map_err(|e| failed("cannot open the access log", e))?;
+    let writer = spawn("log", move || writer.run())?;
+    let limits = snapshot.limits.resolve(nofile);
+    let parts = Parts {
+        source,
+        demo,
+        nofile,
+        sessions: Seats::new(limits.max_sessions),
+        handshakes: Seats::new(limits.max_handshakes),
+        restarts: Arc::new(AtomicU64::new(0)),
+        log: log_control.clone(),
+        started_unix_ms: unix_ms(),
+        listening: bound.iter().map(|(listener, addr, _)| (listener.addr, *addr)).collect(),
+    };
+    let (notices, noticed) = channel();
+    let signals = os::signals().map_err(|e| failed("cannot take over signals", e))?;
+    let control = Control::new(parts, Arc::clone(&snapshot), (admin, signals), noticed)
+        .map_err(|e| failed("cannot start the control thread", e))?;
+    let (names, wanted) = channel();
+    let first = start_resolver(wanted, &control, &snapshot, &names)?;
+    let crew = Crew { snapshot: Arc::clone(&snapshot), notices, waker: control.waker(), directory: first };
+    let threads = crew.start(&control, bound, rings)?;
+    let (threads, outboxes): (Vec<_>, Vec<_>) = threads.into_iter().unzip();
+    let (outboxes, shards): (Vec<_>, Vec<_>) = outboxes.into_iter().unzip();
+    control.run(outboxes, shards, &names).map_err(|e| failed("the control thread failed", e))?;
+    threads.into_iter().try_for_each(join)?;
+    if log_control.stop(LOG_PATIENCE) {
+        join(writer)?;
+    }
+    Ok(())
+}
+
+type Bound<'a> = (&'a Listener, SocketAddr, VecDeque<TcpListener>);
+
+/// Binds all listeners, each as often as there are workers, or none.
+pub fn bind_all<'a>(listeners: &'a [Listener], twins: usize, of: &Snapshot) -> Result<Vec<Bound<'a>>, Failure> {
+    let bind_one = |listener: &'a Listener| {
+        let cannot = |e| failed(&format!("cannot listen on {}", listener.addr), explain(&e));
+        let twins: VecDeque<_> = bind(listener.addr, twins, &of.sockets).map_err(cannot)?.into();
+        let addr = twins.front().map_or(Ok(listener.addr), TcpListener::local_addr).map_err(cannot)?;
+        Ok((listener, addr, twins))
+    };
+    listeners.iter().map(bind_one).collect()
+}
+
+fn bind_admin(addr: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(addr).map_err(|e| failed(&format!("cannot listen on {addr} for admin"), explain(&e)))
+}
+
+fn explain(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => "something else listens there already".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "not permitted to this user".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Starts the resolver, and waits a little for its first answers.
+fn start_resolver(
+    wanted: std::sync::mpsc::Receiver<std::collections::BTreeSet<String>>,
+    control: &Control,
+    snapshot: &Snapshot,
+    names: &Sender<std::collections::BTreeSet<String>>,
+) -> Result<Arc<Directory>, Failure> {
+    let (first, arrived) = channel();
+    let publish = control.directory_sink();
+    spawn("resolver", move || {
+        resolver::run(&wanted, |directory| {
+            // Only the first one is waited for.
+            let _nobody_waits = first.send(Arc::clone(&directory));
+            publish(directory);
+        });
+    })?;
+    let first_names = resolver::names(snapshot);
+    if first_names.is_empty() {
+        return Ok(Arc::default());
+    }
+    // The resolver has just been started: it is there.
+    let _sent = names.send(first_names);
+    Ok(arrived.recv_timeout(FIRST_NAMES).unwrap_or_default())
+}
+
+/// What all workers are started with.
+struct Crew {
+    snapshot: Arc<Snapshot>,
+    notices: Sender<usize>,
+    waker: Arc<mio::Waker>,
+    directory: Arc<Directory>,
+}
+
+type Started = (JoinHandle<()>, (Outbox<Socket>, Arc<Shard>));
+
+impl Crew {
+    fn start(&self, control: &Control, mut bound: Vec<Bound<'_>>, rings: Vec<log::Ring>) -> Result<Vec<Started>, Failure> {
+        let cpus = os::affinity().unwrap_or_default();
+        let workers = rings.len();
+        let mut started = Vec::with_capacity(workers);
+        for (index, ring) in rings.into_iter().enumerate() {
+            let sys = MioSys::new(self.snapshot.sockets.clone()).map_err(|e| failed("cannot start a worker", e))?;
+            let waker = sys.waker().map_err(|e| failed("cannot start a worker", e))?;
+            let (outbox, inbox) = inbox(waker);
+            let twin = |(listener, _, twins): &mut Bound<'_>| {
+                let twin = twins.pop_front()?;
+                Some(Listening::new(listener.addr, Socket::from_std(twin)))
+            };
+            let listeners = bound.iter_mut().filter_map(twin).collect();
+            let shard = Arc::new(Shard::default());
+            let home = self.home(control, (sys, inbox, listeners, ring), (Arc::clone(&shard), workers));
+            let cpu = cpus.get(index % cpus.len().max(1)).copied().filter(|_| self.snapshot.workers.pin);
+            let (notices, control_waker) = (self.notices.clone(), Arc::clone(&self.waker));
+            let restarts = control.restarts();
+            let thread = spawn(&format!("worker-{index}"), move || {
+                work(home, (index, cpu), &restarts);
+                // Control is there until all workers have ended.
+                let _told = notices.send(index);
+                let _woken = control_waker.wake();
+            })?;
+            started.push((thread, (outbox, shard)));
+        }
+        Ok(started)
+    }
+
+    fn home(
+        &self,
+        control: &Control,
+        (sys, inbox, listeners, log): (MioSys, Inbox<Socket>, Vec<Listening<Socket>>, log::Ring),
+        (shard, workers): (Arc<Shard>, usize),
+    ) -> Home<MioSys> {
+        Home {
+            sys,
+            listeners,
+            inbox,
+            snapshot: Arc::clone(&self.snapshot),
+            directory: Arc::clone(&self.directory),
+            sessions: control.sessions(),
+            handshakes: control.handshakes(),
+            tally: Default::default(),
+            shard,
+            log,
+            unix_ms: unix_ms().saturating_sub(clock_us(libc::CLOCK_MONOTONIC) / 1000),
+            generation: 0,
+            workers,
+            draining: false,
+        }
+    }
+}
+
+/// A worker's thread. A panic ends the sessions of this worker, nothing else: what it must not take is in its home.
+fn work(mut home: Home<MioSys>, (index, cpu): (usize, Option<usize>), restarts: &AtomicU64) {
+    if let Some(Err(error)) = cpu.map(os::pin) {
+        ::log::warn!("worker {index} is not pinned: {error}");
+    }
+    loop {
+        let ran = catch_unwind(AssertUnwindSafe(|| Worker::new(&mut home)?.run()));
+        match ran {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => ::log::error!("worker {index} failed and is started again: {error}"),
+            Err(_) => ::log::error!("worker {index} panicked and is started again; its sessions are lost"),
+        }
+        restarts.fetch_add(1, Ordering::Relaxed);
+        home.tally.sessions_lost();
+        home.tally.publish(&home.shard);
+    }
+}
+
+fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Failure> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| failed("cannot start a thread", e))
+}
+
+fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
+    thread.join().map_err(|_| Failure("a thread panicked".to_owned()))
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,280 @@
+//! Carries out what a session asks for: actions become system calls, answers become events. Decides nothing:
+//! policy is asked, the session is told.
+
+use super::conn::Conn;
+use super::pair::{Cold, Pair};
+use super::pump::{deliver, feed, tell};
+use super::shell::Shell;
+use super::sys::{Sys, Target};
+use super::token::{Key, Token};
+use crate::log::Facts;
+use crate::log::record::{End, Record, Start, field};
+use crate::policy;
+use crate::policy::balance::{Endpoint, Place, round_robin};
+use crate::proto::close::Close;
+use crate::proto::ended::{Ended, Stage, Why};
+use crate::proto::handshake::{self, Forwarding};
+use crate::proto::http1;
+use crate::proto::relay::Lead;
+use crate::proto::session::{Action, Admission, Event};
+use crate::proto::Side;
+use std::sync::Arc;
+
+/// Drains the session's actions. Nothing to do, and nothing done, in the steady state.
+#[inline]
+pub(super) fn settle<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) {
+    while let Some(action) = pair.session.poll_action(shell.now) {
+        pair.stirred = true;
+        carry_out(pair, key, action, shell);
+    }
+}
+
+fn carry_out<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, action: Action, shell: &mut Shell<'_, S>) {
+    match action {
+        Action::Decide => {
+            let event = decide(pair, shell);
+            pair.session.on_event(event, shell.now);
+        }
+        Action::Connect => {
+            if let Some(event) = connect(pair, key, shell) {
+                pair.session.on_event(event, shell.now);
+            }
+        }
+        Action::Refuse(why) => refuse(pair, why, shell),
+        Action::Send(to, bytes) => deliver(pair, to, (Lead::EMPTY, &bytes), shell),
+        Action::Opened { early, subprotocol } => {
+            opened(pair, subprotocol, shell);
+            feed(pair, key, (Side::Downstream, &early), shell);
+        }
+        Action::Inject(to, close) => inject(pair, to, close, shell),
+        Action::HalfClose(to) => {
+            pair.flows[to].fin_owed = true;
+            finish(pair, to, shell);
+        }
+        Action::Hangup(side) => drop(pair.drop_conn(side, &mut shell.pool)),
+        Action::Abort(side) => {
+            pair.flush(side, &mut shell.home.sys, &mut shell.pool, shell.now);
+            if let Some(sock) = pair.drop_conn(side, &mut shell.pool) {
+                shell.home.sys.abort(sock);
+            }
+        }
+        Action::Close(ended) => close(pair, ended, shell),
+    }
+}
+
+fn decide<S: Sys>(pair: &mut Pair<S::Sock>, shell: &mut Shell<'_, S>) -> Event {
+    let id: [u8; 16] = shell.random();
+    let (Some(request), Some(cold)) = (pair.session.request(), &mut pair.cold) else {
+        return Event::Refused(Why::Malformed);
+    };
+    cold.request_id = match handshake::request_id_of(&request).filter(|_| cold.trusted) {
+        Some(kept) => kept.to_owned(),
+        None => hex(&id),
+    };
+    let snapshot = Arc::clone(&shell.home.snapshot);
+    let verdict = policy::decide(&request, &snapshot.routes, shell.home.draining);
+    let route = verdict.ok().cloned();
+    let text = [cold.request_id.as_bytes(), request.host.as_bytes(), request.target.as_bytes()];
+    pair.facts = Some(Arc::new(Facts::new(text, cold.peer, route.clone(), pair.opened_at)));
+    let Some(route) = route else {
+        return Event::Refused(verdict.err().unwrap_or(Why::NoRoute));
+    };
+    let Some(seat) = shell.home.sessions.take() else { return Event::Refused(Why::MaxSessions) };
+    if shell.home.log.is_on() {
+        let value = |name: &str| field(http1::values(&request.fields, name).next());
+        (cold.origin, cold.agent) = (value("origin"), value("user-agent"));
+    }
+    let admission = Admission {
+        request_id: cold.request_id.as_str().into(),
+        mode: route.mode,
+        upstream_loss_code: route.on_upstream_loss,
+    };
+    if let Some(cursor) = shell.cursors.get_mut(route.group.index) {
+        cold.dial.start = *cursor;
+        *cursor = cursor.wrapping_add(1);
+    }
+    pair.seat = Some(seat);
+    pair.route = Some(route);
+    Event::Admitted(Box::new(admission))
+}
+
+/// Begins the next try. `None`: it is under way.
+fn connect<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) -> Option<Event> {
+    let role = pair.try_role;
+    drop(pair.drop_conn(Side::Upstream, &mut shell.pool));
+    let (Some(route), Some(cold)) = (pair.route.clone(), &mut pair.cold) else { return Some(Event::Exhausted) };
+    pair.try_role = role.next_try();
+    while let Some(index) = round_robin(cold.dial.start, route.group.endpoints.len(), cold.dial.tried) {
+        let endpoint = route.group.endpoints.get(index)?;
+        let Some(target) = target_of(endpoint, cold.dial.address, shell) else {
+            cold.dial.tried += 1;
+            cold.dial.address = 0;
+            continue;
+        };
+        cold.dial.address += 1;
+        pair.endpoint = u32::try_from(index).unwrap_or(u32::MAX);
+        let token = Token::Pair(key, role).pack();
+        let sock = shell.home.sys.connect(target.borrow());
+        return match sock.and_then(|sock| shell.home.sys.register(&sock, token).map(|()| sock)) {
+            Ok(sock) => {
+                pair.conns[Side::Upstream] = Some(Conn::new(sock, role, false));
+                None
+            }
+            Err(_) => Some(Event::ConnectFailed(Why::ConnectRefused)),
+        };
+    }
+    Some(Event::Exhausted)
+}
+
+/// An address to try, owned, for the snapshot may be swapped.
+enum Goal {
+    Tcp(std::net::SocketAddr),
+    Unix(std::path::PathBuf),
+}
+
+impl Goal {
+    fn borrow(&self) -> Target<'_> {
+        match self {
+            Goal::Tcp(addr) => Target::Tcp(*addr),
+            Goal::Unix(path) => Target::Unix(path),
+        }
+    }
+}
+
+/// The `address`-th address of an endpoint; `None` when there are no more.
+fn target_of<S: Sys>(endpoint: &Endpoint, address: usize, shell: &Shell<'_, S>) -> Option<Goal> {
+    match &endpoint.place {
+        Place::Tcp(addr) => (address == 0).then_some(Goal::Tcp(*addr)),
+        Place::Unix(path) => (address == 0).then(|| Goal::Unix(path.clone())),
+        Place::Name(name) => shell.home.directory.get(name)?.get(address).copied().map(Goal::Tcp),
+    }
+}
+
+/// The upstream's socket says that something has become of a try.
+pub(super) fn connecting<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) {
+    let Some(conn) = &mut pair.conns[Side::Upstream] else { return };
+    let event = match shell.home.sys.connected(conn.sock()) {
+        Ok(false) => return,
+        Ok(true) => {
+            conn.up = true;
+            match new_request(pair, shell) {
+                Some(request) => Event::Connected(request),
+                None => Event::ConnectFailed(Why::ConnectRefused),
+            }
+        }
+        Err(_) => Event::ConnectFailed(Why::ConnectRefused),
+    };
+    tell(pair, key, event, shell);
+}
+
+fn new_request<S: Sys>(pair: &Pair<S::Sock>, shell: &mut Shell<'_, S>) -> Option<Vec<u8>> {
+    let (request, route, cold) = (pair.session.request()?, pair.route.as_ref()?, pair.cold.as_ref()?);
+    let endpoint = route.group.endpoints.get(pair.endpoint as usize)?;
+    let add = Forwarding {
+        path: &route.rewrite(&endpoint.base, request.path),
+        host: route.host_header.as_deref(),
+        peer: cold.peer.ip().to_canonical(),
+        trusted: cold.trusted,
+        secure: false,
+        request_id: &cold.request_id,
+        trace_seed: shell.random(),
+    };
+    Some(handshake::write_request(&request, &add))
+}
+
+fn refuse<S: Sys>(pair: &mut Pair<S::Sock>, why: Why, shell: &mut Shell<'_, S>) {
+    let id = match &pair.cold {
+        Some(cold) if !cold.request_id.is_empty() => cold.request_id.clone(),
+        _ => hex(&shell.random::<16>()),
+    };
+    let answer = http1::write_refusal(why, &id);
+    deliver(pair, Side::Downstream, (Lead::EMPTY, &answer), shell);
+}
+
+fn opened<S: Sys>(pair: &mut Pair<S::Sock>, subprotocol: Option<Box<[u8]>>, shell: &mut Shell<'_, S>) {
+    shell.home.tally.opened();
+    pair.last_seen = shell.now;
+    let cold = pair.cold.take();
+    if let (Some(facts), Some(cold)) = (&pair.facts, cold) {
+        let start = Start {
+            facts: Arc::clone(facts),
+            at_unix_ms: shell.unix_now(),
+            endpoint: Some(pair.endpoint),
+            handshake_ms: shell.now.saturating_sub(pair.opened_at),
+            subprotocol: field(subprotocol.as_deref()),
+            origin: cold.origin,
+            agent: cold.agent,
+        };
+        write(Record::Start(start), shell);
+    }
+    if shell.home.draining {
+        pair.session.on_event(Event::Drain, shell.now);
+    }
+}
+
+fn inject<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, close: Close, shell: &mut Shell<'_, S>) {
+    // "a client MUST mask all frames that it sends": toward the upstream we are one.
+    let key = (to == Side::Upstream).then(|| shell.random());
+    deliver(pair, to, (Lead::EMPTY, &close.frame(key)), shell);
+}
+
+/// Sends the FIN that is owed once nothing waits before it.
+pub(super) fn finish<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, shell: &mut Shell<'_, S>) {
+    if !pair.flows[to].fin_owed || pair.flows[to].backlog.is_some() {
+        return;
+    }
+    pair.flows[to].fin_owed = false;
+    if let Some(conn) = &pair.conns[to] {
+        // It fails only where the peer has reset the connection; that is read in its turn.
+        let _reset = shell.home.sys.shutdown(conn.sock());
+    }
+    pair.session.on_event(Event::Finished(to), shell.now);
+}
+
+fn close<S: Sys>(pair: &mut Pair<S::Sock>, ended: Ended, shell: &mut Shell<'_, S>) {
+    shell.home.tally.ended(ended);
+    for side in Side::BOTH {
+        drop(pair.drop_conn(side, &mut shell.pool));
+    }
+    pair.seat = None;
+    let peer = pair.facts.as_ref().map(|facts| facts.peer).or(pair.cold.as_ref().map(|cold| cold.peer));
+    let (Some(peer), false) = (peer, ended.why == Why::NeverSpoke) else { return };
+    let totals = pair.session.totals();
+    let reached = pair.route.is_some() && ended.stage != Stage::Request;
+    let end = End {
+        facts: pair.facts.take(),
+        peer,
+        at_unix_ms: shell.unix_now(),
+        ended,
+        endpoint: reached.then_some(pair.endpoint),
+        status: pair.session.status(),
+        close_codes: totals.close_codes,
+        age_ms: shell.now.saturating_sub(pair.opened_at),
+        frames: totals.frames,
+        bytes: totals.bytes,
+    };
+    write(Record::End(end), shell);
+}
+
+fn write<S: Sys>(record: Record, shell: &mut Shell<'_, S>) {
+    // A full ring loses the line, and the ring counts it.
+    if !shell.home.log.push(record) {
+        shell.home.tally.log_lost = shell.home.log.lost();
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+impl Cold {
+    pub fn new(peer: std::net::SocketAddr, trusted: bool) -> Box<Cold> {
+        let dial = Default::default();
+        Box::new(Cold { peer, trusted, request_id: String::new(), origin: None, agent: None, dial })
+    }
+}

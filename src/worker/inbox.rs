@@ -1,0 +1,54 @@
+//! The only way into a worker from outside: commands over a channel, and a waker that ends its wait.
+
+use crate::config::Snapshot;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// What control tells a worker. `L` is a listening socket of the worker's own.
+#[derive(Debug)]
+pub enum Command<L> {
+    /// A whole new snapshot. `added` are bound and listening; listeners on `removed` end, after their queue was
+    /// served; all others are kept as they are.
+    Swap { snapshot: Arc<Snapshot>, added: Vec<(SocketAddr, L)>, removed: Vec<SocketAddr> },
+    /// New answers of the resolver, all of them.
+    Resolved(Arc<Directory>),
+    /// Stop accepting; end each session at a moment of its own within `spread_ms`.
+    Drain { spread_ms: u64 },
+    /// End everything now.
+    Stop,
+    /// Panic, for tests of what happens then (`admin.fault_injection`).
+    Panic,
+}
+
+/// Addresses of names, `host:port` to all that it resolved to. Old answers are kept where resolving failed.
+pub type Directory = HashMap<String, Arc<[SocketAddr]>>;
+
+/// The worker's end.
+pub type Inbox<L> = Receiver<Command<L>>;
+
+/// Ends a worker's wait in poll.
+pub trait Wake: Send + Sync {
+    fn wake(&self);
+}
+
+/// Control's end of an inbox.
+pub struct Outbox<L> {
+    sender: Sender<Command<L>>,
+    waker: Box<dyn Wake>,
+}
+
+impl<L> Outbox<L> {
+    /// Never blocks. A worker that is gone takes nothing, which is not an error: it has ended.
+    pub fn send(&self, command: Command<L>) {
+        if self.sender.send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+pub fn inbox<L>(waker: Box<dyn Wake>) -> (Outbox<L>, Inbox<L>) {
+    let (sender, receiver) = channel();
+    (Outbox { sender, waker }, receiver)
+}

@@ -1,0 +1,113 @@
+//! Listening sockets: binding them, and what a worker keeps of one. Every worker has its twin (SO_REUSEPORT).
+//! Accepted sockets inherit their options from here: no setsockopt per client.
+
+use super::sys::{Sys, set_options};
+use super::token::Token;
+use crate::config::Sockets;
+use crate::proto::Millis;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Connections taken from one queue in a pass.
+pub(super) const ACCEPTS_MAX: usize = 64;
+/// After want of descriptors or memory: there is no second edge, and asking at once would spin.
+pub(super) const BACKOFF_MS: Millis = 100;
+
+/// A listener of one worker.
+#[derive(Debug)]
+pub struct Listening<L> {
+    /// As configured: what a reload knows it by.
+    pub addr: SocketAddr,
+    pub listener: L,
+    /// There may be more in the queue than was taken.
+    pub owed: bool,
+    /// Not before then.
+    pub not_before: Millis,
+    /// It ends once its queue is empty.
+    pub ending: bool,
+    /// It could not be registered: its queue is looked at, tick by tick.
+    pub lame: bool,
+    /// In its token; given when it is registered.
+    pub id: u32,
+}
+
+impl<L> Listening<L> {
+    pub fn new(addr: SocketAddr, listener: L) -> Listening<L> {
+        Listening { addr, listener, owed: true, not_before: 0, ending: false, lame: false, id: 0 }
+    }
+
+    /// Registers it, once.
+    pub(super) fn register<S: Sys<Listener = L>>(&mut self, sys: &mut S) -> io::Result<()> {
+        static NEXT_ID: AtomicU32 = AtomicU32::new(1);
+        if self.id == 0 {
+            let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+            sys.register_listener(&mut self.listener, Token::Listener(id).pack())?;
+            self.id = id;
+        }
+        Ok(())
+    }
+
+    /// Its queue is empty.
+    pub(super) fn drained(&mut self, now: Millis) {
+        (self.owed, self.not_before) = (self.lame && !self.ending, now + BACKOFF_MS);
+    }
+}
+
+/// Binds `twins` sockets to one address. A probe without SO_REUSEPORT comes first: another process that listens
+/// there would otherwise be joined, and each get a share of the clients.
+pub fn bind(addr: SocketAddr, twins: usize, sockets: &Sockets) -> io::Result<Vec<TcpListener>> {
+    let probe = socket(addr, false)?;
+    probe.bind(&addr.into())?;
+    // Only bound sockets that listen keep others away, and they keep our own twins away as well: it goes first.
+    let addr = probe.local_addr()?.as_socket().unwrap_or(addr);
+    drop(probe);
+    let twin = || {
+        let socket = socket(addr, true)?;
+        socket.bind(&addr.into())?;
+        set_options(&socket, sockets)?;
+        socket.listen(backlog())?;
+        Ok(TcpListener::from(socket))
+    };
+    (0..twins).map(|_| twin()).collect()
+}
+
+fn socket(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        // `[::]` serves IPv6 alone, so that `0.0.0.0` beside it is no conflict.
+        socket.set_only_v6(true)?;
+    }
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    Ok(socket)
+}
+
+/// The longest queue that the kernel grants.
+fn backlog() -> i32 {
+    let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+    text.trim().parse().unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockets() -> Sockets {
+        Sockets { notsent_lowat_bytes: 131_072, keepalive_s: 60, user_timeout_ms: 0 }
+    }
+
+    #[test]
+    fn twins_share_a_port_and_a_second_instance_is_refused() {
+        let twins = bind("127.0.0.1:0".parse().unwrap(), 3, &sockets()).unwrap();
+        let addr = twins[0].local_addr().unwrap();
+        assert!(twins.iter().all(|twin| twin.local_addr().unwrap() == addr));
+        let refused = bind(addr, 1, &sockets()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        drop(twins);
+        bind(addr, 1, &sockets()).unwrap();
+    }
+}

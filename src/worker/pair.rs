@@ -1,0 +1,179 @@
+//! A pair: the slab entry of one proxied connection. One session, its two conns, its two flows, and what a
+//! verdict needs. Owns them; how bytes move is `pump.rs`, how actions become system calls is `act.rs`.
+//!
+//! A pair can travel: nothing in it belongs to a worker, and its times are those of the process-wide clock.
+
+use super::act;
+use super::buffers::{Backlog, Pool};
+use super::conn::{Conn, Ready};
+use super::pump::{pump, tell};
+use super::seats::Seat;
+use super::shell::Shell;
+use super::sys::Sys;
+use super::timers::Tick;
+use super::token::{Key, Role};
+use crate::log::Facts;
+use crate::policy::route::Route;
+use crate::proto::ended::Why;
+use crate::proto::session::{Due, Event, Session, Timeouts, Want};
+use crate::proto::{Millis, Side, Sides};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub struct Pair<S> {
+    pub session: Session,
+    pub conns: Sides<Option<Conn<S>>>,
+    /// By destination.
+    pub flows: Sides<Flow>,
+    /// Known once admitted, and kept: a reload does not touch it.
+    pub route: Option<Arc<Route>>,
+    pub facts: Option<Arc<Facts>>,
+    /// What only the handshake needs; dropped when the session opens.
+    pub cold: Option<Box<Cold>>,
+    /// Counts against a limit for as long as it is held.
+    pub seat: Option<Seat>,
+    /// When bytes last moved.
+    pub last_seen: Millis,
+    pub opened_at: Millis,
+    /// The tick that the wheel will look at it.
+    pub filed: Tick,
+    pub generation: u32,
+    /// Endpoint of the route's group that it went to.
+    pub endpoint: u32,
+    /// Of the next try to reach the upstream.
+    pub try_role: Role,
+    /// It stands in the ready ring.
+    pub queued: bool,
+    /// Its session is over, and its slot is to be freed.
+    pub freed: bool,
+    /// Something but messages has happened since the deadline was last computed.
+    pub stirred: bool,
+}
+
+/// What waits to leave toward one side.
+#[derive(Debug, Default)]
+pub struct Flow {
+    pub backlog: Option<Box<Backlog>>,
+    /// FIN follows the backlog.
+    pub fin_owed: bool,
+}
+
+/// What only the handshake needs.
+#[derive(Debug)]
+pub struct Cold {
+    pub peer: SocketAddr,
+    /// The peer is a trusted proxy of its listener.
+    pub trusted: bool,
+    pub request_id: String,
+    /// For the access line of the session's start.
+    pub origin: Option<Box<[u8]>>,
+    pub agent: Option<Box<[u8]>>,
+    pub dial: Dial,
+}
+
+/// Which endpoints and addresses of them were tried.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Dial {
+    /// Where round robin stood when this session began.
+    pub start: usize,
+    pub tried: usize,
+    /// Next address of the endpoint under way.
+    pub address: usize,
+}
+
+impl<S> Pair<S> {
+    /// Whether a read from `side` would go ahead: it has something, it is wanted, and who gets it is not behind.
+    #[inline]
+    pub fn may_read(&self, side: Side) -> bool {
+        self.flows[side.other()].backlog.is_none()
+            && self.conns[side].as_ref().is_some_and(|conn| conn.ready.read && conn.up)
+            && self.session.wants(side) != Want::Nothing
+    }
+
+    pub fn ready(&self, side: Side) -> Ready {
+        self.conns[side].as_ref().map_or_else(Ready::default, |conn| conn.ready)
+    }
+
+    /// The nearest deadline and what is to be told to the session then.
+    pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Millis, Event)> {
+        let timeouts = self.route.as_ref().map_or(timeouts, |route| &route.timeouts);
+        let due = self.session.deadline(timeouts, self.last_seen).map(|(at, due)| (at, event_of(due)));
+        let stall = |to: Side| {
+            let backlog = self.flows[to].backlog.as_ref()?;
+            Some((backlog.stalled_since + timeouts.write_stall_ms, Event::Stalled(to, Why::WriteStall)))
+        };
+        let candidates = [due, stall(Side::Downstream), stall(Side::Upstream)];
+        candidates.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// Since when which side has taken nothing of what waits for it.
+    pub fn stalled(&self) -> Option<(Millis, Side)> {
+        let since = |to: Side| self.flows[to].backlog.as_ref().map(|backlog| (backlog.stalled_since, to));
+        [since(Side::Downstream), since(Side::Upstream)].into_iter().flatten().min_by_key(|(since, _)| *since)
+    }
+
+    /// Closes one connection and gives back what waited for it. The socket comes out for who wants to reset it.
+    pub fn drop_conn(&mut self, side: Side, pool: &mut Pool) -> Option<S> {
+        if let Some(backlog) = self.flows[side].backlog.take() {
+            backlog.drop_all(pool);
+        }
+        self.conns[side].take().map(Conn::into_sock)
+    }
+
+    /// Sends what waits for `to`, as far as the kernel takes it.
+    pub fn flush<Y: Sys<Sock = S>>(&mut self, to: Side, sys: &mut Y, pool: &mut Pool, now: Millis) {
+        use super::conn::Progress;
+        let (Some(conn), Some(backlog)) = (&mut self.conns[to], &mut self.flows[to].backlog) else { return };
+        while !backlog.is_empty() && conn.ready.write {
+            let (slices, count) = backlog.slices();
+            match conn.push_vectored(sys, slices.get(..count).unwrap_or(&[])) {
+                Progress::Moved(n) => {
+                    backlog.advance(n.get(), pool);
+                    backlog.stalled_since = now;
+                }
+                Progress::Blocked => return,
+                // It will take no more; its end is read in its turn.
+                Progress::Eof | Progress::Reset => backlog.advance(backlog.len(), pool),
+            }
+        }
+        if backlog.is_empty() {
+            self.flows[to].backlog = None;
+            self.stirred = true;
+        }
+    }
+}
+
+/// Does for a pair whatever can be done now: connect, flush, finish, read. What it may not finish for want of
+/// budget shows in [`Pair::may_read`].
+#[inline]
+pub(super) fn turn<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) {
+    let upstream = pair.conns[Side::Upstream].as_ref();
+    if upstream.is_some_and(|conn| !conn.up && conn.ready.write) {
+        act::connecting(pair, key, shell);
+    }
+    for to in Side::BOTH {
+        if pair.flows[to].backlog.is_some() && pair.ready(to).write {
+            pair.flush(to, &mut shell.home.sys, &mut shell.pool, shell.now);
+            act::finish(pair, to, shell);
+            act::settle(pair, key, shell);
+        }
+    }
+    for from in Side::BOTH {
+        pump(pair, key, from, shell);
+    }
+    if pair.ready(Side::Downstream).hangup && pair.session.client_waits() {
+        // It is not read while it waits, so this is the only way to learn that it left.
+        tell(pair, key, Event::Eof(Side::Downstream), shell);
+    }
+}
+
+fn event_of(due: Due) -> Event {
+    Event::Due(due)
+}
+
+// A pair may move to another worker's thread.
+const fn travels<T: Send>() {}
+const _: () = travels::<Pair<std::os::fd::OwnedFd>>();
+// An idle session is this, its facts, and one entry of the wheel (PERF.md).
+const _: () = assert!(size_of::<Pair<std::os::fd::OwnedFd>>() <= 384);

@@ -1,0 +1,73 @@
+//! What a turn of a pair needs beside the pair: the system, the buffers, the time, and what outlives the worker.
+
+use super::buffers::{Pool, SCRATCH_BYTES};
+use super::inbox::{Directory, Inbox};
+use super::listener::Listening;
+use super::seats::Seats;
+use super::sys::Sys;
+use crate::config::Snapshot;
+use crate::log::Ring;
+use crate::metrics::{Shard, Tally};
+use crate::proto::Millis;
+use std::sync::Arc;
+
+/// What outlives a worker that unwinds: its sockets' poll, its listeners with their queues, its way in, its counts.
+pub struct Home<S: Sys> {
+    pub sys: S,
+    pub listeners: Vec<Listening<S::Listener>>,
+    pub inbox: Inbox<S::Listener>,
+    pub snapshot: Arc<Snapshot>,
+    pub directory: Arc<Directory>,
+    /// Seats for admitted sessions, of the whole process.
+    pub sessions: Arc<Seats>,
+    /// Seats for connections that are not admitted yet.
+    pub handshakes: Arc<Seats>,
+    pub tally: Tally,
+    pub shard: Arc<Shard>,
+    pub log: Ring,
+    /// The wall clock, in milliseconds since the Unix epoch, when the monotonic one stood at zero.
+    pub unix_ms: u64,
+    /// Of the slot filled last, so that no event for one worker's slot is taken for its successor's.
+    pub generation: u32,
+    /// Workers of the process: each has its share of the buffers.
+    pub workers: usize,
+    /// Drain has begun: nobody new is admitted.
+    pub draining: bool,
+}
+
+/// The working side of a worker.
+pub(super) struct Shell<'h, S: Sys> {
+    pub home: &'h mut Home<S>,
+    pub scratch: Box<[u8]>,
+    pub pool: Pool,
+    /// Read once a poll return.
+    pub now: Millis,
+    /// Where round robin stands, by group.
+    pub cursors: Vec<usize>,
+}
+
+impl<'h, S: Sys> Shell<'h, S> {
+    pub fn new(home: &'h mut Home<S>) -> Shell<'h, S> {
+        let now = home.sys.now();
+        let pool = Pool::new(home.snapshot.limits.buffer_bytes / home.workers.max(1));
+        let mut shell = Shell { home, scratch: vec![0; SCRATCH_BYTES].into(), pool, now, cursors: Vec::new() };
+        shell.reset_cursors();
+        shell
+    }
+
+    /// Every worker begins somewhere else, so that they do not all begin with the first endpoint.
+    pub fn reset_cursors(&mut self) {
+        let groups = self.home.snapshot.groups.len();
+        self.cursors = (0..groups).map(|_| self.random::<2>()).map(|r| usize::from(u16::from_ne_bytes(r))).collect();
+    }
+
+    pub fn random<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.home.sys.random(&mut bytes);
+        bytes
+    }
+
+    pub fn unix_now(&self) -> u64 {
+        self.home.unix_ms + self.now
+    }
+}

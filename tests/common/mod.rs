@@ -1,0 +1,310 @@
+//! What the black-box tests share: the proxy as a process, an upstream that records what it receives, raw sockets.
+//! Ports are 0, waits are conditions with a deadline. Nothing here uses the proxy's own framer.
+#![allow(dead_code)] // each test binary uses its own part
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// No wait is longer; one that is fails its test.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Lines that a thread collects and tests wait for.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
+
+impl Lines {
+    pub fn of(stream: impl Read + Send + 'static) -> Lines {
+        let lines = Lines::default();
+        let into = lines.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                into.0.0.lock().unwrap().push(line);
+                into.0.1.notify_all();
+            }
+        });
+        lines
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.0.0.lock().unwrap().clone()
+    }
+
+    /// The first line for which `pick` gives something.
+    pub fn wait<T>(&self, what: &str, mut pick: impl FnMut(&str) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.0.0.lock().unwrap();
+        loop {
+            if let Some(found) = lines.iter().find_map(|line| pick(line)) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no line with {what} in:\n{}", lines.join("\n"));
+            lines = self.0.1.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+
+    pub fn wait_for(&self, text: &str) -> String {
+        self.wait(text, |line| line.contains(text).then(|| line.to_owned()))
+    }
+}
+
+/// A running framegate. Killed when dropped.
+pub struct Proxy {
+    pub child: Child,
+    pub addr: SocketAddr,
+    /// Standard error.
+    pub said: Lines,
+    /// Standard output: the access log, unless configured elsewhere.
+    pub log: Lines,
+    pub config: PathBuf,
+}
+
+impl Proxy {
+    /// Runs `framegate run -c` with `toml`, and waits until it is ready. `addr` is its first listener.
+    pub fn start(toml: &str) -> Proxy {
+        let config = temp_path("toml");
+        std::fs::write(&config, toml).unwrap();
+        Proxy::spawn(Command::new(env!("CARGO_BIN_EXE_framegate")).arg("run").arg("-c").arg(&config), config.clone())
+    }
+
+    /// One worker, one route to `upstream`, further sections behind.
+    pub fn before(upstream: SocketAddr, more: &str) -> Proxy {
+        Proxy::start(&format!(
+            "[workers]\ncount = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"ws://{upstream}\"\n{more}\n"
+        ))
+    }
+
+    pub fn spawn(command: &mut Command, config: PathBuf) -> Proxy {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Lines::of(child.stderr.take().unwrap());
+        let log = Lines::of(child.stdout.take().unwrap());
+        let after = |line: &str, what: &str| line.split_once(what).map(|(_, rest)| rest.to_owned());
+        let addr = said.wait("an address", |line| after(line, "listening on ")?.parse().ok());
+        said.wait("ready", |line| line.ends_with(" ready").then_some(()));
+        Proxy { child, addr, said, log, config }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The admin listener's address, where one is configured (with port 0).
+    pub fn admin(&self) -> SocketAddr {
+        self.said.wait("admin", |line| line.split_once("admin on http://")?.1.parse().ok())
+    }
+
+    /// A value of `/metrics`: the line that begins with `name` and a space.
+    pub fn metric(&self, name: &str) -> f64 {
+        let answer = http(self.admin(), &format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", self.admin()));
+        let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no metric {name} in\n{answer}")).trim().parse().unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().unwrap();
+        assert!(status.success());
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the process ends", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+        let _gone = std::fs::remove_file(&self.config);
+        if std::thread::panicking() {
+            eprintln!("--- framegate said:\n{}\n--- and logged:\n{}", self.said.all().join("\n"), self.log.all().join("\n"));
+        }
+    }
+}
+
+/// A path that nobody else has, in the temporary folder.
+pub fn temp_path(ending: &str) -> PathBuf {
+    static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    std::env::temp_dir().join(format!("framegate-test-{}-{n}.{ending}", std::process::id()))
+}
+
+/// Asks again and again until there is an answer; fails after [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// A socket with deadlines.
+pub fn connect(addr: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
+    patient(stream)
+}
+
+pub fn patient(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+pub fn accept(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let stream = eventually("a connection comes", || listener.accept().ok().map(|(stream, _)| stream));
+    stream.set_nonblocking(false).unwrap();
+    patient(stream)
+}
+
+pub fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Fin,
+    Reset,
+}
+
+/// Everything up to the end of the stream, and how it ended. A timeout fails the test.
+pub fn read_all(mut stream: &TcpStream) -> (Vec<u8>, End) {
+    let (mut all, mut buf) = (Vec::new(), [0; 16384]);
+    loop {
+        match stream.read(&mut buf) {
+            Ok(0) => return (all, End::Fin),
+            Ok(n) => all.extend_from_slice(&buf[..n]),
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => return (all, End::Reset),
+            Err(e) => panic!("{e} after {:?}", String::from_utf8_lossy(&all)),
+        }
+    }
+}
+
+/// Exactly one HTTP head, byte by byte, so that nothing behind it is taken.
+pub fn read_head(mut stream: &TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            other => panic!("{other:?} after {:?}", String::from_utf8_lossy(&head)),
+        }
+    }
+    String::from_utf8(head).unwrap()
+}
+
+pub fn read_exact(mut stream: &TcpStream, n: usize) -> Vec<u8> {
+    let mut bytes = vec![0; n];
+    stream.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+/// One whole exchange; the answer up to the end of the stream.
+pub fn http(addr: SocketAddr, request: &str) -> String {
+    let mut stream = connect(addr);
+    stream.write_all(request.as_bytes()).unwrap();
+    String::from_utf8(read_all(&stream).0).unwrap()
+}
+
+/// The key of RFC 6455 section 1.3, and the accept that belongs to it.
+pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+/// A good request; `more` are header lines, each with its CRLF.
+pub fn request(path: &str, more: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+    )
+}
+
+/// A good answer to [`request`].
+pub fn switching(more: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {ACCEPT}\r\n{more}\r\n"
+    )
+}
+
+/// Both ends of one open session through `proxy`, whose upstream is `listener`.
+pub fn open(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let mut client = connect(proxy.addr);
+    client.write_all(request("/", "").as_bytes()).unwrap();
+    let mut upstream = accept(listener);
+    let head = read_head(&upstream);
+    assert!(head.starts_with("GET / HTTP/1.1\r\n"), "{head}");
+    upstream.write_all(switching("").as_bytes()).unwrap();
+    let head = read_head(&client);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    (client, upstream)
+}
+
+/// A frame written out by hand: `first` is FIN, RSV and opcode; masked if there is a key.
+pub fn frame(first: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
+    let masked = if key.is_some() { 0x80 } else { 0 };
+    let mut out = vec![first];
+    match payload.len() {
+        n @ 0..=125 => out.push(masked | n as u8),
+        n @ 126..=65535 => {
+            out.push(masked | 126);
+            out.extend_from_slice(&(n as u16).to_be_bytes());
+        }
+        n => {
+            out.push(masked | 127);
+            out.extend_from_slice(&(n as u64).to_be_bytes());
+        }
+    }
+    let key = key.inspect(|key| out.extend_from_slice(key)).unwrap_or_default();
+    out.extend(payload.iter().enumerate().map(|(i, byte)| byte ^ key[i % 4]));
+    out
+}
+
+/// As a client sends it.
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    frame(first, payload, Some([0x37, 0xfa, 0x21, 0x3d]))
+}
+
+/// As a server sends it.
+pub fn plain(first: u8, payload: &[u8]) -> Vec<u8> {
+    frame(first, payload, None)
+}
+
+/// Reads one frame, by hand: first byte, payload unmasked, whether it was masked.
+pub fn read_frame(stream: &TcpStream) -> (u8, Vec<u8>, bool) {
+    let head = read_exact(stream, 2);
+    let masked = head[1] & 0x80 != 0;
+    let len = match head[1] & 0x7f {
+        126 => u64::from(u16::from_be_bytes(read_exact(stream, 2).try_into().unwrap())),
+        127 => u64::from_be_bytes(read_exact(stream, 8).try_into().unwrap()),
+        n => u64::from(n),
+    };
+    let key = if masked { read_exact(stream, 4) } else { vec![0; 4] };
+    let mut payload = read_exact(stream, len as usize);
+    payload.iter_mut().enumerate().for_each(|(i, byte)| *byte ^= key[i % 4]);
+    (head[0], payload, masked)
+}
+
+/// The code and reason of a Close frame that comes next.
+pub fn read_close(stream: &TcpStream) -> (u16, String) {
+    let (first, payload, _) = read_frame(stream);
+    assert_eq!(first, 0x88, "{payload:?}");
+    match payload.split_first_chunk::<2>() {
+        Some((code, reason)) => (u16::from_be_bytes(*code), String::from_utf8(reason.to_vec()).unwrap()),
+        None => (1005, String::new()),
+    }
+}
+
+pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
+    [&code.to_be_bytes()[..], reason.as_bytes()].concat()
+}
