@@ -330,7 +330,10 @@ impl Control {
         let known = |addr: &SocketAddr| self.parts.listening.iter().any(|(configured, _)| configured == addr);
         let fresh: Vec<_> = next.listeners.iter().filter(|listener| !known(&listener.addr)).cloned().collect();
         let mut bound = bind_all(&fresh, crew.outboxes.len(), &next).map_err(|failure| failure.0)?;
-        self.parts.log.set(&next.log.access, next.log.format).map_err(|e| format!("cannot open the access log: {e}"))?;
+        self.parts
+            .log
+            .set(&next.log.access, next.log.format)
+            .map_err(|e| format!("cannot open the access log: {e}"))?;
         log::set_level(next.log.level);
         let gone = |addr: &SocketAddr| !next.listeners.iter().any(|listener| listener.addr == *addr);
         let removed: Vec<_> = self.parts.listening.iter().map(|(addr, _)| *addr).filter(gone).collect();
@@ -357,7 +360,8 @@ impl Control {
 
     /// What only a new process can change.
     fn refuse_fixed(&self, next: &Snapshot) -> Result<(), String> {
-        let fixed = [("[workers]", self.snapshot.workers != next.workers), ("[admin]", self.snapshot.admin != next.admin)];
+        let fixed =
+            [("[workers]", self.snapshot.workers != next.workers), ("[admin]", self.snapshot.admin != next.admin)];
         match fixed.into_iter().find(|(_, changed)| *changed) {
             Some((section, _)) => Err(format!("{section} cannot change while running; restart for it")),
             None => Ok(()),

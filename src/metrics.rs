@@ -5,9 +5,9 @@
 //! control thread reads the shards and renders. A tally outlives a panic of its worker: counters go on,
 //! gauges are set right by [`Tally::sessions_lost`]. Knows no socket, clock or thread.
 
-use crate::proto::relay::Counts;
 use crate::proto::ended::{By, CAUSES, Ended, Stage, Why};
 use crate::proto::frame::opcode;
+use crate::proto::relay::Counts;
 use crate::proto::{Side, Sides};
 use std::fmt::{self, Write};
 use std::ops::{Index, IndexMut};

@@ -16,9 +16,9 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -162,7 +162,12 @@ struct Crew {
 type Started = (JoinHandle<()>, (Outbox<Socket>, Arc<Shard>));
 
 impl Crew {
-    fn start(&self, control: &Control, mut bound: Vec<Bound<'_>>, rings: Vec<log::Ring>) -> Result<Vec<Started>, Failure> {
+    fn start(
+        &self,
+        control: &Control,
+        mut bound: Vec<Bound<'_>>,
+        rings: Vec<log::Ring>,
+    ) -> Result<Vec<Started>, Failure> {
         let cpus = os::affinity().unwrap_or_default();
         let workers = rings.len();
         let mut started = Vec::with_capacity(workers);

@@ -270,9 +270,7 @@ impl Open {
             Out::Ours(_) | Out::Cut => true,
             // Both Closes have passed. We are the client's server: "the server MUST close the connection first";
             // toward the upstream we are the client and wait for its FIN (RFC 6455 section 7.1.1).
-            Out::Theirs(_) if !matches!(back.out, Out::Flowing | Out::Owing(_)) => {
-                from == Side::Upstream || back.eof
-            }
+            Out::Theirs(_) if !matches!(back.out, Out::Flowing | Out::Owing(_)) => from == Side::Upstream || back.eof,
             Out::Theirs(_) => flow.eof,
         }
     }

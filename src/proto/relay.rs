@@ -144,7 +144,16 @@ struct Judged {
 
 impl Cursor {
     pub fn new(from: Side, extensions: Extensions) -> Cursor {
-        Cursor { left: 0, frames: 0, message: 0, carry: Lead::EMPTY, fragmented: false, closing: None, from, extensions }
+        Cursor {
+            left: 0,
+            frames: 0,
+            message: 0,
+            carry: Lead::EMPTY,
+            fragmented: false,
+            closing: None,
+            from,
+            extensions,
+        }
     }
 
     /// Whether a frame of ours may be put in here: nothing of a frame has left that is not complete.

@@ -219,6 +219,11 @@ struct Leaving {
 }
 
 impl Asked {
+    fn keep(&mut self, bytes: &[u8]) -> Taken {
+        self.held.extend_from_slice(bytes);
+        Taken::kept(bytes.len())
+    }
+
     fn head(&self) -> &[u8] {
         self.held.get(..self.head_len).unwrap_or(&[])
     }
@@ -258,6 +263,10 @@ impl Session {
             Phase::Request(_) if from == Side::Downstream => self.on_request_bytes(bytes, given.now),
             Phase::Answer(_) if from == Side::Upstream => self.on_answer_bytes(bytes, given.now),
             Phase::Passing(_) if from == Side::Upstream => self.on_body_bytes(bytes, given.now),
+            // The rest of the read that completed the head, in slices of its own: they came early as well.
+            Phase::Deciding(asked) if from == Side::Downstream => asked.keep(bytes),
+            Phase::Connecting(connecting) if from == Side::Downstream => connecting.asked.keep(bytes),
+            Phase::Answer(answering) if from == Side::Downstream => answering.asked.keep(bytes),
             _ => {
                 self.on_discarded(from, bytes.len(), given.now);
                 Taken::kept(bytes.len())
@@ -670,9 +679,7 @@ impl Session {
     /// Frames, bytes forwarded, by the side they came from; close codes by the side they went to. Zero unless open.
     pub fn totals(&self) -> Totals {
         match &self.phase {
-            Phase::Open(open) => {
-                Totals { frames: open.frames(), bytes: open.bytes(), close_codes: open.close_codes() }
-            }
+            Phase::Open(open) => Totals { frames: open.frames(), bytes: open.bytes(), close_codes: open.close_codes() },
             Phase::Over(totals) => *totals,
             _ => Totals::default(),
         }

@@ -11,13 +11,13 @@ use crate::log::Facts;
 use crate::log::record::{End, Record, Start, field};
 use crate::policy;
 use crate::policy::balance::{Endpoint, Place, round_robin};
+use crate::proto::Side;
 use crate::proto::close::Close;
 use crate::proto::ended::{Ended, Stage, Why};
 use crate::proto::handshake::{self, Forwarding};
 use crate::proto::http1;
 use crate::proto::relay::Lead;
 use crate::proto::session::{Action, Admission, Event};
-use crate::proto::Side;
 use std::sync::Arc;
 
 /// Drains the session's actions. Nothing to do, and nothing done, in the steady state.

@@ -73,7 +73,9 @@ impl Sys for SimSys {
     fn recv(&mut self, sock: &SimSock, buf: &mut [u8]) -> io::Result<usize> {
         io(world(|w| {
             let max = before_read(w, sock.0, buf.len())?;
-            w.kernel.recv(sock.0, max, |bytes| buf[..bytes.len()].copy_from_slice(bytes))
+            let got = w.kernel.recv(sock.0, max, |bytes| buf[..bytes.len()].copy_from_slice(bytes));
+            trace!(w.kernel, "recv sock {} up to {max} -> {got:?}", sock.0);
+            got
         }))
     }
 

@@ -420,7 +420,9 @@ impl Kernel {
             sock.rx.consume(1);
             sock.visible -= 1;
             sock.mark = None;
+            self.open_window(id);
         }
+        let sock = &mut self.socks[id];
         if sock.visible == 0 {
             // TCP: after a FIN the end comes before an error; Unix: the other way round.
             return match (sock.rx_fin && !sock.unix, sock.error.take()) {

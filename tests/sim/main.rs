@@ -20,7 +20,7 @@ mod world;
 
 use bugs::Bug;
 use run::{Failure, many, one};
-use subject::Subject;
+use subject::{Real, Subject};
 use toy::Toy;
 
 fn number(name: &str) -> Option<u64> {
@@ -28,7 +28,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn check(seed: u64) -> Result<(), Failure> {
-    one::<Toy>(seed, seed, None).map(drop)
+    one::<Real>(seed, seed, None).map(drop)
 }
 
 #[test]
@@ -61,5 +61,13 @@ fn finds<S: Subject>(bug: Bug) {
 
 #[test]
 fn planted_bugs_are_found() {
+    Bug::ALL.into_iter().filter(|bug| *bug != Bug::InsideFrame).for_each(finds::<Real>);
+}
+
+/// Kernel, peers and oracle themselves, without the worker.
+#[test]
+fn a_bare_relay_passes_and_its_planted_bugs_are_found() {
+    let report = many(0, 2_000, |seed| one::<Toy>(seed, seed, None).map(drop));
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
     Bug::ALL.into_iter().filter(|bug| *bug != Bug::InsideFrame).for_each(finds::<Toy>);
 }

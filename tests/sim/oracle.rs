@@ -47,7 +47,10 @@ impl Case<'_> {
     // --- sessions that never open
 
     fn judge_no_upstream(&self, connect: Connect) -> Judgement {
-        if matches!(self.session.opening, Opening::LeavesWaiting { .. }) {
+        if let Opening::LeavesWaiting { rst } = self.session.opening {
+            if rst && self.ended.is_empty() {
+                return Ok(());
+            }
             return self.verdict(&[Why::Reset, Why::Eof, Why::ConnectRefused, Why::ConnectTimeout]);
         }
         let (status, why) = match connect {
@@ -76,6 +79,10 @@ impl Case<'_> {
                 ensure!(fits && ended.stage == Phase::Request, "verdict {ended:?} on a client that left");
                 Ok(())
             }
+            // The RST may overtake the request.
+            Opening::LeavesWaiting { rst: true } if self.ended.is_empty() => Ok(()),
+            // Or the 101 may be faster than the FIN: then it is a session like any other.
+            Opening::LeavesWaiting { .. } if self.ended.iter().any(|ended| ended.stage == Phase::Open) => Ok(()),
             Opening::LeavesWaiting { .. } => self.verdict(&[Why::Reset, Why::Eof]),
             Opening::Bad101 => {
                 let got = self.backend.map_or(0, |b| b.rx.len());
@@ -142,7 +149,9 @@ impl Case<'_> {
 
     fn judge_verdict(&self) -> Judgement {
         let Some(ended) = self.ended.first() else { return Err("no verdict".into()) };
-        if self.urgent() && ended.why == Why::UrgentData {
+        // Urgent data behind a 101 that was not read yet makes a bad answer of it.
+        let bad_answer = ended.stage == Phase::Answer && ended.why == Why::BadAnswer;
+        if self.urgent() && (ended.why == Why::UrgentData || bad_answer) {
             return Ok(());
         }
         ensure!(ended.stage == Phase::Open || self.cut_short(), "verdict {ended:?} on an open session");
@@ -181,7 +190,11 @@ impl Case<'_> {
             ensure!(whole, "{same} of {} bytes came out", log.len());
             return self.ended_well(to);
         }
-        let story = self.story(side, log);
+        // The answer to a Close of the proxy's own is consumed.
+        let answer = from.facts.answered_at.filter(|_| self.session.end == End::Idle);
+        let bad = self.session.parts[side as usize].bad.filter(|_| from.facts.answered_at.is_none());
+        let story =
+            bad.map_or_else(|| through_close(log), |(at, _)| at.min(log.len())).min(answer.unwrap_or(usize::MAX));
         let cut = same.min(story);
         let mut passed = cut;
         if got.len() > cut {
@@ -207,26 +220,6 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// How much of what was sent may be forwarded: up to a violation, or through the first Close.
-    fn story(&self, side: Side, log: &[u8]) -> usize {
-        let part = &self.session.parts[side as usize];
-        if let Some((at, _)) = part.bad {
-            return at.min(log.len());
-        }
-        let mut at = 0;
-        while let Some(head) = read_head(&log[at..]) {
-            let next = at + head.total() as usize;
-            if next > log.len() {
-                break;
-            }
-            if head.opcode() == CLOSE {
-                return next;
-            }
-            at = next;
-        }
-        log.len()
-    }
-
     /// Whether all that was sent in this direction must have come out.
     fn must_be_whole(&self, side: Side) -> bool {
         let other_end = match self.session.end {
@@ -241,7 +234,8 @@ impl Case<'_> {
     fn proxy_close(&self, side: Side, got: &[u8], same: usize, to: &Peer) -> Judgement {
         let at = boundary(got, same);
         let rest = &got[at..];
-        let torn = to.facts.reset || self.session.parts[to.side.map_or(0, |s| s as usize)].deaf_after.is_some();
+        let torn =
+            to.facts.reset || to.left() || self.session.parts[to.side.map_or(0, |s| s as usize)].deaf_after.is_some();
         let Some(head) = read_head(rest) else {
             ensure!(torn, "half a header of the proxy's at {at}");
             return Ok(());
@@ -285,6 +279,22 @@ impl Case<'_> {
             _ => false,
         }
     }
+}
+
+/// Where the first Close of `log` ends, or all of it: what may be forwarded where no rule is broken.
+fn through_close(log: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(head) = read_head(&log[at..]) {
+        let next = at + head.total() as usize;
+        if next > log.len() {
+            break;
+        }
+        if head.opcode() == CLOSE {
+            return next;
+        }
+        at = next;
+    }
+    log.len()
 }
 
 fn ends(head: &[u8]) -> bool {

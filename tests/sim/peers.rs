@@ -207,6 +207,7 @@ impl Peer {
             let max = if kernel.rng.one_in(8) { kernel.rng.size(1, 64) } else { usize::MAX };
             let (head, rx, open) = (&mut self.head, &mut self.rx, self.stage == Stage::Open);
             let got = kernel.recv(self.sock, max, |bytes| if open { rx } else { head }.extend_from_slice(bytes));
+            trace!(kernel, "peer {me} reads {got:?}");
             match got {
                 Ok(0) => self.facts.eof = true,
                 Ok(_) if self.stage == Stage::Head => self.on_head(view, kernel),
@@ -476,6 +477,15 @@ impl Peer {
         self.facts.acted |= self.finish == Some(Finish::Drop) && !self.facts.eof && !self.facts.reset;
         kernel.close(self.sock);
         self.stage = Stage::Gone;
+    }
+
+    /// For a trace.
+    pub fn state(&self) -> String {
+        let (sent, of, got) = (self.sent, self.out.len(), self.rx.len());
+        let Peer { session, side, sock, stage, finish, facts, .. } = self;
+        format!(
+            "session {session:?} {side:?} sock {sock} {stage:?} {finish:?}: sent {sent} of {of}, got {got} {facts:?}"
+        )
     }
 
     /// Went without waiting for the end.

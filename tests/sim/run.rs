@@ -49,25 +49,23 @@ fn schedule<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdic
         w.begin(script, cuts);
         w.bug = bug;
     });
-    let mut subject = S::start(bug);
-    let mut passes = 0;
-    loop {
-        let goes_on = subject.pass();
-        passes += 1;
-        if !goes_on || passes > PASSES_MAX {
-            return Err(format!("the worker stopped or spins: {passes} passes"));
+    let ended = S::run(bug, &mut drive)?;
+    world(|w| judge(w, &ended))
+}
+
+/// Passes of the loop until the schedule is over.
+fn drive(pass: &mut dyn FnMut() -> bool) -> Result<(), String> {
+    for _ in 0..PASSES_MAX {
+        if !pass() {
+            return Err("the worker stopped".into());
         }
         match world(|w| state(w)) {
             State::Running => {}
-            State::Over => break,
+            State::Over => return Ok(()),
             State::Stuck => return Err(format!("stuck: {}", world(|w| held(w)))),
         }
     }
-    let mut ended = Vec::new();
-    subject.take_ended(&mut ended);
-    subject.at_rest()?;
-    drop(subject);
-    world(|w| judge(w, &ended))
+    Err(format!("the worker spins: {PASSES_MAX} passes"))
 }
 
 enum State {
@@ -77,13 +75,12 @@ enum State {
 }
 
 fn state(w: &World) -> State {
-    let quiet = w.kernel.open_fds == 0 && w.listener.queue.is_empty() && w.kernel.next_due().is_none();
-    if quiet {
-        State::Over
-    } else if w.still || w.kernel.now > STUCK_AFTER {
-        State::Stuck
-    } else {
-        State::Running
+    // A worker without sessions waits for ever: it has no timer left.
+    match (w.still, w.kernel.open_fds == 0 && w.listener.queue.is_empty()) {
+        (true, true) => State::Over,
+        (true, false) => State::Stuck,
+        (false, _) if w.kernel.now > STUCK_AFTER => State::Stuck,
+        (false, _) => State::Running,
     }
 }
 
@@ -92,6 +89,10 @@ fn held(w: &World) -> String {
 }
 
 fn judge(w: &mut World, ended: &[(u16, Ended)]) -> Result<Verdicts, String> {
+    if w.kernel.trace {
+        w.peers[..w.peers_used].iter().for_each(|peer| eprintln!("{}", peer.state()));
+        ended.iter().for_each(|(port, ended)| eprintln!("client {port}: {ended:?}"));
+    }
     w.finish();
     if w.kernel.open_fds != 0 {
         return Err(format!("{} descriptors leaked", w.kernel.open_fds));

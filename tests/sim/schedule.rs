@@ -178,7 +178,8 @@ impl Script {
 fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Session {
     let leg = if judged { rng.pick(&[Leg::Tcp, Leg::Tcp, Leg::Tcp, Leg::Unix, Leg::Opaque]) } else { Leg::Opaque };
     let opening = if whole || !judged || !rng.one_in(3) { Opening::Good } else { draw_opening(rng) };
-    let end = draw_end(rng, whole, judged && leg != Leg::Opaque);
+    let good = opening == Opening::Good;
+    let end = if good { draw_end(rng, whole, judged && leg != Leg::Opaque) } else { End::Idle };
     let connects = match (rng.below(16), judged) {
         (0, true) => [rng.pick(&[Connect::Refused, Connect::Fails]), Connect::Works],
         (1, true) => [Connect::Lost, Connect::Works],
@@ -189,6 +190,9 @@ fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Sess
     let connects = if leg == Leg::Unix { [Connect::Works; 2] } else { connects };
     let tiny = rng.one_in(16);
     let mut parts = draw_parts(rng, end, whole, tiny);
+    if !good {
+        parts.iter_mut().for_each(|part| part.urgent_at = None);
+    }
     if !judged {
         parts[0].glued = 0;
     }

@@ -5,7 +5,7 @@
 use crate::bugs::Bug;
 use crate::calls::{SimListener, SimSock, SimSys};
 use crate::schedule::Leg;
-use crate::subject::Subject;
+use crate::subject::{Ends, Subject};
 use crate::world::world;
 use framegate::proto::ended::{By, Ended, Stage, Why};
 use framegate::proto::{Side, Sides};
@@ -50,7 +50,7 @@ pub struct Toy {
     owed: bool,
     accepting: bool,
     events: Vec<Event>,
-    ended: Vec<(u16, Ended)>,
+    ended: Ends,
     buf: Vec<u8>,
     now: u64,
 }
@@ -62,7 +62,19 @@ fn token(generation: usize, slot: usize, side: Side) -> usize {
 impl Subject for Toy {
     const JUDGES: bool = false;
 
-    fn start(_: Option<Bug>) -> Toy {
+    fn run(
+        _: Option<Bug>,
+        drive: &mut dyn FnMut(&mut dyn FnMut() -> bool) -> Result<(), String>,
+    ) -> Result<Ends, String> {
+        let mut toy = Toy::start();
+        drive(&mut || toy.pass())?;
+        let left = toy.slots.iter().flatten().count();
+        if left == 0 { Ok(toy.ended) } else { Err(format!("{left} pairs are left")) }
+    }
+}
+
+impl Toy {
+    fn start() -> Toy {
         let mut sys = SimSys;
         sys.register_listener(&mut SimListener, LISTENER).expect("infallible here");
         Toy {
@@ -72,7 +84,7 @@ impl Subject for Toy {
             owed: false,
             accepting: false,
             events: Vec::new(),
-            ended: Vec::new(),
+            ended: Ends::new(),
             buf: vec![0; 4096],
             now: 0,
         }
@@ -97,17 +109,6 @@ impl Subject for Toy {
         true
     }
 
-    fn take_ended(&mut self, out: &mut Vec<(u16, Ended)>) {
-        out.append(&mut self.ended);
-    }
-
-    fn at_rest(&self) -> Result<(), String> {
-        let left = self.slots.iter().flatten().count();
-        if left == 0 { Ok(()) } else { Err(format!("{left} pairs are left")) }
-    }
-}
-
-impl Toy {
     fn accept(&mut self) {
         (self.accepting, self.owed) = (false, false);
         loop {
