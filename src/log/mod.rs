@@ -12,7 +12,7 @@ pub mod writer;
 
 pub use record::{Facts, Record};
 pub use ring::Ring;
-pub use writer::{Control, Writer, open};
+pub use writer::{Control, Writer, open, tap};
 
 use std::io::Write;
 

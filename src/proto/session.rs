@@ -77,6 +77,10 @@ impl Session {
             Phase::Request(_) if from == Side::Downstream => self.on_request_bytes(bytes, given.now),
             Phase::Answer(_) if from == Side::Upstream => self.on_answer_bytes(bytes, given.now),
             Phase::Passing(_) if from == Side::Upstream => self.on_body_bytes(bytes, given.now),
+            // The rest of the read that completed the head, in slices of its own: they came early as well.
+            Phase::Deciding(asked) if from == Side::Downstream => asked.keep(bytes),
+            Phase::Connecting(connecting) if from == Side::Downstream => connecting.asked.keep(bytes),
+            Phase::Answer(answering) if from == Side::Downstream => answering.asked.keep(bytes),
             _ => {
                 self.on_discarded(from, bytes.len(), given.now);
                 Taken::kept(bytes.len())

@@ -5,6 +5,7 @@ use crate::proto::Millis;
 use crate::proto::ended::Why;
 use crate::proto::http1::{Body, HeadScan};
 use crate::proto::open::Open;
+use crate::proto::relay::Taken;
 
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -65,6 +66,12 @@ pub(super) struct Leaving {
 }
 
 impl Asked {
+    /// More that came early.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> Taken {
+        self.held.extend_from_slice(bytes);
+        Taken::kept(bytes.len())
+    }
+
     pub(super) fn head(&self) -> &[u8] {
         self.held.get(..self.head_len).unwrap_or(&[])
     }

@@ -1,0 +1,42 @@
+//! Planted bugs: mistakes that a proxy of this kind makes in earnest. Each is brought in between worker and
+//! kernel, or by a hook of the worker's, and must be found.
+
+use crate::kernel::Sock;
+use framegate::worker::sys::Event;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// A short read counts as drained though the FIN came with the data.
+    FinEdge,
+    /// Urgent data is not looked at.
+    UrgentData,
+    /// EMFILE on accept counts as an empty queue.
+    ListenerEdge,
+    /// The generation in a token is not looked at.
+    StaleToken,
+    /// The proxy's own frame goes out wherever the stream stands.
+    InsideFrame,
+}
+
+impl Bug {
+    pub const ALL: [Bug; 5] = [Bug::FinEdge, Bug::UrgentData, Bug::ListenerEdge, Bug::StaleToken, Bug::InsideFrame];
+
+    /// What the worker is made to believe of a batch.
+    pub fn on_events(self, events: &mut [Event], socks: &[Sock]) {
+        for event in events {
+            match self {
+                Bug::FinEdge => event.read_closed = false,
+                Bug::UrgentData => event.priority = false,
+                Bug::StaleToken => event.token = without_generation(event.token, socks),
+                Bug::ListenerEdge | Bug::InsideFrame => {}
+            }
+        }
+    }
+}
+
+/// The token that lives in the slot of `token` now, if another does. Layout: kind:3, generation:27, slot:32, role:2.
+fn without_generation(token: usize, socks: &[Sock]) -> usize {
+    const GENERATION: usize = 0x07ff_ffff << 34;
+    let alive = |other: &usize| other & !GENERATION == token & !GENERATION;
+    socks.iter().filter_map(|sock| sock.token).find(alive).unwrap_or(token)
+}

@@ -1,0 +1,218 @@
+//! `Sys` over the simulated world: where faults strike. A fault never breaks a promise of the real kernel: what is
+//! not shown now is followed by an edge.
+
+use crate::bugs::Bug;
+use crate::faults::Fault;
+use crate::kernel::{Id, Link, What, trace};
+use crate::schedule::Leg;
+use crate::world::{World, world, world_if_free};
+use framegate::proto::Millis;
+use framegate::worker::sys::{Event, Sys, Target};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The system calls of the worker under test. The state is the thread's world.
+#[derive(Debug, Default)]
+pub struct SimSys;
+
+/// A descriptor of the worker's.
+#[derive(Debug)]
+pub struct SimSock(Id);
+
+#[derive(Debug)]
+pub struct SimListener;
+
+impl Drop for SimSock {
+    fn drop(&mut self) {
+        world_if_free(|w| w.close(self.0, false));
+    }
+}
+
+fn io<T>(result: Result<T, i32>) -> io::Result<T> {
+    result.map_err(io::Error::from_raw_os_error)
+}
+
+impl Sys for SimSys {
+    type Sock = SimSock;
+    type Listener = SimListener;
+
+    fn accept(&mut self, _: &SimListener) -> io::Result<(SimSock, SocketAddr)> {
+        let result = world(|w| {
+            let result = w.accept();
+            match (w.bug, result) {
+                (Some(Bug::ListenerEdge), Err(error)) if error != libc::ECONNABORTED => Err(libc::EAGAIN),
+                (_, result) => result,
+            }
+        });
+        io(result.map(|(id, addr)| (SimSock(id), addr)))
+    }
+
+    fn connect(&mut self, target: Target<'_>) -> io::Result<SimSock> {
+        let (session, leg) = match target {
+            Target::Tcp(SocketAddr::V4(addr)) => (usize::from(addr.ip().octets()[2]), Leg::Tcp),
+            Target::Tcp(addr) => panic!("no backend at {addr}"),
+            Target::Unix(path) => {
+                let name = path.file_stem().and_then(|name| name.to_str()).expect("a socket of ours");
+                (name.parse().expect("the number of a session"), Leg::Unix)
+            }
+        };
+        io(world(|w| w.connect(session, leg))).map(SimSock)
+    }
+
+    fn connected(&mut self, sock: &SimSock) -> io::Result<bool> {
+        io(world(|w| {
+            let sock = &mut w.kernel.socks[sock.0];
+            match (sock.error.take(), sock.link) {
+                (Some(error), _) => Err(error),
+                (None, link) => Ok(link == Link::Up),
+            }
+        }))
+    }
+
+    fn recv(&mut self, sock: &SimSock, buf: &mut [u8]) -> io::Result<usize> {
+        io(world(|w| {
+            let max = before_read(w, sock.0, buf.len())?;
+            let got = w.kernel.recv(sock.0, max, |bytes| buf[..bytes.len()].copy_from_slice(bytes));
+            trace!(w.kernel, "recv sock {} up to {max} -> {got:?}", sock.0);
+            got
+        }))
+    }
+
+    fn send(&mut self, sock: &SimSock, bytes: &[u8]) -> io::Result<usize> {
+        io(world(|w| {
+            let room = before_write(w, sock.0, bytes.len());
+            let result = w.kernel.send(sock.0, bytes, room);
+            trace!(w.kernel, "send sock {} {} bytes -> {result:?}", sock.0, bytes.len());
+            result
+        }))
+    }
+
+    fn send_vectored(&mut self, sock: &SimSock, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        io(world(|w| {
+            let all = slices.iter().map(|s| s.len()).sum();
+            let mut room = before_write(w, sock.0, all);
+            let mut sent = 0;
+            for slice in slices.iter().filter(|s| !s.is_empty()) {
+                match w.kernel.send(sock.0, slice, room) {
+                    Ok(n) => {
+                        (sent, room) = (sent + n, room - n);
+                        if n < slice.len() {
+                            break;
+                        }
+                    }
+                    Err(_) if sent > 0 => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            trace!(w.kernel, "writev sock {} {all} bytes -> {sent}", sock.0);
+            Ok(sent)
+        }))
+    }
+
+    fn discard(&mut self, sock: &SimSock, max: usize) -> io::Result<usize> {
+        io(world(|w| {
+            let max = before_read(w, sock.0, max)?;
+            w.kernel.recv(sock.0, max, |_| {})
+        }))
+    }
+
+    fn shutdown(&mut self, sock: &SimSock) -> io::Result<()> {
+        io(world(|w| {
+            trace!(w.kernel, "worker shuts down sock {}", sock.0);
+            w.kernel.shutdown(sock.0)
+        }))
+    }
+
+    fn abort(&mut self, sock: SimSock) {
+        world(|w| w.close(sock.0, true));
+        std::mem::forget(sock);
+    }
+
+    fn register(&mut self, sock: &SimSock, token: usize) -> io::Result<()> {
+        world(|w| w.register(sock.0, token));
+        Ok(())
+    }
+
+    fn register_listener(&mut self, _: &mut SimListener, token: usize) -> io::Result<()> {
+        world(|w| w.register_listener(token));
+        Ok(())
+    }
+
+    fn deregister_listener(&mut self, _: &mut SimListener) -> io::Result<()> {
+        world(|w| (w.listener.token, w.listener.edge) = (None, false));
+        Ok(())
+    }
+
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        events.clear();
+        // Rounded up to whole milliseconds, as mio does.
+        let ms = timeout.map(|t| t.as_micros().div_ceil(1_000) as u64);
+        world(|w| w.poll(events, ms));
+        Ok(())
+    }
+
+    fn now(&mut self) -> Millis {
+        world(|w| w.kernel.now / 1_000)
+    }
+
+    fn random(&mut self, out: &mut [u8]) {
+        world(|w| w.random.fill(out));
+    }
+
+    fn busy_us(&mut self) -> u64 {
+        world(|w| w.kernel.now / 10)
+    }
+
+    fn next_slice(&mut self, unread: usize) -> usize {
+        world(|w| {
+            if unread > 1 && w.kernel.faults.strikes(Fault::CutSlice) {
+                w.kernel.rng.size(1, unread - 1)
+            } else {
+                unread
+            }
+        })
+    }
+}
+
+/// How much of a read of `max` may be seen now. What is hidden comes with an edge of its own.
+fn before_read(w: &mut World, id: Id, max: usize) -> Result<usize, i32> {
+    w.slip();
+    if !w.kernel.may_hide(id) {
+        return Ok(max);
+    }
+    let visible = w.kernel.socks[id].visible;
+    let show = if w.kernel.faults.strikes(Fault::EmptyRead) {
+        0
+    } else if visible.min(max) > 1 && w.kernel.faults.strikes(Fault::ShortRead) {
+        w.kernel.rng.size(1, visible.min(max) - 1)
+    } else {
+        return Ok(max);
+    };
+    w.kernel.socks[id].visible = show;
+    let soon = w.kernel.now + 1 + w.kernel.rng.below(500);
+    w.kernel.at(soon, What::Reveal(id));
+    trace!(w.kernel, "sock {id} shows {show} of {visible}");
+    Ok(max)
+}
+
+/// How many bytes of a write of `len` the kernel has memory for. Where it is less, an edge comes with the rest.
+fn before_write(w: &mut World, id: Id, len: usize) -> usize {
+    w.slip();
+    let sock = &w.kernel.socks[id];
+    if len == 0 || sock.link != Link::Up || w.kernel.now < sock.pressed_until || sock.dead {
+        return usize::MAX;
+    }
+    let room = if w.kernel.faults.strikes(Fault::BlockedWrite) {
+        0
+    } else if len > 1 && w.kernel.faults.strikes(Fault::ShortWrite) {
+        w.kernel.rng.size(1, len - 1)
+    } else {
+        return usize::MAX;
+    };
+    let until = w.kernel.now + 1 + w.kernel.rng.below(3_000);
+    w.kernel.at(until, What::Space(id));
+    // From here on there is none; `room` still fits.
+    w.kernel.socks[id].pressed_until = if room == 0 { until } else { w.kernel.now };
+    room
+}

@@ -1,0 +1,684 @@
+//! The simulated kernel: stream sockets with finite buffers, the wire between them, and the readiness bits of
+//! Linux (`tcp_poll`, `unix_poll`). Owns every socket of a schedule, of the worker as of its peers. Written from
+//! the rules of the real one; knows nothing of HTTP, WebSocket or the worker. Epoll stands in `epoll.rs`, faults
+//! strike in `calls.rs` only: what is here is exact.
+
+use crate::faults::{Fault, Faults};
+use crate::rng::Rng;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+pub type Id = usize;
+/// Microseconds of virtual time.
+pub type Micros = u64;
+
+/// Errors by number, as the kernel gives them.
+pub type Sys<T> = Result<T, i32>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    Worker,
+    /// Index of a peer, woken by everything that happens to its socket.
+    Peer(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Link {
+    #[default]
+    Connecting,
+    Up,
+    /// The connection could not be made.
+    Failed,
+}
+
+/// What is to happen at a moment of virtual time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// Segments that this socket sent are due at the other end.
+    Arrive(Id),
+    /// Memory for this socket's sends is there again.
+    Space(Id),
+    /// The rest of what a short read did not show.
+    Reveal(Id),
+    Connected(Id),
+    Refused(Id),
+    /// A RST in answer to what this socket sent to nobody.
+    Bounced(Id),
+    /// A client's connection reaches the listener's queue.
+    Queue(Id),
+    /// A peer's own timer.
+    Peer(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Data,
+    /// One byte, out of band.
+    Urgent,
+    Fin,
+    /// A Unix socket was closed: end of data, and nothing is taken any more.
+    Gone,
+    Rst,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    at: Micros,
+    len: usize,
+    kind: Kind,
+}
+
+/// A queue of bytes that keeps its memory.
+#[derive(Debug, Default)]
+pub struct Buf {
+    bytes: Vec<u8>,
+    head: usize,
+    /// Bytes consumed since the beginning: positions in the stream.
+    passed: u64,
+}
+
+impl Buf {
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.head..]
+    }
+
+    pub fn push(&mut self, more: &[u8]) {
+        if self.head > 1 << 16 {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+        }
+        self.bytes.extend_from_slice(more);
+    }
+
+    pub fn consume(&mut self, n: usize) {
+        self.head += n;
+        self.passed += n as u64;
+        if self.head == self.bytes.len() {
+            self.bytes.clear();
+            self.head = 0;
+        }
+    }
+
+    fn end(&self) -> u64 {
+        self.passed + self.len() as u64
+    }
+
+    fn reset(&mut self) {
+        self.bytes.clear();
+        (self.head, self.passed) = (0, 0);
+    }
+}
+
+/// One end of a connection.
+#[derive(Debug, Default)]
+pub struct Sock {
+    pub owner: Option<Owner>,
+    pub unix: bool,
+    pub link: Link,
+    pub peer: Option<Id>,
+    /// Its owner closed it; the kernel still sends what was queued.
+    pub closed: bool,
+    pub rx: Buf,
+    pub rx_max: usize,
+    /// Bytes of `rx` that a read may see: `visible <= rx.len()`.
+    pub visible: usize,
+    /// Stream position of an urgent byte that no read has passed.
+    mark: Option<u64>,
+    pub rx_fin: bool,
+    /// Unsent and unacknowledged.
+    pub out: Buf,
+    pub out_max: usize,
+    segments: VecDeque<Segment>,
+    last_at: Micros,
+    pub fin_sent: bool,
+    /// SOCK_NOSPACE: somebody waits for room.
+    pub nospace: bool,
+    /// No memory for sends until then.
+    pub pressed_until: Micros,
+    /// `sk_err`: given out once.
+    pub error: Option<i32>,
+    /// Both ways are over: RST given or taken, or the other end of a Unix socket is gone.
+    pub dead: bool,
+    /// When this end received a RST.
+    pub was_reset: bool,
+    pub token: Option<usize>,
+    /// On epoll's ready list.
+    pub ready: bool,
+}
+
+impl Sock {
+    fn clear(&mut self) {
+        self.rx.reset();
+        self.out.reset();
+        self.segments.clear();
+        let (rx, out, segments) =
+            (std::mem::take(&mut self.rx), std::mem::take(&mut self.out), std::mem::take(&mut self.segments));
+        *self = Sock { rx, out, segments, ..Sock::default() };
+    }
+
+    /// `sk_stream_is_writeable`: a third of the buffer must be free before a waiter hears of room.
+    pub fn has_space(&self, now: Micros) -> bool {
+        let queued = self.out.len();
+        queued < self.out_max && self.out_max - queued >= queued / 2 && now >= self.pressed_until
+    }
+
+    /// What one read can give: up to the urgent mark, or beyond it when it comes first.
+    fn readable_now(&self) -> bool {
+        let only_mark = self.mark == Some(self.rx.passed) && self.visible == 1;
+        self.visible > 0 && !only_mark
+    }
+}
+
+/// Readiness at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bits {
+    pub input: bool,
+    pub output: bool,
+    pub read_hup: bool,
+    pub hup: bool,
+    pub error: bool,
+    pub urgent: bool,
+}
+
+impl Bits {
+    pub fn any(self) -> bool {
+        self.input || self.output || self.read_hup || self.hup || self.error || self.urgent
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Kernel {
+    pub now: Micros,
+    pub rng: Rng,
+    pub faults: Faults,
+    pub socks: Vec<Sock>,
+    /// Sockets of this schedule; the rest of `socks` is spare memory.
+    used: usize,
+    due: BinaryHeap<Reverse<(Micros, u32, What)>>,
+    seq: u32,
+    /// Sockets of the worker with an event to report, in order.
+    pub ready: VecDeque<Id>,
+    /// Peers to whom something happened.
+    pub woken: VecDeque<usize>,
+    /// Descriptors that the worker holds, and how many it ever had.
+    pub open_fds: usize,
+    pub opened_fds: u64,
+    pub trace: bool,
+}
+
+macro_rules! trace {
+    ($kernel:expr, $($arg:tt)*) => {
+        if $kernel.trace {
+            eprintln!("{:>12} us  {}", $kernel.now, format_args!($($arg)*));
+        }
+    };
+}
+pub(crate) use trace;
+
+impl Kernel {
+    pub fn begin(&mut self, seed: u64) {
+        self.rng = Rng::new(seed);
+        self.now = 1_000_000;
+        self.used = 0;
+        self.due.clear();
+        self.seq = 0;
+        self.ready.clear();
+        self.woken.clear();
+        (self.open_fds, self.opened_fds) = (0, 0);
+    }
+
+    pub fn in_use(&self) -> &[Sock] {
+        &self.socks[..self.used]
+    }
+
+    // --- time
+
+    pub fn at(&mut self, at: Micros, what: What) {
+        self.seq += 1;
+        self.due.push(Reverse((at, self.seq, what)));
+    }
+
+    pub fn next_due(&self) -> Option<Micros> {
+        self.due.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Lets everything happen that is due; peers are only put on `woken`.
+    pub fn run_due(&mut self) -> Option<Id> {
+        while let Some(&Reverse((at, _, what))) = self.due.peek() {
+            if at > self.now {
+                return None;
+            }
+            self.due.pop();
+            match what {
+                What::Arrive(id) => self.arrive(id),
+                What::Space(id) => self.space(id),
+                What::Reveal(id) => self.reveal(id),
+                What::Connected(id) => self.connected(id),
+                What::Refused(id) => self.refuse(id),
+                What::Bounced(id) => self.take_rst(id),
+                What::Peer(peer) => self.wake_peer(peer),
+                What::Queue(id) => return Some(id),
+            }
+            if !self.woken.is_empty() {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn delay(&mut self) -> Micros {
+        match self.rng.below(4) {
+            0 | 1 => 0,
+            2 => self.rng.below(100),
+            _ => self.rng.below(2_000),
+        }
+    }
+
+    // --- sockets
+
+    /// A new pair of ends, not yet connected.
+    pub fn pair(&mut self, near: Owner, far: Owner, unix: bool) -> (Id, Id) {
+        let (a, b) = (self.used, self.used + 1);
+        self.used += 2;
+        while self.socks.len() < self.used {
+            self.socks.push(Sock::default());
+        }
+        for (id, other, owner) in [(a, b, near), (b, a, far)] {
+            let sock = &mut self.socks[id];
+            sock.clear();
+            sock.owner = Some(owner);
+            sock.unix = unix;
+            sock.peer = Some(other);
+            (sock.rx_max, sock.out_max) = (1 << 16, 1 << 16);
+        }
+        (a, b)
+    }
+
+    pub fn windows(&mut self, id: Id, rx_max: usize, out_max: usize) {
+        (self.socks[id].rx_max, self.socks[id].out_max) = (rx_max, out_max);
+    }
+
+    /// A descriptor of the worker comes into being.
+    pub fn hold(&mut self) {
+        self.open_fds += 1;
+        self.opened_fds += 1;
+    }
+
+    pub fn connected(&mut self, id: Id) {
+        if self.socks[id].link != Link::Connecting || self.socks[id].closed {
+            return;
+        }
+        let peer = self.socks[id].peer;
+        for id in [Some(id), peer].into_iter().flatten() {
+            self.socks[id].link = Link::Up;
+            self.wake(id);
+        }
+    }
+
+    fn refuse(&mut self, id: Id) {
+        let sock = &mut self.socks[id];
+        if sock.link == Link::Connecting && !sock.closed {
+            sock.link = Link::Failed;
+            sock.error = Some(libc::ECONNREFUSED);
+            sock.dead = true;
+            self.wake(id);
+        }
+    }
+
+    pub fn bits(&mut self, id: Id) -> Bits {
+        let now = self.now;
+        let sock = &mut self.socks[id];
+        if sock.link == Link::Connecting {
+            return Bits::default();
+        }
+        let over = sock.dead;
+        let output = over || sock.fin_sent || sock.has_space(now);
+        sock.nospace |= !output;
+        Bits {
+            input: over || sock.rx_fin || sock.readable_now(),
+            output,
+            read_hup: over || sock.rx_fin,
+            hup: over || sock.rx_fin && sock.fin_sent,
+            error: sock.error.is_some(),
+            urgent: sock.mark.is_some(),
+        }
+    }
+
+    /// Something happened to this socket.
+    pub fn wake(&mut self, id: Id) {
+        let sock = &mut self.socks[id];
+        match sock.owner {
+            Some(Owner::Peer(peer)) if !sock.closed => self.wake_peer(peer),
+            Some(Owner::Worker) if sock.token.is_some() && !sock.ready => {
+                sock.ready = true;
+                self.ready.push_back(id);
+            }
+            _ => {}
+        }
+    }
+
+    pub fn wake_peer(&mut self, peer: usize) {
+        if !self.woken.contains(&peer) {
+            self.woken.push_back(peer);
+        }
+    }
+
+    // --- the system calls, without faults
+
+    /// Takes what fits into `room` and into the send buffer.
+    pub fn send(&mut self, id: Id, bytes: &[u8], room: usize) -> Sys<usize> {
+        let now = self.now;
+        let sock = &mut self.socks[id];
+        if let Some(error) = sock.error.take() {
+            return Err(error);
+        }
+        if sock.dead || sock.fin_sent {
+            return Err(libc::EPIPE);
+        }
+        if sock.link != Link::Up || bytes.is_empty() {
+            return if bytes.is_empty() { Ok(0) } else { Err(libc::EAGAIN) };
+        }
+        let free = if now < sock.pressed_until { 0 } else { sock.out_max.saturating_sub(sock.out.len()) };
+        let n = bytes.len().min(room).min(free);
+        sock.nospace |= n < bytes.len();
+        if n < bytes.len() && n == free {
+            self.faults.note(Fault::FullBuffer);
+        }
+        if n == 0 {
+            return Err(libc::EAGAIN);
+        }
+        sock.out.push(&bytes[..n]);
+        let delay = self.delay();
+        self.segment(id, n, Kind::Data, delay);
+        Ok(n)
+    }
+
+    /// The last of `bytes` is out of band (`MSG_OOB`).
+    pub fn send_urgent(&mut self, id: Id, byte: u8) {
+        let sock = &self.socks[id];
+        if sock.link == Link::Up && !sock.dead && !sock.fin_sent && !sock.unix {
+            self.socks[id].out.push(&[byte]);
+            let delay = self.delay();
+            self.segment(id, 1, Kind::Urgent, delay);
+        }
+    }
+
+    /// Reads up to `max` bytes and gives them to `take`; `Ok(0)` is the end of the stream.
+    pub fn recv(&mut self, id: Id, max: usize, take: impl FnOnce(&[u8])) -> Sys<usize> {
+        let sock = &mut self.socks[id];
+        match sock.link {
+            Link::Connecting => return Err(libc::EAGAIN),
+            Link::Failed => return Err(sock.error.take().unwrap_or(libc::ENOTCONN)),
+            Link::Up => {}
+        }
+        // The urgent byte itself is no part of the stream: passed over when a read begins at it.
+        if sock.visible > 0 && sock.mark == Some(sock.rx.passed) {
+            sock.rx.consume(1);
+            sock.visible -= 1;
+            sock.mark = None;
+            self.open_window(id);
+        }
+        let sock = &mut self.socks[id];
+        if sock.visible == 0 {
+            // TCP: after a FIN the end comes before an error; Unix: the other way round.
+            return match (sock.rx_fin && !sock.unix, sock.error.take()) {
+                (true, error) => {
+                    sock.error = error;
+                    Ok(0)
+                }
+                (false, Some(error)) => Err(error),
+                (false, None) if sock.dead || sock.rx_fin => Ok(0),
+                (false, None) => Err(libc::EAGAIN),
+            };
+        }
+        // A read stops at the mark, whatever lies behind it.
+        let to_mark = sock.mark.map_or(usize::MAX, |mark| (mark - sock.rx.passed) as usize);
+        let n = max.min(sock.visible).min(to_mark);
+        take(&sock.rx.bytes()[..n]);
+        sock.rx.consume(n);
+        sock.visible -= n;
+        self.open_window(id);
+        Ok(n)
+    }
+
+    /// What waited for room in this socket's receive buffer may come.
+    fn open_window(&mut self, id: Id) {
+        let Some(peer) = self.socks[id].peer else { return };
+        let waiting = self.socks[peer].segments.front().is_some_and(|s| s.at <= self.now);
+        if waiting {
+            let at = self.now + self.delay();
+            self.at(at, What::Arrive(peer));
+        }
+    }
+
+    /// FIN behind what was sent.
+    pub fn shutdown(&mut self, id: Id) -> Sys<()> {
+        let sock = &mut self.socks[id];
+        if sock.dead || sock.link != Link::Up {
+            return Err(libc::ENOTCONN);
+        }
+        if !sock.fin_sent {
+            self.queue_fin(id, Kind::Fin);
+            // inet_shutdown wakes whoever polls.
+            self.wake(id);
+        }
+        Ok(())
+    }
+
+    fn queue_fin(&mut self, id: Id, kind: Kind) {
+        self.socks[id].fin_sent = true;
+        // With the last data as often as behind it.
+        let delay = if self.rng.one_in(2) { 0 } else { self.delay() };
+        self.segment(id, 0, kind, delay);
+    }
+
+    /// The owner lets go: FIN, or RST when it leaves input unread.
+    pub fn close(&mut self, id: Id) {
+        self.forget(id);
+        let sock = &mut self.socks[id];
+        if sock.dead && !sock.unix || sock.link != Link::Up {
+            return self.vanish(id);
+        }
+        match (sock.unix, sock.rx.len() > 0, sock.fin_sent) {
+            (true, ..) => self.queue_fin(id, Kind::Gone),
+            (false, true, _) => self.send_rst(id),
+            (false, false, false) => self.queue_fin(id, Kind::Fin),
+            (false, false, true) => {}
+        }
+    }
+
+    /// RST at once, what was queued is lost (`SO_LINGER` 0). A Unix socket knows no RST.
+    pub fn abort(&mut self, id: Id) {
+        if self.socks[id].unix || self.socks[id].link != Link::Up || self.socks[id].dead {
+            return self.close(id);
+        }
+        self.forget(id);
+        self.send_rst(id);
+    }
+
+    fn forget(&mut self, id: Id) {
+        let sock = &mut self.socks[id];
+        debug_assert!(!sock.closed, "a socket is closed once");
+        sock.closed = true;
+        sock.token = None;
+        self.open_fds -= usize::from(sock.owner == Some(Owner::Worker));
+    }
+
+    /// A socket that never was, or is no more, connected: the other end must not wait for it.
+    fn vanish(&mut self, id: Id) {
+        let Some(peer) = self.socks[id].peer else { return };
+        if self.socks[id].link == Link::Connecting && !self.socks[peer].closed {
+            self.socks[peer].link = Link::Up;
+            self.take_rst(peer);
+        }
+    }
+
+    fn send_rst(&mut self, id: Id) {
+        let Some(peer) = self.socks[id].peer else { return };
+        let room = self.socks[peer].rx_max.saturating_sub(self.socks[peer].rx.len());
+        let on_wire = if self.rng.one_in(2) { 0 } else { room };
+        let sock = &mut self.socks[id];
+        sock.dead = true;
+        // Only what has left already, and fits, arrives before the RST.
+        let mut fits = 0;
+        let mut keep = 0;
+        for segment in &sock.segments {
+            if fits + segment.len > on_wire {
+                break;
+            }
+            fits += segment.len;
+            keep += 1;
+        }
+        sock.segments.truncate(keep);
+        let delay = if self.rng.one_in(2) { 0 } else { self.delay() };
+        self.segment(id, 0, Kind::Rst, delay);
+    }
+
+    // --- the wire
+
+    fn segment(&mut self, id: Id, len: usize, kind: Kind, delay: Micros) {
+        let now = self.now;
+        let sock = &mut self.socks[id];
+        let at = sock.last_at.max(now + if sock.unix { 0 } else { delay });
+        sock.last_at = at;
+        sock.segments.push_back(Segment { at, len, kind });
+        self.at(at, What::Arrive(id));
+    }
+
+    fn arrive(&mut self, from: Id) {
+        let Some(to) = self.socks[from].peer else { return };
+        let (mut got, mut data, mut blocked) = (false, false, false);
+        while let Some(&segment) = self.socks[from].segments.front() {
+            if segment.at > self.now || blocked {
+                break;
+            }
+            match segment.kind {
+                Kind::Data | Kind::Urgent if self.socks[to].closed || self.socks[to].dead => return self.bounce(from),
+                Kind::Data | Kind::Urgent => {
+                    let n = self.carry(from, to, segment);
+                    (got, data, blocked) = (got | (n > 0), data | (n > 0), n < segment.len);
+                }
+                Kind::Fin | Kind::Gone => {
+                    self.socks[from].segments.pop_front();
+                    self.take_fin(to, segment.kind, data);
+                    got = true;
+                }
+                Kind::Rst => {
+                    if data && matches!(self.socks[to].owner, Some(Owner::Worker)) {
+                        self.faults.note(Fault::RstWithData);
+                    }
+                    self.socks[from].segments.clear();
+                    return self.take_rst(to);
+                }
+            }
+        }
+        if got {
+            self.wake(to);
+        }
+        if data {
+            self.space(from);
+        }
+    }
+
+    /// Moves one segment as far as the receiver's window allows; how many bytes went.
+    fn carry(&mut self, from: Id, to: Id, segment: Segment) -> usize {
+        let [a, b] = self.socks.get_disjoint_mut([from, to]).expect("two ends");
+        let n = segment.len.min(b.rx_max.saturating_sub(b.rx.len()));
+        if n == 0 {
+            return 0;
+        }
+        if segment.kind == Kind::Urgent {
+            b.mark = Some(b.rx.end());
+            self.faults.note(Fault::UrgentData);
+        }
+        b.rx.push(&a.out.bytes()[..n]);
+        b.visible = b.rx.len();
+        a.out.consume(n);
+        match a.segments.front_mut() {
+            Some(front) if n < front.len => front.len -= n,
+            _ => drop(a.segments.pop_front()),
+        }
+        n
+    }
+
+    fn take_fin(&mut self, to: Id, kind: Kind, with_data: bool) {
+        let sock = &mut self.socks[to];
+        sock.rx_fin = true;
+        sock.visible = sock.rx.len();
+        if kind == Kind::Gone {
+            // unix_release_sock: what the closer left unread is an error here.
+            let unread = sock.peer.map(|peer| self.socks[peer].rx.len()).unwrap_or(0);
+            let sock = &mut self.socks[to];
+            sock.dead = true;
+            sock.error = (unread > 0).then_some(libc::ECONNRESET);
+            sock.was_reset = unread > 0;
+            sock.out.consume(sock.out.len());
+            sock.segments.clear();
+        }
+        if with_data && matches!(self.socks[to].owner, Some(Owner::Worker)) {
+            self.faults.note(Fault::FinWithData);
+        }
+    }
+
+    /// Data for a socket that is closed: a RST comes back.
+    fn bounce(&mut self, from: Id) {
+        let sock = &mut self.socks[from];
+        sock.out.consume(sock.out.len());
+        sock.segments.clear();
+        if !sock.dead {
+            let at = self.now + self.delay();
+            self.at(at, What::Bounced(from));
+        }
+    }
+
+    pub fn take_rst(&mut self, id: Id) {
+        let sock = &mut self.socks[id];
+        if sock.dead || sock.link == Link::Failed {
+            return;
+        }
+        // tcp_reset: EPIPE in CLOSE_WAIT, else ECONNRESET.
+        sock.error = Some(if sock.rx_fin { libc::EPIPE } else { libc::ECONNRESET });
+        sock.dead = true;
+        sock.was_reset = true;
+        sock.visible = sock.rx.len();
+        sock.out.consume(sock.out.len());
+        sock.segments.clear();
+        // Linux keeps what it received before; other systems throw it away.
+        let foreign = matches!(sock.owner, Some(Owner::Peer(_)));
+        if foreign && sock.rx.len() > 0 && self.rng.one_in(2) {
+            let sock = &mut self.socks[id];
+            sock.rx.consume(sock.rx.len());
+            sock.visible = 0;
+            self.faults.note(Fault::RstDestroysData);
+        }
+        self.wake(id);
+    }
+
+    /// Bytes were acknowledged, or memory came back.
+    fn space(&mut self, id: Id) {
+        let now = self.now;
+        let sock = &mut self.socks[id];
+        if sock.nospace && !sock.dead && sock.has_space(now) {
+            sock.nospace = false;
+            self.wake(id);
+        }
+    }
+
+    pub fn reveal(&mut self, id: Id) {
+        let sock = &mut self.socks[id];
+        if sock.visible < sock.rx.len() {
+            sock.visible = sock.rx.len();
+            self.wake(id);
+        }
+    }
+
+    /// Whether a read may be told less than there is: as if the rest came a moment later.
+    pub fn may_hide(&self, id: Id) -> bool {
+        let sock = &self.socks[id];
+        sock.visible > 0 && !sock.rx_fin && !sock.dead && sock.mark.is_none()
+    }
+}

@@ -1,0 +1,322 @@
+//! What must hold when a schedule is over. Compares what each peer received with what the other one sent, byte by
+//! byte, and the worker's verdict with what the peers did. Its own words for everything: it shares no decision
+//! with the proxy.
+
+use crate::frames::{CLOSE, close_code, read_head};
+use crate::peers::Peer;
+use crate::schedule::{Connect, End, Leg, Opening, REFUSED, Session};
+use framegate::proto::Side;
+use framegate::proto::ended::{By, Ended, Stage as Phase, Why};
+
+/// Everything known about one session.
+pub struct Case<'a> {
+    pub session: &'a Session,
+    pub client: &'a Peer,
+    /// The backend that the worker reached last.
+    pub backend: Option<&'a Peer>,
+    pub ended: &'a [Ended],
+    pub first: bool,
+    /// Faults of this schedule in all.
+    pub faults: u64,
+}
+
+type Judgement = Result<(), String>;
+
+macro_rules! ensure {
+    ($holds:expr, $($arg:tt)*) => {
+        if !$holds {
+            return Err(format!($($arg)*));
+        }
+    };
+}
+
+impl Case<'_> {
+    pub fn judge(&self) -> Judgement {
+        ensure!(self.ended.len() <= 1, "more than one verdict: {:?}", self.ended);
+        let connects = self.session.connects;
+        let asks = !matches!(self.session.opening, Opening::Refused(_) | Opening::Leaves { .. });
+        if asks && connects.iter().all(|c| *c != Connect::Works) {
+            return self.judge_no_upstream(connects[0]);
+        }
+        match self.session.opening {
+            Opening::Good => self.judge_open(),
+            opening => self.judge_handshake(opening),
+        }
+    }
+
+    // --- sessions that never open
+
+    fn judge_no_upstream(&self, connect: Connect) -> Judgement {
+        if let Opening::LeavesWaiting { rst } = self.session.opening {
+            if rst && self.ended.is_empty() {
+                return Ok(());
+            }
+            return self.verdict(&[Why::Reset, Why::Eof, Why::ConnectRefused, Why::ConnectTimeout]);
+        }
+        let (status, why) = match connect {
+            Connect::Lost => (504, Why::ConnectTimeout),
+            _ => (502, Why::ConnectRefused),
+        };
+        self.refusal(status, &[why])
+    }
+
+    fn judge_handshake(&self, opening: Opening) -> Judgement {
+        if let Some(backend) = self.backend {
+            ensure!(backend.facts.early == 0, "the backend got {} bytes before its 101", backend.facts.early);
+            ensure!(backend.head.is_empty() || backend.facts.head_ok || !ends(&backend.head), "the request is wrong");
+        }
+        match opening {
+            Opening::Good => Ok(()),
+            Opening::Refused(kind) => {
+                ensure!(self.backend.is_none(), "a refused request made a connection");
+                let bad = &REFUSED[kind].0;
+                self.refusal(bad.status, &[bad.why])
+            }
+            Opening::Leaves { .. } => {
+                ensure!(self.backend.is_none(), "half a request made a connection");
+                let Some(ended) = self.ended.first() else { return Ok(()) };
+                let fits = matches!(ended.why, Why::NeverSpoke | Why::Reset | Why::Eof);
+                ensure!(fits && ended.stage == Phase::Request, "verdict {ended:?} on a client that left");
+                Ok(())
+            }
+            // The RST may overtake the request.
+            Opening::LeavesWaiting { rst: true } if self.ended.is_empty() => Ok(()),
+            // Or the 101 may be faster than the FIN: then it is a session like any other.
+            Opening::LeavesWaiting { .. } if self.ended.iter().any(|ended| ended.stage == Phase::Open) => Ok(()),
+            Opening::LeavesWaiting { .. } => self.verdict(&[Why::Reset, Why::Eof]),
+            Opening::Bad101 => {
+                let got = self.backend.map_or(0, |b| b.rx.len());
+                ensure!(got == 0, "the backend got {got} bytes behind a bad 101");
+                self.refusal(502, &[Why::BadSwitch])
+            }
+            Opening::Answers => {
+                ensure!(self.client.head.ends_with(b"\r\n\r\nSorry."), "the answer was not passed on");
+                self.refusal(403, &[Why::Answered])
+            }
+            Opening::Silent => self.refusal(504, &[Why::AnswerTimeout]),
+            Opening::Hangs => self.refusal(502, &[Why::BadAnswer, Why::Eof, Why::Reset]),
+        }
+    }
+
+    fn refusal(&self, status: u16, whys: &[Why]) -> Judgement {
+        self.verdict(whys)?;
+        let facts = &self.client.facts;
+        ensure!(facts.status == status, "status {} instead of {status}", facts.status);
+        ensure!(facts.eof, "a refused client saw no FIN behind the answer: {facts:?}");
+        Ok(())
+    }
+
+    fn verdict(&self, whys: &[Why]) -> Judgement {
+        let Some(ended) = self.ended.first() else { return Err("no verdict".into()) };
+        ensure!(whys.contains(&ended.why), "verdict {ended:?}, expected one of {whys:?}");
+        Ok(())
+    }
+
+    // --- sessions that open
+
+    fn judge_open(&self) -> Judgement {
+        let Some(backend) = self.backend else { return Err("no connection to the backend".into()) };
+        ensure!(backend.facts.head_ok && backend.facts.opened, "the backend saw no good request: {:?}", backend.facts);
+        ensure!(backend.facts.early == 0, "the backend got {} bytes before its 101", backend.facts.early);
+        let gone_early = !self.client.facts.opened && (self.urgent() || self.cut_short());
+        ensure!(self.client.facts.head_ok || gone_early, "the client saw no good 101: {:?}", self.client.facts);
+        self.judge_verdict()?;
+        for side in Side::BOTH {
+            let (from, to) = match side {
+                Side::Downstream => (self.client, backend),
+                Side::Upstream => (backend, self.client),
+            };
+            self.stream(side, from, to).map_err(|e| format!("from {}: {e}", side.name()))?;
+        }
+        if self.first {
+            let frames = [self.client.walk.frames, backend.walk.frames];
+            let enough = frames.iter().all(|n| *n >= 20);
+            ensure!(enough, "only {frames:?} frames were relayed");
+            let faults = self.faults - backend.facts.faults_before;
+            ensure!(faults >= 3, "only {faults} faults");
+        }
+        Ok(())
+    }
+
+    fn urgent(&self) -> bool {
+        self.client.facts.urgent || self.backend.is_some_and(|b| b.facts.urgent)
+    }
+
+    /// The upstream may have ended, and its RST may have destroyed the 101, before the client read it.
+    fn cut_short(&self) -> bool {
+        matches!(self.session.end, End::Rst(_) | End::Drop(_)) && !self.first
+    }
+
+    fn judge_verdict(&self) -> Judgement {
+        let Some(ended) = self.ended.first() else { return Err("no verdict".into()) };
+        // Urgent data behind a 101 that was not read yet makes a bad answer of it.
+        let bad_answer = ended.stage == Phase::Answer && ended.why == Why::BadAnswer;
+        if self.urgent() && (ended.why == Why::UrgentData || bad_answer) {
+            return Ok(());
+        }
+        ensure!(ended.stage == Phase::Open || self.cut_short(), "verdict {ended:?} on an open session");
+        let opaque = self.session.leg == Leg::Opaque;
+        // A Unix socket cannot be reset: its end is an end of data.
+        let mild = |side| self.session.leg == Leg::Unix && side == Side::Upstream;
+        let why_of = |side: Side| self.session.parts[side as usize].bad.map(|(_, why)| why);
+        let by = |side: Side| ended.by == By::from(side);
+        let fits = match self.session.end {
+            End::Close(_) | End::BothClose if opaque => ended.why == Why::Eof,
+            End::Close(s) | End::Unanswered(s) => by(s) && ended.why == Why::Close,
+            End::BothClose => ended.by != By::Proxy && ended.why == Why::Close,
+            End::Fin(s) | End::FinInFrame(s) => by(s) && ended.why == Why::Eof,
+            End::Drop(s) => by(s) && matches!(ended.why, Why::Eof | Why::Reset),
+            End::Rst(s) => by(s) && (ended.why == Why::Reset || mild(s) && ended.why == Why::Eof),
+            End::Idle => ended.by == By::Proxy && ended.why == Why::IdleTimeout,
+            End::Violation(s) => !by(s.other()) && Some(ended.why) == why_of(s),
+            End::BothViolate => Side::BOTH.iter().any(|s| Some(ended.why) == why_of(*s)),
+            End::ViolationAndClose(s) => Some(ended.why) == why_of(s) || by(s.other()) && ended.why == Why::Close,
+            End::DataAfterClose(_) => matches!(ended.why, Why::Close | Why::DataAfterClose),
+            End::Stall(_) => matches!(ended.why, Why::WriteStall | Why::IdleTimeout),
+        };
+        ensure!(fits, "verdict {ended:?} where the script says {:?}", self.session.end);
+        Ok(())
+    }
+
+    // --- one direction
+
+    fn stream(&self, side: Side, from: &Peer, to: &Peer) -> Judgement {
+        let log = from.log();
+        let got = &to.rx[..];
+        let same = common(log, got);
+        if self.session.leg == Leg::Opaque {
+            ensure!(same == got.len(), "byte {same} of {} differs or was never sent", got.len());
+            let whole = same == log.len() || !self.must_be_whole(side);
+            ensure!(whole, "{same} of {} bytes came out", log.len());
+            return self.ended_well(to);
+        }
+        // The answer to a Close of the proxy's own is consumed.
+        let answer = from.facts.answered_at.filter(|_| self.session.end == End::Idle);
+        let bad = self.session.parts[side as usize].bad.filter(|_| from.facts.answered_at.is_none());
+        let story =
+            bad.map_or_else(|| through_close(log), |(at, _)| at.min(log.len())).min(answer.unwrap_or(usize::MAX));
+        let cut = same.min(story);
+        let mut passed = cut;
+        if got.len() > cut {
+            self.proxy_close(side, got, cut, to)?;
+            passed = boundary(got, cut);
+        }
+        if self.must_be_whole(side) {
+            let carry = if matches!(self.session.end, End::FinInFrame(s) if s == side) { 13 } else { 0 };
+            ensure!(passed + carry >= story, "{passed} of {story} bytes came out");
+        }
+        let closes = matches!(self.session.end, End::Violation(_) | End::BothViolate | End::Idle);
+        if closes && !self.urgent() {
+            ensure!(got.len() > passed, "no Close from the proxy");
+        }
+        self.ended_well(to)
+    }
+
+    /// Every session ends at both its ends; who reads no more sees nothing of it.
+    fn ended_well(&self, to: &Peer) -> Judgement {
+        let part = &self.session.parts[if to.side == Some(Side::Downstream) { 0 } else { 1 }];
+        let ended = to.facts.eof || to.facts.reset || part.deaf_after.is_some() || to.left();
+        ensure!(ended, "{:?} never saw the end: {:?}", to.side, to.facts);
+        Ok(())
+    }
+
+    /// Whether all that was sent in this direction must have come out.
+    fn must_be_whole(&self, side: Side) -> bool {
+        let other_end = match self.session.end {
+            End::Close(_) | End::BothClose | End::Fin(_) | End::FinInFrame(_) | End::Idle => true,
+            End::Unanswered(s) | End::DataAfterClose(s) | End::Violation(s) => s == side,
+            _ => false,
+        };
+        other_end && !self.urgent()
+    }
+
+    /// What does not come from the other peer must be one Close of the proxy's, at a frame boundary.
+    fn proxy_close(&self, side: Side, got: &[u8], same: usize, to: &Peer) -> Judgement {
+        let at = boundary(got, same);
+        let rest = &got[at..];
+        let torn =
+            to.facts.reset || to.left() || self.session.parts[to.side.map_or(0, |s| s as usize)].deaf_after.is_some();
+        let Some(head) = read_head(rest) else {
+            ensure!(torn, "half a header of the proxy's at {at}");
+            return Ok(());
+        };
+        let whole = rest.len() as u64 >= head.total();
+        ensure!(
+            head.first == 0x80 | CLOSE,
+            "byte {same}: neither what was sent nor a Close at {at}: {:#x}",
+            head.first
+        );
+        ensure!(whole || torn, "half a Close at {at}");
+        ensure!(rest.len() as u64 <= head.total(), "something follows the proxy's Close at {at}");
+        let masked = side == Side::Downstream;
+        ensure!(head.mask.is_some() == masked, "the mask bit of the proxy's Close is wrong");
+        if whole {
+            let code = close_code(rest, head);
+            ensure!(
+                self.code_fits(side, code),
+                "Close {code} from the proxy where the script says {:?}",
+                self.session.end
+            );
+        }
+        Ok(())
+    }
+
+    /// The code that the receiver of what `side` sends may get.
+    fn code_fits(&self, side: Side, code: u16) -> bool {
+        if self.urgent() && matches!(code, 1001 | 1008) {
+            return true;
+        }
+        let own = |s: Side| {
+            self.session.parts[s as usize].bad.map(|(_, why)| if why == Why::FrameTooBig { 1009 } else { 1002 })
+        };
+        match self.session.end {
+            End::Violation(s) if s == side => code == 1001,
+            End::Violation(s) => Some(code) == own(s),
+            End::BothViolate => code == 1001 || Some(code) == own(side.other()),
+            End::ViolationAndClose(_) => code == 1001 || Some(code) == own(side.other()),
+            End::Idle | End::Stall(_) => code == 1001,
+            End::DataAfterClose(s) => s == side.other() && code == 1002,
+            _ => false,
+        }
+    }
+}
+
+/// Where the first Close of `log` ends, or all of it: what may be forwarded where no rule is broken.
+fn through_close(log: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(head) = read_head(&log[at..]) {
+        let next = at + head.total() as usize;
+        if next > log.len() {
+            break;
+        }
+        if head.opcode() == CLOSE {
+            return next;
+        }
+        at = next;
+    }
+    log.len()
+}
+
+fn ends(head: &[u8]) -> bool {
+    head.ends_with(b"\r\n\r\n")
+}
+
+fn common(a: &[u8], b: &[u8]) -> usize {
+    if a.len() >= b.len() && a[..b.len()] == *b {
+        return b.len();
+    }
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// The last frame boundary of `stream` at or before `limit`.
+fn boundary(stream: &[u8], limit: usize) -> usize {
+    let mut at = 0;
+    while let Some(head) = read_head(&stream[at..]) {
+        let next = head.total().saturating_add(at as u64);
+        if next > limit as u64 {
+            break;
+        }
+        at = next as usize;
+    }
+    at
+}

@@ -1,0 +1,175 @@
+//! Runs schedules: one, or many on all CPUs, and says how a failing one is replayed.
+
+use crate::bugs::Bug;
+use crate::faults::{KINDS, NAMES};
+use crate::oracle::Case;
+use crate::peers::Peer;
+use crate::schedule::Script;
+use crate::subject::Subject;
+use crate::world::{World, world};
+use framegate::proto::Side;
+use framegate::proto::ended::Ended;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Virtual time after which a schedule counts as stuck, in microseconds: above the idle timeout twice over.
+const STUCK_AFTER: u64 = 1_800_000_000;
+/// The most iterations of a schedule; a thousand times what one takes.
+const PASSES_MAX: u32 = 2_000_000;
+
+/// A schedule that went wrong.
+#[derive(Debug)]
+pub struct Failure {
+    pub seed: u64,
+    pub what: String,
+}
+
+/// The verdicts of one schedule, by session.
+pub type Verdicts = [Option<Ended>; 4];
+
+/// Runs the script of `seed` under the faults and cuts of `cuts`.
+pub fn one<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdicts, Failure> {
+    let result = catch_unwind(AssertUnwindSafe(|| schedule::<S>(seed, cuts, bug)));
+    let what = match result {
+        Ok(Ok(verdicts)) => return Ok(verdicts),
+        Ok(Err(what)) => what,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            format!("panic: {}", text.unwrap_or_default())
+        }
+    };
+    Err(Failure { seed, what })
+}
+
+fn schedule<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdicts, String> {
+    let script = Script::draw(seed, S::JUDGES);
+    world(|w| {
+        w.begin(script, cuts);
+        w.bug = bug;
+    });
+    let ended = S::run(bug, &mut drive)?;
+    world(|w| judge(w, &ended))
+}
+
+/// Passes of the loop until the schedule is over.
+fn drive(pass: &mut dyn FnMut() -> bool) -> Result<(), String> {
+    for _ in 0..PASSES_MAX {
+        if !pass() {
+            return Err("the worker stopped".into());
+        }
+        match world(|w| state(w)) {
+            State::Running => {}
+            State::Over => return Ok(()),
+            State::Stuck => return Err(format!("stuck: {}", world(|w| held(w)))),
+        }
+    }
+    Err(format!("the worker spins: {PASSES_MAX} passes"))
+}
+
+enum State {
+    Running,
+    Over,
+    Stuck,
+}
+
+fn state(w: &World) -> State {
+    // A worker without sessions waits for ever: it has no timer left.
+    match (w.still, w.kernel.open_fds == 0 && w.listener.queue.is_empty()) {
+        (true, true) => State::Over,
+        (true, false) => State::Stuck,
+        (false, _) if w.kernel.now > STUCK_AFTER => State::Stuck,
+        (false, _) => State::Running,
+    }
+}
+
+fn held(w: &World) -> String {
+    format!("{} descriptors, {} clients in the queue", w.kernel.open_fds, w.listener.queue.len())
+}
+
+fn judge(w: &mut World, ended: &[(u16, Ended)]) -> Result<Verdicts, String> {
+    if w.kernel.trace {
+        w.peers[..w.peers_used].iter().for_each(|peer| eprintln!("{}", peer.state()));
+        ended.iter().for_each(|(port, ended)| eprintln!("client {port}: {ended:?}"));
+    }
+    w.finish();
+    if w.kernel.open_fds != 0 {
+        return Err(format!("{} descriptors leaked", w.kernel.open_fds));
+    }
+    let mut verdicts = Verdicts::default();
+    let faults = w.kernel.faults.total();
+    let peers = &w.peers[..w.peers_used];
+    for (index, session) in w.script.sessions.iter().enumerate() {
+        let of = |side: Side| move |p: &&Peer| p.session == Some(index) && p.side == Some(side);
+        let client = peers.iter().find(of(Side::Downstream)).ok_or("no client")?;
+        let backend = peers.iter().rev().find(of(Side::Upstream));
+        let ended: Vec<Ended> = ended.iter().filter(|(p, _)| *p == 1000 + index as u16).map(|(_, e)| *e).collect();
+        verdicts[index] = ended.first().copied();
+        let case = Case { session, client, backend, ended: &ended, first: index == 0, faults };
+        case.judge().map_err(|e| {
+            format!("session {index} ({:?}, {:?}, {:?}): {e}", session.leg, session.opening, session.end)
+        })?;
+    }
+    Ok(verdicts)
+}
+
+/// What many schedules came to.
+pub struct Report {
+    pub schedules: u64,
+    pub counts: [u64; KINDS],
+    pub failures: Vec<Failure>,
+    pub took: Duration,
+}
+
+impl Report {
+    /// The table of faults, and the speed.
+    pub fn print(&self) {
+        let threads = threads() as f64;
+        let speed = self.schedules as f64 / self.took.as_secs_f64();
+        println!("{} schedules, {speed:.0} a second, {:.0} a core", self.schedules, speed / threads);
+        for (name, count) in NAMES.iter().zip(self.counts) {
+            println!("  {count:>12}  {name}");
+        }
+    }
+}
+
+pub fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Runs `job` for `count` seeds from `first` on, on all CPUs, until one fails.
+pub fn many(first: u64, count: u64, job: impl Fn(u64) -> Result<(), Failure> + Sync) -> Report {
+    let next = AtomicU64::new(first);
+    let start = Instant::now();
+    let work = || {
+        let (mut done, mut failures) = (0, Vec::new());
+        let before = world(|w| w.kernel.faults.counts);
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + count {
+                break;
+            }
+            done += 1;
+            if let Err(failure) = job(seed) {
+                failures.push(failure);
+                next.store(first + count, Ordering::Relaxed);
+            }
+        }
+        let mut counts = world(|w| w.kernel.faults.counts);
+        counts.iter_mut().zip(before).for_each(|(c, b)| *c -= b);
+        (done, counts, failures)
+    };
+    let mut report = Report { schedules: 0, counts: [0; KINDS], failures: Vec::new(), took: Duration::ZERO };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads()).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            let (done, counts, failures) = thread.join().expect("a schedule's panic is caught");
+            report.schedules += done;
+            report.counts.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+            report.failures.extend(failures);
+        }
+    });
+    report.took = start.elapsed();
+    report
+}

@@ -1,0 +1,435 @@
+//! What is to happen in one schedule, drawn from its seed: who says what, how the sessions open and end. Decides
+//! nothing about time, cuts or faults (those come from the second seed), so that one script can run under many.
+
+use crate::frames::{BINARY, CLOSE, FIN, Frame, PING, PONG, TEXT, push_close};
+use crate::rng::Rng;
+use framegate::proto::Side;
+use framegate::proto::ended::Why;
+
+/// Which of the routes of the simulated configuration a session takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leg {
+    Tcp,
+    Unix,
+    /// Relay mode `opaque` over TCP.
+    Opaque,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    Good,
+    /// The request itself is refused; the index is into [`REFUSED`].
+    Refused(usize),
+    /// The client goes away after so many bytes of its head: with FIN, or with RST.
+    Leaves {
+        after: usize,
+        rst: bool,
+    },
+    /// The client goes away when its head is complete, before any answer.
+    LeavesWaiting {
+        rst: bool,
+    },
+    /// A 101 with a wrong Accept.
+    Bad101,
+    /// A complete answer that is no 101.
+    Answers,
+    /// The upstream reads and never answers.
+    Silent,
+    /// The upstream closes without an answer.
+    Hangs,
+}
+
+/// What a try to connect meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connect {
+    Works,
+    Refused,
+    /// The system call itself fails.
+    Fails,
+    /// Never answered.
+    Lost,
+}
+
+/// How an open session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Close(Side),
+    BothClose,
+    /// FIN without a Close; the other direction goes on to its own end.
+    Fin(Side),
+    /// The same in the middle of a frame.
+    FinInFrame(Side),
+    /// The socket is closed without looking: FIN, and RST for what comes later.
+    Drop(Side),
+    Rst(Side),
+    Idle,
+    Violation(Side),
+    BothViolate,
+    /// This side breaks a rule while the other closes.
+    ViolationAndClose(Side),
+    /// This side closes, the other never answers.
+    Unanswered(Side),
+    /// This side sends more after its Close.
+    DataAfterClose(Side),
+    /// This side reads no more.
+    Stall(Side),
+}
+
+/// What a peer does once its frames are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// Answers what comes.
+    Wait,
+    Fin,
+    Drop,
+    Rst,
+}
+
+/// What one peer does in the open session.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    pub plan: Vec<u8>,
+    /// Where the last act (own Close, violation, or the end) begins in `plan`.
+    pub act_at: usize,
+    /// The violation; no byte from its offset on may be forwarded.
+    pub bad: Option<(usize, Why)>,
+    pub close_at: Option<usize>,
+    pub finish: Option<Finish>,
+    /// The last act waits until each side has everything that comes before the other's.
+    pub patient: bool,
+    /// Bytes of the plan that are sent together with the head.
+    pub glued: usize,
+    /// Urgent data goes out at this offset.
+    pub urgent_at: Option<usize>,
+    /// Answers no Close.
+    pub mute: bool,
+    /// Answers a Close only after the whole plan.
+    pub late: bool,
+    /// Reads no more after so many bytes.
+    pub deaf_after: Option<usize>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub start_ms: u64,
+    pub leg: Leg,
+    pub opening: Opening,
+    pub connects: [Connect; 2],
+    pub end: End,
+    /// Of the client and of the backend.
+    pub parts: [Part; 2],
+    pub key: usize,
+    /// Receive and send buffers are a few bytes.
+    pub tiny: bool,
+    /// The upstream answers 103 first.
+    pub hints: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Script {
+    pub sessions: Vec<Session>,
+    /// Clients that reset their connection while it is still queued.
+    pub decoys: u32,
+}
+
+/// A request that is refused: request line and extra fields, the status, the reason.
+pub struct Bad {
+    pub line: &'static str,
+    pub fields: &'static str,
+    pub status: u16,
+    pub why: Why,
+}
+
+const WS: &str = "Host: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
+const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+pub const REFUSED: &[(Bad, &[&str])] = &[
+    (Bad { line: "POST /0/tcp HTTP/1.1", fields: "", status: 405, why: Why::Method }, &[WS, KEY]),
+    (Bad { line: "GET /0/tcp HTTP/1.0", fields: "", status: 505, why: Why::HttpVersion }, &[WS, KEY]),
+    (Bad { line: "GET /nowhere HTTP/1.1", fields: "", status: 404, why: Why::NoRoute }, &[WS, KEY]),
+    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "", status: 400, why: Why::BadKey }, &[WS]),
+    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "Host: a\r\nHost: b\r\n", status: 400, why: Why::BadHost }, &[KEY]),
+    (
+        Bad { line: "GET /0/tcp HTTP/1.1", fields: "Content-Length: 5\r\n", status: 400, why: Why::BadFraming },
+        &[WS, KEY],
+    ),
+    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "Host: sim\r\n", status: 426, why: Why::NotUpgrade }, &[KEY]),
+    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "no colon\r\n", status: 400, why: Why::Malformed }, &[WS, KEY]),
+];
+
+impl Script {
+    /// Everything is derived from `seed`. The first session is always a whole one: opened, at least 20 frames
+    /// each way, and ended.
+    pub fn draw(seed: u64, judged: bool) -> Script {
+        let mut rng = Rng::new(seed ^ 0x005c_4ed0_1e00);
+        let count = rng.pick(&[1, 1, 2, 2, 3]);
+        let mut start_ms = 0;
+        let sessions = (0..count).map(|index| {
+            let session = draw_session(&mut rng, index == 0, judged, start_ms);
+            start_ms += rng.pick(&[0, 0, 1, 7, 40, 700]);
+            session
+        });
+        let sessions = sessions.collect();
+        let decoys = if rng.one_in(6) { 1 + rng.below(2) as u32 } else { 0 };
+        Script { sessions, decoys }
+    }
+}
+
+fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Session {
+    let leg = if judged { rng.pick(&[Leg::Tcp, Leg::Tcp, Leg::Tcp, Leg::Unix, Leg::Opaque]) } else { Leg::Opaque };
+    let opening = if whole || !judged || !rng.one_in(3) { Opening::Good } else { draw_opening(rng) };
+    let good = opening == Opening::Good;
+    let end = if good { draw_end(rng, whole, judged && leg != Leg::Opaque) } else { End::Idle };
+    let connects = match (rng.below(16), judged) {
+        (0, true) => [rng.pick(&[Connect::Refused, Connect::Fails]), Connect::Works],
+        (1, true) => [Connect::Lost, Connect::Works],
+        (2, true) if !whole => [rng.pick(&[Connect::Refused, Connect::Fails]); 2],
+        (3, true) if !whole => [Connect::Lost; 2],
+        _ => [Connect::Works; 2],
+    };
+    let connects = if leg == Leg::Unix { [Connect::Works; 2] } else { connects };
+    let tiny = rng.one_in(16);
+    let mut parts = draw_parts(rng, end, whole, tiny);
+    if !good {
+        parts.iter_mut().for_each(|part| part.urgent_at = None);
+    }
+    if !judged {
+        parts[0].glued = 0;
+    }
+    let hints = judged && rng.one_in(8);
+    Session { start_ms, leg, opening, connects, end, parts, key: rng.size(0, 7), tiny, hints }
+}
+
+fn draw_opening(rng: &mut Rng) -> Opening {
+    match rng.below(8) {
+        0 | 1 => Opening::Refused(rng.size(0, REFUSED.len() - 1)),
+        2 => Opening::Leaves { after: rng.size(0, 120), rst: rng.one_in(2) },
+        3 => Opening::LeavesWaiting { rst: rng.one_in(2) },
+        4 => Opening::Bad101,
+        5 => Opening::Answers,
+        6 => Opening::Silent,
+        _ => Opening::Hangs,
+    }
+}
+
+fn draw_end(rng: &mut Rng, whole: bool, judged: bool) -> End {
+    let side = rng.pick(&Side::BOTH);
+    match rng.below(if judged { 20 } else { 12 }) {
+        0..3 => End::Close(side),
+        3 | 4 => End::BothClose,
+        5 | 6 => End::Fin(side),
+        7 => End::FinInFrame(side),
+        8 | 9 => End::Rst(side),
+        10 => End::Drop(side),
+        11 => End::Idle,
+        12..15 => End::Violation(side),
+        15 => End::BothViolate,
+        16 => End::ViolationAndClose(side),
+        17 => End::Unanswered(side),
+        18 => End::DataAfterClose(side),
+        _ if whole => End::Violation(side),
+        _ => End::Stall(side),
+    }
+}
+
+/// The last act of `side` where the session ends with `end`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Act {
+    None,
+    Close,
+    CloseAndMore,
+    Violate,
+    HalfFrame,
+}
+
+fn act_of(end: End, side: Side) -> Act {
+    match end {
+        End::BothClose => Act::Close,
+        End::Close(s) | End::Unanswered(s) if s == side => Act::Close,
+        End::DataAfterClose(s) if s == side => Act::CloseAndMore,
+        End::Violation(s) if s == side => Act::Violate,
+        End::ViolationAndClose(s) => {
+            if s == side {
+                Act::Violate
+            } else {
+                Act::Close
+            }
+        }
+        End::BothViolate => Act::Violate,
+        End::FinInFrame(s) if s == side => Act::HalfFrame,
+        _ => Act::None,
+    }
+}
+
+fn draw_parts(rng: &mut Rng, end: End, whole: bool, tiny: bool) -> [Part; 2] {
+    let patient = whole || rng.one_in(2);
+    Side::BOTH.map(|side| {
+        let mut part = Part { patient, late: rng.one_in(2), ..Part::default() };
+        let frames = if whole || rng.one_in(3) { rng.size(20, 24) } else { rng.size(0, 8) };
+        push_frames(rng, side, frames, tiny, &mut part.plan);
+        part.act_at = part.plan.len();
+        if rng.one_in(4) {
+            part.glued = rng.size(0, part.plan.len().min(400));
+        }
+        if rng.one_in(24) {
+            part.urgent_at = Some(if whole { part.act_at } else { rng.size(0, part.act_at) });
+        }
+        act(rng, end, side, &mut part);
+        part
+    })
+}
+
+fn act(rng: &mut Rng, end: End, side: Side, part: &mut Part) {
+    match act_of(end, side) {
+        Act::None => {}
+        Act::Close | Act::CloseAndMore => {
+            part.close_at = Some(part.act_at);
+            push_any_close(rng, side, &mut part.plan);
+            if act_of(end, side) == Act::CloseAndMore {
+                push_frames(rng, side, 3, true, &mut part.plan);
+            }
+        }
+        Act::Violate => part.bad = Some(push_violation(rng, side, &mut part.plan)),
+        Act::HalfFrame => {
+            let start = part.plan.len();
+            push_frames(rng, side, 1, true, &mut part.plan);
+            part.plan.truncate(rng.size(start + 1, part.plan.len() - 1));
+        }
+    }
+    let finish = match end {
+        End::Fin(s) | End::FinInFrame(s) if s == side => Finish::Fin,
+        End::Drop(s) if s == side => Finish::Drop,
+        End::Rst(s) if s == side => Finish::Rst,
+        _ => Finish::Wait,
+    };
+    part.finish = Some(finish);
+    part.mute = matches!(end, End::Unanswered(s) if s != side);
+    if matches!(end, End::Stall(s) if s == side) {
+        part.deaf_after = Some(rng.size(0, 100));
+    }
+    // The last act never comes glued: where it waits, it waits.
+    part.glued = part.glued.min(part.act_at);
+}
+
+fn key_of(rng: &mut Rng, side: Side) -> Option<[u8; 4]> {
+    (side == Side::Downstream).then(|| (rng.word() as u32).to_le_bytes())
+}
+
+fn payload_len(rng: &mut Rng, tiny: bool) -> usize {
+    match rng.below(64) {
+        0..40 => rng.size(0, 24),
+        40..50 if !tiny => rng.size(25, 130),
+        50..54 if !tiny => rng.pick(&[125, 126, 127, 128]),
+        54..60 if !tiny => rng.size(130, 1_500),
+        60 if !tiny && rng.one_in(32) => rng.pick(&[65_535, 65_536, 70_000, 140_000]),
+        _ => rng.size(0, 8),
+    }
+}
+
+/// Complete messages of `frames` frames at least: whole and in fragments, with control frames in between.
+fn push_frames(rng: &mut Rng, side: Side, frames: usize, tiny: bool, out: &mut Vec<u8>) {
+    let mut made = 0;
+    while made < frames {
+        let opcode = rng.pick(&[TEXT, BINARY]);
+        let fragments = if rng.one_in(5) { rng.size(2, 4) } else { 1 };
+        for i in 0..fragments {
+            let last = i + 1 == fragments;
+            let first = if i == 0 { opcode } else { 0 } | if last { FIN } else { 0 };
+            let len = payload_len(rng, tiny);
+            push_one(rng, side, first, len, out);
+            if rng.one_in(8) {
+                let first = FIN | rng.pick(&[PING, PONG]);
+                let len = rng.pick(&[0, 3, 8, 125]);
+                push_one(rng, side, first, len, out);
+                made += 1;
+            }
+            made += 1;
+        }
+    }
+}
+
+/// A frame with random payload: masking it would make no difference.
+fn push_one(rng: &mut Rng, side: Side, first: u8, len: usize, out: &mut Vec<u8>) {
+    Frame { first, mask: None, payload: &[] }.push(out);
+    out.pop();
+    let key = key_of(rng, side);
+    crate::frames::push_length(out, key.is_some(), len);
+    out.extend_from_slice(key.as_ref().map_or(&[], |k| &k[..]));
+    let start = out.len();
+    out.resize(start + len, 0);
+    rng.fill(&mut out[start..]);
+}
+
+fn push_any_close(rng: &mut Rng, side: Side, out: &mut Vec<u8>) {
+    let key = key_of(rng, side);
+    if rng.one_in(6) {
+        return Frame { first: FIN | CLOSE, mask: key, payload: &[] }.push(out);
+    }
+    let code = rng.pick(&[1000, 1000, 1001, 1002, 1003, 1007, 1011, 1014, 3000, 4999]);
+    let reason = rng.pick(&["", "", "bye", "a somewhat longer reason than the others have"]);
+    push_close(out, key, code, reason);
+}
+
+/// A frame that breaks one rule, and something behind it. Gives where the offending frame begins.
+fn push_violation(rng: &mut Rng, side: Side, out: &mut Vec<u8>) -> (usize, Why) {
+    let key = key_of(rng, side);
+    let mut at = out.len();
+    let plain = |first, payload: &[u8], out: &mut Vec<u8>| Frame { first, mask: key, payload }.push(out);
+    let why = match rng.below(12) {
+        0 => {
+            let wrong = if key.is_some() { None } else { Some([1, 2, 3, 4]) };
+            Frame { first: FIN | TEXT, mask: wrong, payload: b"mask" }.push(out);
+            Why::MaskBit
+        }
+        1 => {
+            plain(FIN | rng.pick(&[3, 7, 11, 15]), b"op", out);
+            Why::ReservedOpcode
+        }
+        2 => {
+            plain(FIN | rng.pick(&[0x40, 0x20, 0x10]) | BINARY, b"rsv", out);
+            Why::ReservedBits
+        }
+        3 => {
+            plain(FIN, b"no start", out);
+            Why::Continuation
+        }
+        4 => {
+            plain(TEXT, b"begins", out);
+            at = out.len();
+            plain(FIN | TEXT, b"begins again", out);
+            Why::Continuation
+        }
+        5 => {
+            plain(PING, b"in parts", out);
+            Why::ControlFragmented
+        }
+        6 => {
+            plain(FIN | PING, &[7; 126], out);
+            Why::ControlTooLong
+        }
+        7 => {
+            let bit = if key.is_some() { 0x80 } else { 0 };
+            out.extend_from_slice(&[FIN | BINARY, bit | 126, 0, rng.pick(&[0, 5, 125])]);
+            out.extend_from_slice(&key.unwrap_or_default());
+            Why::LengthEncoding
+        }
+        8 => {
+            let bit = if key.is_some() { 0x80 } else { 0 };
+            out.extend_from_slice(&[FIN | BINARY, bit | 127, 0, 0, 0, 0, 0x40, 0, 0, 1]);
+            out.extend_from_slice(&key.unwrap_or_default());
+            Why::FrameTooBig
+        }
+        9 => {
+            plain(FIN | CLOSE, &[3], out);
+            Why::ClosePayload
+        }
+        _ => {
+            push_close(out, key, rng.pick(&[0, 999, 1004, 1005, 1006, 1015, 2999, 5000]), "");
+            Why::CloseCode
+        }
+    };
+    if rng.one_in(2) {
+        push_frames(rng, side, 2, true, out);
+    }
+    (at, why)
+}

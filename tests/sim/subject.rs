@@ -1,0 +1,106 @@
+//! What is tested: the seam between the simulation and a worker. Everything that knows the worker's outward shape
+//! stands here.
+
+use crate::bugs::Bug;
+use crate::calls::{SimListener, SimSys};
+use framegate::config::{self, Snapshot};
+use framegate::log::{Record, tap};
+use framegate::metrics::Shard;
+use framegate::proto::ended::Ended;
+use framegate::worker::inbox::{Wake, inbox};
+use framegate::worker::listener::Listening;
+use framegate::worker::seats::Seats;
+use framegate::worker::{Home, Worker};
+use std::sync::{Arc, LazyLock};
+
+/// The verdicts of a schedule, each with the port of its client.
+pub type Ends = Vec<(u16, Ended)>;
+
+/// Something that runs on [`SimSys`].
+pub trait Subject {
+    /// Whether it judges handshakes and frames; a bare relay does not, and is spared such scripts.
+    const JUDGES: bool;
+
+    /// Brings one up, gives one iteration of its loop after the other to `drive`, and sees that nothing is left over.
+    fn run(
+        bug: Option<Bug>,
+        drive: &mut dyn FnMut(&mut dyn FnMut() -> bool) -> Result<(), String>,
+    ) -> Result<Ends, String>;
+}
+
+/// The real one.
+pub struct Real;
+
+/// Verdicts that one schedule may bring.
+const RECORDS: usize = 64;
+
+static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| Arc::new(snapshot()));
+
+/// Four sessions' routes; two endpoints for each, which share their path.
+fn snapshot() -> Snapshot {
+    let mut text =
+        String::from("[[listener]]\nlisten = \"192.0.2.0:80\"\n[limits]\nmax_sessions = 1000\nmax_handshakes = 1000\n");
+    for i in 0..4 {
+        text +=
+            &format!("[[upstream]]\nname = \"tcp{i}\"\nendpoints = [\"ws://10.0.{i}.1:80\", \"ws://10.0.{i}.2:80\"]\n");
+        text += &format!("[[upstream]]\nname = \"unix{i}\"\nendpoints = [\"ws+unix:/sim/{i}.sock\"]\n");
+        for (leg, upstream, mode) in [("tcp", "tcp", "framed"), ("unix", "unix", "framed"), ("opaque", "tcp", "opaque")]
+        {
+            text += &format!("[[route]]\npath = \"/{i}/{leg}\"\nupstream = \"{upstream}{i}\"\nmode = \"{mode}\"\n");
+        }
+    }
+    config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"))
+}
+
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self) {}
+}
+
+impl Subject for Real {
+    const JUDGES: bool = true;
+
+    fn run(
+        _: Option<Bug>,
+        drive: &mut dyn FnMut(&mut dyn FnMut() -> bool) -> Result<(), String>,
+    ) -> Result<Ends, String> {
+        let snapshot = Arc::clone(&SNAPSHOT);
+        let (log, mut records) = tap(RECORDS);
+        let (_outbox, inbox) = inbox(Box::new(NoWake));
+        let seats = [Seats::new(1_000), Seats::new(1_000)];
+        let mut home = Home {
+            sys: SimSys,
+            listeners: vec![Listening::new(snapshot.listeners[0].addr, SimListener)],
+            inbox,
+            snapshot,
+            directory: Arc::default(),
+            sessions: Arc::clone(&seats[0]),
+            handshakes: Arc::clone(&seats[1]),
+            tally: Default::default(),
+            shard: Arc::new(Shard::default()),
+            log,
+            unix_ms: 0,
+            generation: 0,
+            workers: 1,
+            draining: false,
+        };
+        let mut worker = Worker::new(&mut home).map_err(|e| e.to_string())?;
+        drive(&mut || worker.pass().expect("poll of the simulation does not fail"))?;
+        let pairs = worker.pairs();
+        drop(worker);
+        let tally = &home.tally;
+        let left = [pairs as u64, tally.sessions, tally.handshakes, tally.backlog_bytes];
+        let taken = [seats[0].taken(), seats[1].taken()];
+        if left != [0; 4] || taken != [0; 2] || tally.log_lost > 0 {
+            return Err(format!("left over: pairs, sessions, handshakes, backlog {left:?}; seats {taken:?}"));
+        }
+        let mut ends = Ends::new();
+        while let Ok(record) = records.pop() {
+            if let Record::End(end) = record {
+                ends.push((end.peer.port(), end.ended));
+            }
+        }
+        Ok(ends)
+    }
+}

@@ -1,0 +1,417 @@
+//! The world of one schedule: kernel, listener, epoll, peers, virtual time. Lives in a thread-local, so that the
+//! worker's sockets can close themselves when they are dropped. Time passes inside `poll`, and a little inside
+//! other calls where a fault says so.
+
+use crate::bugs::Bug;
+use crate::faults::Fault;
+use crate::kernel::{Id, Kernel, Link, Micros, Owner, Sys, What, trace};
+use crate::peers::{Peer, Stage};
+use crate::schedule::{Connect, Leg, Script};
+use framegate::proto::Side;
+use framegate::worker::sys::Event;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+thread_local! {
+    static WORLD: RefCell<World> = RefCell::default();
+}
+
+/// The world of this thread.
+pub fn world<R>(f: impl FnOnce(&mut World) -> R) -> R {
+    WORLD.with(|w| f(&mut w.borrow_mut()))
+}
+
+/// As [`world`], for a drop during a panic that may have left the world borrowed.
+pub fn world_if_free(f: impl FnOnce(&mut World)) {
+    WORLD.with(|w| {
+        if let Ok(mut w) = w.try_borrow_mut() {
+            f(&mut w);
+        }
+    });
+}
+
+#[derive(Debug, Default)]
+pub struct Listener {
+    /// The worker's ends of connections that nobody took yet.
+    pub queue: VecDeque<Id>,
+    pub token: Option<usize>,
+    /// An edge since the last poll.
+    pub edge: bool,
+    /// No descriptor, table entry or memory until then.
+    starved_until: Micros,
+    starved: i32,
+}
+
+/// An event of a socket that is closed: poll had fetched it, or a copy of the descriptor lives elsewhere.
+#[derive(Debug, Clone, Copy)]
+struct Phantom {
+    token: usize,
+    /// Registrations when it was made: it comes once the slot may have a new owner.
+    registered: u64,
+    polls: u32,
+}
+
+#[derive(Debug, Default)]
+pub struct World {
+    pub kernel: Kernel,
+    pub listener: Listener,
+    pub peers: Vec<Peer>,
+    pub peers_used: usize,
+    pub script: Script,
+    pub bug: Option<Bug>,
+    /// Nothing can happen any more: no event, no timer.
+    pub still: bool,
+    phantoms: Vec<Phantom>,
+    registrations: u64,
+    tries: [usize; 4],
+    /// How far the clock may still jump in this schedule.
+    skew_left: Micros,
+    pub random: crate::rng::Rng,
+}
+
+impl World {
+    /// A new schedule in the memory of the last one.
+    pub fn begin(&mut self, script: Script, seed: u64) {
+        self.kernel.begin(seed ^ 0xfa17);
+        self.kernel.faults.begin(seed ^ 0x00b5_e55e);
+        self.random = crate::rng::Rng::new(seed ^ 0x5a17);
+        self.listener.queue.clear();
+        self.listener = Listener { queue: std::mem::take(&mut self.listener.queue), ..Listener::default() };
+        self.peers_used = 0;
+        self.script = script;
+        self.phantoms.clear();
+        (self.still, self.registrations, self.tries, self.skew_left) = (false, 0, [0; 4], 1_000_000);
+        let start = self.kernel.now;
+        for index in 0..self.script.sessions.len() {
+            self.add_client(Some(index), start + self.script.sessions[index].start_ms * 1_000);
+        }
+        for _ in 0..self.script.decoys {
+            let at = start + self.kernel.rng.below(20_000);
+            self.add_client(None, at);
+        }
+    }
+
+    fn add_client(&mut self, session: Option<usize>, at: Micros) {
+        let peer = self.peers_used;
+        let (far, near) = self.kernel.pair(Owner::Worker, Owner::Peer(peer), false);
+        self.add_peer(Side::Downstream, session, near);
+        self.peers[peer].request(&self.script);
+        self.windows(session, far, near);
+        self.kernel.at(at, What::Queue(far));
+    }
+
+    fn add_peer(&mut self, side: Side, session: Option<usize>, sock: Id) {
+        if self.peers.len() == self.peers_used {
+            self.peers.push(Peer::default());
+        }
+        self.peers[self.peers_used].begin(side, session, sock, &mut self.kernel);
+        self.peers_used += 1;
+    }
+
+    fn windows(&mut self, session: Option<usize>, a: Id, b: Id) {
+        let tiny = session.is_some_and(|i| self.script.sessions[i].tiny);
+        if tiny {
+            self.kernel.faults.note(Fault::TinyWindow);
+        }
+        for id in [a, b] {
+            let rng = &mut self.kernel.rng;
+            let sizes: &[usize] = match (tiny, session) {
+                (true, Some(0)) => &[24, 40, 64, 150],
+                (true, _) => &[3, 7, 16, 40, 64],
+                (false, _) => &[300, 1_000, 4_096, 65_536, 65_536],
+            };
+            let (rx, out) = (rng.pick(sizes), rng.pick(sizes));
+            self.kernel.windows(id, rx, out);
+        }
+    }
+
+    /// Lets everything happen that is due now.
+    pub fn settle(&mut self) {
+        let mut turns = 0;
+        loop {
+            if let Some(peer) = self.kernel.woken.pop_front() {
+                self.step(peer);
+            } else if self.kernel.next_due().is_some_and(|at| at <= self.kernel.now) {
+                if let Some(id) = self.kernel.run_due() {
+                    self.enqueue(id);
+                }
+            } else {
+                return;
+            }
+            turns += 1;
+            assert!(turns < 1_000_000, "the peers never come to rest");
+        }
+    }
+
+    fn step(&mut self, peer: usize) {
+        let stepped = &self.peers[peer];
+        let (session, side) = (stepped.session, stepped.side);
+        let of_other = |p: &Peer| session.is_some() && p.session == session && p.side != side;
+        let other = self.peers[..self.peers_used].iter().rposition(of_other);
+        let other_got = other.map_or(0, |other| self.peers[other].rx.len());
+        let before = self.peers[peer].rx.len();
+        self.peers[peer].step(peer, &self.script, other_got, &mut self.kernel);
+        // A patient peer waits for what the other one has.
+        if let Some(other) = other
+            && self.peers[peer].rx.len() > before
+        {
+            self.kernel.wake_peer(other);
+        }
+    }
+
+    fn enqueue(&mut self, id: Id) {
+        self.kernel.connected(id);
+        self.listener.queue.push_back(id);
+        self.listener.edge = self.listener.token.is_some();
+    }
+
+    /// Time goes on for a moment in the middle of a pass.
+    pub fn slip(&mut self) {
+        if self.kernel.faults.strikes(Fault::MidPass) {
+            self.kernel.now += self.kernel.rng.below(300);
+            self.settle();
+        }
+    }
+
+    // --- calls that make or end sockets
+
+    pub fn accept(&mut self) -> Sys<(Id, SocketAddr)> {
+        self.slip();
+        let Some(&id) = self.listener.queue.front() else { return Err(libc::EAGAIN) };
+        if let Some(error) = self.starvation() {
+            return Err(error);
+        }
+        self.listener.queue.pop_front();
+        let reset = self.kernel.socks[id].was_reset;
+        if reset && self.kernel.faults.strikes(Fault::Aborted) {
+            self.kernel.socks[id].closed = true;
+            return Err(libc::ECONNABORTED);
+        }
+        self.kernel.hold();
+        let session = match self.kernel.socks[id].peer.map(|peer| self.kernel.socks[peer].owner) {
+            Some(Some(Owner::Peer(peer))) => self.peers[peer].session,
+            _ => None,
+        };
+        let ip = Ipv4Addr::new(192, 0, 2, 1 + session.unwrap_or(9) as u8);
+        let addr = SocketAddr::new(IpAddr::V4(ip), 1000 + session.unwrap_or(99) as u16);
+        trace!(self.kernel, "accept -> sock {id} of session {session:?}");
+        Ok((id, addr))
+    }
+
+    /// Whether accept fails for want of something, as it may for a while.
+    fn starvation(&mut self) -> Option<i32> {
+        let now = self.kernel.now;
+        let kinds = [
+            (Fault::NoFile, libc::EMFILE),
+            (Fault::NoTable, libc::ENFILE),
+            (Fault::NoBufs, libc::ENOBUFS),
+            (Fault::NoMemory, libc::ENOMEM),
+        ];
+        if now >= self.listener.starved_until {
+            let (_, error) = kinds.into_iter().find(|(fault, _)| self.kernel.faults.strikes(*fault))?;
+            self.listener.starved = error;
+            self.listener.starved_until = now + 1 + self.kernel.rng.below(300_000);
+        }
+        trace!(self.kernel, "accept -> errno {}", self.listener.starved);
+        Some(self.listener.starved)
+    }
+
+    /// A connection of the worker's to the backend of `session`.
+    pub fn connect(&mut self, session: usize, leg: Leg) -> Sys<Id> {
+        let outcome = match leg {
+            Leg::Unix => Connect::Works,
+            _ => {
+                let nth = self.tries[session].min(1);
+                self.tries[session] += 1;
+                self.script.sessions[session].connects[nth]
+            }
+        };
+        trace!(self.kernel, "connect for session {session}: {outcome:?}");
+        if outcome == Connect::Fails {
+            self.kernel.faults.note(Fault::ConnectFailed);
+            return Err(self.kernel.rng.pick(&[libc::ENETUNREACH, libc::EADDRNOTAVAIL, libc::ECONNREFUSED]));
+        }
+        let peer = self.peers_used;
+        let (near, far) = self.kernel.pair(Owner::Worker, Owner::Peer(peer), leg == Leg::Unix);
+        self.kernel.hold();
+        let soon = self.kernel.now + self.kernel.rng.below(2_000);
+        match outcome {
+            Connect::Refused => {
+                self.kernel.faults.note(Fault::ConnectRefused);
+                self.kernel.at(soon, What::Refused(near));
+            }
+            Connect::Lost => self.kernel.faults.note(Fault::ConnectLost),
+            _ => {
+                self.add_peer(Side::Upstream, Some(session), far);
+                self.windows(Some(session), near, far);
+                match leg {
+                    Leg::Unix => self.kernel.connected(near),
+                    _ => self.kernel.at(soon, What::Connected(near)),
+                }
+            }
+        }
+        if outcome == Connect::Refused || outcome == Connect::Lost {
+            // Nobody is at the other end.
+            self.kernel.socks[far].closed = true;
+        }
+        Ok(near)
+    }
+
+    pub fn close(&mut self, id: Id, rst: bool) {
+        trace!(self.kernel, "worker {} sock {id}", if rst { "aborts" } else { "closes" });
+        if let Some(token) = self.kernel.socks[id].token
+            && self.kernel.faults.strikes(Fault::StaleToken)
+        {
+            self.phantoms.push(Phantom { token, registered: self.registrations, polls: 0 });
+        }
+        if rst {
+            self.kernel.abort(id);
+        } else {
+            self.kernel.close(id);
+        }
+    }
+
+    // --- epoll
+
+    pub fn register(&mut self, id: Id, token: usize) {
+        self.registrations += 1;
+        self.kernel.socks[id].token = Some(token);
+        if self.kernel.bits(id).any() {
+            self.kernel.wake(id);
+        }
+    }
+
+    pub fn register_listener(&mut self, token: usize) {
+        self.listener.token = Some(token);
+        self.listener.edge = !self.listener.queue.is_empty();
+    }
+
+    /// Waits, in virtual time, for something to report.
+    pub fn poll(&mut self, events: &mut Vec<Event>, timeout_ms: Option<u64>) {
+        if self.kernel.faults.strikes(Fault::Interrupted) {
+            return self.settle();
+        }
+        let now = self.kernel.now;
+        let deadline = timeout_ms.map(|ms| now + ms * 1_000);
+        self.settle();
+        while self.kernel.ready.is_empty() && !self.listener.edge && deadline.is_none_or(|at| self.kernel.now < at) {
+            match (self.kernel.next_due(), deadline) {
+                (Some(at), deadline) if deadline.is_none_or(|d| at <= d) => self.kernel.now = self.kernel.now.max(at),
+                (_, Some(deadline)) => {
+                    if self.kernel.faults.strikes(Fault::EarlyTimer) {
+                        self.kernel.now += self.kernel.rng.below(deadline - self.kernel.now);
+                        break;
+                    }
+                    self.kernel.now = deadline;
+                    self.be_late();
+                }
+                (_, None) => {
+                    self.still = true;
+                    return;
+                }
+            }
+            self.settle();
+        }
+        // More may happen before the worker runs.
+        if self.kernel.rng.one_in(3) {
+            self.kernel.now += self.kernel.rng.below(400);
+            self.settle();
+        }
+        if self.kernel.faults.strikes(Fault::Skew) && self.skew_left > 0 {
+            let jump = 1 + self.kernel.rng.below(self.skew_left);
+            self.skew_left -= jump;
+            self.kernel.now += jump;
+            self.settle();
+        }
+        self.collect(events);
+    }
+
+    fn be_late(&mut self) {
+        if self.kernel.faults.strikes(Fault::LateTimer) {
+            let late = self.kernel.rng.below(20_000).min(self.skew_left);
+            self.skew_left -= late;
+            self.kernel.now += late;
+        }
+    }
+
+    /// The readiness of this moment for everything on the ready list; the list is empty afterwards.
+    fn collect(&mut self, events: &mut Vec<Event>) {
+        while let Some(id) = self.kernel.ready.pop_front() {
+            self.kernel.socks[id].ready = false;
+            let Some(token) = self.kernel.socks[id].token else { continue };
+            let bits = self.kernel.bits(id);
+            if bits.any() {
+                trace!(self.kernel, "event sock {id} token {token:#x}: {bits:?}");
+                // As mio reads them.
+                events.push(Event {
+                    token,
+                    readable: bits.input || bits.urgent,
+                    writable: bits.output,
+                    read_closed: bits.hup || bits.input && bits.read_hup,
+                    error: bits.error,
+                    priority: bits.urgent,
+                });
+            }
+        }
+        if self.listener.edge
+            && let Some(token) = self.listener.token
+        {
+            self.listener.edge = false;
+            if !self.listener.queue.is_empty() {
+                let at = self.kernel.rng.size(0, events.len());
+                events.insert(at, Event { token, readable: true, ..Event::default() });
+            }
+        }
+        self.add_phantoms(events);
+        if events.len() > 1 && self.kernel.faults.strikes(Fault::Reordered) {
+            for i in (1..events.len()).rev() {
+                let j = self.kernel.rng.size(0, i);
+                events.swap(i, j);
+            }
+        }
+        if let Some(bug) = self.bug {
+            bug.on_events(events, self.kernel.in_use());
+        }
+    }
+
+    fn add_phantoms(&mut self, events: &mut Vec<Event>) {
+        let registrations = self.registrations;
+        let mut i = 0;
+        while i < self.phantoms.len() {
+            self.phantoms[i].polls += 1;
+            let Phantom { token, registered, polls } = self.phantoms[i];
+            if registrations == registered && polls < 40 {
+                i += 1;
+                continue;
+            }
+            self.phantoms.swap_remove(i);
+            let rng = &mut self.kernel.rng;
+            let mut flag = || rng.one_in(2);
+            let event = Event {
+                token,
+                readable: flag(),
+                writable: flag(),
+                read_closed: flag(),
+                error: flag(),
+                priority: flag(),
+            };
+            trace!(self.kernel, "stale event {event:?}");
+            events.push(event);
+        }
+    }
+
+    /// Ends what the peers still hold.
+    pub fn finish(&mut self) {
+        self.kernel.faults.calm = true;
+        for peer in &mut self.peers[..self.peers_used] {
+            if peer.stage != Stage::Gone && !self.kernel.socks[peer.sock].closed {
+                self.kernel.close(peer.sock);
+            }
+        }
+    }
+
+    pub fn link(&self, id: Id) -> Link {
+        self.kernel.socks[id].link
+    }
+}
