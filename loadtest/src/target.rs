@@ -141,7 +141,7 @@ impl Spec {
 
 fn framegate_config(port: u16, backend: SocketAddr) -> String {
     format!(
-        "[workers]\ncount = 1\npin = false\n\n[log]\naccess = \"off\"\n\n[admin]\nlisten = \"off\"\n\n[[listener]]\nlisten = \"127.0.0.1:{port}\"\n\n\
+        "[workers]\ncount = 1\npin = false\n\n[log]\naccess = \"off\"\n\n[admin]\nlisten = \"off\"\n\n[timeouts]\nidle = \"1h\"\n\n[[listener]]\nlisten = \"127.0.0.1:{port}\"\n\n\
          [[route]]\npath = \"/\"\nupstream = \"echo\"\n\n[[upstream]]\nname = \"echo\"\nendpoints = [\"ws://{backend}\"]\n"
     )
 }
