@@ -282,11 +282,9 @@ def compare(part, a, entries, out):
 
 
 def binary():
-    for profile in ("release", "debug"):
-        path = os.path.join(TARGET, profile, "framegate")
-        if os.path.exists(path):
-            return path
-    return os.path.join(TARGET, "release", "framegate")
+    """The framegate that was built last, of whatever profile."""
+    built = [os.path.join(TARGET, profile, "framegate") for profile in ("release", "sim", "debug")]
+    return max((p for p in built if os.path.exists(p)), key=os.path.getmtime, default=built[0])
 
 
 def main():
@@ -294,7 +292,7 @@ def main():
     ap.add_argument("--quick", action="store_true", help="122 cases instead of 517")
     ap.add_argument("--cases", action="append", default=[])
     ap.add_argument("--proxy", default=os.environ.get("PROXY") or "framegate", choices=["framegate", "nginx", "haproxy"])
-    ap.add_argument("--binary", default=binary(), help="the framegate to run; built beforehand")
+    ap.add_argument("--binary", default=binary(), help="the framegate to run; built beforehand (default: the one built last)")
     ap.add_argument("--part", action="append", choices=PARTS)
     ap.add_argument("--jobs", type=int, default=2)
     ap.add_argument("--again", type=int, default=3, help="how often cases that differ are run again")

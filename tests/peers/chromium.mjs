@@ -91,8 +91,23 @@ const page = http.createServer((_, res) => res.setHeader('Content-Type', 'text/h
 await new Promise((resolve) => page.listen(0, '127.0.0.1', resolve));
 const { child, address } = launch(profile);
 let failed = 1;
+let call = async () => {};
+const gone = new Promise((resolve) => { child.once('exit', resolve); });
+process.on('SIGTERM', () => { child.kill('SIGKILL'); process.exit(1); });
+
+// Asked first, so that its helper processes have stopped writing when the profile goes.
+async function bye() {
+  call('Browser.close').catch(() => {});
+  await within(5000, gone, 'the end of chromium').catch(() => child.kill('SIGKILL'));
+  try {
+    fs.rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  } catch (e) {
+    console.log(`note: the profile stays behind: ${e.message}`);
+  }
+}
+
 try {
-  const call = await devtools(await within(60000, address, 'chromium'));
+  call = await devtools(await within(60000, address, 'chromium'));
   const { targetId } = await call('Target.createTarget', { url: `http://127.0.0.1:${page.address().port}/` });
   const { sessionId } = await call('Target.attachToTarget', { targetId, flatten: true });
   const evaluate = async (expression) => {
@@ -108,10 +123,6 @@ try {
   await evaluate(`${playSource}\n${openInPage}\ntrue`);
   failed = await runPlan((url, s) => evaluate(`play(openInPage, ${JSON.stringify(url)}, ${JSON.stringify(s)}, false).then(() => true)`));
 } finally {
-  const gone = new Promise((resolve) => child.once('exit', resolve));
-  child.kill();
-  await Promise.race([gone, new Promise((r) => setTimeout(r, 3000))]);
-  child.kill('SIGKILL');
-  fs.rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  await bye();
 }
 process.exit(failed);

@@ -151,19 +151,27 @@ impl Tools {
         let known = ["chromium", "chromium-browser", "google-chrome"].map(str::to_owned);
         let chromium = named.into_iter().chain(known).find(|c| runs(c));
         let mut missing = Vec::new();
+        let mut lines = Vec::new();
         if !(runs("node") && env.join("node/node_modules/ws").exists()) {
-            say("SKIPPED: npm `ws` is missing, as client and backend; install Node.js, then run tests/peers/setup.sh");
+            lines.push(
+                "SKIPPED: npm `ws` is missing, as client and backend; install Node.js, then run tests/peers/setup.sh",
+            );
             missing.extend(["ws", "chromium"]);
         }
         if !env.join("python/bin/python").exists() {
-            say("SKIPPED: Python `websockets` is missing, as client and backend; install python3-venv, then run tests/peers/setup.sh");
+            lines.push("SKIPPED: Python `websockets` is missing, as client and backend; install python3-venv, then run tests/peers/setup.sh");
             missing.push("websockets");
         }
         if chromium.is_none() {
-            say("SKIPPED: Chromium is missing, as client; apt-get install chromium, or name one in CHROMIUM");
+            lines.push("SKIPPED: Chromium is missing, as client; apt-get install chromium, or name one in CHROMIUM");
             missing.push("chromium");
         }
-        assert!(missing.is_empty() || std::env::var_os("CI").is_none(), "with CI set no peer may be missing: {missing:?}");
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| lines.iter().for_each(|line| say(line)));
+        assert!(
+            missing.is_empty() || std::env::var_os("CI").is_none(),
+            "with CI set no peer may be missing: {missing:?}"
+        );
         Tools { env, chromium, missing }
     }
 
@@ -212,7 +220,8 @@ impl Backend {
             "raw" => (raw::backend(&records), records.serve(), None),
             _ => {
                 let mut child = Running::start(tools.command(name, "backend").stdout(Stdio::piped()));
-                let line = child.first_line(|c| c.stdout.take().map(|s| Box::new(s) as Box<dyn Read + std::marker::Send>), "port");
+                let line = child
+                    .first_line(|c| c.stdout.take().map(|s| Box::new(s) as Box<dyn Read + std::marker::Send>), "port");
                 let ports: Value = serde_json::from_str(&line).unwrap();
                 let port = |k: &str| u16::try_from(ports[k].as_u64().unwrap()).unwrap();
                 (port("port"), port("control"), Some(child))
@@ -246,7 +255,8 @@ impl Proxy {
         };
         command.args(["run", "--listen", "127.0.0.1:0", "--upstream"]).arg(format!("ws://127.0.0.1:{upstream}"));
         let mut child = Running::start(command.stdout(Stdio::null()).stderr(Stdio::piped()));
-        let line = child.first_line(|c| c.stderr.take().map(|s| Box::new(s) as Box<dyn Read + std::marker::Send>), "listening on ");
+        let line = child
+            .first_line(|c| c.stderr.take().map(|s| Box::new(s) as Box<dyn Read + std::marker::Send>), "listening on ");
         let address = line.split("listening on ").nth(1).and_then(|a| a.split_whitespace().next()).unwrap();
         let port = address.rsplit(':').next().and_then(|p| p.parse().ok()).unwrap();
         Proxy { port, _child: Some(child) }
@@ -263,7 +273,11 @@ impl Running {
     }
 
     /// The first line that holds `want`; the rest of the stream is read and dropped.
-    fn first_line(&mut self, stream: impl FnOnce(&mut Child) -> Option<Box<dyn Read + std::marker::Send>>, want: &'static str) -> String {
+    fn first_line(
+        &mut self,
+        stream: impl FnOnce(&mut Child) -> Option<Box<dyn Read + std::marker::Send>>,
+        want: &'static str,
+    ) -> String {
         let stream = stream(&mut self.0).unwrap();
         let (tx, rx) = mpsc::channel();
         thread::spawn(move || {
@@ -308,8 +322,10 @@ fn table(client: &str, backend: &Backend) -> Vec<(Scenario, Value)> {
     let mut out = Vec::new();
     for mut row in rows {
         let s: Scenario = serde_json::from_value(row.clone()).unwrap();
-        let here = if s.backends.is_empty() { backend.name != "raw" } else { s.backends.iter().any(|b| b == backend.name) };
-        let able = s.client.iter().all(|n| can.contains(&n.as_str())) && s.serves.iter().all(|n| backend.can.contains(&n.as_str()));
+        let here =
+            if s.backends.is_empty() { backend.name != "raw" } else { s.backends.iter().any(|b| b == backend.name) };
+        let able = s.client.iter().all(|n| can.contains(&n.as_str()))
+            && s.serves.iter().all(|n| backend.can.contains(&n.as_str()));
         if here && able && s.name.contains(&only) {
             row["known"] = json!(s.known.get(&proxy_name()));
             out.push((s, row));
@@ -321,12 +337,17 @@ fn table(client: &str, backend: &Backend) -> Vec<(Scenario, Value)> {
 fn tungstenite_client(pair: &str, proxy: &Proxy, backend: &Backend) -> bool {
     let mut count = Count::new(pair);
     for (s, _) in table("tungstenite", backend) {
-        let cuts: Vec<String> = if s.cuts == 0 { vec![String::new()] } else { (1..=s.cuts).map(|c| format!("cut={c}&")).collect() };
+        let cuts: Vec<String> =
+            if s.cuts == 0 { vec![String::new()] } else { (1..=s.cuts).map(|c| format!("cut={c}&")).collect() };
         let began = Instant::now();
         let found = cuts.iter().try_for_each(|cut| {
             let id = raw::id();
             tungstenite::play(&format!("ws://127.0.0.1:{}/peers?{}&{cut}id={id}", proxy.port, s.query), &s)
-                .and_then(|()| s.backend.as_ref().map_or(Ok(()), |want| record::compare(&record::fetch(backend.control, &id), want)))
+                .and_then(|()| {
+                    s.backend
+                        .as_ref()
+                        .map_or(Ok(()), |want| record::compare(&record::fetch(backend.control, &id), want))
+                })
                 .map_err(|e| format!("{cut} {e}"))
         });
         count.add(&s.name, found, s.known.get(&proxy_name()), began);
@@ -376,7 +397,8 @@ impl Count<'_> {
     }
 
     fn finish(self) -> bool {
-        let known = if self.known > 0 { format!(", {} known failures of this proxy", self.known) } else { String::new() };
+        let known =
+            if self.known > 0 { format!(", {} known failures of this proxy", self.known) } else { String::new() };
         say(&format!("{}: {} passed, {} failed{known}", self.pair, self.passed, self.failed));
         self.failed == 0
     }

@@ -136,7 +136,9 @@ impl Peer {
     fn expect(&mut self, first: u8, payload: &[u8]) -> Result<(), String> {
         match self.next()? {
             Got::Frame(f, p) if f == first && p == payload => Ok(()),
-            Got::Frame(f, p) => Err(format!("frame {f:#x} of {} bytes instead of {first:#x} of {}", p.len(), payload.len())),
+            Got::Frame(f, p) => {
+                Err(format!("frame {f:#x} of {} bytes instead of {first:#x} of {}", p.len(), payload.len()))
+            }
             end => Err(format!("{end:?} instead of frame {first:#x}")),
         }
     }
@@ -203,7 +205,8 @@ impl Seen {
 
 fn serve(peer: &mut Peer, head: &str, q: &HashMap<String, String>, seen: &mut Seen) -> Result<Got, String> {
     let number = |k: &str| q.get(k).and_then(|v| v.parse::<usize>().ok()).unwrap_or(0);
-    let greetings: Vec<u8> = (1..=number("n")).flat_map(|i| frame(BINARY, &pattern("binary", i * 37, i), None)).collect();
+    let greetings: Vec<u8> =
+        (1..=number("n")).flat_map(|i| frame(BINARY, &pattern("binary", i * 37, i), None)).collect();
     let opening = [answer(head)?.into_bytes(), greetings].concat();
     let what = q.get("do").map_or("echo", String::as_str);
     match what {
@@ -242,7 +245,11 @@ fn serve(peer: &mut Peer, head: &str, q: &HashMap<String, String>, seen: &mut Se
 }
 
 /// Reads to the end of the stream, counts, and gives each message (and the Close) to `each`.
-fn take(peer: &mut Peer, seen: &mut Seen, each: impl Fn(&mut Peer, u8, &[u8]) -> Result<(), String>) -> Result<Got, String> {
+fn take(
+    peer: &mut Peer,
+    seen: &mut Seen,
+    each: impl Fn(&mut Peer, u8, &[u8]) -> Result<(), String>,
+) -> Result<Got, String> {
     loop {
         match peer.next()? {
             Got::Frame(CLOSE, payload) => {
@@ -267,7 +274,9 @@ fn answer(head: &str) -> Result<String, String> {
     let line = head.lines().find(|l| l.to_ascii_lowercase().starts_with("sec-websocket-key:"));
     let key = line.and_then(|l| l.split_once(':')).map(|(_, k)| k.trim()).ok_or("no key")?;
     let accept = derive_accept_key(key.as_bytes());
-    Ok(format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"))
+    Ok(format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    ))
 }
 
 // ---- client
@@ -283,27 +292,40 @@ pub struct Raw {
 }
 
 pub const SCENARIOS: &[Raw] = &[
-    Raw { name: "request and frames in one write", raw_backend: false, known: &[("none", "tungstenite takes no early bytes")], play: glued },
+    Raw {
+        name: "request and frames in one write",
+        raw_backend: false,
+        known: &[("none", "tungstenite takes no early bytes")],
+        play: glued,
+    },
     Raw { name: "request torn at every byte", raw_backend: false, known: &[], play: torn_heads },
     Raw { name: "frames torn at every byte", raw_backend: false, known: &[], play: torn_frames },
-    Raw { name: "everything a byte at a time", raw_backend: false, known: &[("none", "tungstenite takes no head in many pieces")], play: dripped },
+    Raw {
+        name: "everything a byte at a time",
+        raw_backend: false,
+        known: &[("none", "tungstenite takes no head in many pieces")],
+        play: dripped,
+    },
     Raw {
         name: "half-close by the client",
         raw_backend: true,
-        known: &[("nginx", "ends both directions at the first FIN"), ("haproxy", "ends both directions at the first FIN")],
+        known: &[("nginx", "ends both directions at the first FIN")],
         play: half_close_by_client,
     },
     Raw {
         name: "half-close by the backend",
         raw_backend: true,
-        known: &[("nginx", "ends both directions at the first FIN"), ("haproxy", "ends both directions at the first FIN")],
+        known: &[
+            ("nginx", "ends both directions at the first FIN"),
+            ("haproxy", "ends both directions at the first FIN"),
+        ],
         play: half_close_by_backend,
     },
     Raw { name: "a megabyte, then FIN without a Close", raw_backend: true, known: &[], play: data_then_fin },
     Raw {
         name: "reset by the client arrives as a reset",
         raw_backend: true,
-        known: &[("nginx", "passes a reset on as a FIN"), ("haproxy", "passes a reset on as a FIN")],
+        known: &[("nginx", "passes a reset on as a FIN")],
         play: reset_by_client,
     },
     Raw {

@@ -226,7 +226,8 @@ fn open(url: &str, s: &Scenario) -> Result<(Ws, String), String> {
     let _ = stream.set_nodelay(true);
     let _ = stream.set_read_timeout(Some(Duration::from_secs(20)));
     let request = s.subprotocols.iter().fold(ClientRequestBuilder::new(uri), |r, p| r.with_sub_protocol(p.clone()));
-    let (ws, response) = tungstenite::client::client_with_config(request, stream, Some(config())).map_err(|e| format!("handshake: {e}"))?;
+    let (ws, response) = tungstenite::client::client_with_config(request, stream, Some(config()))
+        .map_err(|e| format!("handshake: {e}"))?;
     let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
     check(header("Sec-WebSocket-Extensions").is_empty(), || "an extension nobody offered".to_owned())?;
     let subprotocol = header("Sec-WebSocket-Protocol");
@@ -279,7 +280,9 @@ fn finish(mut ws: Ws, s: &Scenario) -> Result<(), String> {
         return Ok(());
     }
     if let Some(close) = &s.close {
-        let frame = close.code.map(|code| CloseFrame { code: code.into(), reason: close.reason.clone().unwrap_or_default().into() });
+        let frame = close
+            .code
+            .map(|code| CloseFrame { code: code.into(), reason: close.reason.clone().unwrap_or_default().into() });
         ws.close(frame).map_err(|e| format!("close: {e}"))?;
     }
     let ended = drain(&mut ws);
