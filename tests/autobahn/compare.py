@@ -314,13 +314,14 @@ def main():
     except CannotRun as e:
         print("could not run: %s" % e, file=sys.stderr)
         return 2
+    finally:
+        if not a.out:
+            shutil.rmtree(out, ignore_errors=True)
     if a.proxy == "framegate" and not a.cases:
         for e in entries:
             if not e["used"] and not a.quick:
                 print("note: never used in stricter.txt: %s %s %s" % (e["part"], ",".join(e["cases"]), e["verdict"]))
     print("autobahn through %s: %s" % (a.proxy, "equal" if not bad else "%d cases are not equal" % bad))
-    if not a.out:
-        shutil.rmtree(out, ignore_errors=True)
     return 1 if bad else 0
 
 
