@@ -27,6 +27,8 @@ TARGET = os.environ.get("CARGO_TARGET_DIR") or os.path.join(ROOT, "target")
 ENV = os.environ.get("PEERS_ENV") or os.path.join(TARGET, "peers")
 RANK = {"OK": 0, "NON-STRICT": 1, "INFORMATIONAL": 1, "UNIMPLEMENTED": 2, "FAILED": 3}
 PARTS = ["ws", "websockets", "behind"]
+# A stall must be seen, a slow machine must not be taken for one: case 12.3.15 alone takes 20 to 50 s on two busy cores.
+CASE_SECONDS = 300
 # Python `websockets` races its echo against its own close: either verdict, by chance, without any proxy.
 BY_CHANCE = {"websockets": (["3.*", "4.*", "5.15"], {"OK", "NON-STRICT"})}
 
@@ -95,7 +97,7 @@ def start_proxy(a, port, listen=0):
 
 
 def run(args, out, timeout=3600):
-    command = [sys.executable, os.path.join(HERE, "run.py"), "--out", out, "--show", "0"] + args
+    command = [sys.executable, os.path.join(HERE, "run.py"), "--out", out, "--show", "0", "--case-timeout", str(CASE_SECONDS)] + args
     child = start(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         text, _ = child.communicate(timeout=timeout)
@@ -163,7 +165,7 @@ class BehindPart:
             port, front = free_port(), free_port()
             extra = ["--external-port", str(front)] if through else []
             server = start([sys.executable, os.path.join(HERE, "run.py"), "--mode", "server", "--url", "ws://127.0.0.1:%d" % port,
-                            "--cases", ",".join(wanted), "--out", out] + extra, stdout=subprocess.PIPE)
+                            "--cases", ",".join(wanted), "--out", out, "--case-timeout", str(CASE_SECONDS)] + extra, stdout=subprocess.PIPE)
             children.append(server)
             first_line(server, server.stdout, "fuzzing server ready")
             if through:
