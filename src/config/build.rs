@@ -46,19 +46,15 @@ pub fn from_text(text: &str, name: &str) -> Result<Snapshot, Error> {
 pub fn from_flags(listen: &str, upstream: &str) -> Result<Snapshot, Error> {
     let addr = value::socket_address(listen).map_err(|e| Error::flag("--listen", &e))?;
     let endpoint = endpoint::endpoint(upstream).map_err(|e| Error::flag("--upstream", &e))?;
-    let admin = Admin::default();
-    if addr.port() != 0 && addr == admin.addr {
-        return Err(Error::flag("--listen", &format!("{addr} is the address of the admin listener; write another")));
-    }
-    Ok(one_route(addr, admin, endpoint))
+    Ok(one_route(addr, None, endpoint))
 }
 
 pub fn demo(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Snapshot {
     let endpoint = Endpoint { url: format!("ws://{backend}"), place: Place::Tcp(backend), base: String::new() };
-    one_route(listen, Admin { addr: admin, ..Admin::default() }, endpoint)
+    one_route(listen, Some(Admin { addr: admin, fault_injection: false }), endpoint)
 }
 
-fn one_route(addr: SocketAddr, admin: Admin, endpoint: Endpoint) -> Snapshot {
+fn one_route(addr: SocketAddr, admin: Option<Admin>, endpoint: Endpoint) -> Snapshot {
     let name = endpoint.url.clone();
     let group = Arc::new(Group { name, index: 0, endpoints: vec![endpoint], balance: Balance::default() });
     let route = Route {
@@ -82,7 +78,7 @@ fn one_route(addr: SocketAddr, admin: Admin, endpoint: Endpoint) -> Snapshot {
         sockets: Sockets::default(),
         drain: Drain::default(),
         log: Log::default(),
-        admin: Some(admin),
+        admin,
     }
 }
 
@@ -172,15 +168,13 @@ impl Building<'_, '_> {
     }
 
     fn admin(&mut self, typed: &file::Admin, listeners: &[Section<file::Listener>]) -> Option<Admin> {
-        let default = Admin::default();
         let key = "admin.listen";
-        let addr = self.take(key, &typed.listen, Some(default.addr), |v| match v.as_str() {
+        let addr = self.take(key, &typed.listen, None, |v| match v.as_str() {
             Some("off") => Ok(None),
             _ => value::address(v).map(Some).map_err(|e| format!("{e}, or \"off\"")),
         });
         let judge = value::flag;
-        let fault_injection =
-            self.take("admin.fault_injection", &typed.fault_injection, default.fault_injection, judge);
+        let fault_injection = self.take("admin.fault_injection", &typed.fault_injection, false, judge);
         let addr = addr?;
         let mut written = listeners.iter().filter_map(|section| section.get_ref().listen.as_ref());
         let same = written.find(|listen| value::address(listen.get_ref()) == Ok(addr));
