@@ -86,6 +86,12 @@ impl Buf {
         &self.bytes[self.head..]
     }
 
+    /// The last `n` bytes, or all.
+    pub fn tail_mut(&mut self, n: usize) -> &mut [u8] {
+        let start = self.bytes.len() - n.min(self.len());
+        &mut self.bytes[start..]
+    }
+
     pub fn push(&mut self, more: &[u8]) {
         if self.head > 1 << 16 {
             self.bytes.drain(..self.head);

@@ -344,9 +344,6 @@ impl Peer {
 
     fn write(&mut self, me: usize, view: &View<'_>, kernel: &mut Kernel) {
         let limit = self.limit(view);
-        if self.sent == self.frames_at && self.stage == Stage::Head && limit > self.sent {
-            kernel.faults.note(Fault::Glued);
-        }
         while self.sent < limit && !self.broken && !self.fin_sent && kernel.now >= self.write_after {
             self.urgent(view, kernel);
             self.see_to_faults(view, kernel);
@@ -355,7 +352,13 @@ impl Peer {
                 n = n.min(at - self.sent);
             }
             match kernel.send(self.sock, &self.out[self.sent..self.sent + n], usize::MAX) {
-                Ok(n) => self.sent += n,
+                Ok(n) => {
+                    let early = self.stage == Stage::Head || self.side == Some(Side::Upstream);
+                    if early && self.sent <= self.frames_at && self.sent + n > self.frames_at {
+                        kernel.faults.note(Fault::Glued);
+                    }
+                    self.sent += n;
+                }
                 Err(libc::EAGAIN) => return,
                 Err(_) => self.broken = true,
             }

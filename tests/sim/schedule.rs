@@ -132,6 +132,27 @@ pub struct Script {
     pub decoys: u32,
 }
 
+impl Session {
+    /// Whether its verdict follows from the script alone: no two things that race for being first.
+    pub fn is_certain(&self) -> bool {
+        let urgent = self.parts.iter().any(|part| part.urgent_at.is_some());
+        let opens = match self.opening {
+            Opening::Leaves { rst, .. } => return !rst,
+            Opening::LeavesWaiting { .. } | Opening::Hangs => return false,
+            Opening::Refused(_) | Opening::Bad101 | Opening::Answers | Opening::Silent => return true,
+            Opening::Good => self.connects.contains(&Connect::Works),
+        };
+        let raced = match self.end {
+            End::Close(_) | End::Unanswered(_) => self.leg == Leg::Opaque,
+            End::Fin(_) | End::FinInFrame(_) | End::Idle | End::Violation(_) => false,
+            // A RST that waits for nothing may overtake the 101.
+            End::Rst(_) => !self.parts[0].patient,
+            _ => true,
+        };
+        !opens || !raced && !urgent && (self.leg != Leg::Unix || !matches!(self.end, End::Rst(_)))
+    }
+}
+
 /// A request that is refused: request line and extra fields, the status, the reason.
 pub struct Bad {
     pub line: &'static str,
@@ -271,7 +292,7 @@ fn draw_parts(rng: &mut Rng, end: End, whole: bool, tiny: bool) -> [Part; 2] {
         if rng.one_in(4) {
             part.glued = rng.size(0, part.plan.len().min(400));
         }
-        if rng.one_in(24) {
+        if rng.one_in(14) {
             part.urgent_at = Some(if whole { part.act_at } else { rng.size(0, part.act_at) });
         }
         act(rng, end, side, &mut part);
