@@ -5,7 +5,7 @@ use crate::faults::{KINDS, NAMES};
 use crate::oracle::Case;
 use crate::peers::Peer;
 use crate::schedule::Script;
-use crate::subject::Subject;
+use crate::subject::{Subject, Verdict};
 use crate::world::{World, world};
 use framegate::proto::Side;
 use framegate::proto::ended::Ended;
@@ -89,10 +89,10 @@ fn held(w: &World) -> String {
     format!("{} descriptors, {} clients in the queue", w.kernel.open_fds, w.listener.queue.len())
 }
 
-fn judge(w: &mut World, ended: &[(u16, Ended)]) -> Result<Verdicts, String> {
+fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
     if w.kernel.trace {
         w.peers[..w.peers_used].iter().for_each(|peer| eprintln!("{}", peer.state()));
-        ended.iter().for_each(|(port, ended)| eprintln!("client {port}: {ended:?}"));
+        ended.iter().for_each(|verdict| eprintln!("{verdict:?}"));
     }
     w.finish();
     if w.kernel.open_fds != 0 {
@@ -105,8 +105,8 @@ fn judge(w: &mut World, ended: &[(u16, Ended)]) -> Result<Verdicts, String> {
         let of = |side: Side| move |p: &&Peer| p.session == Some(index) && p.side == Some(side);
         let client = peers.iter().find(of(Side::Downstream)).ok_or("no client")?;
         let backend = peers.iter().rev().find(of(Side::Upstream));
-        let ended: Vec<Ended> = ended.iter().filter(|(p, _)| *p == 1000 + index as u16).map(|(_, e)| *e).collect();
-        verdicts[index] = ended.first().copied();
+        let ended: Vec<Verdict> = ended.iter().filter(|v| v.port == 1000 + index as u16).copied().collect();
+        verdicts[index] = ended.first().map(|verdict| verdict.ended);
         let case = Case { session, client, backend, ended: &ended, first: index == 0, faults };
         case.judge().map_err(|e| {
             format!("session {index} ({:?}, {:?}, {:?}): {e}", session.leg, session.opening, session.end)
