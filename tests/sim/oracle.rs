@@ -5,8 +5,8 @@
 use crate::frames::{CLOSE, close_code, read_head};
 use crate::peers::Peer;
 use crate::schedule::{Connect, End, Leg, Opening, REFUSED, Session};
-use framegate::proto::Side;
 use crate::subject::Verdict;
+use framegate::proto::Side;
 use framegate::proto::ended::{By, Stage as Phase, Why};
 
 /// Everything known about one session.
@@ -51,7 +51,9 @@ impl Case<'_> {
 
     /// What the record says besides the verdict.
     fn judge_record(&self) -> Judgement {
-        let Some(Verdict { status: Some(status), codes, age_ms, ended, .. }) = self.ended.first() else { return Ok(()) };
+        let Some(Verdict { status: Some(status), codes, age_ms, ended, .. }) = self.ended.first() else {
+            return Ok(());
+        };
         let got = self.client.facts.status;
         ensure!(got == 0 || got == *status, "the client got status {got}, the record has {status}");
         let ends = [(Side::Downstream, Some(self.client)), (Side::Upstream, self.backend)];
