@@ -1,8 +1,9 @@
 //! Planted bugs: mistakes that a proxy of this kind makes in earnest. Each is brought in between worker and
 //! kernel, or by a hook of the worker's, and must be found.
 
+use crate::buf::Buf;
 use crate::frames::{CLOSE, FIN, read_head};
-use crate::kernel::{Buf, Sock};
+use crate::kernel::Sock;
 use framegate::worker::sys::Event;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! `SIM_SEEDS=1000000` runs so many schedules, `SIM_SEED=17` replays one with a trace. Both belong with
 //! `cargo test --profile sim --test sim`.
 
+mod buf;
 mod bugs;
 mod calls;
 mod edge_rules;
@@ -17,6 +18,7 @@ mod run;
 mod schedule;
 mod subject;
 mod toy;
+mod wire;
 mod world;
 
 use bugs::Bug;

@@ -55,7 +55,9 @@ pub struct Facts {
     pub acted: bool,
     /// Offset in the plan where a Close begins that answers another one.
     pub answered_at: Option<usize>,
+    /// Urgent data was sent, and the worker was told of it while the session was whole.
     pub urgent: bool,
+    pub urgent_told: bool,
     /// Faults so far when the session opened.
     pub faults_before: u64,
 }
@@ -399,7 +401,7 @@ impl Peer {
                 self.grain = if self.torn == TORN_MAX { 100 } else { grain };
                 grain
             }
-            grain => kernel.rng.size(1, grain.max(200)).min(most),
+            grain => kernel.rng.size(1, grain.max(200)).max(self.out.len() / 200).min(most),
         }
     }
 

@@ -121,6 +121,8 @@ pub struct Session {
     pub key: usize,
     /// Receive and send buffers are a few bytes.
     pub tiny: bool,
+    /// One frame is longer than a turn of the worker's may move.
+    pub bulk: bool,
     /// The upstream answers 103 first.
     pub hints: bool,
 }
@@ -210,7 +212,8 @@ fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Sess
     };
     let connects = if leg == Leg::Unix { [Connect::Works; 2] } else { connects };
     let tiny = rng.one_in(16);
-    let mut parts = draw_parts(rng, end, whole, tiny);
+    let bulk = !tiny && rng.one_in(64);
+    let mut parts = draw_parts(rng, end, whole, tiny, bulk);
     if !good {
         parts.iter_mut().for_each(|part| part.urgent_at = None);
     }
@@ -218,7 +221,7 @@ fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Sess
         parts[0].glued = 0;
     }
     let hints = judged && rng.one_in(8);
-    Session { start_ms, leg, opening, connects, end, parts, key: rng.size(0, 7), tiny, hints }
+    Session { start_ms, leg, opening, connects, end, parts, key: rng.size(0, 7), tiny, bulk, hints }
 }
 
 fn draw_opening(rng: &mut Rng) -> Opening {
@@ -282,12 +285,16 @@ fn act_of(end: End, side: Side) -> Act {
     }
 }
 
-fn draw_parts(rng: &mut Rng, end: End, whole: bool, tiny: bool) -> [Part; 2] {
+fn draw_parts(rng: &mut Rng, end: End, whole: bool, tiny: bool, bulk: bool) -> [Part; 2] {
     let patient = whole || rng.one_in(2);
     Side::BOTH.map(|side| {
         let mut part = Part { patient, late: rng.one_in(2), ..Part::default() };
         let frames = if whole || rng.one_in(3) { rng.size(20, 24) } else { rng.size(0, 8) };
         push_frames(rng, side, frames, tiny, &mut part.plan);
+        if bulk && rng.one_in(2) {
+            let len = rng.size(100_000, 700_000);
+            push_one(rng, side, FIN | BINARY, len, &mut part.plan);
+        }
         part.act_at = part.plan.len();
         if rng.one_in(4) {
             part.glued = rng.size(0, part.plan.len().min(400));
