@@ -24,6 +24,8 @@ pub struct Ready {
     pub write: bool,
     /// FIN or RST is known: no further edge will come, so a short read is no proof of an empty socket.
     pub hangup: bool,
+    /// Urgent data has come: a read stops there, and no edge says that there is more behind it.
+    pub split: bool,
     /// A send failed: the end of what can still be read is that of a reset, whatever the kernel calls it.
     pub broken: bool,
 }
@@ -56,6 +58,7 @@ impl<S> Conn<S> {
         self.ready.read |= event.readable | event.read_closed | event.error;
         self.ready.write |= event.writable | event.error;
         self.ready.hangup |= event.read_closed | event.error;
+        self.ready.split |= event.priority;
     }
 
     /// One read into `buf`, to be taken slice by slice with [`Sys::next_slice`].
@@ -76,7 +79,7 @@ impl<S> Conn<S> {
     fn after_read(&mut self, result: std::io::Result<usize>, asked: usize) -> Progress {
         match result.map(NonZeroUsize::new) {
             Ok(Some(n)) => {
-                if n.get() < asked && !self.ready.hangup {
+                if n.get() < asked && !self.ready.hangup && !self.ready.split {
                     self.ready.read = false;
                 }
                 Progress::Moved(n)
@@ -122,7 +125,7 @@ impl<S> Conn<S> {
             }
             Err(_) => {
                 // What the peer sent before its reset is still there to be read; the end follows it.
-                self.ready = Ready { read: true, write: false, hangup: true, broken: true };
+                self.ready = Ready { read: true, write: false, hangup: true, broken: true, ..self.ready };
                 Progress::Reset
             }
         }

@@ -1,6 +1,8 @@
 //! Planted bugs: mistakes that a proxy of this kind makes in earnest. Each is brought in between worker and
 //! kernel, or by a hook of the worker's, and must be found.
 
+use crate::buf::Buf;
+use crate::frames::{CLOSE, FIN, read_head};
 use crate::kernel::Sock;
 use framegate::worker::sys::Event;
 
@@ -30,6 +32,14 @@ impl Bug {
                 Bug::StaleToken => event.token = without_generation(event.token, socks),
                 Bug::ListenerEdge | Bug::InsideFrame => {}
             }
+        }
+    }
+
+    /// Where `sent` is a lone Close it overtakes the last byte of the frame before it, if that is still queued.
+    pub fn hoist(sent: &[u8], queue: &mut Buf) {
+        let lone = read_head(sent).is_some_and(|h| h.first == FIN | CLOSE && h.total() == sent.len() as u64);
+        if lone && queue.len() > sent.len() {
+            queue.tail_mut(sent.len() + 1).rotate_left(1);
         }
     }
 }

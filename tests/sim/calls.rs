@@ -23,6 +23,16 @@ pub struct SimSock(Id);
 #[derive(Debug)]
 pub struct SimListener;
 
+impl SimSock {
+    pub fn of(id: Id) -> SimSock {
+        SimSock(id)
+    }
+
+    pub fn id(&self) -> Id {
+        self.0
+    }
+}
+
 impl Drop for SimSock {
     fn drop(&mut self) {
         world_if_free(|w| w.close(self.0, false));
@@ -84,6 +94,9 @@ impl Sys for SimSys {
             let room = before_write(w, sock.0, bytes.len());
             let result = w.kernel.send(sock.0, bytes, room);
             trace!(w.kernel, "send sock {} {} bytes -> {result:?}", sock.0, bytes.len());
+            if w.bug == Some(Bug::InsideFrame) && result == Ok(bytes.len()) {
+                Bug::hoist(bytes, &mut w.kernel.socks[sock.0].out);
+            }
             result
         }))
     }

@@ -3,6 +3,7 @@
 //! the rules of the real one; knows nothing of HTTP, WebSocket or the worker. Epoll stands in `epoll.rs`, faults
 //! strike in `calls.rs` only: what is here is exact.
 
+use crate::buf::Buf;
 use crate::faults::{Fault, Faults};
 use crate::rng::Rng;
 use std::cmp::Reverse;
@@ -51,7 +52,7 @@ pub enum What {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     Data,
     /// One byte, out of band.
     Urgent,
@@ -62,55 +63,10 @@ enum Kind {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Segment {
-    at: Micros,
-    len: usize,
-    kind: Kind,
-}
-
-/// A queue of bytes that keeps its memory.
-#[derive(Debug, Default)]
-pub struct Buf {
-    bytes: Vec<u8>,
-    head: usize,
-    /// Bytes consumed since the beginning: positions in the stream.
-    passed: u64,
-}
-
-impl Buf {
-    pub fn len(&self) -> usize {
-        self.bytes.len() - self.head
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes[self.head..]
-    }
-
-    pub fn push(&mut self, more: &[u8]) {
-        if self.head > 1 << 16 {
-            self.bytes.drain(..self.head);
-            self.head = 0;
-        }
-        self.bytes.extend_from_slice(more);
-    }
-
-    pub fn consume(&mut self, n: usize) {
-        self.head += n;
-        self.passed += n as u64;
-        if self.head == self.bytes.len() {
-            self.bytes.clear();
-            self.head = 0;
-        }
-    }
-
-    fn end(&self) -> u64 {
-        self.passed + self.len() as u64
-    }
-
-    fn reset(&mut self) {
-        self.bytes.clear();
-        (self.head, self.passed) = (0, 0);
-    }
+pub struct Segment {
+    pub at: Micros,
+    pub len: usize,
+    pub kind: Kind,
 }
 
 /// One end of a connection.
@@ -127,13 +83,13 @@ pub struct Sock {
     /// Bytes of `rx` that a read may see: `visible <= rx.len()`.
     pub visible: usize,
     /// Stream position of an urgent byte that no read has passed.
-    mark: Option<u64>,
+    pub mark: Option<u64>,
     pub rx_fin: bool,
     /// Unsent and unacknowledged.
     pub out: Buf,
     pub out_max: usize,
-    segments: VecDeque<Segment>,
-    last_at: Micros,
+    pub segments: VecDeque<Segment>,
+    pub last_at: Micros,
     pub fin_sent: bool,
     /// SOCK_NOSPACE: somebody waits for room.
     pub nospace: bool,
@@ -270,7 +226,7 @@ impl Kernel {
         None
     }
 
-    fn delay(&mut self) -> Micros {
+    pub fn delay(&mut self) -> Micros {
         match self.rng.below(4) {
             0 | 1 => 0,
             2 => self.rng.below(100),
@@ -536,149 +492,5 @@ impl Kernel {
         sock.segments.truncate(keep);
         let delay = if self.rng.one_in(2) { 0 } else { self.delay() };
         self.segment(id, 0, Kind::Rst, delay);
-    }
-
-    // --- the wire
-
-    fn segment(&mut self, id: Id, len: usize, kind: Kind, delay: Micros) {
-        let now = self.now;
-        let sock = &mut self.socks[id];
-        let at = sock.last_at.max(now + if sock.unix { 0 } else { delay });
-        sock.last_at = at;
-        sock.segments.push_back(Segment { at, len, kind });
-        self.at(at, What::Arrive(id));
-    }
-
-    fn arrive(&mut self, from: Id) {
-        let Some(to) = self.socks[from].peer else { return };
-        let (mut got, mut data, mut blocked) = (false, false, false);
-        while let Some(&segment) = self.socks[from].segments.front() {
-            if segment.at > self.now || blocked {
-                break;
-            }
-            match segment.kind {
-                Kind::Data | Kind::Urgent if self.socks[to].closed || self.socks[to].dead => return self.bounce(from),
-                Kind::Data | Kind::Urgent => {
-                    let n = self.carry(from, to, segment);
-                    (got, data, blocked) = (got | (n > 0), data | (n > 0), n < segment.len);
-                }
-                Kind::Fin | Kind::Gone => {
-                    self.socks[from].segments.pop_front();
-                    self.take_fin(to, segment.kind, data);
-                    got = true;
-                }
-                Kind::Rst => {
-                    if data && matches!(self.socks[to].owner, Some(Owner::Worker)) {
-                        self.faults.note(Fault::RstWithData);
-                    }
-                    self.socks[from].segments.clear();
-                    return self.take_rst(to);
-                }
-            }
-        }
-        if got {
-            self.wake(to);
-        }
-        if data {
-            self.space(from);
-        }
-    }
-
-    /// Moves one segment as far as the receiver's window allows; how many bytes went.
-    fn carry(&mut self, from: Id, to: Id, segment: Segment) -> usize {
-        let [a, b] = self.socks.get_disjoint_mut([from, to]).expect("two ends");
-        let n = segment.len.min(b.rx_max.saturating_sub(b.rx.len()));
-        if n == 0 {
-            return 0;
-        }
-        if segment.kind == Kind::Urgent {
-            b.mark = Some(b.rx.end());
-            self.faults.note(Fault::UrgentData);
-        }
-        b.rx.push(&a.out.bytes()[..n]);
-        b.visible = b.rx.len();
-        a.out.consume(n);
-        match a.segments.front_mut() {
-            Some(front) if n < front.len => front.len -= n,
-            _ => drop(a.segments.pop_front()),
-        }
-        n
-    }
-
-    fn take_fin(&mut self, to: Id, kind: Kind, with_data: bool) {
-        let sock = &mut self.socks[to];
-        sock.rx_fin = true;
-        sock.visible = sock.rx.len();
-        if kind == Kind::Gone {
-            // unix_release_sock: what the closer left unread is an error here.
-            let unread = sock.peer.map(|peer| self.socks[peer].rx.len()).unwrap_or(0);
-            let sock = &mut self.socks[to];
-            sock.dead = true;
-            sock.error = (unread > 0).then_some(libc::ECONNRESET);
-            sock.was_reset = unread > 0;
-            sock.out.consume(sock.out.len());
-            sock.segments.clear();
-        }
-        if with_data && matches!(self.socks[to].owner, Some(Owner::Worker)) {
-            self.faults.note(Fault::FinWithData);
-        }
-    }
-
-    /// Data for a socket that is closed: a RST comes back.
-    fn bounce(&mut self, from: Id) {
-        let sock = &mut self.socks[from];
-        sock.out.consume(sock.out.len());
-        sock.segments.clear();
-        if !sock.dead {
-            let at = self.now + self.delay();
-            self.at(at, What::Bounced(from));
-        }
-    }
-
-    pub fn take_rst(&mut self, id: Id) {
-        let sock = &mut self.socks[id];
-        if sock.dead || sock.link == Link::Failed {
-            return;
-        }
-        // tcp_reset: EPIPE in CLOSE_WAIT, else ECONNRESET.
-        sock.error = Some(if sock.rx_fin { libc::EPIPE } else { libc::ECONNRESET });
-        sock.dead = true;
-        sock.was_reset = true;
-        sock.visible = sock.rx.len();
-        sock.out.consume(sock.out.len());
-        sock.segments.clear();
-        // Linux keeps what it received before; other systems throw it away.
-        let foreign = matches!(sock.owner, Some(Owner::Peer(_)));
-        if foreign && sock.rx.len() > 0 && self.rng.one_in(2) {
-            let sock = &mut self.socks[id];
-            sock.rx.consume(sock.rx.len());
-            sock.visible = 0;
-            self.faults.note(Fault::RstDestroysData);
-        }
-        self.wake(id);
-    }
-
-    /// Bytes were acknowledged, or memory came back.
-    fn space(&mut self, id: Id) {
-        let now = self.now;
-        let sock = &mut self.socks[id];
-        if sock.nospace && !sock.dead && sock.has_space(now) {
-            sock.nospace = false;
-            self.wake(id);
-        }
-    }
-
-    pub fn reveal(&mut self, id: Id) {
-        let sock = &mut self.socks[id];
-        if sock.visible < sock.rx.len() {
-            sock.visible = sock.rx.len();
-            self.wake(id);
-        }
-    }
-
-    /// Whether a read may be told less than there is: as if the rest came a moment later.
-    pub fn may_hide(&self, id: Id) -> bool {
-        let sock = &self.socks[id];
-        sock.visible > 0 && !sock.rx_fin && !sock.dead && sock.mark.is_none()
     }
 }

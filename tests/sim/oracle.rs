@@ -5,8 +5,9 @@
 use crate::frames::{CLOSE, close_code, read_head};
 use crate::peers::Peer;
 use crate::schedule::{Connect, End, Leg, Opening, REFUSED, Session};
+use crate::subject::Verdict;
 use framegate::proto::Side;
-use framegate::proto::ended::{By, Ended, Stage as Phase, Why};
+use framegate::proto::ended::{By, Stage as Phase, Why};
 
 /// Everything known about one session.
 pub struct Case<'a> {
@@ -14,11 +15,14 @@ pub struct Case<'a> {
     pub client: &'a Peer,
     /// The backend that the worker reached last.
     pub backend: Option<&'a Peer>,
-    pub ended: &'a [Ended],
+    pub ended: &'a [Verdict],
     pub first: bool,
     /// Faults of this schedule in all.
     pub faults: u64,
 }
+
+/// Longer than all pauses of both peers and all jumps of the clock together.
+const CLOSE_DEADLINE_MS: u64 = 5_000;
 
 type Judgement = Result<(), String>;
 
@@ -33,6 +37,7 @@ macro_rules! ensure {
 impl Case<'_> {
     pub fn judge(&self) -> Judgement {
         ensure!(self.ended.len() <= 1, "more than one verdict: {:?}", self.ended);
+        self.judge_record()?;
         let connects = self.session.connects;
         let asks = !matches!(self.session.opening, Opening::Refused(_) | Opening::Leaves { .. });
         if asks && connects.iter().all(|c| *c != Connect::Works) {
@@ -42,6 +47,31 @@ impl Case<'_> {
             Opening::Good => self.judge_open(),
             opening => self.judge_handshake(opening),
         }
+    }
+
+    /// What the record says besides the verdict.
+    fn judge_record(&self) -> Judgement {
+        let Some(Verdict { status: Some(status), codes, age_ms, ended, .. }) = self.ended.first() else {
+            return Ok(());
+        };
+        let got = self.client.facts.status;
+        ensure!(got == 0 || got == *status, "the client got status {got}, the record has {status}");
+        let ends = [(Side::Downstream, Some(self.client)), (Side::Upstream, self.backend)];
+        for (side, peer) in ends.into_iter().filter_map(|(side, peer)| Some((side, peer?))) {
+            let seen = peer.walk.close.map(|(_, code)| if code == 0 { 1005 } else { code });
+            let fits = seen.is_none() || seen == codes[side] || self.session.leg == Leg::Opaque;
+            ensure!(fits, "{} got Close {seen:?}, the record has {:?}", side.name(), codes[side]);
+        }
+        // No end is waited for that is there: a deadline must not hide that a session hangs.
+        let waits = match ended.why {
+            Why::IdleTimeout | Why::WriteStall | Why::AnswerTimeout | Why::HeadTimeout | Why::ConnectTimeout => true,
+            // Who broke a rule does not answer a Close.
+            _ => matches!(self.session.end, End::Unanswered(_) | End::Stall(_) | End::ViolationAndClose(_)),
+        };
+        let tries = self.session.connects.iter().filter(|c| **c == Connect::Lost).count() as u64;
+        let most = CLOSE_DEADLINE_MS + tries * 3_000;
+        ensure!(waits || *age_ms < most, "the session took {age_ms} ms for {:?}", self.session.end);
+        Ok(())
     }
 
     // --- sessions that never open
@@ -74,7 +104,7 @@ impl Case<'_> {
             }
             Opening::Leaves { .. } => {
                 ensure!(self.backend.is_none(), "half a request made a connection");
-                let Some(ended) = self.ended.first() else { return Ok(()) };
+                let Some(Verdict { ended, .. }) = self.ended.first() else { return Ok(()) };
                 let fits = matches!(ended.why, Why::NeverSpoke | Why::Reset | Why::Eof);
                 ensure!(fits && ended.stage == Phase::Request, "verdict {ended:?} on a client that left");
                 Ok(())
@@ -82,7 +112,7 @@ impl Case<'_> {
             // The RST may overtake the request.
             Opening::LeavesWaiting { rst: true } if self.ended.is_empty() => Ok(()),
             // Or the 101 may be faster than the FIN: then it is a session like any other.
-            Opening::LeavesWaiting { .. } if self.ended.iter().any(|ended| ended.stage == Phase::Open) => Ok(()),
+            Opening::LeavesWaiting { .. } if self.ended.iter().any(|v| v.ended.stage == Phase::Open) => Ok(()),
             Opening::LeavesWaiting { .. } => self.verdict(&[Why::Reset, Why::Eof]),
             Opening::Bad101 => {
                 let got = self.backend.map_or(0, |b| b.rx.len());
@@ -107,7 +137,7 @@ impl Case<'_> {
     }
 
     fn verdict(&self, whys: &[Why]) -> Judgement {
-        let Some(ended) = self.ended.first() else { return Err("no verdict".into()) };
+        let Some(Verdict { ended, .. }) = self.ended.first() else { return Err("no verdict".into()) };
         ensure!(whys.contains(&ended.why), "verdict {ended:?}, expected one of {whys:?}");
         Ok(())
     }
@@ -148,12 +178,14 @@ impl Case<'_> {
     }
 
     fn judge_verdict(&self) -> Judgement {
-        let Some(ended) = self.ended.first() else { return Err("no verdict".into()) };
+        let Some(Verdict { ended, .. }) = self.ended.first() else { return Err("no verdict".into()) };
         // Urgent data behind a 101 that was not read yet makes a bad answer of it.
         let bad_answer = ended.stage == Phase::Answer && ended.why == Why::BadAnswer;
         if self.urgent() && (ended.why == Why::UrgentData || bad_answer) {
             return Ok(());
         }
+        let told = self.client.facts.urgent_told || self.backend.is_some_and(|b| b.facts.urgent_told);
+        ensure!(!told, "verdict {ended:?} though the worker was told of urgent data");
         ensure!(ended.stage == Phase::Open || self.cut_short(), "verdict {ended:?} on an open session");
         let opaque = self.session.leg == Leg::Opaque;
         // A Unix socket cannot be reset: its end is an end of data.

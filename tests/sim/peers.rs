@@ -55,7 +55,9 @@ pub struct Facts {
     pub acted: bool,
     /// Offset in the plan where a Close begins that answers another one.
     pub answered_at: Option<usize>,
+    /// Urgent data was sent, and the worker was told of it while the session was whole.
     pub urgent: bool,
+    pub urgent_told: bool,
     /// Faults so far when the session opened.
     pub faults_before: u64,
 }
@@ -344,9 +346,6 @@ impl Peer {
 
     fn write(&mut self, me: usize, view: &View<'_>, kernel: &mut Kernel) {
         let limit = self.limit(view);
-        if self.sent == self.frames_at && self.stage == Stage::Head && limit > self.sent {
-            kernel.faults.note(Fault::Glued);
-        }
         while self.sent < limit && !self.broken && !self.fin_sent && kernel.now >= self.write_after {
             self.urgent(view, kernel);
             self.see_to_faults(view, kernel);
@@ -355,7 +354,13 @@ impl Peer {
                 n = n.min(at - self.sent);
             }
             match kernel.send(self.sock, &self.out[self.sent..self.sent + n], usize::MAX) {
-                Ok(n) => self.sent += n,
+                Ok(n) => {
+                    let early = self.stage == Stage::Head || self.side == Some(Side::Upstream);
+                    if early && self.sent <= self.frames_at && self.sent + n > self.frames_at {
+                        kernel.faults.note(Fault::Glued);
+                    }
+                    self.sent += n;
+                }
                 Err(libc::EAGAIN) => return,
                 Err(_) => self.broken = true,
             }
@@ -396,7 +401,7 @@ impl Peer {
                 self.grain = if self.torn == TORN_MAX { 100 } else { grain };
                 grain
             }
-            grain => kernel.rng.size(1, grain.max(200)).min(most),
+            grain => kernel.rng.size(1, grain.max(200)).max(self.out.len() / 200).min(most),
         }
     }
 

@@ -5,10 +5,11 @@ use crate::faults::{KINDS, NAMES};
 use crate::oracle::Case;
 use crate::peers::Peer;
 use crate::schedule::Script;
-use crate::subject::Subject;
+use crate::subject::{Subject, Verdict};
 use crate::world::{World, world};
 use framegate::proto::Side;
 use framegate::proto::ended::Ended;
+use framegate::worker::sys::clock_us;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -88,10 +89,10 @@ fn held(w: &World) -> String {
     format!("{} descriptors, {} clients in the queue", w.kernel.open_fds, w.listener.queue.len())
 }
 
-fn judge(w: &mut World, ended: &[(u16, Ended)]) -> Result<Verdicts, String> {
+fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
     if w.kernel.trace {
         w.peers[..w.peers_used].iter().for_each(|peer| eprintln!("{}", peer.state()));
-        ended.iter().for_each(|(port, ended)| eprintln!("client {port}: {ended:?}"));
+        ended.iter().for_each(|verdict| eprintln!("{verdict:?}"));
     }
     w.finish();
     if w.kernel.open_fds != 0 {
@@ -104,8 +105,8 @@ fn judge(w: &mut World, ended: &[(u16, Ended)]) -> Result<Verdicts, String> {
         let of = |side: Side| move |p: &&Peer| p.session == Some(index) && p.side == Some(side);
         let client = peers.iter().find(of(Side::Downstream)).ok_or("no client")?;
         let backend = peers.iter().rev().find(of(Side::Upstream));
-        let ended: Vec<Ended> = ended.iter().filter(|(p, _)| *p == 1000 + index as u16).map(|(_, e)| *e).collect();
-        verdicts[index] = ended.first().copied();
+        let ended: Vec<Verdict> = ended.iter().filter(|v| v.port == 1000 + index as u16).copied().collect();
+        verdicts[index] = ended.first().map(|verdict| verdict.ended);
         let case = Case { session, client, backend, ended: &ended, first: index == 0, faults };
         case.judge().map_err(|e| {
             format!("session {index} ({:?}, {:?}, {:?}): {e}", session.leg, session.opening, session.end)
@@ -120,17 +121,31 @@ pub struct Report {
     pub counts: [u64; KINDS],
     pub failures: Vec<Failure>,
     pub took: Duration,
+    /// CPU time of all threads: what others do on the machine does not count.
+    pub busy: Duration,
 }
 
 impl Report {
     /// The table of faults, and the speed.
     pub fn print(&self) {
-        let threads = threads() as f64;
-        let speed = self.schedules as f64 / self.took.as_secs_f64();
-        println!("{} schedules, {speed:.0} a second, {:.0} a core", self.schedules, speed / threads);
+        let rate = |time: Duration| self.schedules as f64 / time.as_secs_f64();
+        println!(
+            "{} schedules in {:.1} s: {:.0} a second, {:.0} a second of CPU",
+            self.schedules,
+            self.took.as_secs_f64(),
+            rate(self.took),
+            rate(self.busy)
+        );
         for (name, count) in NAMES.iter().zip(self.counts) {
             println!("  {count:>12}  {name}");
         }
+    }
+
+    /// Fails with the first failing seed and the command that replays it.
+    pub fn must_be_clean(&self) {
+        let Some(Failure { seed, what }) = self.failures.iter().min_by_key(|f| f.seed) else { return };
+        let command = format!("SIM_SEED={seed} cargo test --profile sim --test sim every_schedule -- --nocapture");
+        panic!("seed {seed}: {what}\n  replay: {command}");
     }
 }
 
@@ -144,6 +159,7 @@ pub fn many(first: u64, count: u64, job: impl Fn(u64) -> Result<(), Failure> + S
     let start = Instant::now();
     let work = || {
         let (mut done, mut failures) = (0, Vec::new());
+        let cpu = clock_us(libc::CLOCK_THREAD_CPUTIME_ID);
         let before = world(|w| w.kernel.faults.counts);
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -158,14 +174,16 @@ pub fn many(first: u64, count: u64, job: impl Fn(u64) -> Result<(), Failure> + S
         }
         let mut counts = world(|w| w.kernel.faults.counts);
         counts.iter_mut().zip(before).for_each(|(c, b)| *c -= b);
-        (done, counts, failures)
+        (done, counts, failures, clock_us(libc::CLOCK_THREAD_CPUTIME_ID) - cpu)
     };
-    let mut report = Report { schedules: 0, counts: [0; KINDS], failures: Vec::new(), took: Duration::ZERO };
+    let mut report =
+        Report { schedules: 0, counts: [0; KINDS], failures: Vec::new(), took: Duration::ZERO, busy: Duration::ZERO };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads()).map(|_| scope.spawn(work)).collect();
         for thread in threads {
-            let (done, counts, failures) = thread.join().expect("a schedule's panic is caught");
+            let (done, counts, failures, busy_us) = thread.join().expect("a schedule's panic is caught");
             report.schedules += done;
+            report.busy += Duration::from_micros(busy_us);
             report.counts.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
             report.failures.extend(failures);
         }

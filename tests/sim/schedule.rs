@@ -121,6 +121,8 @@ pub struct Session {
     pub key: usize,
     /// Receive and send buffers are a few bytes.
     pub tiny: bool,
+    /// One frame is longer than a turn of the worker's may move.
+    pub bulk: bool,
     /// The upstream answers 103 first.
     pub hints: bool,
 }
@@ -130,6 +132,27 @@ pub struct Script {
     pub sessions: Vec<Session>,
     /// Clients that reset their connection while it is still queued.
     pub decoys: u32,
+}
+
+impl Session {
+    /// Whether its verdict follows from the script alone: no two things that race for being first.
+    pub fn is_certain(&self) -> bool {
+        let urgent = self.parts.iter().any(|part| part.urgent_at.is_some());
+        let opens = match self.opening {
+            Opening::Leaves { rst, .. } => return !rst,
+            Opening::LeavesWaiting { .. } | Opening::Hangs => return false,
+            Opening::Refused(_) | Opening::Bad101 | Opening::Answers | Opening::Silent => return true,
+            Opening::Good => self.connects.contains(&Connect::Works),
+        };
+        let raced = match self.end {
+            End::Close(_) | End::Unanswered(_) => self.leg == Leg::Opaque,
+            End::Fin(_) | End::FinInFrame(_) | End::Idle | End::Violation(_) => false,
+            // A RST that waits for nothing may overtake the 101.
+            End::Rst(_) => !self.parts[0].patient,
+            _ => true,
+        };
+        !opens || !raced && !urgent && (self.leg != Leg::Unix || !matches!(self.end, End::Rst(_)))
+    }
 }
 
 /// A request that is refused: request line and extra fields, the status, the reason.
@@ -189,7 +212,8 @@ fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Sess
     };
     let connects = if leg == Leg::Unix { [Connect::Works; 2] } else { connects };
     let tiny = rng.one_in(16);
-    let mut parts = draw_parts(rng, end, whole, tiny);
+    let bulk = !tiny && rng.one_in(64);
+    let mut parts = draw_parts(rng, end, whole, tiny, bulk);
     if !good {
         parts.iter_mut().for_each(|part| part.urgent_at = None);
     }
@@ -197,7 +221,7 @@ fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Sess
         parts[0].glued = 0;
     }
     let hints = judged && rng.one_in(8);
-    Session { start_ms, leg, opening, connects, end, parts, key: rng.size(0, 7), tiny, hints }
+    Session { start_ms, leg, opening, connects, end, parts, key: rng.size(0, 7), tiny, bulk, hints }
 }
 
 fn draw_opening(rng: &mut Rng) -> Opening {
@@ -261,17 +285,21 @@ fn act_of(end: End, side: Side) -> Act {
     }
 }
 
-fn draw_parts(rng: &mut Rng, end: End, whole: bool, tiny: bool) -> [Part; 2] {
+fn draw_parts(rng: &mut Rng, end: End, whole: bool, tiny: bool, bulk: bool) -> [Part; 2] {
     let patient = whole || rng.one_in(2);
     Side::BOTH.map(|side| {
         let mut part = Part { patient, late: rng.one_in(2), ..Part::default() };
         let frames = if whole || rng.one_in(3) { rng.size(20, 24) } else { rng.size(0, 8) };
         push_frames(rng, side, frames, tiny, &mut part.plan);
+        if bulk && rng.one_in(2) {
+            let len = rng.size(100_000, 700_000);
+            push_one(rng, side, FIN | BINARY, len, &mut part.plan);
+        }
         part.act_at = part.plan.len();
         if rng.one_in(4) {
             part.glued = rng.size(0, part.plan.len().min(400));
         }
-        if rng.one_in(24) {
+        if rng.one_in(14) {
             part.urgent_at = Some(if whole { part.act_at } else { rng.size(0, part.act_at) });
         }
         act(rng, end, side, &mut part);

@@ -6,6 +6,7 @@ use crate::calls::{SimListener, SimSys};
 use framegate::config::{self, Snapshot};
 use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
+use framegate::proto::Sides;
 use framegate::proto::ended::Ended;
 use framegate::worker::inbox::{Wake, inbox};
 use framegate::worker::listener::Listening;
@@ -13,8 +14,18 @@ use framegate::worker::seats::Seats;
 use framegate::worker::{Home, Worker};
 use std::sync::{Arc, LazyLock};
 
-/// The verdicts of a schedule, each with the port of its client.
-pub type Ends = Vec<(u16, Ended)>;
+/// A verdict, with the port of its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    pub port: u16,
+    pub ended: Ended,
+    /// HTTP status and close codes toward each side, as logged. A bare relay knows none.
+    pub status: Option<u16>,
+    pub codes: Sides<Option<u16>>,
+    pub age_ms: u64,
+}
+
+pub type Ends = Vec<Verdict>;
 
 /// Something that runs on [`SimSys`].
 pub trait Subject {
@@ -98,7 +109,8 @@ impl Subject for Real {
         let mut ends = Ends::new();
         while let Ok(record) = records.pop() {
             if let Record::End(end) = record {
-                ends.push((end.peer.port(), end.ended));
+                let (port, codes, status) = (end.peer.port(), end.close_codes, Some(end.status));
+                ends.push(Verdict { port, ended: end.ended, status, codes, age_ms: end.age_ms });
             }
         }
         Ok(ends)

@@ -5,7 +5,7 @@
 use crate::bugs::Bug;
 use crate::calls::{SimListener, SimSock, SimSys};
 use crate::schedule::Leg;
-use crate::subject::{Ends, Subject};
+use crate::subject::{Ends, Subject, Verdict};
 use crate::world::world;
 use framegate::proto::ended::{By, Ended, Stage, Why};
 use framegate::proto::{Side, Sides};
@@ -192,7 +192,8 @@ impl Toy {
         }
         let stage = if pair.opened { Stage::Open } else { Stage::Request };
         let (by, why) = pair.verdict.unwrap_or((By::Downstream, Why::NeverSpoke));
-        self.ended.push((pair.port, Ended { by, stage, why }));
+        let ended = Ended { by, stage, why };
+        self.ended.push(Verdict { port: pair.port, ended, status: None, codes: Sides::default(), age_ms: 0 });
         // The client that freed a descriptor may let another in.
         self.accepting |= self.owed;
     }

@@ -119,6 +119,7 @@ impl World {
             let sizes: &[usize] = match (tiny, session) {
                 (true, Some(0)) => &[24, 40, 64, 150],
                 (true, _) => &[3, 7, 16, 40, 64],
+                (false, Some(i)) if self.script.sessions[i].bulk => &[65_536, 200_000, 1 << 20],
                 (false, _) => &[300, 1_000, 4_096, 65_536, 65_536],
             };
             let (rx, out) = (rng.pick(sizes), rng.pick(sizes));
@@ -341,6 +342,9 @@ impl World {
             self.kernel.socks[id].ready = false;
             let Some(token) = self.kernel.socks[id].token else { continue };
             let bits = self.kernel.bits(id);
+            if bits.urgent {
+                self.note_urgent(id);
+            }
             if bits.any() {
                 trace!(self.kernel, "event sock {id} token {token:#x}: {bits:?}");
                 // As mio reads them.
@@ -372,6 +376,19 @@ impl World {
         }
         if let Some(bug) = self.bug {
             bug.on_events(events, self.kernel.in_use());
+        }
+    }
+
+    /// The worker is told of urgent data, early enough that nothing else can have ended the session.
+    fn note_urgent(&mut self, id: Id) {
+        let Some(Owner::Peer(sender)) = self.kernel.socks[id].peer.and_then(|peer| self.kernel.socks[peer].owner)
+        else {
+            return;
+        };
+        let session = self.peers[sender].session;
+        let quiet = |p: &Peer| p.session != session || !p.facts.acted && p.facts.answered_at.is_none();
+        if self.peers[..self.peers_used].iter().all(quiet) {
+            self.peers[sender].facts.urgent_told = true;
         }
     }
 
