@@ -132,9 +132,7 @@ fn stalled_receivers_cost_no_more_than_the_buffers_and_the_longest_stalled_ends_
         for (n, (_, upstream)) in stalled.iter().enumerate() {
             scope.spawn(|| flood(upstream, &done));
             // One after the other, so that it is known who has stalled for longest.
-            eventually("it has stalled", || {
-                (proxy.metric("framegate_stalled_total") > n as f64).then_some(())
-            });
+            eventually("it has stalled", || (proxy.metric("framegate_stalled_total") > n as f64).then_some(()));
             echo_once(&mut healthy, &[n as u8; 60_000]);
             assert!(proxy.metric("framegate_backlog_bytes") <= f64::from(384 << 10));
         }
@@ -148,7 +146,10 @@ fn stalled_receivers_cost_no_more_than_the_buffers_and_the_longest_stalled_ends_
     });
     let ends: Vec<_> = proxy.log.all().into_iter().filter(|line| line.contains(" end ")).collect();
     let reasons: Vec<_> = ends.iter().map(|line| verdict(line).to_owned()).collect();
-    assert!(reasons.iter().all(|why| why.starts_with("by=proxy phase=open why=out-of-buffers status=101")), "{reasons:#?}");
+    assert!(
+        reasons.iter().all(|why| why.starts_with("by=proxy phase=open why=out-of-buffers status=101")),
+        "{reasons:#?}"
+    );
     // The first to stall are gone, the last ones are still there.
     let client = |n: usize| stalled[n].0.local_addr().unwrap().to_string();
     let mut ended: Vec<_> = ends.iter().map(|line| field(line, "client").unwrap().to_owned()).collect();
@@ -281,7 +282,10 @@ fn an_upstream_has_its_time_to_answer() {
         assert_eq!(read_all(&upstream).0, b"");
     }
     let log = proxy.stop();
-    assert!(log.iter().all(|line| verdict(line) == "by=upstream phase=answer why=answer-timeout status=504"), "{log:#?}");
+    assert!(
+        log.iter().all(|line| verdict(line) == "by=upstream phase=answer why=answer-timeout status=504"),
+        "{log:#?}"
+    );
     assert_eq!(log.len(), 2);
 }
 

@@ -36,7 +36,9 @@ fn refused(proxy: &Proxy, toml: &str, parts: &[&str]) -> String {
     }
     for sentence in body.lines() {
         // Up to its first quote, which diagnostics escape.
-        proxy.said.wait_for(&format!("ERROR not reloaded, nothing has changed: {}", sentence.split('"').next().unwrap()));
+        proxy
+            .said
+            .wait_for(&format!("ERROR not reloaded, nothing has changed: {}", sentence.split('"').next().unwrap()));
     }
     body.to_owned()
 }
@@ -129,7 +131,9 @@ fn a_broken_file_changes_nothing_and_is_told_with_line_and_column() {
     assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("cannot be read"), "{answer}");
     rewrite(&proxy, "[[");
     proxy.signal("HUP");
-    eventually("the signal is taken", || (proxy.metric("framegate_reloads_total{result=\"refused\"}") == 6.0).then_some(()));
+    eventually("the signal is taken", || {
+        (proxy.metric("framegate_reloads_total{result=\"refused\"}") == 6.0).then_some(())
+    });
     talk(&mut running, b"as before");
     talk(&mut open(&proxy, &listener), b"as before");
     assert!(proxy.metric("framegate_reloads_total{result=\"ok\"}") == 0.0);
@@ -141,9 +145,7 @@ fn an_address_that_is_taken_refuses_the_whole_file() {
     let (_taken, taken) = listen();
     let spare = free();
     let proxy = Proxy::before(addr, "path = \"/old\"");
-    let more = format!(
-        "path = \"/new\"\n[[listener]]\nlisten = \"{spare}\"\n[[listener]]\nlisten = \"{taken}\""
-    );
+    let more = format!("path = \"/new\"\n[[listener]]\nlisten = \"{spare}\"\n[[listener]]\nlisten = \"{taken}\"");
     let body = refused(&proxy, &before(addr, &more), &[&taken.to_string(), "something else listens there already"]);
     assert_eq!(body.trim().lines().count(), 1);
     assert!(TcpStream::connect(spare).is_err(), "the other new listener is there");
@@ -181,7 +183,8 @@ fn what_a_reload_cannot_give_to_kept_sockets_is_not_swallowed() {
 #[test]
 fn no_client_is_refused_or_lost_during_reloads() {
     let (_listener, addr) = listen();
-    let config = |n: usize| before(addr, &format!("path = \"/none\"\nname = \"r{n}\"")).replace("count = 1", "count = 2");
+    let config =
+        |n: usize| before(addr, &format!("path = \"/none\"\nname = \"r{n}\"")).replace("count = 1", "count = 2");
     let proxy = Proxy::start(&config(0));
     let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let hammers: Vec<_> = (0..3)
@@ -315,7 +318,13 @@ fn names_are_resolved_and_one_that_cannot_be_is_no_harm_to_the_others() {
 fn flags_reload_to_the_same_and_a_demo_has_nothing_to_reload() {
     let (_upstream, addr) = listen();
     let demo = Proxy::spawn(
-        std::process::Command::new(env!("CARGO_BIN_EXE_framegate")).args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]),
+        std::process::Command::new(env!("CARGO_BIN_EXE_framegate")).args([
+            "demo",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ]),
         temp_path("none"),
     );
     let answer = ask_reload(&demo);

@@ -136,7 +136,9 @@ fn a_second_instance_is_refused_with_one_sentence() {
     let same = before(addr, "").replace("127.0.0.1:0\"\n[[route]]", &format!("{taken}\"\n[[route]]"));
     let any = same.replace(&taken, &format!("0.0.0.0:{}", proxy.addr.port()));
     let admin = before(addr, &format!("[admin]\nlisten = \"{}\"", proxy.admin()));
-    for (toml, address) in [(&same, taken.clone()), (&any, format!("0.0.0.0:{}", proxy.addr.port())), (&admin, proxy.admin().to_string())] {
+    for (toml, address) in
+        [(&same, taken.clone()), (&any, format!("0.0.0.0:{}", proxy.addr.port())), (&admin, proxy.admin().to_string())]
+    {
         let path = written(toml);
         let output = Command::new(env!("CARGO_BIN_EXE_framegate")).args(["run", "-c"]).arg(&path).output().unwrap();
         std::fs::remove_file(path).unwrap();
@@ -222,7 +224,9 @@ fn a_panic_takes_the_sessions_of_its_worker_and_nothing_else() {
         }
     }
     assert!(alive == kept, "{alive} of {kept} live on");
-    eventually("gauges are right again", || (on_worker(&proxy, 0) == 0.0 && on_worker(&proxy, 1) == kept).then_some(()));
+    eventually("gauges are right again", || {
+        (on_worker(&proxy, 0) == 0.0 && on_worker(&proxy, 1) == kept).then_some(())
+    });
     assert!(proxy.metric("framegate_ended_total{cause=\"worker-panic\",by=\"proxy\"}") == lost);
     // Both workers take new clients.
     let before = (sum(&proxy, "framegate_worker_passes_total"), sessions.len());
@@ -233,7 +237,8 @@ fn a_panic_takes_the_sessions_of_its_worker_and_nothing_else() {
         (on_worker(&proxy, 0) >= 1.0).then_some(())
     });
     // accepted = ok + refused + under way; ok = ended + open
-    let (ok, ended) = (proxy.metric("framegate_handshakes_total{outcome=\"ok\"}"), sum(&proxy, "framegate_ended_total"));
+    let (ok, ended) =
+        (proxy.metric("framegate_handshakes_total{outcome=\"ok\"}"), sum(&proxy, "framegate_ended_total"));
     assert!(ok == sessions.len() as f64);
     assert!(ok == ended + on_worker(&proxy, 0) + on_worker(&proxy, 1));
     assert!(proxy.metric("framegate_accepted_total") == sum(&proxy, "framegate_handshakes_total"));
@@ -246,7 +251,10 @@ fn a_panic_takes_the_sessions_of_its_worker_and_nothing_else() {
 fn heard(upstream: &TcpStream) -> bool {
     let mut first = [0];
     let n = std::io::Read::read(&mut &*upstream, &mut first).unwrap_or(0);
-    n == 1 && first[0] == 0x82 && { read_exact(upstream, 5 + 13); true }
+    n == 1 && first[0] == 0x82 && {
+        read_exact(upstream, 5 + 13);
+        true
+    }
 }
 
 #[test]
