@@ -308,7 +308,8 @@ impl Control {
             }
             Err(why) => {
                 self.reloads_refused += 1;
-                ::log::error!("not reloaded, nothing has changed: {why}");
+                // A line for each sentence: diagnostics escape line ends.
+                why.lines().for_each(|why| ::log::error!("not reloaded, nothing has changed: {why}"));
                 Err(why)
             }
         }
@@ -358,8 +359,13 @@ impl Control {
 
     /// What only a new process can change.
     fn refuse_fixed(&self, next: &Snapshot) -> Result<(), String> {
-        let fixed =
-            [("[workers]", self.snapshot.workers != next.workers), ("[admin]", self.snapshot.admin != next.admin)];
+        let now = &self.snapshot;
+        let fixed = [
+            ("[workers]", now.workers != next.workers),
+            ("[admin]", now.admin != next.admin),
+            // Kept listeners hand on the options that they were bound with.
+            ("[sockets]", now.sockets != next.sockets),
+        ];
         match fixed.into_iter().find(|(_, changed)| *changed) {
             Some((section, _)) => Err(format!("{section} cannot change while running; restart for it")),
             None => Ok(()),

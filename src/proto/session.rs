@@ -213,7 +213,7 @@ impl Session {
             Event::Stalled(side, why) => self.on_stalled(side, why),
             Event::Drain => self.on_drain(),
             Event::Stop => {
-                self.note(By::Proxy, Why::Stop);
+                self.note(By::Proxy, if self.is_silent() { Why::NeverSpoke } else { Why::Stop });
                 self.over();
             }
             Event::Due(due) => self.on_due(due, now),
@@ -357,12 +357,17 @@ impl Session {
                 self.note(by, why);
             }
             Phase::Request(reading) if reading.held.is_empty() => {
-                self.note(By::Proxy, Why::Drain);
+                self.note(By::Proxy, Why::NeverSpoke);
                 self.over();
             }
             // A request under way is answered; once open it is drained like the rest.
             _ => {}
         }
+    }
+
+    /// The client has sent no byte: it is closed without a word, whoever closes it.
+    fn is_silent(&self) -> bool {
+        matches!(&self.phase, Phase::Request(reading) if reading.held.is_empty())
     }
 
     fn on_due(&mut self, due: Due, now: Millis) {

@@ -61,7 +61,11 @@ impl Lines {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no line with {what} in:\n{}", lines.join("\n"));
+            if left.is_zero() {
+                let lines = lines.join("\n");
+                drop(collected);
+                panic!("no line with {what} in:\n{lines}");
+            }
             collected = self.0.1.wait_timeout(collected, left).unwrap().0;
         }
     }
