@@ -16,8 +16,8 @@
 use super::close::Close;
 use super::ended::{By, Why};
 use super::handshake::Extensions;
-use super::relay::{Counts, Cursor, Mode, Rules, Stop, Taken};
-use super::session::{Action, Due, Timeouts, Want};
+use super::relay::{Counts, Cursor, Mode, Stop, Taken};
+use super::session::{Action, Due, Given, Timeouts, Want};
 use super::{Millis, Side, Sides};
 
 /// What a peer that sent more after its own Close still waits for the other side's.
@@ -110,9 +110,11 @@ impl Open {
     }
 
     #[inline]
-    pub(super) fn on_bytes(&mut self, from: Side, bytes: &[u8], rules: Rules, counts: &mut Counts) -> (Taken, Cause) {
+    pub(super) fn on_bytes(&mut self, from: Side, bytes: &[u8], given: Given<'_>) -> (Taken, Cause) {
         let flow = &mut self.flows[from];
         if !matches!(flow.out, Out::Flowing | Out::Owing(_)) {
+            // They came in one read with what closed this direction.
+            self.on_discarded(from, given.now);
             return (Taken::kept(bytes.len()), None);
         }
         let (taken, stop) = match self.mode {
@@ -121,12 +123,12 @@ impl Open {
                 // Where our Close is owed nothing goes beyond the frame that is passing.
                 let end = if flow.out == Out::Flowing { u64::MAX } else { flow.cursor.left().max(1) };
                 let end = usize::try_from(end).unwrap_or(usize::MAX).min(bytes.len());
-                flow.cursor.walk(bytes.get(..end).unwrap_or(bytes), rules, counts)
+                flow.cursor.walk(bytes.get(..end).unwrap_or(bytes), given.rules, given.counts)
             }
         };
         let forwarded = (taken.lead.bytes().len() + taken.forward) as u64;
         flow.bytes += forwarded;
-        counts.bytes += forwarded;
+        given.counts.bytes += forwarded;
         let cause = stop.and_then(|stop| self.on_stop(from, stop));
         (taken, cause)
     }

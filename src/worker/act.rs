@@ -27,6 +27,8 @@ pub(super) fn settle<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut She
         pair.stirred = true;
         carry_out(pair, key, action, shell);
     }
+    // A Close that passes asks for nothing, and yet its deadline begins to run.
+    pair.stirred |= pair.session.is_closing();
 }
 
 fn carry_out<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, action: Action, shell: &mut Shell<'_, S>) {
