@@ -420,8 +420,19 @@ fn every_row_is_refused_whole_and_byte_by_byte_and_the_upstream_hears_nothing() 
 fn one_row_of_each_kind_is_refused_wherever_it_is_cut() {
     let upstream = Recorder::start();
     let proxy = table_proxy(upstream.addr);
-    let names = ["LF inside a value", "obs-fold by space", "HTTP/1.0", "the HTTP/2 preface", "POST", "two Hosts", "target /%00",
-        "Transfer-Encoding: chunked", "no Upgrade", "two keys", "Connection: Upgrade, Cookie"];
+    let names = [
+        "LF inside a value",
+        "obs-fold by space",
+        "HTTP/1.0",
+        "the HTTP/2 preface",
+        "POST",
+        "two Hosts",
+        "target /%00",
+        "Transfer-Encoding: chunked",
+        "no Upgrade",
+        "two keys",
+        "Connection: Upgrade, Cookie",
+    ];
     let rows: Vec<_> = rows().into_iter().filter(|(name, ..)| names.contains(&name.as_str())).collect();
     assert_eq!(rows.len(), names.len());
     let cuts = |row: Row| (1..row.1.len()).map(move |at| (row.clone(), Cut::At(at)));
@@ -476,8 +487,14 @@ fn heads_at_the_limits_pass() {
         ("Content-Length: 0", with_line("Content-Length: 0").into_bytes()),
         ("no space behind the colon", good.replace(": ", ":").into_bytes()),
         ("white space around values", good.replace(": ", ": \t ").replace("13\r\n", "13 \t\r\n").into_bytes()),
-        ("names in lower case", good.replace("Upgrade:", "upgrade:").replace("Sec-WebSocket-K", "sec-websocket-k").into_bytes()),
-        ("values in upper case", good.replace(": websocket", ": WEBSOCKET").replace(": Upgrade", ": UPGRADE").into_bytes()),
+        (
+            "names in lower case",
+            good.replace("Upgrade:", "upgrade:").replace("Sec-WebSocket-K", "sec-websocket-k").into_bytes(),
+        ),
+        (
+            "values in upper case",
+            good.replace(": websocket", ": WEBSOCKET").replace(": Upgrade", ": UPGRADE").into_bytes(),
+        ),
         ("keep-alive beside", with("Connection: Upgrade", "Connection: keep-alive, Upgrade").into_bytes()),
         ("Connection on two lines", with_line("Connection: keep-alive").into_bytes()),
         ("absolute-form", to_target("http://example.com/x").into_bytes()),
@@ -485,10 +502,14 @@ fn heads_at_the_limits_pass() {
         ("a query that is not looked into", to_target("/x?\\..%00/../../%zz").into_bytes()),
         ("dot segments that do not climb", to_target("/a/../b/./c").into_bytes()),
         ("an encoded slash", to_target("/a%2Fb").into_bytes()),
-        ("obs-text in a value", [b"GET / HTTP/1.1\r\nX: \xe9\xff\r\n", &good.as_bytes()[good.find("Host").unwrap()..]].concat()),
+        (
+            "obs-text in a value",
+            [b"GET / HTTP/1.1\r\nX: \xe9\xff\r\n", &good.as_bytes()[good.find("Host").unwrap()..]].concat(),
+        ),
         ("Host with a port", with("example.com", "[::1]:8080").into_bytes()),
     ];
-    let jobs = rows.into_iter().flat_map(|(name, text)| [(name, text.clone(), Cut::Whole), (name, text, Cut::EveryByte)]);
+    let jobs =
+        rows.into_iter().flat_map(|(name, text)| [(name, text.clone(), Cut::Whole), (name, text, Cut::EveryByte)]);
     in_parallel(jobs.collect(), |(name, text, cut)| {
         let stream = connect(proxy.addr);
         write_cut(&stream, text, *cut).unwrap();
@@ -594,7 +615,9 @@ const TRUSTING_LISTENER: &str = "[[listener]]\nlisten = \"127.0.0.1:0\"\ntrusted
 
 /// Random parts as their names, after a look at their form.
 fn with_names(head: &str) -> String {
-    let is_hex = |text: &str, len: usize| text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'));
+    let is_hex = |text: &str, len: usize| {
+        text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
+    };
     let line = |line: &str| match line.split_once(": ") {
         Some((name @ "X-Request-Id", id)) if is_hex(id, 32) => format!("{name}: ID"),
         Some((name @ "traceparent", value)) => {
@@ -660,8 +683,14 @@ fn the_upstream_gets_a_request_written_anew() {
             lines: "COOKIE: a=b; c\r\nAuthorization: Basic x\r\nOrigin: https://o\r\nx-own: 1\r\nX-Own: 2\r\nUser-Agent:\r\n\
                 Sec-WebSocket-Protocol: a, b\r\nSec-WebSocket-Extensions: permessage-deflate; x=\"1,2\"\r\n",
             want: &[
-                "COOKIE: a=b; c", "Authorization: Basic x", "Origin: https://o", "x-own: 1", "X-Own: 2", "User-Agent: ",
-                "Sec-WebSocket-Protocol: a, b", "Sec-WebSocket-Extensions: permessage-deflate; x=\"1,2\"",
+                "COOKIE: a=b; c",
+                "Authorization: Basic x",
+                "Origin: https://o",
+                "x-own: 1",
+                "X-Own: 2",
+                "User-Agent: ",
+                "Sec-WebSocket-Protocol: a, b",
+                "Sec-WebSocket-Extensions: permessage-deflate; x=\"1,2\"",
             ],
             ..BARE
         },
@@ -678,11 +707,16 @@ fn the_upstream_gets_a_request_written_anew() {
             config: ["", TRUSTING_LISTENER],
             lines: CLAIMS,
             want: &[
-                "Forwarded: for=1.2.3.4", "X-Forwarded-Proto: https", "X-Forwarded-Host: evil", "X-FORWARDED-Anything: x",
+                "Forwarded: for=1.2.3.4",
+                "X-Forwarded-Proto: https",
+                "X-Forwarded-Host: evil",
+                "X-FORWARDED-Anything: x",
                 "X-Real-IP: 1.2.3.4",
             ],
             added: &[
-                "X-Forwarded-For: 1.2.3.4, 5.6.7.8, 9.9.9.9, 127.0.0.1", "X-Request-Id: mine", "traceparent: 00-STARTED-SPAN-01",
+                "X-Forwarded-For: 1.2.3.4, 5.6.7.8, 9.9.9.9, 127.0.0.1",
+                "X-Request-Id: mine",
+                "traceparent: 00-STARTED-SPAN-01",
             ],
             ..BARE
         },
@@ -694,11 +728,7 @@ fn the_upstream_gets_a_request_written_anew() {
             added: &const { [ADDED[0], ADDED[1], ADDED[2], ADDED[3], ADDED[4], "traceparent: 00-CONTINUED-SPAN-00"] },
             ..BARE
         },
-        Golden {
-            name: "a broken trace",
-            lines: "traceparent: 00-0-0-00\r\ntracestate: a=b\r\n",
-            ..BARE
-        },
+        Golden { name: "a broken trace", lines: "traceparent: 00-0-0-00\r\ntracestate: a=b\r\n", ..BARE },
         Golden {
             name: "the client's bytes as target",
             target: "/a/../%62//c;d?e=%00\\&..",
@@ -739,10 +769,15 @@ fn the_upstream_gets_a_request_written_anew() {
     for Golden { name, config: [route, listener], base, target, lines, want, want_target, want_host, added } in rows {
         let (upstream, addr) = listen();
         let accept = || Box::new(accept(&upstream)) as Box<dyn Read>;
-        let head = golden(&format!("ws://{addr}{base}"), &format!("{route}\n{listener}"), accept, &request(target, lines));
+        let head =
+            golden(&format!("ws://{addr}{base}"), &format!("{route}\n{listener}"), accept, &request(target, lines));
         let fixed = [
-            &format!("GET {want_target} HTTP/1.1"), &format!("Host: {want_host}"), "Connection: Upgrade", "Upgrade: websocket",
-            KEY_LINE, VERSION_LINE,
+            &format!("GET {want_target} HTTP/1.1"),
+            &format!("Host: {want_host}"),
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            KEY_LINE,
+            VERSION_LINE,
         ];
         let want: Vec<_> = fixed.iter().chain(want).chain(added).chain(&["", ""]).copied().collect();
         assert_eq!(with_names(&head), want.join("\n"), "{name}");
@@ -793,7 +828,12 @@ enum After {
 }
 
 /// One client and its upstream, which has the request's head and answers with `answer`.
-fn answered(proxy: &Proxy, listener: &TcpListener, (answer, after): (&[u8], After), cut: Cut) -> (TcpStream, TcpStream) {
+fn answered(
+    proxy: &Proxy,
+    listener: &TcpListener,
+    (answer, after): (&[u8], After),
+    cut: Cut,
+) -> (TcpStream, TcpStream) {
     let mut client = connect(proxy.addr);
     client.write_all(request("/", OFFER).as_bytes()).unwrap();
     let upstream = accept(listener);
@@ -870,7 +910,12 @@ fn other_answers() -> Vec<(&'static str, String, After, String)> {
             format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{TAIL}5\r\nhel"),
         ),
         row("until FIN", "HTTP/1.1 500 X\r\n\r\nhello", After::Fin, format!("HTTP/1.1 500 X\r\n{TAIL}hello")),
-        row("HTTP/1.0 until FIN", "HTTP/1.0 200 OK\r\n\r\nhello", After::Fin, format!("HTTP/1.1 200 OK\r\n{TAIL}hello")),
+        row(
+            "HTTP/1.0 until FIN",
+            "HTTP/1.0 200 OK\r\n\r\nhello",
+            After::Fin,
+            format!("HTTP/1.1 200 OK\r\n{TAIL}hello"),
+        ),
         row("204", "HTTP/1.1 204 X\r\n\r\nhello", After::Stays, format!("HTTP/1.1 204 X\r\n{TAIL}")),
         row(
             "304 with a length",

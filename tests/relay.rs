@@ -314,11 +314,7 @@ fn what_an_extension_allows_passes_and_the_other_checks_stay() {
         ("close code 1005", |from| from.frame(0x88, &close_payload(1005, "")), Some(1002)),
         ("16 bits for 125", |from| from.header(0x82, &[126, 0, 125]), Some(1002)),
         ("continuation of nothing", |from| from.frame(0x80, b""), Some(1002)),
-        (
-            "mask bit",
-            |from| if from == From::Client { plain(0xf1, b"x") } else { masked(0xf1, b"x") },
-            Some(1002),
-        ),
+        ("mask bit", |from| if from == From::Client { plain(0xf1, b"x") } else { masked(0xf1, b"x") }, Some(1002)),
     ];
     let bench = Bench::new("[log]\naccess = \"off\"");
     let cases = [

@@ -125,7 +125,11 @@ impl Drop for Proxy {
         let _ended = self.child.wait();
         let _gone = std::fs::remove_file(&self.config);
         if std::thread::panicking() {
-            eprintln!("--- framegate said:\n{}\n--- and logged:\n{}", self.said.all().join("\n"), self.log.all().join("\n"));
+            eprintln!(
+                "--- framegate said:\n{}\n--- and logged:\n{}",
+                self.said.all().join("\n"),
+                self.log.all().join("\n")
+            );
         }
     }
 }
@@ -190,7 +194,9 @@ pub fn read_all(mut stream: &TcpStream) -> (Vec<u8>, End) {
         match stream.read(&mut buf) {
             Ok(0) => return (all, End::Fin),
             Ok(n) => all.extend_from_slice(&buf[..n]),
-            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => return (all, End::Reset),
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                return (all, End::Reset);
+            }
             Err(e) => panic!("{e} after {:?}", String::from_utf8_lossy(&all)),
         }
     }
