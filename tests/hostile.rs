@@ -148,6 +148,8 @@ fn without_descriptors_clients_wait_and_all_are_served_later() {
             client
         })
         .collect();
+    let mut asks = connect(proxy.admin());
+    asks.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let spent = cpu_of_a_second(&proxy);
     assert!(spent < Duration::from_millis(200), "{spent:?} of CPU in a second without descriptors");
     drop(holders);
@@ -164,6 +166,7 @@ fn without_descriptors_clients_wait_and_all_are_served_later() {
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     }
     drop((waiting, upstreams));
+    assert!(read_all(&asks).0.starts_with(b"HTTP/1.1 200 "), "the admin listener lost a connection");
     assert!(proxy.metric("framegate_accept_backoffs_total") > 0.0);
     assert_serves(&proxy, &listener);
     assert_empty(&proxy);

@@ -28,6 +28,10 @@ impl From {
         [&[first, mask | len[0]], &len[1..], key].concat()
     }
 
+    fn other(self) -> From {
+        if self == From::Client { From::Upstream } else { From::Client }
+    }
+
     /// Of both ends: the one that sends and the one that receives.
     fn of(self, (client, upstream): (TcpStream, TcpStream)) -> (TcpStream, TcpStream) {
         if self == From::Client { (client, upstream) } else { (upstream, client) }
@@ -358,7 +362,7 @@ fn a_closing_handshake_passes_verbatim_and_ends_in_order() {
     for from in BOTH {
         for cut in [Cut::Whole, Cut::EveryByte] {
             let (closer, answerer) = bench.open(from);
-            let other = if from == From::Client { From::Upstream } else { From::Client };
+            let other = from.other();
             let close = from.frame(0x88, &close_payload(4001, "first"));
             write_cut(&closer, &close, cut);
             assert_eq!(read_exact(&answerer, close.len()), close);
@@ -388,7 +392,7 @@ fn what_comes_behind_a_close_is_discarded_and_the_other_close_still_passes() {
             let behind = [from.frame(0x81, b"behind"), from.frame(0x88, b""), b"garbage".to_vec()].concat();
             write_cut(&closer, &[&close[..], &behind].concat(), cut);
             assert_eq!(read_exact(&answerer, close.len()), close);
-            let other = if from == From::Client { From::Upstream } else { From::Client };
+            let other = from.other();
             let answer = other.frame(0x88, &close_payload(1000, "in time"));
             answerer.write_all(&answer).unwrap();
             assert_eq!(read_exact(&closer, answer.len()), answer);
@@ -444,7 +448,7 @@ fn our_close_waits_for_the_end_of_a_frame() {
         let (first, rest) = frame.split_at(400_000);
         sender.write_all(first).unwrap();
         assert!(read_exact(&offender, first.len()) == first);
-        let other = if from == From::Client { From::Upstream } else { From::Client };
+        let other = from.other();
         offender.write_all(&other.frame(0x83, b"x")).unwrap();
         // The sender's own direction stands at a boundary.
         let (got, end) = read_all(&sender);
@@ -469,7 +473,7 @@ fn a_frame_that_never_ends_gets_no_close_inside_it() {
         let frame = from.frame(0x82, &[7; 5000]);
         sender.write_all(&frame[..4000]).unwrap();
         assert_eq!(read_exact(&offender, 4000), &frame[..4000]);
-        let other = if from == From::Client { From::Upstream } else { From::Client };
+        let other = from.other();
         offender.write_all(&other.frame(0x83, b"x")).unwrap();
         assert_close("the other side", &read_all(&sender).0, 1001, from == From::Upstream);
         assert_eq!(read_all(&offender).0, vec![], "from {from:?}");
@@ -481,7 +485,7 @@ fn fin_passes_as_fin_and_the_other_direction_flows_on() {
     let bench = Bench::new("");
     for from in BOTH {
         let (mut sender, mut receiver) = bench.open(from);
-        let other = if from == From::Client { From::Upstream } else { From::Client };
+        let other = from.other();
         // Also inside a frame, and inside a header.
         let last = [from.frame(0x81, b"last"), from.frame(0x82, &[1; 300])[..200].to_vec()].concat();
         sender.write_all(&last).unwrap();
@@ -529,6 +533,15 @@ fn the_loss_of_an_upstream_is_a_close_where_the_route_wants_it() {
     assert_eq!(read_exact(&client, last.len()), last);
     let (got, end) = read_all(&client);
     assert_close("loss", &got, 4500, false);
+    assert_eq!(end, End::Fin);
+    // A reset is a loss as well.
+    let (mut upstream, client) = bench.open(From::Upstream);
+    upstream.write_all(&last).unwrap();
+    assert_eq!(read_exact(&client, last.len()), last);
+    SockRef::from(&upstream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(upstream);
+    let (got, end) = read_all(&client);
+    assert_close("loss by a reset", &got, 4500, false);
     assert_eq!(end, End::Fin);
     // Not inside a frame.
     let (mut upstream, client) = bench.open(From::Upstream);
@@ -670,5 +683,106 @@ fn a_violation_behind_a_long_frame_waits_for_a_slow_reader() {
             assert_close("other", &got[frame.len()..], 1001, from == From::Client);
         });
         assert_close("offender", &read_all(&offender).0, 1002, from == From::Upstream);
+    }
+}
+
+/// A source of numbers that is the same each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % n
+    }
+
+    /// Frames of all kinds and lengths, about so many bytes.
+    fn frames(&mut self, from: From, bytes: usize) -> Vec<u8> {
+        let (mut out, mut open) = (Vec::with_capacity(bytes + 100_000), false);
+        while out.len() < bytes {
+            let len = match self.below(20) {
+                0 => self.below(70_000),
+                1 => 120 + self.below(12),
+                2..6 => 0,
+                _ => self.below(40),
+            };
+            let fin = self.below(3) > 0;
+            let first = match self.below(10) {
+                0 => 0x89,
+                _ if open => u8::from(fin) << 7,
+                _ => u8::from(fin) << 7 | 1 + self.below(2) as u8,
+            };
+            if first != 0x89 {
+                open = !fin;
+            }
+            let payload = vec![self.below(256) as u8; if first == 0x89 { len.min(125) } else { len }];
+            out.extend(from.frame(first, &payload));
+        }
+        out
+    }
+}
+
+/// Small and large frames in pieces of any size, both ways at once, to readers that are slower: not a byte is lost, and
+/// FIN comes behind the last.
+#[test]
+fn a_hail_of_frames_passes_whole_to_slow_readers_and_ends_with_fin() {
+    let bench = Bench::new("[log]\naccess = \"off\"");
+    for seed in 1..4 {
+        let (client, upstream) = open(&bench.proxy, &bench.listener);
+        let mut random = Random(seed);
+        let (up, down) = (random.frames(From::Client, 12 << 20), random.frames(From::Upstream, 12 << 20));
+        let send = |mut to: &TcpStream, bytes: &[u8], mut random: Random| {
+            let mut at = 0;
+            while at < bytes.len() {
+                let size = if random.below(8) == 0 { 200_000 } else { 3000 };
+                let n = 1 + random.below(size).min(bytes.len() - at - 1);
+                to.write_all(&bytes[at..at + n]).unwrap();
+                at += n;
+            }
+            to.shutdown(Shutdown::Write).unwrap();
+        };
+        let receive = |mut from: &TcpStream, bytes: &[u8], mut random: Random| {
+            let (mut at, mut buf) = (0, vec![0; 1 << 18]);
+            eventually("a backlog", || (bench.proxy.metric("framegate_backlog_bytes") > 0.0).then_some(()));
+            loop {
+                let size_max = if random.below(4) == 0 { 1 << 18 } else { 2000 };
+                let size = 1 + random.below(size_max);
+                let n = from.read(&mut buf[..size]).unwrap();
+                assert!(bytes[at..].starts_with(&buf[..n]), "seed {seed}: differs near {at}");
+                at += n;
+                if n == 0 {
+                    assert_eq!(at, bytes.len(), "seed {seed}");
+                    return;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| send(&client, &up, Random(seed + 10)));
+            scope.spawn(|| send(&upstream, &down, Random(seed + 20)));
+            scope.spawn(|| receive(&upstream, &up, Random(seed + 30)));
+            receive(&client, &down, Random(seed + 40));
+        });
+    }
+}
+
+/// Our Close cannot be delivered to who reads nothing: the session ends at its deadline all the same.
+#[test]
+fn a_close_to_who_reads_nothing_ends_at_its_deadline() {
+    let bench = Bench::new("timeouts = { close = \"300ms\" }");
+    for from in BOTH {
+        let (sender, stalled) = bench.open(from);
+        let frames = from.frame(0x82, &[1; 60_000]).repeat(500);
+        sender.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        assert!((&sender).write_all(&frames).is_err(), "all was taken for a peer that reads nothing");
+        // Now the stalled one offends.
+        (&stalled).write_all(&from.other().frame(0x83, b"x")).unwrap();
+        let (got, _) = read_all(&sender);
+        assert_close("the other side", &got, 1001, from == From::Upstream);
+        let sessions = || bench.proxy.metric("framegate_sessions{worker=\"0\"}");
+        eventually("it has ended", || (sessions() == 0.0).then_some(()));
+        // What had passed before is still there, and a prefix of what was sent.
+        let (got, _) = read_all(&stalled);
+        assert!(frames.starts_with(&got) && !got.is_empty());
     }
 }
