@@ -183,8 +183,13 @@ impl Open {
         if self.flows[side].out != Out::Flowing {
             return None;
         }
-        let code = self.upstream_loss_code.filter(|_| side == Side::Upstream && self.mode == Mode::Framed);
-        let Some(code) = code else { return Some((side.into(), Why::Eof)) };
+        self.lost(side).or(Some((side.into(), Why::Eof)))
+    }
+
+    /// Where the route wants the loss of an upstream said by a Close, it is owed from now on.
+    fn lost(&mut self, side: Side) -> Cause {
+        let told = side == Side::Upstream && self.mode == Mode::Framed && self.flows[side].out == Out::Flowing;
+        let code = self.upstream_loss_code.filter(|_| told)?;
         self.owe(side, Close { code, why: Why::UpstreamLoss });
         self.cut(Side::Downstream);
         Some((side.into(), Why::UpstreamLoss))
@@ -198,12 +203,13 @@ impl Open {
         }
     }
 
-    /// `side` can neither be read nor written any more. `false`: the other side has had its Close and ends as usual;
-    /// `true`: it is to be reset as well.
-    pub(super) fn on_reset(&mut self, side: Side) -> bool {
+    /// `side` can neither be read nor written any more. With the cause [`Why::Reset`] the other side is to be reset as
+    /// well; else it has had a Close, or is owed one, and ends as usual.
+    pub(super) fn on_reset(&mut self, side: Side) -> Cause {
         let closed = matches!(self.flows[side].out, Out::Theirs(_) | Out::Ours(_));
+        let cause = self.lost(side).or((!closed).then_some((side.into(), Why::Reset)));
         self.gone(side);
-        !closed
+        cause
     }
 
     fn gone(&mut self, side: Side) {

@@ -280,8 +280,9 @@ impl Session {
     fn on_reset(&mut self, side: Side, now: Millis) {
         match (&mut self.phase, side) {
             (Phase::Open(open), _) => {
-                if open.on_reset(side) {
-                    self.note(side.into(), Why::Reset);
+                let Some((by, why)) = open.on_reset(side) else { return };
+                self.note(by, why);
+                if why == Why::Reset {
                     self.outbox.push(Action::Abort(side.other()));
                     self.over();
                 }
