@@ -385,6 +385,7 @@ fn a_closing_handshake_passes_verbatim_and_ends_in_order() {
 #[test]
 fn what_comes_behind_a_close_is_discarded_and_the_other_close_still_passes() {
     let bench = Bench::new("");
+    let mut discarded = 0.0;
     for from in BOTH {
         for cut in [Cut::Whole, Cut::EveryByte] {
             let (closer, mut answerer) = bench.open(from);
@@ -396,6 +397,9 @@ fn what_comes_behind_a_close_is_discarded_and_the_other_close_still_passes() {
             let answer = other.frame(0x88, &close_payload(1000, "in time"));
             answerer.write_all(&answer).unwrap();
             assert_eq!(read_exact(&closer, answer.len()), answer);
+            let counted = || bench.proxy.metric("framegate_discarded_bytes_total");
+            discarded += behind.len() as f64;
+            eventually("it is counted", || (counted() == discarded).then_some(()));
             let (client, upstream) = from.of((closer, answerer));
             assert_eq!(read_all(&client), (vec![], End::Fin), "from {from:?}");
             upstream.shutdown(Shutdown::Write).unwrap();
