@@ -51,6 +51,18 @@ fn open_files(proxy: &Proxy) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count()
 }
 
+/// Lowers the limit of a running proxy so that it can have `room` more; gives how many are open then.
+fn leave_descriptors(proxy: &Proxy, room: usize) -> usize {
+    // The limit is on their numbers, and the lowest free one is given out first.
+    let dir = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
+    let open: Vec<usize> = dir.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    let limit = (0..).filter(|number| !open.contains(number)).nth(room).unwrap();
+    let set =
+        Command::new("prlimit").arg(format!("--pid={}", proxy.pid())).arg(format!("--nofile={limit}:{limit}")).status();
+    assert!(set.unwrap().success());
+    open.len() + room
+}
+
 /// How much CPU a quiet second costs.
 fn cpu_of_a_second(proxy: &Proxy) -> Duration {
     let before = cpu(proxy);
@@ -135,10 +147,7 @@ fn without_descriptors_clients_wait_and_all_are_served_later() {
     assert_serves(&proxy, &listener);
     assert_empty(&proxy);
     let room = 200;
-    let limit = open_files(&proxy) + room;
-    let set =
-        Command::new("prlimit").arg(format!("--pid={}", proxy.pid())).arg(format!("--nofile={limit}:{limit}")).status();
-    assert!(set.unwrap().success());
+    let limit = leave_descriptors(&proxy, room);
     let holders: Vec<_> = (0..room + 20).map(|_| connect(proxy.addr)).collect();
     eventually("no descriptor is left", || (open_files(&proxy) >= limit).then_some(()));
     let waiting: Vec<_> = (0..30)
@@ -170,6 +179,39 @@ fn without_descriptors_clients_wait_and_all_are_served_later() {
     assert!(proxy.metric("framegate_accept_backoffs_total") > 0.0);
     assert_serves(&proxy, &listener);
     assert_empty(&proxy);
+}
+
+/// The last descriptor went to the client: that it cannot be served is the proxy's fault and not the upstream's.
+#[test]
+fn without_a_descriptor_for_the_upstream_the_answer_is_503() {
+    let (listener, addr) = listen();
+    let proxy = Proxy::alone_before(addr, "");
+    let idle = open_files(&proxy);
+    assert_serves(&proxy, &listener);
+    eventually("every descriptor is back", || (open_files(&proxy) == idle).then_some(()));
+    leave_descriptors(&proxy, 1);
+    for _ in 0..3 {
+        let answer = http(proxy.addr, &request("/", ""));
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: "), "{answer}");
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err());
+}
+
+/// One behind the other: nobody waits for a tick of the proxy's clock.
+#[test]
+fn who_comes_alone_is_accepted_at_once() {
+    let (_listener, addr) = listen();
+    let proxy = Proxy::alone_before(addr, "[log]\naccess = \"off\"");
+    let mut times: Vec<Duration> = (0..20)
+        .map(|_| {
+            let begun = Instant::now();
+            http(proxy.addr, "GET / HTTP/1.0\r\n\r\n");
+            begun.elapsed()
+        })
+        .collect();
+    times.sort();
+    assert!(times[10] < Duration::from_millis(30), "{times:?}");
 }
 
 /// A client whose request the upstream has.

@@ -5,7 +5,7 @@ use super::conn::Conn;
 use super::pair::{Cold, Pair};
 use super::pump::{deliver, feed, tell};
 use super::shell::Shell;
-use super::sys::{Sys, Target};
+use super::sys::{Sys, Target, is_exhaustion};
 use super::token::{Key, Token};
 use crate::log::Facts;
 use crate::log::record::{End, Record, Start, field};
@@ -122,6 +122,8 @@ fn connect<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>)
                 pair.conns[Side::Upstream] = Some(Conn::new(sock, role, false));
                 None
             }
+            // No other endpoint can help, and none is to blame.
+            Err(error) if is_exhaustion(&error) => Some(Event::Refused(Why::NoSockets)),
             Err(_) => Some(Event::ConnectFailed(Why::ConnectRefused)),
         };
     }
