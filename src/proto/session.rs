@@ -68,7 +68,7 @@ impl Session {
     pub fn on_bytes(&mut self, from: Side, bytes: &[u8], given: Given<'_>) -> Taken {
         match &mut self.phase {
             Phase::Open(open) => {
-                let (taken, cause) = open.on_bytes(from, bytes, given.rules, given.counts);
+                let (taken, cause) = open.on_bytes(from, bytes, given);
                 if let Some((by, why)) = cause {
                     self.note(by, why);
                 }
@@ -284,11 +284,9 @@ impl Session {
     fn on_reset(&mut self, side: Side, now: Millis) {
         match (&mut self.phase, side) {
             (Phase::Open(open), _) => {
-                let (cause, torn) = open.on_reset(side);
-                if let Some((by, why)) = cause {
-                    self.note(by, why);
-                }
-                if torn {
+                let Some((by, why)) = open.on_reset(side) else { return };
+                self.note(by, why);
+                if why == Why::Reset {
                     self.outbox.push(Action::Abort(side.other()));
                     self.over();
                 }
@@ -478,6 +476,12 @@ impl Session {
 
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
+    }
+
+    /// Open, and on its way to its end: its deadline may change with any byte.
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        matches!(&self.phase, Phase::Open(open) if !open.is_calm())
     }
 
     pub fn is_over(&self) -> bool {

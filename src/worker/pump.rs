@@ -73,16 +73,12 @@ fn discard_once<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell: &
     let Some(conn) = &mut pair.conns[from] else { return Progress::Blocked };
     let progress = conn.discard(&mut shell.home.sys, DISCARD_BYTES);
     if let Progress::Moved(n) = progress {
-        discarded(pair, key, (from, n.get()), shell);
+        shell.home.tally.discarded_bytes += n.get() as u64;
+        pair.session.on_discarded(from, n.get(), shell.now);
+        pair.stirred = true;
+        act::settle(pair, key, shell);
     }
     progress
-}
-
-fn discarded<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, (from, n): (Side, usize), shell: &mut Shell<'_, S>) {
-    shell.home.tally.discarded_bytes += n as u64;
-    pair.session.on_discarded(from, n, shell.now);
-    pair.stirred = true;
-    act::settle(pair, key, shell);
 }
 
 /// Shows the session one slice, as often as it takes, and sends on what may pass.
@@ -93,19 +89,7 @@ pub(super) fn feed<S: Sys>(
     (from, mut slice): (Side, &[u8]),
     shell: &mut Shell<'_, S>,
 ) {
-    loop {
-        if pair.session.wants(from) == Want::Discard {
-            // A Close has passed, and another deadline runs. What is behind it in this read is discarded as it would
-            // be if it came later.
-            pair.stirred = true;
-            if !slice.is_empty() {
-                discarded(pair, key, (from, slice.len()), shell);
-            }
-            return;
-        }
-        if slice.is_empty() {
-            return;
-        }
+    while !slice.is_empty() {
         let rules = pair.route.as_ref().map_or_else(Default::default, |route| route.rules);
         let given = Given { now: shell.now, rules, counts: &mut shell.home.tally.relay[from] };
         let taken = pair.session.on_bytes(from, slice, given);
@@ -114,6 +98,9 @@ pub(super) fn feed<S: Sys>(
         if taken.forward > 0 || !taken.lead.is_empty() {
             let bytes = now.get(..taken.forward).unwrap_or(now);
             deliver(pair, from.other(), (taken.lead, bytes), shell);
+        } else if pair.session.wants(from) == Want::Discard {
+            // It came in one read with what closed this direction.
+            shell.home.tally.discarded_bytes += taken.consumed as u64;
         }
         slice = later;
         act::settle(pair, key, shell);
