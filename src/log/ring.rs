@@ -28,7 +28,7 @@ impl Ring {
     }
 
     /// Hands a record to the writer. `false`: the ring was full, the line is lost and counted; the writer will say
-    /// so in the log. Costs a system call only where the writer sleeps and the ring is half full.
+    /// so in the log. Costs a system call only where the writer has gone to sleep or the ring is half full.
     pub fn push(&mut self, record: Record) -> bool {
         if !self.is_on() {
             return true;
@@ -38,6 +38,7 @@ impl Ring {
             // Single writer: a plain add is enough, and cheaper than an atomic one.
             self.lost.store(self.lost() + 1, Relaxed);
         }
+        self.shared.pushed();
         if self.records.slots() <= self.records.buffer().capacity() / 2 {
             self.shared.wake();
         }

@@ -9,13 +9,15 @@ use crate::config::{AccessLog, Format};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
 /// How long the writer sleeps when there is nothing to write, and before it tries a destination again.
 const IDLE: Duration = Duration::from_millis(50);
+/// So many of these in a row with nothing to write, and it sleeps until the next record.
+const QUIET_ROUNDS: u32 = 20;
 /// Formatted bytes after which they are written, whatever waits still.
 const BATCH: usize = 64 * 1024;
 
@@ -50,6 +52,7 @@ fn assemble(workers: usize, capacity: usize, output: Output, to: AccessLog) -> (
     let shared = Arc::new(Shared {
         on: AtomicBool::new(output.file.is_some()),
         stop: AtomicBool::new(false),
+        asleep: AtomicBool::new(false),
         errors: AtomicU64::new(0),
         unwritten: AtomicU64::new(0),
         thread: OnceLock::new(),
@@ -65,8 +68,17 @@ fn assemble(workers: usize, capacity: usize, output: Output, to: AccessLog) -> (
         readers.push(Reader { records, lost });
     }
     let control = Control { shared: shared.clone() };
-    let writer =
-        Writer { shared, readers, turn: 0, output, batch: Batch::default(), said: 0, torn: false, failing: false };
+    let writer = Writer {
+        shared,
+        readers,
+        turn: 0,
+        output,
+        batch: Batch::default(),
+        said: 0,
+        torn: false,
+        quiet: 0,
+        failing: false,
+    };
     (writer, control, rings)
 }
 
@@ -83,6 +95,8 @@ pub struct Writer {
     said: u64,
     /// The last write that failed left a piece of a line.
     torn: bool,
+    /// Rounds in a row with nothing to write.
+    quiet: u32,
     /// The last write failed, and that was said.
     failing: bool,
 }
@@ -100,13 +114,30 @@ impl Writer {
             if stopping && drained {
                 break;
             }
+            self.quiet = if drained && written { self.quiet.saturating_add(1) } else { 0 };
             if !stopping && (drained || !written) {
-                thread::park_timeout(IDLE);
+                self.rest();
             }
         }
         let (finished, changed) = &self.shared.finished;
         *lock(finished) = true;
         changed.notify_all();
+    }
+
+    /// Waits for more to write. After a while without any it sleeps until the next record: an idle process must not
+    /// wake for its log.
+    fn rest(&mut self) {
+        if self.quiet < QUIET_ROUNDS {
+            return thread::park_timeout(IDLE);
+        }
+        self.shared.asleep.store(true, Ordering::SeqCst);
+        // Whoever pushed before it could see us asleep has left its record here; all others wake us.
+        fence(Ordering::SeqCst);
+        if self.readers.iter().all(|reader| reader.records.is_empty()) {
+            thread::park();
+        }
+        self.shared.asleep.store(false, Ordering::SeqCst);
+        self.quiet = 0;
     }
 
     fn take_output(&mut self) {
@@ -248,6 +279,8 @@ impl Control {
 pub(super) struct Shared {
     on: AtomicBool,
     stop: AtomicBool,
+    /// The writer sleeps until it is woken.
+    asleep: AtomicBool,
     errors: AtomicU64,
     unwritten: AtomicU64,
     /// The writer's, once it runs.
@@ -263,6 +296,15 @@ impl Shared {
     #[inline]
     pub(super) fn is_on(&self) -> bool {
         self.on.load(Ordering::Acquire)
+    }
+
+    /// A record was pushed: wakes the writer if it sleeps.
+    #[inline]
+    pub(super) fn pushed(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) {
+            self.wake();
+        }
     }
 
     pub(super) fn wake(&self) {
@@ -543,6 +585,23 @@ mod tests {
         writer.fill();
         assert!(!writer.write());
         assert_eq!(control.unwritten(), 3, "a line about lost lines is no lost line");
+    }
+
+    #[test]
+    fn an_idle_writer_sleeps_and_the_next_record_wakes_it() {
+        let dir = Dir::new("sleep");
+        let path = dir.file("access.log");
+        let (writer, control, mut rings) = open(1, 64, &AccessLog::File(path.clone()), Format::Json).unwrap();
+        let shared = control.shared.clone();
+        let thread = thread::spawn(move || writer.run());
+        for age in 1..4 {
+            until("it sleeps", || shared.asleep.load(Ordering::SeqCst));
+            rings[0].push(record(age));
+            until("the line", || ages(&read(&path)).last() == Some(&age));
+        }
+        until("it sleeps", || shared.asleep.load(Ordering::SeqCst));
+        assert!(control.stop(PATIENCE));
+        thread.join().unwrap();
     }
 
     #[test]
