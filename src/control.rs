@@ -9,8 +9,8 @@ use crate::metrics::{self, Process, Shard};
 use crate::os::{self, Signals};
 use crate::proto::Millis;
 use crate::resolver;
-use crate::server::{Socket, bind_all};
 use crate::worker::inbox::{Command, Directory, Outbox};
+use crate::worker::listener::{Bound, Twin, bind_all};
 use crate::worker::seats::Seats;
 use crate::worker::sys::clock_us;
 use mio::unix::SourceFd;
@@ -65,13 +65,13 @@ pub struct Control {
 
 /// The workers, as control sees them.
 struct Crew<'a> {
-    outboxes: Vec<Outbox<Socket>>,
+    outboxes: Vec<Outbox<Twin>>,
     shards: Vec<Arc<Shard>>,
     names: &'a Sender<BTreeSet<String>>,
 }
 
 impl Crew<'_> {
-    fn tell(&self, command: impl Fn() -> Command<Socket>) {
+    fn tell(&self, command: impl Fn() -> Command<Twin>) {
         self.outboxes.iter().for_each(|outbox| outbox.send(command()));
     }
 }
@@ -138,7 +138,7 @@ impl Control {
     /// Runs until all workers have ended.
     pub fn run(
         mut self,
-        outboxes: Vec<Outbox<Socket>>,
+        outboxes: Vec<Outbox<Twin>>,
         shards: Vec<Arc<Shard>>,
         names: &Sender<BTreeSet<String>>,
     ) -> io::Result<()> {
@@ -328,7 +328,7 @@ impl Control {
         // All that can fail comes first: binding, opening the log. Then all changes, or none.
         let known = |addr: &SocketAddr| self.parts.listening.iter().any(|(configured, _)| configured == addr);
         let fresh: Vec<_> = next.listeners.iter().filter(|listener| !known(&listener.addr)).cloned().collect();
-        let mut bound = bind_all(&fresh, crew.outboxes.len(), &next).map_err(|failure| failure.0)?;
+        let mut bound = bind_all(&fresh, crew.outboxes.len(), &next.sockets).map_err(|e| e.to_string())?;
         self.parts
             .log
             .set(&next.log.access, next.log.format)
@@ -337,18 +337,16 @@ impl Control {
         let gone = |addr: &SocketAddr| !next.listeners.iter().any(|listener| listener.addr == *addr);
         let removed: Vec<_> = self.parts.listening.iter().map(|(addr, _)| *addr).filter(gone).collect();
         self.parts.listening.retain(|(addr, _)| !removed.contains(addr));
-        for (listener, addr, _) in &bound {
-            ::log::info!("listening on {addr}");
-            self.parts.listening.push((listener.addr, *addr));
+        for bound in &bound {
+            ::log::info!("listening on {}", bound.local);
+            self.parts.listening.push((bound.addr, bound.local));
         }
         let limits = next.limits.resolve(self.parts.nofile);
         self.parts.sessions.set_max(limits.max_sessions);
         self.parts.handshakes.set_max(limits.max_handshakes);
         self.snapshot = Arc::new(next);
         for outbox in &crew.outboxes {
-            let twin = |(listener, _, twins): &mut (&crate::config::Listener, _, std::collections::VecDeque<_>)| {
-                Some((listener.addr, Socket::from_std(twins.pop_front()?)))
-            };
+            let twin = |bound: &mut Bound| Some((bound.addr, bound.twin()?));
             let added = bound.iter_mut().filter_map(twin).collect();
             outbox.send(Command::Swap { snapshot: Arc::clone(&self.snapshot), added, removed: removed.clone() });
         }

@@ -1,18 +1,17 @@
 //! The process: binds, starts the threads, hands over to control, waits for the end. The only file that spawns
 //! threads: one for each worker, one that resolves names, one that writes the access log, the demo's backend.
 
-use crate::config::{Listener, Snapshot};
+use crate::config::Snapshot;
 use crate::control::{Control, Parts};
 use crate::echo::Echo;
 use crate::log;
 use crate::metrics::Shard;
 use crate::worker::inbox::{Directory, Inbox, Outbox, inbox};
-use crate::worker::listener::{Listening, bind};
+use crate::worker::listener::{BindError, Bound, Listening, Twin, bind_all};
 use crate::worker::seats::Seats;
-use crate::worker::sys::{MioSys, Sys, clock_us};
+use crate::worker::sys::{MioSys, clock_us};
 use crate::worker::{Home, Worker};
 use crate::{cli, os, resolver};
-use std::collections::VecDeque;
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,9 +27,6 @@ const FIRST_NAMES: Duration = Duration::from_secs(5);
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// How long the end waits for the access log.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A listening socket of a worker.
-pub type Socket = <MioSys as Sys>::Listener;
 
 /// Why the process could not start or go on: one sentence.
 #[derive(Debug)]
@@ -68,7 +64,7 @@ fn start(snapshot: Snapshot, source: Option<cli::Source>, demo: bool) -> Result<
     }
     let workers = snapshot.worker_count(os::cpus());
     let snapshot = Arc::new(snapshot);
-    let bound = bind_all(&snapshot.listeners, workers, &snapshot)?;
+    let bound = bind_all(&snapshot.listeners, workers, &snapshot.sockets).map_err(|e| Failure(e.to_string()))?;
     let admin = snapshot.admin.as_ref().map(|admin| bind_admin(admin.addr)).transpose()?;
     let (writer, log_control, rings) = log::open(workers, log::RING_LINES, &snapshot.log.access, snapshot.log.format)
         .map_err(|e| failed("cannot open the access log", e))?;
@@ -83,7 +79,7 @@ fn start(snapshot: Snapshot, source: Option<cli::Source>, demo: bool) -> Result<
         restarts: Arc::new(AtomicU64::new(0)),
         log: log_control.clone(),
         started_unix_ms: unix_ms(),
-        listening: bound.iter().map(|(listener, addr, _)| (listener.addr, *addr)).collect(),
+        listening: bound.iter().map(|bound| (bound.addr, bound.local)).collect(),
     };
     let (notices, noticed) = channel();
     let signals = os::signals().map_err(|e| failed("cannot take over signals", e))?;
@@ -103,29 +99,8 @@ fn start(snapshot: Snapshot, source: Option<cli::Source>, demo: bool) -> Result<
     Ok(())
 }
 
-type Bound<'a> = (&'a Listener, SocketAddr, VecDeque<TcpListener>);
-
-/// Binds all listeners, each as often as there are workers, or none.
-pub fn bind_all<'a>(listeners: &'a [Listener], twins: usize, of: &Snapshot) -> Result<Vec<Bound<'a>>, Failure> {
-    let bind_one = |listener: &'a Listener| {
-        let cannot = |e| failed(&format!("cannot listen on {}", listener.addr), explain(&e));
-        let twins: VecDeque<_> = bind(listener.addr, twins, &of.sockets).map_err(cannot)?.into();
-        let addr = twins.front().map_or(Ok(listener.addr), TcpListener::local_addr).map_err(cannot)?;
-        Ok((listener, addr, twins))
-    };
-    listeners.iter().map(bind_one).collect()
-}
-
 fn bind_admin(addr: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(addr).map_err(|e| failed(&format!("cannot listen on {addr} for admin"), explain(&e)))
-}
-
-fn explain(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::AddrInUse => "something else listens there already".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "not permitted to this user".to_owned(),
-        _ => error.to_string(),
-    }
+    TcpListener::bind(addr).map_err(|e| Failure(format!("{} for admin", BindError { addr, error: e })))
 }
 
 /// Starts the resolver, and waits a little for its first answers.
@@ -161,15 +136,10 @@ struct Crew {
     directory: Arc<Directory>,
 }
 
-type Started = (JoinHandle<()>, (Outbox<Socket>, Arc<Shard>));
+type Started = (JoinHandle<()>, (Outbox<Twin>, Arc<Shard>));
 
 impl Crew {
-    fn start(
-        &self,
-        control: &Control,
-        mut bound: Vec<Bound<'_>>,
-        rings: Vec<log::Ring>,
-    ) -> Result<Vec<Started>, Failure> {
+    fn start(&self, control: &Control, mut bound: Vec<Bound>, rings: Vec<log::Ring>) -> Result<Vec<Started>, Failure> {
         let cpus = os::affinity().unwrap_or_default();
         let workers = rings.len();
         let mut started = Vec::with_capacity(workers);
@@ -177,10 +147,7 @@ impl Crew {
             let sys = MioSys::new(self.snapshot.sockets.clone()).map_err(|e| failed("cannot start a worker", e))?;
             let waker = sys.waker().map_err(|e| failed("cannot start a worker", e))?;
             let (outbox, inbox) = inbox(waker);
-            let twin = |(listener, _, twins): &mut Bound<'_>| {
-                let twin = twins.pop_front()?;
-                Some(Listening::new(listener.addr, Socket::from_std(twin)))
-            };
+            let twin = |bound: &mut Bound| Some(Listening::new(bound.addr, bound.twin()?));
             let listeners = bound.iter_mut().filter_map(twin).collect();
             let shard = Arc::new(Shard::default());
             let home = self.home(control, (sys, inbox, listeners, ring), (Arc::clone(&shard), workers));
@@ -201,7 +168,7 @@ impl Crew {
     fn home(
         &self,
         control: &Control,
-        (sys, inbox, listeners, log): (MioSys, Inbox<Socket>, Vec<Listening<Socket>>, log::Ring),
+        (sys, inbox, listeners, log): (MioSys, Inbox<Twin>, Vec<Listening<Twin>>, log::Ring),
         (shard, workers): (Arc<Shard>, usize),
     ) -> Home<MioSys> {
         Home {

@@ -1,13 +1,14 @@
 //! The core: bytes in, decisions out. Knows no socket, clock, thread, log or policy.
 //!
 //! Read in this order: [`frame`] (one header), [`relay`] (one direction), [`close`], [`http1`] and
-//! [`handshake`] (heads), [`ended`] (how a session can end), [`session`] (all of it together).
+//! [`handshake`] (heads), [`ended`] (how a session can end), [`interface`] and [`session`] (all of it together).
 
 pub mod close;
 pub mod ended;
 pub mod frame;
 pub mod handshake;
 pub mod http1;
+pub mod interface;
 pub mod mask;
 mod open;
 pub mod relay;

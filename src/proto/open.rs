@@ -1,5 +1,5 @@
 //! The open phase: two directions, and all the rules of how they close (product contract, section 3). Pure
-//! facts and what follows from them; [`super::session`] is its only user.
+//! facts and what follows from them; the session is its only user.
 //!
 //! A direction is named by the side that its bytes come from. What leaves in it:
 //!
@@ -16,8 +16,8 @@
 use super::close::Close;
 use super::ended::{By, Why};
 use super::handshake::Extensions;
+use super::interface::{Action, Due, Given, Timeouts, Want};
 use super::relay::{Counts, Cursor, Mode, Stop, Taken};
-use super::session::{Action, Due, Given, Timeouts, Want};
 use super::{Millis, Side, Sides};
 
 /// What a peer that sent more after its own Close still waits for the other side's.

@@ -10,16 +10,15 @@
 //!    `----------'------------'-----------'-----------> Over            the client left
 //! ```
 
-mod interface;
 mod phase;
 
 use super::ended::{By, Ended, Stage, Why};
 use super::handshake;
 use super::http1::{self, Body, HeadScan, Request};
+pub use super::interface::{Action, Admission, Due, Event, Given, Timeouts, Totals, Want};
 use super::open::{Open, Record};
 use super::relay::{Counts, Taken};
 use super::{Millis, Side};
-pub use interface::{Action, Admission, Due, Event, Given, Timeouts, Totals, Want};
 use phase::{Answering, Asked, Connecting, Leaving, Passing, Phase, Reading};
 
 /// Answers of the upstream with other statuses than 101 pass up to this many bytes of body.

@@ -3,7 +3,7 @@
 
 use super::sys::{Sys, set_options};
 use super::token::Token;
-use crate::config::Sockets;
+use crate::config::{Listener, Sockets};
 use crate::proto::Millis;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -75,6 +75,56 @@ impl<L> Listening<L> {
             self.owed = *left > 0;
         }
     }
+}
+
+/// A listening socket of a worker.
+pub type Twin = mio::net::TcpListener;
+
+/// The sockets of one listener, one for each worker.
+#[derive(Debug)]
+pub struct Bound {
+    /// As configured.
+    pub addr: SocketAddr,
+    /// As the kernel has it, where port 0 was asked for.
+    pub local: SocketAddr,
+    twins: Vec<TcpListener>,
+}
+
+impl Bound {
+    /// The socket of one more worker.
+    pub fn twin(&mut self) -> Option<Twin> {
+        self.twins.pop().map(Twin::from_std)
+    }
+}
+
+/// Why an address cannot be listened on; displays as one sentence.
+#[derive(Debug)]
+pub struct BindError {
+    pub addr: SocketAddr,
+    pub error: io::Error,
+}
+
+impl std::fmt::Display for BindError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot listen on {}: ", self.addr)?;
+        match self.error.kind() {
+            io::ErrorKind::AddrInUse => write!(f, "something else listens there already"),
+            io::ErrorKind::PermissionDenied => write!(f, "not permitted to this user"),
+            _ => write!(f, "{}", self.error),
+        }
+    }
+}
+
+/// Binds all listeners, each with `twins` sockets, or none.
+pub fn bind_all(listeners: &[Listener], twins: usize, sockets: &Sockets) -> Result<Vec<Bound>, BindError> {
+    let bind_one = |listener: &Listener| {
+        let addr = listener.addr;
+        let cannot = |error| BindError { addr, error };
+        let twins = bind(addr, twins, sockets).map_err(cannot)?;
+        let local = twins.first().map_or(Ok(addr), TcpListener::local_addr).map_err(cannot)?;
+        Ok(Bound { addr, local, twins })
+    };
+    listeners.iter().map(bind_one).collect()
 }
 
 /// Binds `twins` sockets to one address. A probe without SO_REUSEPORT comes first: another process that listens

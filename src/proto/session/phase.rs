@@ -1,9 +1,9 @@
 //! The phases of a session. Each owns what exists only while it lasts; the cold ones are boxed and dropped at `Open`.
 
-use super::interface::{Admission, Totals};
 use crate::proto::Millis;
 use crate::proto::ended::Why;
 use crate::proto::http1::{Body, HeadScan};
+use crate::proto::interface::{Admission, Totals};
 use crate::proto::open::Open;
 use crate::proto::relay::Taken;
 
