@@ -212,7 +212,7 @@ fn who_was_queued_at_the_signal_is_answered_and_nobody_after() {
     }
     proxy.signal("TERM");
     proxy.signal("CONT");
-    let server = std::thread::spawn(move || serve(&listener));
+    std::thread::spawn(move || serve(&listener));
     let mut answers: Vec<String> = Vec::new();
     for client in &clients {
         let (bytes, end) = read_all(client);
@@ -226,7 +226,6 @@ fn who_was_queued_at_the_signal_is_answered_and_nobody_after() {
     let log = stopped(proxy, Duration::from_secs(8));
     assert_eq!(log.iter().filter(|line| line.contains(" end ")).count(), 10, "{log:#?}");
     refuses(gone).unwrap();
-    drop(server);
 }
 
 /// An upstream for whoever comes: the 101, then it ends when the other side does.

@@ -272,6 +272,8 @@ fn flags_alone_are_enough_to_run() {
     let addr = backend.local_addr().unwrap();
     std::thread::spawn(move || backend.run(&std::sync::atomic::AtomicBool::new(false)));
     let upstream = format!("ws://{addr}");
+    // Flags leave admin where it is by default.
+    eventually("nobody else is there", || std::net::TcpListener::bind("127.0.0.1:9901").ok());
     let config: PathBuf = temp_path("none");
     let mut proxy = Proxy::spawn(bin().args(["run", "--listen", "127.0.0.1:0", "--upstream", &upstream]), config);
     talk(&format!("ws://{}/", proxy.addr), proxy.addr);

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// The CPUs that the process may run on, by worker thread. Waits until each worker has settled on its own.
 fn workers(proxy: &Proxy, count: usize, per_worker: usize) -> BTreeMap<String, Vec<usize>> {
@@ -115,12 +116,26 @@ fn descriptors_are_raised_to_the_hard_limit_and_what_that_allows_is_said() {
     drop(open);
 }
 
+/// Runs what is to end by itself, and soon; what does not is ended and fails the test.
+fn refused(command: &mut Command) -> Output {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+            panic!("it runs: {:?}", child.wait_with_output());
+        }
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    child.wait_with_output().unwrap()
+}
+
 #[test]
 fn more_sessions_than_descriptors_is_refused_at_the_start() {
     let (_listener, addr) = listen();
     let path = written(&before(addr, "[limits]\nmax_sessions = 1000"));
     let bin = env!("CARGO_BIN_EXE_framegate");
-    let output = Command::new("prlimit").args(["--nofile=1000:1000", bin, "run", "-c"]).arg(&path).output().unwrap();
+    let output = refused(Command::new("prlimit").args(["--nofile=1000:1000", bin, "run", "-c"]).arg(&path));
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.starts_with("framegate: limits.max_sessions: ") && said.contains("RLIMIT_NOFILE is 1000"), "{said}");
@@ -140,7 +155,7 @@ fn a_second_instance_is_refused_with_one_sentence() {
         [(&same, taken.clone()), (&any, format!("0.0.0.0:{}", proxy.addr.port())), (&admin, proxy.admin().to_string())]
     {
         let path = written(toml);
-        let output = Command::new(env!("CARGO_BIN_EXE_framegate")).args(["run", "-c"]).arg(&path).output().unwrap();
+        let output = refused(Command::new(env!("CARGO_BIN_EXE_framegate")).args(["run", "-c"]).arg(&path));
         std::fs::remove_file(path).unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{said}");
@@ -150,8 +165,6 @@ fn a_second_instance_is_refused_with_one_sentence() {
         assert!(output.stdout.is_empty());
     }
     // The first one has not noticed, and leaves the address free.
-    let again = Command::new(env!("CARGO_BIN_EXE_framegate"));
-    drop(again);
     assert!(proxy.stop().is_empty());
     let path = written(&same);
     Proxy::spawn(Command::new(env!("CARGO_BIN_EXE_framegate")).args(["run", "-c"]).arg(&path), path.clone());
@@ -318,9 +331,9 @@ fn a_panic_again_and_again_and_one_while_draining() {
     proxy.signal("TERM");
     proxy.said.wait_for("stopping");
     panic_worker(&proxy, 0);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     assert_eq!(proxy.wait().code(), Some(0));
-    assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(5));
     drop(sessions);
 }
 

@@ -169,6 +169,7 @@ pub fn verdict(line: &str) -> &str {
 }
 
 /// The peer of `stream` has nothing for it now: neither bytes nor an end.
+#[track_caller]
 pub fn assert_quiet(mut stream: &TcpStream) {
     stream.set_nonblocking(true).unwrap();
     let read = stream.read(&mut [0; 64]);
@@ -250,6 +251,7 @@ pub enum End {
 }
 
 /// Everything up to the end of the stream, and how it ended. A timeout fails the test.
+#[track_caller]
 pub fn read_all(mut stream: &TcpStream) -> (Vec<u8>, End) {
     let (mut all, mut buf) = (Vec::new(), [0; 16384]);
     loop {
@@ -265,6 +267,7 @@ pub fn read_all(mut stream: &TcpStream) -> (Vec<u8>, End) {
 }
 
 /// Exactly one HTTP head, byte by byte, so that nothing behind it is taken.
+#[track_caller]
 pub fn read_head(mut stream: &TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -277,6 +280,7 @@ pub fn read_head(mut stream: &TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
+#[track_caller]
 pub fn read_exact(mut stream: &TcpStream, n: usize) -> Vec<u8> {
     let mut bytes = vec![0; n];
     stream.read_exact(&mut bytes).unwrap();
@@ -284,6 +288,7 @@ pub fn read_exact(mut stream: &TcpStream, n: usize) -> Vec<u8> {
 }
 
 /// One whole exchange; the answer up to the end of the stream.
+#[track_caller]
 pub fn http(addr: SocketAddr, request: &str) -> String {
     let mut stream = connect(addr);
     stream.write_all(request.as_bytes()).unwrap();
@@ -311,6 +316,7 @@ pub fn switching(more: &str) -> String {
 }
 
 /// Both ends of one open session through `proxy`, whose upstream is `listener`.
+#[track_caller]
 pub fn open(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
     let mut client = connect(proxy.addr);
     client.write_all(request("/", "").as_bytes()).unwrap();
@@ -354,6 +360,7 @@ pub fn plain(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads one frame, by hand: first byte, payload unmasked, whether it was masked.
+#[track_caller]
 pub fn read_frame(stream: &TcpStream) -> (u8, Vec<u8>, bool) {
     let head = read_exact(stream, 2);
     let masked = head[1] & 0x80 != 0;
@@ -369,6 +376,7 @@ pub fn read_frame(stream: &TcpStream) -> (u8, Vec<u8>, bool) {
 }
 
 /// The code and reason of a Close frame that comes next.
+#[track_caller]
 pub fn read_close(stream: &TcpStream) -> (u16, String) {
     let (first, payload, _) = read_frame(stream);
     assert_eq!(first, 0x88, "{payload:?}");
