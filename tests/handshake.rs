@@ -1207,3 +1207,20 @@ fn a_head_that_does_not_end_is_a_408_and_silence_is_answered_with_silence() {
     assert_eq!(proxy.log.all().iter().filter(|line| line.contains("never")).count(), 0);
     assert!(proxy.log.all().len() <= lines + 8, "{:?}", proxy.log.all());
 }
+
+/// A refused client that goes on sending for a while is read and not reset: a reset could take the answer with it.
+#[test]
+fn a_refused_client_is_read_on_for_a_while() {
+    let upstream = Recorder::start();
+    let proxy = table_proxy(upstream.addr);
+    let mut client = connect(proxy.addr);
+    client.write_all(with_line("X : y").as_bytes()).unwrap();
+    for i in 0..40 {
+        // Each has the time to be answered with a reset.
+        std::thread::park_timeout(Duration::from_millis(2));
+        client.write_all(&[b'x'; 1000]).unwrap_or_else(|error| panic!("piece {i}: {error}"));
+    }
+    let (bytes, end) = read_all(&client);
+    check_refusal("read on", &bytes, 400);
+    assert_eq!(end, End::Fin);
+}

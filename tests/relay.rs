@@ -499,7 +499,7 @@ fn fin_passes_as_fin_and_the_other_direction_flows_on() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 (&receiver).write_all(&back).unwrap();
-                (&receiver).shutdown(Shutdown::Write).unwrap();
+                receiver.shutdown(Shutdown::Write).unwrap();
             });
             assert!(read_all(&sender) == (back.clone(), End::Fin), "from {from:?}");
         });
@@ -715,7 +715,7 @@ impl Random {
             let first = match self.below(10) {
                 0 => 0x89,
                 _ if open => u8::from(fin) << 7,
-                _ => u8::from(fin) << 7 | 1 + self.below(2) as u8,
+                _ => (u8::from(fin) << 7) | (1 + self.below(2) as u8),
             };
             if first != 0x89 {
                 open = !fin;
