@@ -1,7 +1,7 @@
 //! The shell: one worker, one thread, one poll. Owns sockets and time, decides nothing. Generic over
 //! [`sys::Sys`], so that the simulation runs this very code.
 //!
-//! Read in this order: this loop, [`pair`], `pump.rs` (bytes), `act.rs` (actions), then the small ones.
+//! Read in this order: this loop, `turn.rs`, `pair.rs`, `pump.rs` (bytes), `act.rs` (actions), then the small ones.
 
 mod act;
 mod buffers;
@@ -15,6 +15,7 @@ mod shell;
 pub mod sys;
 mod timers;
 pub mod token;
+mod turn;
 
 pub use buffers::{CHUNK_BYTES, SCRATCH_BYTES};
 pub use shell::Home;
@@ -164,7 +165,7 @@ impl<'h, S: Sys> Worker<'h, S> {
         let Some(pair) = self.pairs.get_mut(key.slot as usize).filter(|pair| pair.generation == key.generation) else {
             return;
         };
-        pair::turn(pair, key, &mut self.shell);
+        turn::turn(pair, key, &mut self.shell);
         self.after(key);
     }
 

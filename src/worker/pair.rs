@@ -3,15 +3,12 @@
 //!
 //! A pair can travel: nothing in it belongs to a worker, and its times are those of the process-wide clock.
 
-use super::act;
 use super::buffers::{Backlog, Pool};
 use super::conn::{Conn, Ready};
-use super::pump::{pump, tell};
 use super::seats::Seat;
-use super::shell::Shell;
 use super::sys::Sys;
 use super::timers::Tick;
-use super::token::{Key, Role};
+use super::token::Role;
 use crate::log::Facts;
 use crate::policy::route::Route;
 use crate::proto::ended::Why;
@@ -141,30 +138,6 @@ impl<S> Pair<S> {
             self.flows[to].backlog = None;
             self.stirred = true;
         }
-    }
-}
-
-/// Does for a pair whatever can be done now: connect, flush, finish, read. What it may not finish for want of
-/// budget shows in [`Pair::may_read`].
-#[inline]
-pub(super) fn turn<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) {
-    let upstream = pair.conns[Side::Upstream].as_ref();
-    if upstream.is_some_and(|conn| !conn.up && conn.ready.write) {
-        act::connecting(pair, key, shell);
-    }
-    for to in Side::BOTH {
-        if pair.flows[to].backlog.is_some() && pair.ready(to).write {
-            pair.flush(to, &mut shell.home.sys, &mut shell.pool, shell.now);
-            act::finish(pair, to, shell);
-            act::settle(pair, key, shell);
-        }
-    }
-    for from in Side::BOTH {
-        pump(pair, key, from, shell);
-    }
-    if pair.ready(Side::Downstream).hangup && pair.session.client_waits() {
-        // It is not read while it waits, so this is the only way to learn that it left.
-        tell(pair, key, Event::Eof(Side::Downstream), shell);
     }
 }
 

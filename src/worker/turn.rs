@@ -1,0 +1,34 @@
+//! A pair's turn: whatever can be done for it now, in one order. Knows neither poll nor the ring; what it may not
+//! finish for want of budget shows in [`Pair::may_read`].
+
+use super::act;
+use super::pair::Pair;
+use super::pump::{pump, tell};
+use super::shell::Shell;
+use super::sys::Sys;
+use super::token::Key;
+use crate::proto::Side;
+use crate::proto::session::Event;
+
+/// Connect, flush, finish, read; and last, for a client that waits, whether it has left.
+#[inline]
+pub(super) fn turn<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) {
+    let upstream = pair.conns[Side::Upstream].as_ref();
+    if upstream.is_some_and(|conn| !conn.up && conn.ready.write) {
+        act::connecting(pair, key, shell);
+    }
+    for to in Side::BOTH {
+        if pair.flows[to].backlog.is_some() && pair.ready(to).write {
+            pair.flush(to, &mut shell.home.sys, &mut shell.pool, shell.now);
+            act::finish(pair, to, shell);
+            act::settle(pair, key, shell);
+        }
+    }
+    for from in Side::BOTH {
+        pump(pair, key, from, shell);
+    }
+    if pair.ready(Side::Downstream).hangup && pair.session.client_waits() {
+        // It is not read while it waits, so this is the only way to learn that it left.
+        tell(pair, key, Event::Eof(Side::Downstream), shell);
+    }
+}
