@@ -621,6 +621,6 @@ fn a_refused_client_that_keeps_sending_reads_the_whole_answer() {
     client.write_all(&[b'x'; 1024]).unwrap();
     fin(&client);
     let line = proxy.log.wait_for(" end ");
-    assert_eq!(verdict(&line), "by=downstream phase=connect why=no-route status=404");
+    assert_eq!(verdict(&line), "by=downstream phase=request why=no-route status=404");
     assert_eq!(proxy.stop().len(), 1);
 }

@@ -33,9 +33,9 @@ impl From<Side> for By {
 /// The phase a session was in when what ended it happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Reading the client's request head.
+    /// Reading and judging the client's request.
     Request,
-    /// Deciding, connecting, sending the new request.
+    /// Reaching the upstream.
     Connect,
     /// Waiting for the upstream's answer, or passing on one that is no 101.
     Answer,

@@ -489,8 +489,8 @@ impl Session {
 
     pub fn stage(&self) -> Stage {
         match self.phase {
-            Phase::Request(_) => Stage::Request,
-            Phase::Deciding(_) | Phase::Connecting(_) => Stage::Connect,
+            Phase::Request(_) | Phase::Deciding(_) => Stage::Request,
+            Phase::Connecting(_) => Stage::Connect,
             Phase::Answer(_) | Phase::Passing(_) | Phase::Leaving(_) => Stage::Answer,
             Phase::Open(_) | Phase::Over(_) => Stage::Open,
         }
