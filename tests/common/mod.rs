@@ -105,6 +105,8 @@ impl Proxy {
     }
 
     pub fn spawn(command: &mut Command, config: PathBuf) -> Proxy {
+        // A backtrace of a debug build takes seconds on a busy machine, and a panicking worker waits for it.
+        command.env("RUST_BACKTRACE", "0");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Lines::of(child.stderr.take().unwrap());
         let log = Lines::of(child.stdout.take().unwrap());
