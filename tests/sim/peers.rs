@@ -21,7 +21,7 @@ const KEYS: [(&str, &str); 8] = [
 ];
 
 /// The longest that one peer may pause in a session, all pauses together: well below every timeout.
-const PAUSES: Micros = 1_500_000;
+const PAUSES: Micros = 1_300_000;
 
 /// Pieces of a few bytes that one peer writes in a session: more prove nothing new.
 const TORN_MAX: u32 = 40;
@@ -102,9 +102,10 @@ struct View<'a> {
 impl Peer {
     /// Begins anew in the memory of an old one.
     pub fn begin(&mut self, side: Side, session: Option<usize>, sock: Id, kernel: &mut Kernel) {
-        let (mut head, mut rx, mut out) =
-            (std::mem::take(&mut self.head), std::mem::take(&mut self.rx), std::mem::take(&mut self.out));
-        (head.clear(), rx.clear(), out.clear());
+        let [head, rx, out] = [&mut self.head, &mut self.rx, &mut self.out].map(|bytes| {
+            bytes.clear();
+            std::mem::take(bytes)
+        });
         let grain = kernel.rng.pick(&[0, 0, 1, 3, 40, 100, 300, 1_000, 5_000, 20_000]);
         *self = Peer { side: Some(side), session, sock, head, rx, out, grain, ..Peer::default() };
     }
@@ -179,7 +180,7 @@ impl Peer {
             return None;
         }
         let most = kernel.rng.pick(&[2_000, 30_000, 30_000, 1_000_000]);
-        let pause = 1 + kernel.rng.below(most);
+        let pause = (1 + kernel.rng.below(most)).min(PAUSES - self.pauses);
         self.pauses += pause;
         kernel.faults.note(fault);
         Some(kernel.now + pause)

@@ -121,7 +121,7 @@ pub struct Session {
     pub key: usize,
     /// Receive and send buffers are a few bytes.
     pub tiny: bool,
-    /// One frame is longer than a turn of the worker's may move.
+    /// A frame may be longer than what the worker moves in a turn; the buffers are large.
     pub bulk: bool,
     /// The upstream answers 103 first.
     pub hints: bool,
@@ -214,6 +214,8 @@ fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Sess
     let tiny = rng.one_in(16);
     let bulk = !tiny && rng.one_in(64);
     let mut parts = draw_parts(rng, end, whole, tiny, bulk);
+    // Much data never goes through small buffers: it would take longer than a deadline.
+    let bulk = bulk || parts.iter().any(|part| part.plan.len() > 20_000);
     if !good {
         parts.iter_mut().for_each(|part| part.urgent_at = None);
     }

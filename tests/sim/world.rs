@@ -4,7 +4,7 @@
 
 use crate::bugs::Bug;
 use crate::faults::Fault;
-use crate::kernel::{Id, Kernel, Link, Micros, Owner, Sys, What, trace};
+use crate::kernel::{Id, Kernel, Micros, Owner, Sys, What, trace};
 use crate::peers::{Peer, Stage};
 use crate::schedule::{Connect, Leg, Script};
 use framegate::proto::Side;
@@ -426,9 +426,5 @@ impl World {
                 self.kernel.close(peer.sock);
             }
         }
-    }
-
-    pub fn link(&self, id: Id) -> Link {
-        self.kernel.socks[id].link
     }
 }
