@@ -204,11 +204,9 @@ impl Control {
     fn on_event(&mut self, token: usize, crew: &mut Crew<'_>) {
         match token {
             STOP => (0..drain_bytes(&self.signals.stop)).for_each(|_| self.on_stop_signal(crew)),
-            RELOAD => {
-                if drain_bytes(&self.signals.reload) > 0 {
-                    // What went wrong has been said on standard error.
-                    let _said = self.reload(crew);
-                }
+            RELOAD if drain_bytes(&self.signals.reload) > 0 => {
+                // What went wrong has been said on standard error.
+                let _said = self.reload(crew);
             }
             token if token >= ADMIN => {
                 let Some(mut admin) = self.admin.take() else { return };
@@ -310,7 +308,8 @@ impl Control {
             }
             Err(why) => {
                 self.reloads_refused += 1;
-                ::log::error!("not reloaded, nothing has changed: {why}");
+                // A line for each sentence: diagnostics escape line ends.
+                why.lines().for_each(|why| ::log::error!("not reloaded, nothing has changed: {why}"));
                 Err(why)
             }
         }
@@ -360,8 +359,13 @@ impl Control {
 
     /// What only a new process can change.
     fn refuse_fixed(&self, next: &Snapshot) -> Result<(), String> {
-        let fixed =
-            [("[workers]", self.snapshot.workers != next.workers), ("[admin]", self.snapshot.admin != next.admin)];
+        let now = &self.snapshot;
+        let fixed = [
+            ("[workers]", now.workers != next.workers),
+            ("[admin]", now.admin != next.admin),
+            // Kept listeners hand on the options that they were bound with.
+            ("[sockets]", now.sockets != next.sockets),
+        ];
         match fixed.into_iter().find(|(_, changed)| *changed) {
             Some((section, _)) => Err(format!("{section} cannot change while running; restart for it")),
             None => Ok(()),

@@ -20,10 +20,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long the start waits for the first answers to names.
 const FIRST_NAMES: Duration = Duration::from_secs(5);
+/// A worker is not started more often than this.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// How long the end waits for the access log.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -227,6 +229,7 @@ fn work(mut home: Home<MioSys>, (index, cpu): (usize, Option<usize>), restarts: 
         ::log::warn!("worker {index} is not pinned: {error}");
     }
     loop {
+        let began = Instant::now();
         let ran = catch_unwind(AssertUnwindSafe(|| Worker::new(&mut home)?.run()));
         match ran {
             Ok(Ok(())) => return,
@@ -236,6 +239,8 @@ fn work(mut home: Home<MioSys>, (index, cpu): (usize, Option<usize>), restarts: 
         restarts.fetch_add(1, Ordering::Relaxed);
         home.tally.sessions_lost();
         home.tally.publish(&home.shard);
+        // One that cannot even start must not spin.
+        std::thread::sleep(RESTART_PAUSE.saturating_sub(began.elapsed()));
     }
 }
 

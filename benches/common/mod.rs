@@ -20,3 +20,14 @@ pub fn bench(name: &str, iterations: u32, mut op: impl FnMut()) {
     let per_run = |round: Duration| round.as_secs_f64() * 1e9 / f64::from(iterations);
     println!("{name:<40} min {:>10.1} ns   median {:>10.1} ns", per_run(rounds[0]), per_run(rounds[ROUNDS / 2]));
 }
+
+/// As a client sends it; nobody looks at the payload.
+#[allow(dead_code)] // not every bench sends frames
+pub fn masked_frame(payload: usize) -> Vec<u8> {
+    use framegate::proto::frame::{Header, opcode};
+    let mut bytes = Vec::new();
+    let mask = Some([0x37, 0xfa, 0x21, 0x3d]);
+    Header { fin: true, rsv: 0, opcode: opcode::BINARY, mask, payload_len: payload as u64 }.write(&mut bytes);
+    bytes.resize(bytes.len() + payload, 7);
+    bytes
+}

@@ -1,9 +1,11 @@
 //! Proxy CPU per echoed message. All targets run all the time, each with its sessions open; rounds go around
-//! them in turn, so that what disturbs the machine disturbs all of them, and ratios are taken within a round.
+//! them in turn, so that what disturbs the machine disturbs all of them, and ratios are taken within a round. A
+//! second relay says how much the rest is worth: two equal things differ by that much; and so does `waited`, the
+//! share of the time in which something else had the proxy's CPU.
 
 use crate::Failure;
 use crate::load::{Limit, Load};
-use crate::proc::cpu_ns;
+use crate::proc::cpu;
 use crate::target::{Backend, Scratch, Target, TargetArgs};
 use hdrhistogram::Histogram;
 use std::time::Duration;
@@ -13,19 +15,19 @@ pub struct CostArgs {
     #[command(flatten)]
     targets: TargetArgs,
     /// Sessions of each target
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200)]
     connections: usize,
-    /// Payload sizes in bytes, one table each
-    #[arg(long, value_delimiter = ',', default_values_t = [64, 1024])]
+    /// Payload sizes in bytes, one table each, with commas between
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [64, 1024])]
     payload: Vec<usize>,
     /// Messages under way on a session; 1 is ping-pong
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     window: u16,
     /// Rounds that count, after one that does not
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// Length of a round of one target
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
     round_ms: u64,
 }
 
@@ -35,6 +37,7 @@ struct Row {
     load: Load,
     cpu_us: Vec<f64>,
     per_second: Vec<f64>,
+    waited: Vec<f64>,
     round_trips: Histogram<u64>,
 }
 
@@ -46,13 +49,20 @@ pub fn run(args: &CostArgs) -> Result<(), Failure> {
         let target = Target::start(&spec, backend.addr, &scratch, place)?;
         let mut load = Load::new(target.addr, 1)?;
         load.open(args.connections).map_err(|e| format!("{}: {e}", spec.name))?;
-        rows.push(Row { target, load, cpu_us: vec![], per_second: vec![], round_trips: Histogram::new(3)? });
+        rows.push(Row {
+            target,
+            load,
+            cpu_us: vec![],
+            per_second: vec![],
+            waited: vec![],
+            round_trips: Histogram::new(3)?,
+        });
     }
     for payload in &args.payload {
         for row in &mut rows {
             row.load.set_payload(*payload);
             row.round(args)?;
-            (row.cpu_us, row.per_second) = (vec![], vec![]);
+            (row.cpu_us, row.per_second, row.waited) = (vec![], vec![], vec![]);
             row.round_trips.reset();
         }
         for round in 0..usize::from(args.rounds) {
@@ -70,11 +80,12 @@ pub fn run(args: &CostArgs) -> Result<(), Failure> {
 impl Row {
     fn round(&mut self, args: &CostArgs) -> Result<(), Failure> {
         let told = |e: Failure| format!("{}: {e}", self.target.name);
-        let before = cpu_ns(self.target.pid()).map_err(told)?;
+        let before = cpu(self.target.pid()).map_err(told)?;
         let limit = Limit::After(Duration::from_millis(args.round_ms));
         let outcome = self.load.run(limit, usize::from(args.window)).map_err(told)?;
-        let used = cpu_ns(self.target.pid()).map_err(told)? - before;
-        self.cpu_us.push(used as f64 / 1e3 / outcome.messages as f64);
+        let after = cpu(self.target.pid()).map_err(told)?;
+        self.waited.push((after.waited - before.waited) as f64 / outcome.elapsed.as_nanos() as f64 * 100.0);
+        self.cpu_us.push((after.ran - before.ran) as f64 / 1e3 / outcome.messages as f64);
         self.per_second.push(outcome.messages as f64 / outcome.elapsed.as_secs_f64());
         self.round_trips.add(&outcome.round_trips)?;
         Ok(())
@@ -90,14 +101,15 @@ fn print(args: &CostArgs, payload: usize, rows: &[Row]) {
     let Some(base) = rows.first() else { return };
     let CostArgs { connections, window, rounds, round_ms, .. } = args;
     println!("\npayload {payload} B, {connections} sessions, window {window}, {rounds} rounds of {round_ms} ms");
-    let head = ["CPU us/msg", "ratio", "(min..max)", "msg/s", "p50 us", "p99 us"];
-    println!("{:<12}{:>11}{:>9}{:>16}{:>10}{:>9}{:>9}", "target", head[0], head[1], head[2], head[3], head[4], head[5]);
+    let head = ["CPU us/msg", "ratio", "(min..max)", "msg/s", "p50 us", "p99 us", "waited"];
+    let [cpu, ratio, range, per_second, p50, p99, waited] = head;
+    println!("{:<12}{cpu:>11}{ratio:>9}{range:>16}{per_second:>10}{p50:>9}{p99:>9}{waited:>8}", "target");
     for row in rows {
         let ratios = row.ratios(base);
         let (low, high) = ratios.iter().fold((f64::MAX, 0f64), |(low, high), r| (low.min(*r), high.max(*r)));
         let trip = |quantile| row.round_trips.value_at_quantile(quantile) as f64 / 1e3;
         println!(
-            "{:<12}{:>11.3}{:>9.3}{:>16}{:>10.0}{:>9.0}{:>9.0}",
+            "{:<12}{:>11.3}{:>9.3}{:>16}{:>10.0}{:>9.0}{:>9.0}{:>7.1}%",
             row.target.name,
             median(&row.cpu_us),
             median(&ratios),
@@ -105,6 +117,7 @@ fn print(args: &CostArgs, payload: usize, rows: &[Row]) {
             median(&row.per_second),
             trip(0.5),
             trip(0.99),
+            median(&row.waited),
         );
     }
 }

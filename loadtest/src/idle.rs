@@ -16,13 +16,13 @@ pub struct IdleArgs {
     #[command(flatten)]
     targets: TargetArgs,
     /// Sessions in the end; twice as many descriptors are open in the proxy
-    #[arg(long, default_value_t = 8000)]
+    #[arg(long, value_name = "N", default_value_t = 8000)]
     connections: usize,
     /// Measurements on the way, evenly spaced
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..))]
     steps: u16,
     /// Payload of the one message of each session
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
     payload: usize,
 }
 

@@ -281,11 +281,12 @@ fn handshake(addr: SocketAddr) -> Result<TcpStream, Failure> {
     stream.write_all(request.as_bytes())?;
     let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
     while !head.ends_with(b"\r\n\r\n") {
-        let n = stream.read(&mut buffer)?;
-        if n == 0 {
-            return Err("closed in the handshake".into());
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err("closed in the handshake".into()),
+            Ok(n) => head.extend_from_slice(&buffer[..n]),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
         }
-        head.extend_from_slice(&buffer[..n]);
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let accept = accept_of(KEY.as_bytes());

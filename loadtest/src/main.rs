@@ -1,8 +1,8 @@
-#![forbid(unsafe_code)]
 //! framegate-loadtest: server roles, and measurements of what a proxy costs.
 //!
 //! Reading order: [`load`] (the client side), [`relay`] (what proxies are measured against), [`target`] (a
 //! proxy under measurement), then one file a command: [`cost`], [`idle`], [`syscalls`].
+#![forbid(unsafe_code)]
 
 mod cost;
 mod idle;

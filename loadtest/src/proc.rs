@@ -5,14 +5,25 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 
-/// CPU time of a process, user and system, all threads, in nanoseconds. Exact once the process sleeps.
-pub fn cpu_ns(pid: u32) -> Result<u64, Failure> {
-    let mut sum = 0;
+/// What the scheduler has given a process, all threads together, in nanoseconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Cpu {
+    /// Time on a CPU, user and system. Exact once the process sleeps.
+    pub ran: u64,
+    /// Time that it was runnable and something else had its CPU.
+    pub waited: u64,
+}
+
+pub fn cpu(pid: u32) -> Result<Cpu, Failure> {
+    let mut sum = Cpu::default();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        let ran =
-            text.split_whitespace().next().ok_or("schedstat is empty: the kernel keeps no scheduler statistics")?;
-        sum += ran.parse::<u64>()?;
+        let mut fields = text.split_whitespace().map(str::parse::<u64>);
+        let (Some(ran), Some(waited)) = (fields.next(), fields.next()) else {
+            return Err("the kernel keeps no scheduler statistics".into());
+        };
+        sum.ran += ran?;
+        sum.waited += waited?;
     }
     Ok(sum)
 }

@@ -25,6 +25,8 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 pub fn run(listen: SocketAddr, upstream: SocketAddr) -> io::Result<()> {
     crate::proc::raise_descriptor_limit().map_err(|e| io::Error::other(e.to_string()))?;
     let mut relay = Relay::bind(listen, upstream)?;
+    // Read by whoever starts this with port 0.
+    println!("listening on {}", relay.listener.local_addr()?);
     let mut events = Events::with_capacity(1024);
     loop {
         let timeout = (!relay.ready.is_empty()).then_some(Duration::ZERO);

@@ -1,5 +1,6 @@
 //! System calls of a proxy per message and direction, as strace counts them over a known number of messages. An
-//! echoed message is two: one in each direction.
+//! echoed message is two: one in each direction. Being traced slows a proxy down, so that more is ready at each
+//! wait than in life: the shares of wait and of what comes with it are too small, those of recv and send are true.
 
 use crate::Failure;
 use crate::load::{Limit, Load};
@@ -26,14 +27,16 @@ pub struct SyscallsArgs {
     #[command(flatten)]
     targets: TargetArgs,
     /// Messages to count over, all sessions together
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
     messages: u64,
-    #[arg(long, default_value_t = 200)]
+    /// Sessions that they run over
+    #[arg(long, value_name = "N", default_value_t = 200)]
     connections: usize,
-    #[arg(long, default_value_t = 64)]
+    /// Payload of the messages
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
     payload: usize,
     /// Messages under way on a session; 1 is ping-pong
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     window: u16,
 }
 

@@ -15,18 +15,18 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 /// What every measurement is told of its targets.
 #[derive(clap::Args)]
 pub struct TargetArgs {
-    /// relay, relay2, framegate, nginx, haproxy, or NAME=COMMAND with {port} and {backend} in it; the first is what
-    /// ratios refer to [default: relay, relay2, and those of the others that are installed]
+    /// relay, relay2, framegate, nginx, haproxy, or NAME=COMMAND with {port} and {backend}; ratios refer to the
+    /// first [default: all that are there]
     #[arg(long = "target", value_name = "TARGET")]
     targets: Vec<String>,
     /// The framegate to measure [default: beside this program]
     #[arg(long, value_name = "FILE")]
     framegate: Option<PathBuf>,
     /// CPU of the proxies [default: the first this process may run on]
-    #[arg(long)]
+    #[arg(long, value_name = "CPU")]
     proxy_cpu: Option<usize>,
     /// CPU of load and backend [default: the second]
-    #[arg(long)]
+    #[arg(long, value_name = "CPU")]
     load_cpu: Option<usize>,
 }
 
@@ -141,7 +141,7 @@ impl Spec {
 
 fn framegate_config(port: u16, backend: SocketAddr) -> String {
     format!(
-        "[workers]\ncount = 1\npin = false\n\n[log]\naccess = \"off\"\n\n[[listener]]\naddr = \"127.0.0.1:{port}\"\n\n\
+        "[workers]\ncount = 1\npin = false\n\n[log]\naccess = \"off\"\n\n[admin]\nlisten = \"off\"\n\n[timeouts]\nidle = \"1h\"\n\n[[listener]]\nlisten = \"127.0.0.1:{port}\"\n\n\
          [[route]]\npath = \"/\"\nupstream = \"echo\"\n\n[[upstream]]\nname = \"echo\"\nendpoints = [\"ws://{backend}\"]\n"
     )
 }

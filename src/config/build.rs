@@ -3,7 +3,7 @@
 
 use super::endpoint;
 use super::error::{Error, Problems};
-use super::file::{self, File, Typed, TypedList};
+use super::file::{self, File, Section, Typed, TypedList};
 use super::value::{self, Judged, duration_text, shown, size_text};
 use super::{
     AccessLog, Admin, Drain, Format, Limits, Listener, Log, SCRATCH_BYTES, Snapshot, Sockets, Timeouts, Workers,
@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
-use toml::{Spanned, Value};
+use toml::Value;
 
 const WORKERS_MAX: usize = 1024;
 const SESSIONS_MAX: usize = 100_000_000;
@@ -46,19 +46,15 @@ pub fn from_text(text: &str, name: &str) -> Result<Snapshot, Error> {
 pub fn from_flags(listen: &str, upstream: &str) -> Result<Snapshot, Error> {
     let addr = value::socket_address(listen).map_err(|e| Error::flag("--listen", &e))?;
     let endpoint = endpoint::endpoint(upstream).map_err(|e| Error::flag("--upstream", &e))?;
-    let admin = Admin::default();
-    if addr.port() != 0 && addr == admin.addr {
-        return Err(Error::flag("--listen", &format!("{addr} is the address of the admin listener; write another")));
-    }
-    Ok(one_route(addr, admin, endpoint))
+    Ok(one_route(addr, None, endpoint))
 }
 
 pub fn demo(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Snapshot {
     let endpoint = Endpoint { url: format!("ws://{backend}"), place: Place::Tcp(backend), base: String::new() };
-    one_route(listen, Admin { addr: admin, ..Admin::default() }, endpoint)
+    one_route(listen, Some(Admin { addr: admin, fault_injection: false }), endpoint)
 }
 
-fn one_route(addr: SocketAddr, admin: Admin, endpoint: Endpoint) -> Snapshot {
+fn one_route(addr: SocketAddr, admin: Option<Admin>, endpoint: Endpoint) -> Snapshot {
     let name = endpoint.url.clone();
     let group = Arc::new(Group { name, index: 0, endpoints: vec![endpoint], balance: Balance::default() });
     let route = Route {
@@ -82,7 +78,7 @@ fn one_route(addr: SocketAddr, admin: Admin, endpoint: Endpoint) -> Snapshot {
         sockets: Sockets::default(),
         drain: Drain::default(),
         log: Log::default(),
-        admin: Some(admin),
+        admin,
     }
 }
 
@@ -106,11 +102,11 @@ impl Building<'_, '_> {
         let rules = self.rules("limits", &file.limits.max_frame, &file.limits.max_message, RULES);
         let routes = self.routes(&file.route, &mut groups, &Inherited { timeouts: timeouts.clone(), rules });
         Snapshot {
-            limits: self.limits(&file.limits, &workers),
+            limits: self.limits(&file.limits, &file.workers, workers.count.unwrap_or(1)),
             sockets: self.sockets(&file.sockets),
             drain: self.drain(&file.drain),
             log: self.log(&file.log),
-            admin: self.admin(&file.admin, &listeners),
+            admin: self.admin(&file.admin, &file.listener),
             workers,
             listeners,
             routes,
@@ -148,7 +144,7 @@ impl Building<'_, '_> {
         }
     }
 
-    fn listeners(&mut self, typed: &[Spanned<file::Listener>]) -> Vec<Listener> {
+    fn listeners(&mut self, typed: &[Section<file::Listener>]) -> Vec<Listener> {
         let mut listeners: Vec<Listener> = Vec::new();
         for section in typed {
             let key = "listener.listen";
@@ -171,25 +167,25 @@ impl Building<'_, '_> {
         listeners
     }
 
-    fn admin(&mut self, typed: &file::Admin, listeners: &[Listener]) -> Option<Admin> {
-        let default = Admin::default();
+    fn admin(&mut self, typed: &file::Admin, listeners: &[Section<file::Listener>]) -> Option<Admin> {
         let key = "admin.listen";
-        let addr = self.take(key, &typed.listen, Some(default.addr), |v| match v.as_str() {
+        let addr = self.take(key, &typed.listen, None, |v| match v.as_str() {
             Some("off") => Ok(None),
             _ => value::address(v).map(Some).map_err(|e| format!("{e}, or \"off\"")),
         });
         let judge = value::flag;
-        let fault_injection =
-            self.take("admin.fault_injection", &typed.fault_injection, default.fault_injection, judge);
+        let fault_injection = self.take("admin.fault_injection", &typed.fault_injection, false, judge);
         let addr = addr?;
-        if addr.port() != 0 && listeners.iter().any(|listener| listener.addr == addr) {
-            let at = typed.listen.as_ref().map_or(0..0, Spanned::span);
+        let mut written = listeners.iter().filter_map(|section| section.get_ref().listen.as_ref());
+        let same = written.find(|listen| value::address(listen.get_ref()) == Ok(addr));
+        if let (true, Some(same)) = (addr.port() != 0, same) {
+            let at = typed.listen.as_ref().unwrap_or(same).span();
             self.problems.add(at, key, &format!("{addr} is the address of a [[listener]]; write another, or \"off\""));
         }
         Some(Admin { addr, fault_injection })
     }
 
-    fn limits(&mut self, typed: &file::Limits, workers: &Workers) -> Limits {
+    fn limits(&mut self, typed: &file::Limits, threads: &file::Workers, workers: usize) -> Limits {
         let default = Limits::default();
         let count = |v: &Value| value::count_or_auto(v, SESSIONS_MAX);
         let size =
@@ -201,13 +197,11 @@ impl Building<'_, '_> {
             buffer_bytes: self.take("limits.buffers", &typed.buffers, default.buffer_bytes, size(BUFFER_BYTES)),
         };
         // With "auto" only the machine can say: `Snapshot::misfits`.
-        let least = workers.count.unwrap_or(1) * 2 * SCRATCH_BYTES;
-        if limits.buffer_bytes < least {
-            let at = typed.buffers.as_ref().map_or(0..0, Spanned::span);
+        let least = workers * 2 * SCRATCH_BYTES;
+        if let (true, Some(at)) = (limits.buffer_bytes < least, typed.buffers.as_ref().or(threads.count.as_ref())) {
             let (has, least) = (size_text(limits.buffer_bytes as u64), size_text(least as u64));
-            let why =
-                format!("{has} is too little for {} workers; write \"{least}\" or more", workers.count.unwrap_or(1));
-            self.problems.add(at, "limits.buffers", &why);
+            let why = format!("{has} is too little for {workers} workers; write \"{least}\" or more");
+            self.problems.add(at.span(), "limits.buffers", &why);
         }
         limits
     }

@@ -78,7 +78,7 @@ impl<'a> Problems<'a> {
     }
 }
 
-/// `; did you mean "a" or "b"?` with those of `known` that are near to `typed`, else all of them.
+/// `; did you mean "a" or "b"?` with those of `known` (never empty) that are near to `typed`, else all of them.
 pub fn suggestion(typed: &str, known: &[&str]) -> String {
     let quoted = |names: &[&str], last: &str| match names {
         [] => String::new(),
@@ -90,7 +90,8 @@ pub fn suggestion(typed: &str, known: &[&str]) -> String {
     let near = (typed.chars().count() / 3).max(2);
     let best = distances.iter().min().copied().unwrap_or(usize::MAX);
     if best > near {
-        return if known.is_empty() { String::new() } else { format!("; known are {}", quoted(known, "and")) };
+        let verb = if known.len() == 1 { "is" } else { "are" };
+        return format!("; known {verb} {}", quoted(known, "and"));
     }
     let closest: Vec<_> = known.iter().zip(&distances).filter(|(_, d)| **d == best).map(|(name, _)| *name).collect();
     format!("; did you mean {}?", quoted(&closest, "or"))
@@ -129,12 +130,15 @@ fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before.get(start..).unwrap_or_default().chars().count() + 1)
 }
 
+/// Sections that there may be several of.
+const SECTIONS: [&str; 3] = ["listener", "route", "upstream"];
+
 fn toml_sentence(text: &str, span: &Range<usize>, message: &str) -> String {
     let here = text.get(span.clone()).unwrap_or_default();
     let Ok(document) = DeTable::parse(text) else {
         return match message {
             "duplicate key" => format!("{here}: written twice; keep one of them"),
-            _ => format!("not TOML: {message}"),
+            _ => without_quotes(text, span.start).unwrap_or_else(|| format!("not TOML: {message}")),
         };
     };
     let key = key_at(document.get_ref(), span).unwrap_or_default();
@@ -146,11 +150,24 @@ fn toml_sentence(text: &str, span: &Range<usize>, message: &str) -> String {
     let wanted = match (message.rsplit("expected ").next().unwrap_or_default(), key.contains('.')) {
         ("a sequence", false) => format!("there may be several; write [[{key}]] above its keys"),
         ("a sequence", true) => format!("not a list; write {name} = [\"...\"]"),
+        ("a table", false) if SECTIONS.contains(&key.as_str()) => {
+            format!("not a table; write [[{key}]] above its keys")
+        }
+        ("a table", false) if here.starts_with("[[") => format!("there is only one; write [{key}] above its keys"),
         ("a table", false) => format!("not a table; write [{key}] above its keys"),
         ("a table", true) => format!("not a table; write {name} = {{ ... }}"),
         _ => message.to_owned(),
     };
     format!("{key}: {wanted}")
+}
+
+/// The mistake that is made most: `level = info`, `idle = 5m`.
+fn without_quotes(text: &str, at: usize) -> Option<String> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let (key, value) = text.get(start..)?.lines().next()?.split_once('=')?;
+    let (key_end, key, value) = (start + key.len(), key.trim(), value.trim());
+    let bare = value.chars().all(|c| c.is_alphanumeric() || "./:*-_".contains(c));
+    (at > key_end && bare && !value.is_empty()).then(|| format!("{key}: not a value; write {key} = \"{value}\""))
 }
 
 /// The key, with the keys above it, whose name or value stands at `span`.

@@ -2,7 +2,10 @@
 //! whatever type, with its place in the text; `build.rs` judges it, so that all wrong values are told at once.
 //! Each key is described in `example.toml`.
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use std::marker::PhantomData;
+use std::ops::Deref;
 use toml::{Spanned, Value};
 
 /// A value, if the key is there.
@@ -11,37 +14,40 @@ pub type Typed = Option<Spanned<Value>>;
 /// A list of values, if the key is there.
 pub type TypedList = Option<Spanned<Vec<Spanned<Value>>>>;
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+/// One of several tables of the same name.
+pub type Section<T> = Spanned<Table<T>>;
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct File {
-    pub workers: Workers,
-    pub listener: Vec<Spanned<Listener>>,
-    pub route: Vec<Spanned<Route>>,
-    pub upstream: Vec<Spanned<Upstream>>,
-    pub limits: Limits,
-    pub timeouts: Timeouts,
-    pub sockets: Sockets,
-    pub drain: Drain,
-    pub log: Log,
-    pub admin: Admin,
+    pub workers: Table<Workers>,
+    pub listener: Vec<Section<Listener>>,
+    pub route: Vec<Section<Route>>,
+    pub upstream: Vec<Section<Upstream>>,
+    pub limits: Table<Limits>,
+    pub timeouts: Table<Timeouts>,
+    pub sockets: Table<Sockets>,
+    pub drain: Table<Drain>,
+    pub log: Table<Log>,
+    pub admin: Table<Admin>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Workers {
     pub count: Typed,
     pub pin: Typed,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Listener {
     pub listen: Typed,
     pub trusted_proxies: TypedList,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Route {
     pub name: Typed,
     pub host: Typed,
@@ -52,28 +58,28 @@ pub struct Route {
     pub mode: Typed,
     pub on_upstream_loss: Typed,
     pub on_upstream_loss_code: Typed,
-    pub limits: FrameLimits,
-    pub timeouts: Timeouts,
+    pub limits: Table<FrameLimits>,
+    pub timeouts: Table<Timeouts>,
 }
 
 /// What a route may set of [`Limits`].
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct FrameLimits {
     pub max_frame: Typed,
     pub max_message: Typed,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Upstream {
     pub name: Typed,
     pub endpoints: TypedList,
     pub balance: Typed,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Limits {
     pub max_sessions: Typed,
     pub max_handshakes: Typed,
@@ -84,8 +90,8 @@ pub struct Limits {
 }
 
 /// Of the whole process, and of a route.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// Not in a route: it runs before one is known.
     pub request_head: Typed,
@@ -97,32 +103,63 @@ pub struct Timeouts {
     pub write_stall: Typed,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Sockets {
     pub notsent_lowat: Typed,
     pub keepalive: Typed,
     pub user_timeout: Typed,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Drain {
     pub spread: Typed,
     pub deadline: Typed,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Log {
     pub access: Typed,
     pub format: Typed,
     pub level: Typed,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Admin {
     pub listen: Typed,
     pub fault_injection: Typed,
+}
+
+/// A `T` written as a table. What is derived for `T` alone would take a list as well, key by key.
+#[derive(Debug, Default)]
+pub struct Table<T>(T);
+
+impl<T> Deref for Table<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(TableVisitor(PhantomData))
+    }
+}
+
+struct TableVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
+    type Value = Table<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a table")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Table<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Table)
+    }
 }

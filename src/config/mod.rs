@@ -192,9 +192,3 @@ pub struct Admin {
     /// Lets `POST /fault/panic?worker=N` make a worker panic: for tests of one's own monitoring.
     pub fault_injection: bool,
 }
-
-impl Default for Admin {
-    fn default() -> Self {
-        Admin { addr: SocketAddr::from(([127, 0, 0, 1], 9901)), fault_injection: false }
-    }
-}

@@ -2,7 +2,7 @@
 
 use super::build::{Building, Inherited};
 use super::error::suggestion;
-use super::file::{self, Typed};
+use super::file::{self, Section, Typed};
 use super::value::{self, Judged, quoted, text};
 use super::{endpoint, pattern};
 use crate::policy::balance::{Balance, Endpoint, Group};
@@ -26,7 +26,7 @@ struct Seen {
 }
 
 impl Building<'_, '_> {
-    pub fn groups(&mut self, typed: &[Spanned<file::Upstream>]) -> Vec<Arc<Group>> {
+    pub fn groups(&mut self, typed: &[Section<file::Upstream>]) -> Vec<Arc<Group>> {
         let mut groups: Vec<Arc<Group>> = Vec::new();
         for section in typed {
             let one = section.get_ref();
@@ -59,7 +59,7 @@ impl Building<'_, '_> {
     /// URLs written in a route become groups of their own, one for each URL.
     pub fn routes(
         &mut self,
-        typed: &[Spanned<file::Route>],
+        typed: &[Section<file::Route>],
         groups: &mut Vec<Arc<Group>>,
         inherited: &Inherited,
     ) -> Routes {
@@ -83,7 +83,7 @@ impl Building<'_, '_> {
         Routes::new(entries)
     }
 
-    fn group(&mut self, section: &Spanned<file::Route>, groups: &mut Vec<Arc<Group>>) -> Option<Arc<Group>> {
+    fn group(&mut self, section: &Section<file::Route>, groups: &mut Vec<Arc<Group>>) -> Option<Arc<Group>> {
         let typed = &section.get_ref().upstream;
         if typed.is_none() {
             self.problems.add(section.span(), "route.upstream", NO_UPSTREAM);
@@ -104,7 +104,7 @@ impl Building<'_, '_> {
     }
 
     /// Tells a second route with the same name, or for the same requests.
-    fn once(&mut self, section: &Spanned<file::Route>, seen: &mut Seen, of: (&HostPattern, &PathPattern)) {
+    fn once(&mut self, section: &Section<file::Route>, seen: &mut Seen, of: (&HostPattern, &PathPattern)) {
         let route = section.get_ref();
         let name = route_name(route);
         if let Some(other) = seen.patterns.insert((of.0.clone(), of.1.clone()), section.span()) {

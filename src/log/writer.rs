@@ -305,7 +305,10 @@ fn open_file(to: &AccessLog) -> io::Result<Option<File>> {
     match to {
         AccessLog::Off => Ok(None),
         AccessLog::Stdout => Ok(Some(File::from(io::stdout().as_fd().try_clone_to_owned()?))),
-        AccessLog::File(path) => OpenOptions::new().append(true).create(true).open(path).map(Some),
+        AccessLog::File(path) => {
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+            OpenOptions::new().append(true).create(true).open(path).map(Some).map_err(named)
+        }
     }
 }
 

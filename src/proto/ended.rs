@@ -109,7 +109,8 @@ causes! {
     ProtectedHeader "protected-header" 400 0 "The Connection header names a protected header.";
     NoRoute "no-route" 404 0 "Nothing is served here.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";
-    MaxHandshakes "max-handshakes" 503 0 "Too many handshakes at once.";
+    /// The proxy had no descriptor or memory left for the upstream's socket.
+    NoSockets "no-sockets" 503 0 "The server has run out of sockets.";
     Draining "draining" 503 0 "The server is stopping.";
     // --- the upstream, before its 101
     NoEndpoint "no-endpoint" 503 0 "No upstream is available.";

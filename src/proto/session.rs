@@ -10,13 +10,17 @@
 //!    `----------'------------'-----------'-----------> Over            the client left
 //! ```
 
-use super::close::Close;
+mod interface;
+mod phase;
+
 use super::ended::{By, Ended, Stage, Why};
 use super::handshake;
 use super::http1::{self, Body, HeadScan, Request};
 use super::open::{Open, Record};
-use super::relay::{Counts, Mode, Rules, Taken};
-use super::{Millis, Side, Sides};
+use super::relay::{Counts, Taken};
+use super::{Millis, Side};
+pub use interface::{Action, Admission, Due, Event, Given, Timeouts, Totals, Want};
+use phase::{Answering, Asked, Connecting, Leaving, Passing, Phase, Reading};
 
 /// Answers of the upstream with other statuses than 101 pass up to this many bytes of body.
 const ANSWER_BODY_MAX: u64 = 1 << 20;
@@ -25,127 +29,6 @@ const INTERIM_BYTES_MAX: usize = 16 * 1024;
 /// A client that was refused is read on for so long and so much, that our answer is not lost to a RST.
 const LINGER_MS: Millis = 2_000;
 const LINGER_BYTES: usize = 64 * 1024;
-
-/// Timeouts in milliseconds; every phase has one. Only `idle_ms` may be 0, which is off.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timeouts {
-    pub request_head_ms: Millis,
-    /// One try.
-    pub connect_ms: Millis,
-    /// All tries together.
-    pub connect_total_ms: Millis,
-    pub upstream_head_ms: Millis,
-    pub idle_ms: Millis,
-    pub close_ms: Millis,
-    /// A receiver that takes nothing for so long ends its session.
-    pub write_stall_ms: Millis,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Timeouts {
-            request_head_ms: 10_000,
-            connect_ms: 3_000,
-            connect_total_ms: 10_000,
-            upstream_head_ms: 10_000,
-            idle_ms: 300_000,
-            close_ms: 5_000,
-            write_stall_ms: 60_000,
-        }
-    }
-}
-
-/// What a session needs to judge bytes, borrowed for one call.
-pub struct Given<'a> {
-    pub now: Millis,
-    pub rules: Rules,
-    /// Of the direction that the bytes take.
-    pub counts: &'a mut Counts,
-}
-
-/// What the shell may read from a side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
-    Nothing,
-    /// At most so many bytes in one read.
-    Bytes(usize),
-    /// Whatever comes is thrown away; only its amount and its end matter.
-    Discard,
-}
-
-/// What has happened, other than bytes.
-#[derive(Debug)]
-pub enum Event {
-    /// The answer to [`Action::Decide`].
-    Admitted(Box<Admission>),
-    Refused(Why),
-    /// The connection is up; the new request head for it, whole.
-    Connected(Vec<u8>),
-    /// One try has failed; the next one is asked for with [`Action::Connect`].
-    ConnectFailed(Why),
-    /// No endpoint is left to try.
-    Exhausted,
-    /// All that was read before is delivered; no more will come.
-    Eof(Side),
-    Reset(Side),
-    /// The FIN asked for with [`Action::HalfClose`] has left.
-    Finished(Side),
-    /// TCP urgent data.
-    Urgent(Side),
-    /// `Side` took nothing for too long, or the pool ran short and it was the longest-stalled.
-    Stalled(Side, Why),
-    Drain,
-    Stop,
-    /// A deadline of [`Session::deadline`] has come.
-    Due(Due),
-}
-
-/// Which deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Due {
-    RequestHead,
-    Connect,
-    ConnectTotal,
-    Answer,
-    Linger,
-    Idle,
-    Late,
-    Close,
-}
-
-/// What admission brings along.
-#[derive(Debug)]
-pub struct Admission {
-    pub request_id: Box<str>,
-    pub mode: Mode,
-    /// Close code for the client when the upstream ends without a Close; `None` passes the FIN on.
-    pub upstream_loss_code: Option<u16>,
-}
-
-/// What the shell is to do.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Judge [`Session::request`]; answer with `Admitted` or `Refused`.
-    Decide,
-    /// Begin the next try, dropping one that is under way; answer with `Connected`, `ConnectFailed` or `Exhausted`.
-    Connect,
-    /// Write our refusal to the client.
-    Refuse(Why),
-    /// Send these bytes behind all that was sent there.
-    Send(Side, Vec<u8>),
-    /// The 101 has been sent; these bytes of the client came early and are now to be judged as frames.
-    Opened { early: Vec<u8>, subprotocol: Option<Box<[u8]>> },
-    /// Send a Close of ours behind all that was sent there, masked toward the upstream.
-    Inject(Side, Close),
-    /// FIN behind all that was sent there; answer with `Finished`.
-    HalfClose(Side),
-    /// Close that connection now; nothing is owed to it.
-    Hangup(Side),
-    /// Send what the kernel still takes, then RST.
-    Abort(Side),
-    /// The session is over.
-    Close(Ended),
-}
 
 #[derive(Debug)]
 pub struct Session {
@@ -158,75 +41,6 @@ pub struct Session {
     status: u16,
     /// What was decided and not yet asked of the shell. Empty, and without memory, while open.
     outbox: Vec<Action>,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Request(Box<Reading>),
-    Deciding(Box<Asked>),
-    Connecting(Box<Connecting>),
-    Answer(Box<Answering>),
-    Passing(Box<Passing>),
-    Leaving(Leaving),
-    Open(Open),
-    /// What it came to.
-    Over(Totals),
-}
-
-#[derive(Debug)]
-struct Reading {
-    held: Vec<u8>,
-    scan: HeadScan,
-    head_max: usize,
-}
-
-/// A complete request: `held[..head_len]` is its head, the rest came early.
-#[derive(Debug)]
-struct Asked {
-    held: Vec<u8>,
-    head_len: usize,
-    head_max: usize,
-}
-
-#[derive(Debug)]
-struct Connecting {
-    asked: Asked,
-    admission: Admission,
-    try_since: Millis,
-    /// Why the last try failed.
-    last: Why,
-}
-
-#[derive(Debug)]
-struct Answering {
-    asked: Asked,
-    admission: Admission,
-    held: Vec<u8>,
-    scan: HeadScan,
-    interim_bytes: usize,
-}
-
-#[derive(Debug)]
-struct Passing {
-    body: Body,
-    passed: u64,
-}
-
-#[derive(Debug)]
-struct Leaving {
-    drained: usize,
-    finished: bool,
-}
-
-impl Asked {
-    fn keep(&mut self, bytes: &[u8]) -> Taken {
-        self.held.extend_from_slice(bytes);
-        Taken::kept(bytes.len())
-    }
-
-    fn head(&self) -> &[u8] {
-        self.held.get(..self.head_len).unwrap_or(&[])
-    }
 }
 
 impl Session {
@@ -254,7 +68,7 @@ impl Session {
     pub fn on_bytes(&mut self, from: Side, bytes: &[u8], given: Given<'_>) -> Taken {
         match &mut self.phase {
             Phase::Open(open) => {
-                let (taken, cause) = open.on_bytes(from, bytes, given.rules, given.counts);
+                let (taken, cause) = open.on_bytes(from, bytes, given);
                 if let Some((by, why)) = cause {
                     self.note(by, why);
                 }
@@ -399,7 +213,7 @@ impl Session {
             Event::Stalled(side, why) => self.on_stalled(side, why),
             Event::Drain => self.on_drain(),
             Event::Stop => {
-                self.note(By::Proxy, Why::Stop);
+                self.note(By::Proxy, if self.is_silent() { Why::NeverSpoke } else { Why::Stop });
                 self.over();
             }
             Event::Due(due) => self.on_due(due, now),
@@ -470,8 +284,9 @@ impl Session {
     fn on_reset(&mut self, side: Side, now: Millis) {
         match (&mut self.phase, side) {
             (Phase::Open(open), _) => {
-                if open.on_reset(side) {
-                    self.note(side.into(), Why::Reset);
+                let Some((by, why)) = open.on_reset(side) else { return };
+                self.note(by, why);
+                if why == Why::Reset {
                     self.outbox.push(Action::Abort(side.other()));
                     self.over();
                 }
@@ -540,12 +355,17 @@ impl Session {
                 self.note(by, why);
             }
             Phase::Request(reading) if reading.held.is_empty() => {
-                self.note(By::Proxy, Why::Drain);
+                self.note(By::Proxy, Why::NeverSpoke);
                 self.over();
             }
             // A request under way is answered; once open it is drained like the rest.
             _ => {}
         }
+    }
+
+    /// The client has sent no byte: it is closed without a word, whoever closes it.
+    fn is_silent(&self) -> bool {
+        matches!(&self.phase, Phase::Request(reading) if reading.held.is_empty())
     }
 
     fn on_due(&mut self, due: Due, now: Millis) {
@@ -658,6 +478,12 @@ impl Session {
         matches!(self.phase, Phase::Open(_))
     }
 
+    /// Open, and on its way to its end: its deadline may change with any byte.
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        matches!(&self.phase, Phase::Open(open) if !open.is_calm())
+    }
+
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over(_))
     }
@@ -728,14 +554,6 @@ impl Session {
         self.phase = next;
         self.since = now;
     }
-}
-
-/// What a session has come to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    pub frames: Sides<u64>,
-    pub bytes: Sides<u64>,
-    pub close_codes: Sides<Option<u16>>,
 }
 
 /// Who is at fault for a refusal that policy decided.

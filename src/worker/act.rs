@@ -5,7 +5,7 @@ use super::conn::Conn;
 use super::pair::{Cold, Pair};
 use super::pump::{deliver, feed, tell};
 use super::shell::Shell;
-use super::sys::{Sys, Target};
+use super::sys::{Sys, Target, is_exhaustion};
 use super::token::{Key, Token};
 use crate::log::Facts;
 use crate::log::record::{End, Record, Start, field};
@@ -27,6 +27,8 @@ pub(super) fn settle<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut She
         pair.stirred = true;
         carry_out(pair, key, action, shell);
     }
+    // A Close that passes asks for nothing, and yet its deadline begins to run.
+    pair.stirred |= pair.session.is_closing();
 }
 
 fn carry_out<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, action: Action, shell: &mut Shell<'_, S>) {
@@ -120,6 +122,8 @@ fn connect<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>)
                 pair.conns[Side::Upstream] = Some(Conn::new(sock, role, false));
                 None
             }
+            // No other endpoint can help, and none is to blame.
+            Err(error) if is_exhaustion(&error) => Some(Event::Refused(Why::NoSockets)),
             Err(_) => Some(Event::ConnectFailed(Why::ConnectRefused)),
         };
     }
@@ -231,7 +235,8 @@ pub(super) fn finish<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, shell: &mut She
     pair.session.on_event(Event::Finished(to), shell.now);
 }
 
-fn close<S: Sys>(pair: &mut Pair<S::Sock>, ended: Ended, shell: &mut Shell<'_, S>) {
+/// The verdict: counted, logged, and nothing is left open.
+pub(super) fn close<S: Sys>(pair: &mut Pair<S::Sock>, ended: Ended, shell: &mut Shell<'_, S>) {
     shell.home.tally.ended(ended);
     for side in Side::BOTH {
         drop(pair.drop_conn(side, &mut shell.pool));

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 /// Bytes of one read, and so the most that one read can leave behind.
-pub const SCRATCH_BYTES: usize = 128 * 1024;
+pub use crate::config::SCRATCH_BYTES;
 pub const CHUNK_BYTES: usize = 16 * 1024;
 /// One scratch, and a chunk for what the proxy itself adds to it.
 const RESERVE: usize = SCRATCH_BYTES / CHUNK_BYTES + 1;
@@ -150,7 +150,7 @@ mod tests {
         ) {
             let mut pool = Pool::new(1 << 20);
             let mut backlog = Backlog::new(0);
-            let (mut expect, mut next) = (VecDeque::new(), 0u8);
+            let (mut expect, mut next) = (VecDeque::<u8>::new(), 0u8);
             for (push, take) in steps {
                 let bytes: Vec<u8> = (0..push).map(|_| { next = next.wrapping_mul(31).wrapping_add(7); next }).collect();
                 expect.extend(&bytes);

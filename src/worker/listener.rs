@@ -15,6 +15,9 @@ pub(super) const ACCEPTS_MAX: usize = 64;
 /// After want of descriptors or memory: there is no second edge, and asking at once would spin.
 pub(super) const BACKOFF_MS: Millis = 100;
 
+/// Connections taken from a queue that ends: as many as it can usually hold.
+const LAST_ACCEPTS: u32 = 4096;
+
 /// A listener of one worker.
 #[derive(Debug)]
 pub struct Listening<L> {
@@ -25,8 +28,8 @@ pub struct Listening<L> {
     pub owed: bool,
     /// Not before then.
     pub not_before: Millis,
-    /// It ends once its queue is empty.
-    pub ending: bool,
+    /// It ends once its queue is empty, or so many more were taken from it: a queue that is never empty must end too.
+    pub ending: Option<u32>,
     /// It could not be registered: its queue is looked at, tick by tick.
     pub lame: bool,
     /// In its token; given when it is registered.
@@ -35,7 +38,7 @@ pub struct Listening<L> {
 
 impl<L> Listening<L> {
     pub fn new(addr: SocketAddr, listener: L) -> Listening<L> {
-        Listening { addr, listener, owed: true, not_before: 0, ending: false, lame: false, id: 0 }
+        Listening { addr, listener, owed: true, not_before: 0, ending: None, lame: false, id: 0 }
     }
 
     /// Registers it, once.
@@ -51,7 +54,26 @@ impl<L> Listening<L> {
 
     /// Its queue is empty.
     pub(super) fn drained(&mut self, now: Millis) {
-        (self.owed, self.not_before) = (self.lame && !self.ending, now + BACKOFF_MS);
+        self.owed = self.lame && self.ending.is_none();
+        // An edge says when there is more, and is obeyed at once; only who gets none has to wait and look.
+        self.not_before = if self.owed { now + BACKOFF_MS } else { 0 };
+    }
+
+    /// Nothing new is to come in, but whoever stands in its queue is served.
+    pub(super) fn end(&mut self) {
+        (self.ending, self.owed) = (Some(LAST_ACCEPTS), true);
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// One was taken from the queue.
+    pub(super) fn took_one(&mut self) {
+        if let Some(left) = &mut self.ending {
+            *left -= 1;
+            self.owed = *left > 0;
+        }
     }
 }
 

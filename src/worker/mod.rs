@@ -19,7 +19,7 @@ pub mod token;
 pub use buffers::{CHUNK_BYTES, SCRATCH_BYTES};
 pub use shell::Home;
 
-use crate::proto::ended::Why;
+use crate::proto::ended::{By, Ended, Why};
 use crate::proto::session::{Event, Session};
 use crate::proto::{Millis, Side, Sides};
 use conn::Conn;
@@ -215,10 +215,9 @@ impl<'h, S: Sys> Worker<'h, S> {
     fn run_ring(&mut self) {
         for _ in 0..self.ring.len() {
             let Some(key) = self.ring.pop_front() else { return };
-            if let Some(pair) = self.pairs.get_mut(key.slot as usize) {
-                if pair.generation == key.generation {
-                    pair.queued = false;
-                }
+            let pair = self.pairs.get_mut(key.slot as usize);
+            if let Some(pair) = pair.filter(|pair| pair.generation == key.generation) {
+                pair.queued = false;
             }
             self.turn(key);
         }
@@ -258,7 +257,7 @@ impl<'h, S: Sys> Worker<'h, S> {
         for index in 0..self.shell.home.listeners.len() {
             self.accept_burst(index);
         }
-        let ended = |listening: &Listening<S::Listener>| listening.ending && !listening.owed;
+        let ended = |listening: &Listening<S::Listener>| listening.is_ending() && !listening.owed;
         while let Some(index) = self.shell.home.listeners.iter().position(ended) {
             let mut listening = self.shell.home.listeners.remove(index);
             // It is closed at once; an error could only say that it was not registered.
@@ -281,6 +280,7 @@ impl<'h, S: Sys> Worker<'h, S> {
             match home.sys.accept(&listening.listener) {
                 Ok((sock, peer)) => {
                     let addr = listening.addr;
+                    listening.took_one();
                     self.open(sock, (peer, addr), seat);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => listening.drained(self.shell.now),
@@ -328,8 +328,15 @@ impl<'h, S: Sys> Worker<'h, S> {
     }
 
     fn free_slots(&mut self) {
+        if self.over.is_empty() {
+            return;
+        }
         for slot in self.over.drain(..) {
             self.pairs.remove(slot);
+        }
+        // There are descriptors and seats again: whoever had to wait for them need not wait for the next tick.
+        for listening in &mut self.shell.home.listeners {
+            listening.not_before = self.shell.now;
         }
         if self.pairs.is_empty() && self.pairs.capacity() > 1024 {
             self.pairs = Slab::new();
@@ -381,7 +388,7 @@ impl<'h, S: Sys> Worker<'h, S> {
         let home = &mut *self.shell.home;
         for listening in &mut home.listeners {
             if removed.contains(&listening.addr) {
-                (listening.ending, listening.owed) = (true, true);
+                listening.end();
             }
         }
         for (addr, listener) in added {
@@ -396,9 +403,7 @@ impl<'h, S: Sys> Worker<'h, S> {
 
     fn begin_drain(&mut self, spread_ms: u64) {
         self.shell.home.draining = true;
-        for listening in &mut self.shell.home.listeners {
-            (listening.ending, listening.owed) = (true, true);
-        }
+        self.shell.home.listeners.iter_mut().for_each(Listening::end);
         let (now, count) = (self.shell.now, self.pairs.len() as u64);
         let at = |n: usize| now + spread_ms * n as u64 / count.max(1);
         let key = |(slot, pair): (usize, &Pair<S::Sock>)| Key { slot: slot as u32, generation: pair.generation };
@@ -412,6 +417,18 @@ impl<'h, S: Sys> Worker<'h, S> {
             self.tell(key, Event::Stop);
         }
         self.done = true;
+    }
+}
+
+/// Whoever holds sessions when a worker goes, by a panic or an error of poll, gets a verdict all the same.
+impl<S: Sys> Drop for Worker<'_, S> {
+    fn drop(&mut self) {
+        for mut pair in self.pairs.drain() {
+            if !pair.session.is_over() {
+                let stage = pair.session.stage();
+                act::close(&mut pair, Ended { by: By::Proxy, stage, why: Why::WorkerPanic }, &mut self.shell);
+            }
+        }
     }
 }
 

@@ -98,6 +98,9 @@ pub(super) fn feed<S: Sys>(
         if taken.forward > 0 || !taken.lead.is_empty() {
             let bytes = now.get(..taken.forward).unwrap_or(now);
             deliver(pair, from.other(), (taken.lead, bytes), shell);
+        } else if pair.session.wants(from) == Want::Discard {
+            // It came in one read with what closed this direction.
+            shell.home.tally.discarded_bytes += taken.consumed as u64;
         }
         slice = later;
         act::settle(pair, key, shell);

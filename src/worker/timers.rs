@@ -93,7 +93,7 @@ mod tests {
         wheel.file(key(3), 0);
         assert_eq!(wheel.next_at(), Some(1_100));
         assert_eq!(due(&mut wheel, 1_150), [3]);
-        assert_eq!(due(&mut wheel, 1_299), []);
+        assert_eq!(due(&mut wheel, 1_299), [0u32; 0]);
         assert_eq!(due(&mut wheel, 1_300), [1, 2]);
         assert_eq!(wheel.next_at(), None);
     }
@@ -103,7 +103,7 @@ mod tests {
         let mut wheel = Wheel::new(0);
         let tick = wheel.file(key(1), 3_600_000);
         assert_eq!(tick, SLOTS);
-        assert_eq!(due(&mut wheel, (SLOTS - 1) * TICK_MS), []);
+        assert_eq!(due(&mut wheel, (SLOTS - 1) * TICK_MS), [0u32; 0]);
         assert_eq!(due(&mut wheel, SLOTS * TICK_MS), [1]);
     }
 

@@ -14,7 +14,14 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Lines that a thread collects and tests wait for.
 #[derive(Clone, Default)]
-pub struct Lines(Arc<(Mutex<Vec<String>>, Condvar)>);
+pub struct Lines(Arc<(Mutex<Collected>, Condvar)>);
+
+#[derive(Default)]
+struct Collected {
+    lines: Vec<String>,
+    /// The stream has ended: there will be no more.
+    whole: bool,
+}
 
 impl Lines {
     pub fn of(stream: impl Read + Send + 'static) -> Lines {
@@ -22,28 +29,44 @@ impl Lines {
         let into = lines.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                into.0.0.lock().unwrap().push(line);
+                into.0.0.lock().unwrap().lines.push(line);
                 into.0.1.notify_all();
             }
+            into.0.0.lock().unwrap().whole = true;
+            into.0.1.notify_all();
         });
         lines
     }
 
     pub fn all(&self) -> Vec<String> {
-        self.0.0.lock().unwrap().clone()
+        self.0.0.lock().unwrap().lines.clone()
+    }
+
+    /// All lines up to the end of the stream.
+    pub fn whole(&self) -> Vec<String> {
+        let collected = self.0.0.lock().unwrap();
+        let (collected, waited) =
+            self.0.1.wait_timeout_while(collected, PATIENCE, |collected| !collected.whole).unwrap();
+        assert!(!waited.timed_out(), "the stream does not end after:\n{}", collected.lines.join("\n"));
+        collected.lines.clone()
     }
 
     /// The first line for which `pick` gives something.
     pub fn wait<T>(&self, what: &str, mut pick: impl FnMut(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
-        let mut lines = self.0.0.lock().unwrap();
+        let mut collected = self.0.0.lock().unwrap();
         loop {
+            let lines = &collected.lines;
             if let Some(found) = lines.iter().find_map(|line| pick(line)) {
                 return found;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no line with {what} in:\n{}", lines.join("\n"));
-            lines = self.0.1.wait_timeout(lines, left).unwrap().0;
+            if left.is_zero() {
+                let lines = lines.join("\n");
+                drop(collected);
+                panic!("no line with {what} in:\n{lines}");
+            }
+            collected = self.0.1.wait_timeout(collected, left).unwrap().0;
         }
     }
 
@@ -71,11 +94,14 @@ impl Proxy {
         Proxy::spawn(Command::new(env!("CARGO_BIN_EXE_framegate")).arg("run").arg("-c").arg(&config), config.clone())
     }
 
-    /// One worker, one route to `upstream`, further sections behind.
+    /// One worker, one route to `upstream`, further keys of the route and sections behind.
     pub fn before(upstream: SocketAddr, more: &str) -> Proxy {
-        Proxy::start(&format!(
-            "[workers]\ncount = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"ws://{upstream}\"\n{more}\n"
-        ))
+        Proxy::start(&before(upstream, more))
+    }
+
+    /// Like [`Proxy::before`], with an admin listener on a port of its own.
+    pub fn alone_before(upstream: SocketAddr, more: &str) -> Proxy {
+        Proxy::before(upstream, &format!("{more}\n[admin]\nlisten = \"127.0.0.1:0\""))
     }
 
     pub fn spawn(command: &mut Command, config: PathBuf) -> Proxy {
@@ -112,6 +138,47 @@ impl Proxy {
     pub fn wait(&mut self) -> ExitStatus {
         eventually("the process ends", || self.child.try_wait().unwrap())
     }
+
+    /// Stops it, which must succeed, and gives the whole access log.
+    pub fn stop(&mut self) -> Vec<String> {
+        self.signal("TERM");
+        let status = self.wait();
+        assert!(status.success(), "{status}");
+        self.log.whole()
+    }
+}
+
+/// What [`Proxy::before`] runs with. Admin is on a free port, unless `more` has it elsewhere.
+pub fn before(upstream: SocketAddr, more: &str) -> String {
+    let admin = if more.contains("[admin]") { "" } else { "[admin]\nlisten = \"127.0.0.1:0\"\n" };
+    format!(
+        "[workers]\ncount = 1\n{admin}[[listener]]\nlisten = \"127.0.0.1:0\"\n\
+         [[route]]\nupstream = \"ws://{upstream}\"\n{more}\n"
+    )
+}
+
+/// The value of `name` in a line of the access log as text.
+pub fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split(' ').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// What lines of ends say of who ended the session, in which phase, why, and with which status and codes.
+pub fn verdict(line: &str) -> &str {
+    let from = line.find("by=").unwrap_or_else(|| panic!("no verdict in {line}"));
+    line[from..].split(" age=").next().unwrap()
+}
+
+/// The peer of `stream` has nothing for it now: neither bytes nor an end.
+pub fn assert_quiet(mut stream: &TcpStream) {
+    stream.set_nonblocking(true).unwrap();
+    let read = stream.read(&mut [0; 64]);
+    stream.set_nonblocking(false).unwrap();
+    assert_eq!(read.unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+/// Ends the connection with a RST.
+pub fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 impl Drop for Proxy {
@@ -120,7 +187,11 @@ impl Drop for Proxy {
         let _ended = self.child.wait();
         let _gone = std::fs::remove_file(&self.config);
         if std::thread::panicking() {
-            eprintln!("--- framegate said:\n{}\n--- and logged:\n{}", self.said.all().join("\n"), self.log.all().join("\n"));
+            eprintln!(
+                "--- framegate said:\n{}\n--- and logged:\n{}",
+                self.said.all().join("\n"),
+                self.log.all().join("\n")
+            );
         }
     }
 }
@@ -185,7 +256,9 @@ pub fn read_all(mut stream: &TcpStream) -> (Vec<u8>, End) {
         match stream.read(&mut buf) {
             Ok(0) => return (all, End::Fin),
             Ok(n) => all.extend_from_slice(&buf[..n]),
-            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => return (all, End::Reset),
+            Err(e) if matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
+                return (all, End::Reset);
+            }
             Err(e) => panic!("{e} after {:?}", String::from_utf8_lossy(&all)),
         }
     }

@@ -1,1 +1,395 @@
+use super::*;
+use crate::proto::Sides;
+use crate::proto::ended::{By, Why};
+use crate::proto::relay::{Mode, Rules};
+use proptest::prelude::*;
 
+const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// A shell that does what it is told and remembers it: what went where, and the verdict.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Seen {
+    sent: Sides<Vec<u8>>,
+    fins: Sides<u32>,
+    aborted: Sides<bool>,
+    refused: Option<Why>,
+    ended: Option<Ended>,
+}
+
+struct Driver {
+    session: Session,
+    seen: Seen,
+    now: Millis,
+    mode: Mode,
+    loss: Option<u16>,
+}
+
+impl Driver {
+    fn new(mode: Mode, loss: Option<u16>) -> Driver {
+        Driver { session: Session::new(16 * 1024, 0), seen: Seen::default(), now: 0, mode, loss }
+    }
+
+    fn opened() -> Driver {
+        let mut driver = Driver::new(Mode::Framed, None);
+        driver.bytes(Side::Downstream, REQUEST);
+        driver.bytes(Side::Upstream, SWITCHING);
+        assert!(driver.session.is_open());
+        driver.seen = Seen::default();
+        driver
+    }
+
+    fn bytes(&mut self, from: Side, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.session.is_over() {
+            match self.session.wants(from) {
+                Want::Nothing => return,
+                Want::Discard => {
+                    self.session.on_discarded(from, bytes.len(), self.now);
+                    bytes = &[];
+                }
+                Want::Bytes(max) => {
+                    let slice = &bytes[..max.min(bytes.len())];
+                    let mut counts = Counts::default();
+                    let given = Given { now: self.now, rules: Rules::default(), counts: &mut counts };
+                    let taken = self.session.on_bytes(from, slice, given);
+                    assert!(taken.consumed > 0 && taken.forward <= taken.consumed && taken.consumed <= slice.len());
+                    self.seen.sent[from.other()].extend_from_slice(taken.lead.bytes());
+                    self.seen.sent[from.other()].extend_from_slice(&slice[..taken.forward]);
+                    bytes = &bytes[taken.consumed..];
+                }
+            }
+            self.settle();
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.session.on_event(event, self.now);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        while let Some(action) = self.session.poll_action(self.now) {
+            match action {
+                Action::Decide => {
+                    assert!(self.session.request().is_some());
+                    let upstream_loss_code = self.loss;
+                    let admission = Admission { request_id: "id".into(), mode: self.mode, upstream_loss_code };
+                    self.session.on_event(Event::Admitted(Box::new(admission)), self.now);
+                }
+                Action::Connect => self.session.on_event(Event::Connected(b"NEW".to_vec()), self.now),
+                Action::Refuse(why) => self.seen.refused = Some(why),
+                Action::Send(to, bytes) => self.seen.sent[to].extend(bytes),
+                Action::Opened { early, .. } => self.bytes(Side::Downstream, &early),
+                Action::Inject(to, close) => {
+                    let key = (to == Side::Upstream).then_some([0; 4]);
+                    self.seen.sent[to].extend(close.frame(key));
+                }
+                Action::HalfClose(to) => {
+                    self.seen.fins[to] += 1;
+                    self.session.on_event(Event::Finished(to), self.now);
+                }
+                Action::Hangup(_) => {}
+                Action::Abort(side) => self.seen.aborted[side] = true,
+                Action::Close(ended) => assert!(self.seen.ended.replace(ended).is_none(), "one verdict"),
+            }
+        }
+    }
+
+    fn due(&mut self, last_seen: Millis) {
+        let (at, due) = self.session.deadline(&Timeouts::default(), last_seen).expect("a deadline");
+        self.now = at;
+        self.event(Event::Due(due));
+    }
+
+    fn verdict(&self) -> (By, Stage, Why) {
+        let ended = self.seen.ended.expect("a verdict");
+        (ended.by, ended.stage, ended.why)
+    }
+}
+
+fn client(payload: &[u8]) -> Vec<u8> {
+    // A key of zeros leaves the payload as it is.
+    [&[0x82, 0x80 | payload.len() as u8, 0, 0, 0, 0][..], payload].concat()
+}
+
+fn server(payload: &[u8]) -> Vec<u8> {
+    [&[0x82, payload.len() as u8][..], payload].concat()
+}
+
+fn close_of(side: Side, code: u16) -> Vec<u8> {
+    let mask: &[u8] = if side == Side::Downstream { &[0x82, 0, 0, 0, 0] } else { &[2] };
+    [&[0x88], mask, &code.to_be_bytes()].concat()
+}
+
+/// The code of a Close of ours at the end of what was sent.
+fn our_close(sent: &[u8], to: Side) -> Option<u16> {
+    let start = sent.iter().rposition(|byte| *byte == 0x88)?;
+    let code = sent.get(start + if to == Side::Upstream { 6 } else { 2 }..)?.first_chunk::<2>()?;
+    Some(u16::from_be_bytes(*code))
+}
+
+#[test]
+fn early_bytes_are_held_for_the_101_and_judged_as_frames_after_it() {
+    let mut driver = Driver::new(Mode::Framed, None);
+    driver.bytes(Side::Downstream, &[REQUEST, &client(b"early")].concat());
+    assert_eq!(driver.seen.sent[Side::Upstream], b"NEW");
+    driver.bytes(Side::Upstream, &[SWITCHING, &server(b"glued")].concat());
+    assert_eq!(driver.seen.sent[Side::Upstream], [b"NEW", &client(b"early")[..]].concat());
+    assert!(driver.seen.sent[Side::Downstream].ends_with(&server(b"glued")));
+}
+
+#[test]
+fn early_bytes_are_discarded_on_any_other_answer() {
+    let mut driver = Driver::new(Mode::Framed, None);
+    driver.bytes(Side::Downstream, &[REQUEST, &client(b"early")].concat());
+    driver.bytes(Side::Upstream, b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno AND MORE");
+    assert_eq!(driver.seen.sent[Side::Upstream], b"NEW");
+    assert!(driver.seen.sent[Side::Downstream].ends_with(b"\r\n\r\nno"));
+    assert_eq!(driver.seen.fins[Side::Downstream], 1);
+    driver.event(Event::Eof(Side::Downstream));
+    assert_eq!(driver.verdict(), (By::Upstream, Stage::Answer, Why::Answered));
+}
+
+#[test]
+fn interim_answers_are_consumed_and_bounded() {
+    let mut driver = Driver::new(Mode::Framed, None);
+    driver.bytes(Side::Downstream, REQUEST);
+    driver.bytes(Side::Upstream, b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n");
+    driver.bytes(Side::Upstream, SWITCHING);
+    assert!(driver.session.is_open());
+    let mut driver = Driver::new(Mode::Framed, None);
+    driver.bytes(Side::Downstream, REQUEST);
+    let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(9000));
+    driver.bytes(Side::Upstream, &[hint.as_bytes(), hint.as_bytes()].concat());
+    assert_eq!(driver.seen.refused, Some(Why::BadAnswer));
+}
+
+#[test]
+fn a_violation_closes_both_sides_each_with_its_code() {
+    for (from, bad) in [(Side::Downstream, &server(b"x")[..]), (Side::Upstream, &client(b"x"))] {
+        let mut driver = Driver::opened();
+        driver.bytes(from, bad);
+        assert_eq!(our_close(&driver.seen.sent[from], from), Some(1002));
+        assert_eq!(our_close(&driver.seen.sent[from.other()], from.other()), Some(1001));
+        assert_eq!(driver.seen.fins, Sides([1, 1]));
+        driver.bytes(from, b"anything");
+        driver.event(Event::Eof(from));
+        driver.event(Event::Eof(from.other()));
+        assert_eq!(driver.verdict(), (from.into(), Stage::Open, Why::MaskBit));
+    }
+}
+
+#[test]
+fn our_close_waits_for_the_end_of_the_frame_and_nothing_follows_it() {
+    let mut driver = Driver::opened();
+    let (head, tail) = (&server(b"0123456789")[..5], &server(b"0123456789")[5..]);
+    driver.bytes(Side::Upstream, head);
+    driver.event(Event::Drain);
+    assert_eq!(driver.seen.sent[Side::Downstream], head, "mid-frame: not yet");
+    assert_eq!(our_close(&driver.seen.sent[Side::Upstream], Side::Upstream), Some(1001));
+    // The rest of the frame, and a Close that answers ours: it is consumed.
+    driver.bytes(Side::Upstream, &[tail, &close_of(Side::Upstream, 1001)].concat());
+    let sent = &driver.seen.sent[Side::Downstream];
+    assert_eq!(sent[..12], server(b"0123456789"));
+    assert_eq!(our_close(sent, Side::Downstream), Some(1001));
+    assert_eq!(sent.iter().filter(|byte| **byte == 0x88).count(), 1, "one Close, ours");
+    assert_eq!(driver.seen.fins, Sides([1, 1]));
+}
+
+#[test]
+fn a_frame_that_never_ends_gets_a_fin_at_the_close_deadline() {
+    let mut driver = Driver::opened();
+    driver.bytes(Side::Upstream, &server(b"0123456789")[..5]);
+    driver.event(Event::Drain);
+    driver.due(0);
+    assert_eq!(driver.verdict(), (By::Proxy, Stage::Open, Why::Drain));
+    assert_eq!(driver.now, Timeouts::default().close_ms);
+}
+
+#[test]
+fn after_both_closes_the_client_gets_its_fin_at_once_and_the_upstream_is_waited_for() {
+    for first in Side::BOTH {
+        let mut driver = Driver::opened();
+        driver.bytes(first, &close_of(first, 1000));
+        assert_eq!(driver.seen.fins, Sides([0, 0]));
+        driver.bytes(first.other(), &close_of(first.other(), 1000));
+        assert_eq!(driver.seen.fins, Sides::new(1, 0));
+        assert_eq!(driver.session.totals().close_codes, Sides([Some(1000); 2]));
+        driver.event(Event::Eof(Side::Downstream));
+        assert_eq!(driver.seen.fins, Sides::new(1, 0), "not before its own");
+        driver.event(Event::Eof(Side::Upstream));
+        assert_eq!(driver.verdict(), (first.into(), Stage::Open, Why::Close));
+    }
+}
+
+#[test]
+fn half_close_passes_and_the_other_direction_goes_on() {
+    for side in Side::BOTH {
+        let mut driver = Driver::opened();
+        driver.event(Event::Eof(side));
+        assert_eq!(driver.seen.fins[side.other()], 1);
+        let frame = if side == Side::Upstream { client(b"on") } else { server(b"on") };
+        driver.bytes(side.other(), &frame);
+        assert_eq!(driver.seen.sent[side], frame);
+        driver.event(Event::Eof(side.other()));
+        assert_eq!(driver.verdict(), (side.into(), Stage::Open, Why::Eof));
+    }
+}
+
+#[test]
+fn a_reset_is_passed_on_as_a_reset_unless_the_session_had_closed() {
+    for side in Side::BOTH {
+        let mut driver = Driver::opened();
+        driver.event(Event::Reset(side));
+        assert!(driver.seen.aborted[side.other()]);
+        assert_eq!(driver.verdict(), (side.into(), Stage::Open, Why::Reset));
+        let mut driver = Driver::opened();
+        driver.bytes(side, &close_of(side, 1000));
+        driver.event(Event::Reset(side));
+        assert!(!driver.seen.aborted[side.other()]);
+        driver.bytes(side.other(), &close_of(side.other(), 1000));
+        driver.event(Event::Eof(side.other()));
+        assert_eq!(driver.verdict(), (side.into(), Stage::Open, Why::Close));
+    }
+}
+
+#[test]
+fn data_after_ones_own_close_is_discarded_and_the_other_close_has_half_a_second() {
+    let mut driver = Driver::opened();
+    driver.bytes(Side::Downstream, &[close_of(Side::Downstream, 1000), client(b"late")].concat());
+    assert_eq!(driver.seen.sent[Side::Upstream], close_of(Side::Downstream, 1000));
+    driver.due(0);
+    assert_eq!(driver.now, 500);
+    assert_eq!(our_close(&driver.seen.sent[Side::Downstream], Side::Downstream), Some(1002));
+    let mut driver = Driver::opened();
+    driver.bytes(Side::Downstream, &[close_of(Side::Downstream, 1000), client(b"late")].concat());
+    driver.now = 499;
+    driver.bytes(Side::Upstream, &close_of(Side::Upstream, 1000));
+    assert_eq!(driver.seen.sent[Side::Downstream], close_of(Side::Upstream, 1000));
+    assert_eq!(driver.session.deadline(&Timeouts::default(), 0), Some((5000, Due::Close)));
+}
+
+#[test]
+fn an_upstream_that_is_lost_becomes_a_close_where_the_route_says_so() {
+    let mut driver = Driver::new(Mode::Framed, Some(1012));
+    driver.bytes(Side::Downstream, REQUEST);
+    driver.bytes(Side::Upstream, SWITCHING);
+    driver.seen = Seen::default();
+    driver.event(Event::Eof(Side::Upstream));
+    assert_eq!(our_close(&driver.seen.sent[Side::Downstream], Side::Downstream), Some(1012));
+    assert_eq!(driver.seen.fins, Sides([1, 1]));
+    driver.bytes(Side::Downstream, &close_of(Side::Downstream, 1012));
+    assert!(driver.seen.sent[Side::Upstream].is_empty(), "the answering Close is consumed");
+    driver.event(Event::Eof(Side::Downstream));
+    assert_eq!(driver.verdict(), (By::Upstream, Stage::Open, Why::UpstreamLoss));
+}
+
+#[test]
+fn a_tunnel_passes_anything_and_closes_with_a_fin() {
+    let mut driver = Driver::new(Mode::Opaque, Some(1012));
+    driver.bytes(Side::Downstream, REQUEST);
+    driver.bytes(Side::Upstream, SWITCHING);
+    driver.seen = Seen::default();
+    driver.bytes(Side::Downstream, b"\xff\xff\xff");
+    assert_eq!(driver.seen.sent[Side::Upstream], b"\xff\xff\xff");
+    driver.due(0);
+    assert_eq!(driver.seen.sent[Side::Downstream], b"");
+    assert_eq!(driver.seen.fins, Sides([1, 1]));
+    assert_eq!(driver.session.passable(Side::Downstream), 0);
+}
+
+#[test]
+fn every_phase_of_the_handshake_has_its_deadline() {
+    let mut driver = Driver::new(Mode::Framed, None);
+    driver.due(0);
+    assert_eq!((driver.now, driver.verdict().2), (10_000, Why::NeverSpoke));
+    let mut driver = Driver::new(Mode::Framed, None);
+    driver.bytes(Side::Downstream, b"GET ");
+    driver.due(0);
+    assert_eq!((driver.now, driver.seen.refused), (10_000, Some(Why::HeadTimeout)));
+    driver.due(0);
+    assert_eq!((driver.now, driver.verdict().2), (12_000, Why::HeadTimeout));
+    let mut driver = Driver::new(Mode::Framed, None);
+    driver.bytes(Side::Downstream, REQUEST);
+    driver.due(0);
+    assert_eq!((driver.now, driver.seen.refused), (10_000, Some(Why::AnswerTimeout)));
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_upstream_with_it() {
+    let mut driver = Driver::new(Mode::Framed, None);
+    driver.bytes(Side::Downstream, REQUEST);
+    assert!(driver.session.client_waits());
+    driver.event(Event::Eof(Side::Downstream));
+    assert!(driver.seen.aborted[Side::Upstream]);
+    assert_eq!(driver.verdict(), (By::Downstream, Stage::Answer, Why::Eof));
+}
+
+#[test]
+fn a_head_is_never_read_beyond_its_limit() {
+    let mut driver = Driver { session: Session::new(200, 0), ..Driver::new(Mode::Framed, None) };
+    driver.bytes(Side::Downstream, &REQUEST[..100]);
+    assert_eq!(driver.session.wants(Side::Downstream), Want::Bytes(100));
+    driver.bytes(Side::Downstream, &REQUEST[..100].repeat(9));
+    assert_ne!(driver.seen.refused, None);
+}
+
+/// One session as a script: who sends what, in order.
+fn script() -> impl Strategy<Value = Vec<(Side, Vec<u8>)>> {
+    let side = prop_oneof![Just(Side::Downstream), Just(Side::Upstream)];
+    let step = (side, 0..12u8, proptest::collection::vec(any::<u8>(), 0..20)).prop_map(|(side, kind, payload)| {
+        let good = if side == Side::Downstream { client(&payload) } else { server(&payload) };
+        let bytes = match kind {
+            0 => close_of(side, 1000 + u16::from(payload.first().copied().unwrap_or(0) % 20)),
+            1 => payload,
+            2 => [
+                &[0x89, if side == Side::Downstream { 0x80 } else { 0 }][..],
+                if side == Side::Downstream { &[0; 4] } else { &[] },
+            ]
+            .concat(),
+            _ => good,
+        };
+        (side, bytes)
+    });
+    proptest::collection::vec(step, 1..12)
+}
+
+proptest! {
+    #[test]
+    fn the_same_bytes_have_the_same_verdict_however_they_are_cut(script in script(), piece in 1..9usize) {
+        let run = |piece: usize| {
+            let mut driver = Driver::opened();
+            for (side, bytes) in &script {
+                bytes.chunks(piece).for_each(|part| driver.bytes(*side, part));
+            }
+            for side in Side::BOTH {
+                driver.event(Event::Eof(side));
+            }
+            if driver.seen.ended.is_none() {
+                driver.due(0);
+            }
+            (driver.seen, driver.session.totals())
+        };
+        prop_assert_eq!(run(usize::MAX), run(piece));
+    }
+
+    /// The seam for moving a pair: wherever a calm session is recorded, it goes on as if nothing had happened.
+    #[test]
+    fn a_session_goes_on_from_its_record(script in script(), at in 0..12usize) {
+        let run = |travel: bool| {
+            let mut driver = Driver::opened();
+            for (n, (side, bytes)) in script.iter().enumerate() {
+                let (head, tail) = bytes.split_at(bytes.len() / 2);
+                driver.bytes(*side, head);
+                if let (true, Some(record)) = (travel && n == at, driver.session.record()) {
+                    driver.session = Session::from_record(record, driver.now);
+                }
+                driver.bytes(*side, tail);
+            }
+            (driver.seen, driver.session.totals())
+        };
+        prop_assert_eq!(run(false), run(true));
+    }
+}

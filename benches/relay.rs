@@ -1,0 +1,29 @@
+//! One direction of an open session: what judging costs a read. Named for workloads: payload size, and how many
+//! frames one read holds. The time is that of a whole read; divide by the frames for one.
+
+mod common;
+
+use framegate::proto::Side;
+use framegate::proto::handshake::Extensions;
+use framegate::proto::relay::{Counts, Cursor, Rules, Taken};
+use std::hint::black_box;
+
+fn main() {
+    for payload in [16, 64, 125, 126, 1 << 10, 4 << 10, 16 << 10, 64 << 10] {
+        for batch in [1, 4, 16] {
+            let read = common::masked_frame(payload).repeat(batch);
+            let (mut cursor, mut counts) = (Cursor::new(Side::Downstream, Extensions::None), Counts::default());
+            common::bench(&format!("relay, {payload} B x {batch}"), 20_000, || {
+                let (taken, stop) = cursor.walk(black_box(&read), Rules::default(), &mut counts);
+                assert!(taken == Taken::forward(read.len()) && stop.is_none());
+            });
+        }
+    }
+    // The same frame in two reads, cut inside its header.
+    let read = common::masked_frame(64);
+    let (mut cursor, mut counts) = (Cursor::new(Side::Downstream, Extensions::None), Counts::default());
+    common::bench("relay, 64 B cut in its header", 20_000, || {
+        black_box(cursor.walk(black_box(&read[..3]), Rules::default(), &mut counts));
+        black_box(cursor.walk(black_box(&read[3..]), Rules::default(), &mut counts));
+    });
+}

@@ -1,0 +1,78 @@
+//! The phases of a session. Each owns what exists only while it lasts; the cold ones are boxed and dropped at `Open`.
+
+use super::interface::{Admission, Totals};
+use crate::proto::Millis;
+use crate::proto::ended::Why;
+use crate::proto::http1::{Body, HeadScan};
+use crate::proto::open::Open;
+use crate::proto::relay::Taken;
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    Request(Box<Reading>),
+    Deciding(Box<Asked>),
+    Connecting(Box<Connecting>),
+    Answer(Box<Answering>),
+    Passing(Box<Passing>),
+    Leaving(Leaving),
+    Open(Open),
+    /// What it came to.
+    Over(Totals),
+}
+
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) held: Vec<u8>,
+    pub(super) scan: HeadScan,
+    pub(super) head_max: usize,
+}
+
+/// A complete request: `held[..head_len]` is its head, the rest came early.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) held: Vec<u8>,
+    pub(super) head_len: usize,
+    pub(super) head_max: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Connecting {
+    pub(super) asked: Asked,
+    pub(super) admission: Admission,
+    pub(super) try_since: Millis,
+    /// Why the last try failed.
+    pub(super) last: Why,
+}
+
+#[derive(Debug)]
+pub(super) struct Answering {
+    pub(super) asked: Asked,
+    pub(super) admission: Admission,
+    pub(super) held: Vec<u8>,
+    pub(super) scan: HeadScan,
+    pub(super) interim_bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Passing {
+    pub(super) body: Body,
+    pub(super) passed: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pub(super) drained: usize,
+    pub(super) finished: bool,
+}
+
+impl Asked {
+    /// More that came early.
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> Taken {
+        self.held.extend_from_slice(bytes);
+        Taken::kept(bytes.len())
+    }
+
+    pub(super) fn head(&self) -> &[u8] {
+        self.held.get(..self.head_len).unwrap_or(&[])
+    }
+}

@@ -1,0 +1,107 @@
+//! The binary itself: what it prints where, and its exit codes.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+fn framegate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_framegate"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Output and errors as text, and the exit code.
+fn ran(args: &[&str]) -> (String, String, i32) {
+    let output = framegate().args(args).output().expect("framegate starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (text(output.stdout), text(output.stderr), output.status.code().expect("no signal"))
+}
+
+/// A file that is gone when the test is over.
+struct TempFile(PathBuf);
+
+impl TempFile {
+    fn new(name: &str, text: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("framegate-{}-{name}.toml", std::process::id()));
+        std::fs::write(&path, text).expect("a file in the temporary folder");
+        TempFile(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_example_is_good() {
+    let (example, errors, code) = ran(&["example-config"]);
+    assert_eq!((errors.as_str(), code), ("", 0));
+    assert_eq!(example, framegate::config::EXAMPLE);
+    let file = TempFile::new("example", &example);
+    let (told, errors, code) = ran(&["check", "-c", file.path()]);
+    assert_eq!((errors.as_str(), code), ("", 0));
+    assert!(told.starts_with(&format!("{} is good.\n\nlistener   0.0.0.0:8080\n", file.path())), "{told}");
+    assert!(told.contains("\n  /* -> app, framed, "), "{told}");
+    assert!(told.contains("in total\n"), "{told}");
+}
+
+#[test]
+fn check_tells_every_problem_and_exits_with_2() {
+    let file = TempFile::new("bad", "[[listener]]\nlisten = \"x\"\n[[route]]\nupstream = \"wss://a\"\n");
+    let (told, errors, code) = ran(&["check", "--config", file.path()]);
+    assert_eq!((told.as_str(), code), ("", 2));
+    let lines: Vec<_> = errors.lines().collect();
+    let (name, count) = (file.path(), lines.len());
+    assert_eq!(count, 2, "{errors}");
+    assert!(lines[0].starts_with(&format!("framegate: {name}:2:10: listener.listen: \"x\" is not an")), "{errors}");
+    assert!(lines[1].starts_with(&format!("framegate: {name}:4:12: route.upstream: \"wss://a\" asks")), "{errors}");
+}
+
+#[test]
+fn bad_usage_is_one_sentence_on_standard_error_and_exits_with_2() {
+    for args in [
+        &[] as &[&str],
+        &["fly"],
+        &["check"],
+        &["check", "-c", "/no/such/file.toml"],
+        &["run"],
+        &["run", "-c", "/no/such/file.toml"],
+        &["run", "-c", "x.toml", "--listen", "127.0.0.1:0"],
+        &["run", "--listen", "127.0.0.1:0"],
+        &["run", "--listen", "8080", "--upstream", "ws://127.0.0.1:9"],
+        &["run", "--listen", "127.0.0.1:0", "--upstream", "http://127.0.0.1:9"],
+        &["demo", "--listen", "nowhere"],
+        &["example-config", "more"],
+    ] {
+        let (told, errors, code) = ran(args);
+        assert_eq!((told.as_str(), code), ("", 2), "{args:?}");
+        assert!(errors.starts_with("framegate: ") && errors.lines().count() == 1, "{args:?}: {errors}");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for command in ["", "demo", "run", "check", "example-config"] {
+        let args: Vec<_> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
+        let (told, errors, code) = ran(&args);
+        assert_eq!((errors.as_str(), code), ("", 0), "{command}");
+        assert!(told.contains("Usage: framegate") && told.lines().count() <= 24, "{told}");
+    }
+    let (told, errors, code) = ran(&["--version"]);
+    assert_eq!((errors.as_str(), code), ("", 0));
+    assert_eq!(told, format!("framegate {}\ntls: none yet\nfeatures: none\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = framegate().arg("example-config").stdout(writer).stderr(Stdio::piped()).output();
+    let output = output.expect("framegate starts");
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}

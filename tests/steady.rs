@@ -1,0 +1,224 @@
+//! The steady state, counted: what one message meets on its way. The worker runs in this thread on the real kernel,
+//! its system calls pass through a counter, and so does every allocation of the thread.
+
+mod common;
+
+use common::{ACCEPT, masked, plain, request, switching};
+use framegate::metrics::Shard;
+use framegate::proto::Millis;
+use framegate::worker::inbox::inbox;
+use framegate::worker::listener::{Listening, bind};
+use framegate::worker::seats::Seats;
+use framegate::worker::sys::{Event, MioSys, Sys, Target};
+use framegate::worker::{Home, Worker};
+use framegate::{config, log};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is left to the system's allocator; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// How often the worker asked the system for what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Calls {
+    recv: u64,
+    send: u64,
+    vectored: u64,
+    register: u64,
+    poll: u64,
+    now: u64,
+    random: u64,
+    other: u64,
+}
+
+struct Counted {
+    sys: MioSys,
+    calls: Calls,
+}
+
+impl Sys for Counted {
+    type Sock = <MioSys as Sys>::Sock;
+    type Listener = <MioSys as Sys>::Listener;
+
+    fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Sock, SocketAddr)> {
+        self.calls.other += 1;
+        self.sys.accept(listener)
+    }
+    fn connect(&mut self, target: Target<'_>) -> io::Result<Self::Sock> {
+        self.calls.other += 1;
+        self.sys.connect(target)
+    }
+    fn connected(&mut self, sock: &Self::Sock) -> io::Result<bool> {
+        self.calls.other += 1;
+        self.sys.connected(sock)
+    }
+    fn recv(&mut self, sock: &Self::Sock, buf: &mut [u8]) -> io::Result<usize> {
+        self.calls.recv += 1;
+        self.sys.recv(sock, buf)
+    }
+    fn send(&mut self, sock: &Self::Sock, bytes: &[u8]) -> io::Result<usize> {
+        self.calls.send += 1;
+        self.sys.send(sock, bytes)
+    }
+    fn send_vectored(&mut self, sock: &Self::Sock, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.calls.vectored += 1;
+        self.sys.send_vectored(sock, slices)
+    }
+    fn discard(&mut self, sock: &Self::Sock, max: usize) -> io::Result<usize> {
+        self.calls.other += 1;
+        self.sys.discard(sock, max)
+    }
+    fn shutdown(&mut self, sock: &Self::Sock) -> io::Result<()> {
+        self.calls.other += 1;
+        self.sys.shutdown(sock)
+    }
+    fn abort(&mut self, sock: Self::Sock) {
+        self.calls.other += 1;
+        self.sys.abort(sock);
+    }
+    fn register(&mut self, sock: &Self::Sock, token: usize) -> io::Result<()> {
+        self.calls.register += 1;
+        self.sys.register(sock, token)
+    }
+    fn register_listener(&mut self, listener: &mut Self::Listener, token: usize) -> io::Result<()> {
+        self.calls.register += 1;
+        self.sys.register_listener(listener, token)
+    }
+    fn deregister_listener(&mut self, listener: &mut Self::Listener) -> io::Result<()> {
+        self.calls.register += 1;
+        self.sys.deregister_listener(listener)
+    }
+    fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
+        self.calls.poll += 1;
+        self.sys.poll(events, timeout)
+    }
+    fn now(&mut self) -> Millis {
+        self.calls.now += 1;
+        self.sys.now()
+    }
+    fn random(&mut self, out: &mut [u8]) {
+        self.calls.random += 1;
+        self.sys.random(out);
+    }
+    // A clock of its own, read once in 100 ms whatever passes.
+    fn busy_us(&mut self) -> u64 {
+        self.sys.busy_us()
+    }
+}
+
+fn home(upstream: SocketAddr) -> (Home<Counted>, SocketAddr) {
+    let snapshot = config::from_flags("127.0.0.1:0", &format!("ws://{upstream}")).unwrap();
+    let sys = MioSys::new(snapshot.sockets.clone()).unwrap();
+    let (_outbox, inbox) = inbox(sys.waker().unwrap());
+    let listener = bind(snapshot.listeners[0].addr, 1, &snapshot.sockets).unwrap().remove(0);
+    let addr = listener.local_addr().unwrap();
+    let (log, _records) = log::tap(16);
+    let home = Home {
+        sys: Counted { sys, calls: Calls::default() },
+        listeners: vec![Listening::new(snapshot.listeners[0].addr, mio::net::TcpListener::from_std(listener))],
+        inbox,
+        snapshot: Arc::new(snapshot),
+        directory: Arc::default(),
+        sessions: Seats::new(10),
+        handshakes: Seats::new(10),
+        tally: Default::default(),
+        shard: Arc::new(Shard::default()),
+        log,
+        unix_ms: 0,
+        generation: 0,
+        workers: 1,
+        draining: false,
+    };
+    (home, addr)
+}
+
+/// Lets the worker work until `stream` has given `n` bytes.
+fn pass_until(worker: &mut Worker<'_, Counted>, mut stream: &TcpStream, n: usize) -> Vec<u8> {
+    let (mut got, deadline) = (Vec::with_capacity(n), Instant::now() + common::PATIENCE);
+    let mut buf = [0; 4096];
+    while got.len() < n {
+        assert!(Instant::now() < deadline, "{} of {n} bytes", got.len());
+        match stream.read(&mut buf[..n - got.len()]) {
+            Ok(0) => panic!("the end after {} of {n} bytes", got.len()),
+            Ok(read) => got.extend_from_slice(&buf[..read]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                worker.pass().unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    got
+}
+
+#[test]
+fn a_message_meets_one_recv_one_send_and_nothing_else() {
+    let upstream_listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (mut home, addr) = home(upstream_listener.local_addr().unwrap());
+    let mut worker = Worker::new(&mut home).unwrap();
+    let mut client = common::connect(addr);
+    client.set_nonblocking(true).unwrap();
+    client.write_all(request("/", "").as_bytes()).unwrap();
+    upstream_listener.set_nonblocking(true).unwrap();
+    let mut upstream = common::eventually("a connection", || {
+        worker.pass().unwrap();
+        upstream_listener.accept().ok().map(|(stream, _)| stream)
+    });
+    upstream.set_nonblocking(true).unwrap();
+    upstream.set_nodelay(true).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(pass_until(&mut worker, &upstream, 1));
+    }
+    upstream.write_all(switching("").as_bytes()).unwrap();
+    head.clear();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(pass_until(&mut worker, &client, 1));
+    }
+    assert!(String::from_utf8(head).unwrap().contains(ACCEPT));
+
+    const MESSAGES: u64 = 500;
+    let (up, down) = (masked(0x82, &[7; 64]), plain(0x82, &[7; 64]));
+    let mut round = |worker: &mut Worker<'_, Counted>| {
+        client.write_all(&up).unwrap();
+        assert_eq!(pass_until(worker, &upstream, up.len()), up);
+        upstream.write_all(&down).unwrap();
+        assert_eq!(pass_until(worker, &client, down.len()), down);
+    };
+    // The first ones may still fill what is kept (the vector of events).
+    (0..10).for_each(|_| round(&mut worker));
+    let before = worker.home().sys.calls;
+    let allocations = ALLOCATIONS.with(Cell::get);
+    (0..MESSAGES).for_each(|_| round(&mut worker));
+    let after = worker.home().sys.calls;
+    // `pass_until` itself makes one vector for what it reads, twice a round.
+    assert_eq!(ALLOCATIONS.with(Cell::get) - allocations, 2 * MESSAGES, "the worker allocates nothing");
+    assert_eq!(after.recv - before.recv, 2 * MESSAGES);
+    assert_eq!(after.send - before.send, 2 * MESSAGES);
+    assert_eq!(after.now - before.now, after.poll - before.poll, "one clock read a poll return");
+    let rest = |calls: Calls| (calls.vectored, calls.register, calls.random, calls.other);
+    assert_eq!(rest(after), rest(before), "no epoll_ctl, nothing else");
+}
