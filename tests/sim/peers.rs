@@ -234,7 +234,7 @@ impl Peer {
         }
     }
 
-    fn on_answer(&mut self, end: usize, view: &View<'_>, kernel: &Kernel) {
+    fn on_answer(&mut self, end: usize, view: &View<'_>, kernel: &mut Kernel) {
         let digits = self.head.get(9..12).unwrap_or_default();
         self.facts.status = digits.iter().fold(0, |n, d| n * 10 + u16::from(d.wrapping_sub(b'0')));
         if self.facts.status != 101 {
@@ -247,7 +247,7 @@ impl Peer {
             name.eq_ignore_ascii_case("sec-websocket-accept").then(|| value.trim().to_owned())
         });
         self.facts.head_ok = accept.as_deref() == Some(KEYS[view.session.key].1);
-        self.open(end, kernel);
+        self.open(end, view.session.bulk, kernel);
     }
 
     fn on_request(&mut self, end: usize, view: &View<'_>, kernel: &mut Kernel) {
@@ -278,16 +278,19 @@ impl Peer {
                 self.frames_at = self.out.len();
                 self.out.extend_from_slice(&view.mine.plan);
                 self.finish = view.mine.finish;
-                self.open(end, kernel);
+                self.open(end, view.session.bulk, kernel);
             }
         }
     }
 
-    fn open(&mut self, end: usize, kernel: &Kernel) {
+    fn open(&mut self, end: usize, bulk: bool, kernel: &mut Kernel) {
         self.rx.extend_from_slice(&self.head[end..]);
         self.head.truncate(end);
         self.stage = Stage::Open;
         self.facts.opened = true;
+        if bulk && kernel.rng.one_in(2) {
+            self.grain = 0;
+        }
         self.facts.faults_before = kernel.faults.total();
     }
 
@@ -392,8 +395,9 @@ impl Peer {
     }
 
     fn piece(&mut self, kernel: &mut Kernel) -> usize {
-        // Never all at once: the rest is where faults can still be brought about.
-        let most = (self.out.len() * 2 / 3).max(1);
+        // Where faults must be brought about, never all at once: the rest is where that can still be done.
+        let whole = self.session == Some(0);
+        let most = if whole { (self.out.len() * 2 / 3).max(1) } else { usize::MAX };
         match self.grain {
             0 => most,
             grain if grain == FORCED || grain <= 3 && !kernel.rng.one_in(6) => {

@@ -294,7 +294,7 @@ fn draw_parts(rng: &mut Rng, end: End, whole: bool, tiny: bool, bulk: bool) -> [
         let frames = if whole || rng.one_in(3) { rng.size(20, 24) } else { rng.size(0, 8) };
         push_frames(rng, side, frames, tiny, &mut part.plan);
         if bulk && rng.one_in(2) {
-            let len = rng.size(100_000, 700_000);
+            let len = rng.size(100_000, 900_000);
             push_one(rng, side, FIN | BINARY, len, &mut part.plan);
         }
         part.act_at = part.plan.len();
