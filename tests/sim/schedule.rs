@@ -147,8 +147,8 @@ impl Session {
         let raced = match self.end {
             End::Close(_) | End::Unanswered(_) => self.leg == Leg::Opaque,
             End::Fin(_) | End::FinInFrame(_) | End::Idle | End::Violation(_) => false,
-            // A RST that waits for nothing may overtake the 101.
-            End::Rst(_) => !self.parts[0].patient,
+            // A RST that waits for no frame may overtake the 101.
+            End::Rst(_) => !self.parts[0].patient || self.parts[1].act_at == 0,
             _ => true,
         };
         !opens || !raced && !urgent && (self.leg != Leg::Unix || !matches!(self.end, End::Rst(_)))
