@@ -185,7 +185,10 @@ impl Case<'_> {
             return Ok(());
         }
         let told = self.client.facts.urgent_told || self.backend.is_some_and(|b| b.facts.urgent_told);
-        ensure!(!told, "verdict {ended:?} though the worker was told of urgent data");
+        ensure!(
+            !told || matches!(self.session.end, End::Stall(_)),
+            "verdict {ended:?} though the worker was told of urgent data"
+        );
         ensure!(ended.stage == Phase::Open || self.cut_short(), "verdict {ended:?} on an open session");
         let opaque = self.session.leg == Leg::Opaque;
         // A Unix socket cannot be reset: its end is an end of data.

@@ -21,7 +21,7 @@ const KEYS: [(&str, &str); 8] = [
 ];
 
 /// The longest that one peer may pause in a session, all pauses together: well below every timeout.
-const PAUSES: Micros = 1_500_000;
+const PAUSES: Micros = 1_300_000;
 
 /// Pieces of a few bytes that one peer writes in a session: more prove nothing new.
 const TORN_MAX: u32 = 40;
@@ -102,9 +102,10 @@ struct View<'a> {
 impl Peer {
     /// Begins anew in the memory of an old one.
     pub fn begin(&mut self, side: Side, session: Option<usize>, sock: Id, kernel: &mut Kernel) {
-        let (mut head, mut rx, mut out) =
-            (std::mem::take(&mut self.head), std::mem::take(&mut self.rx), std::mem::take(&mut self.out));
-        (head.clear(), rx.clear(), out.clear());
+        let [head, rx, out] = [&mut self.head, &mut self.rx, &mut self.out].map(|bytes| {
+            bytes.clear();
+            std::mem::take(bytes)
+        });
         let grain = kernel.rng.pick(&[0, 0, 1, 3, 40, 100, 300, 1_000, 5_000, 20_000]);
         *self = Peer { side: Some(side), session, sock, head, rx, out, grain, ..Peer::default() };
     }
@@ -179,7 +180,7 @@ impl Peer {
             return None;
         }
         let most = kernel.rng.pick(&[2_000, 30_000, 30_000, 1_000_000]);
-        let pause = 1 + kernel.rng.below(most);
+        let pause = (1 + kernel.rng.below(most)).min(PAUSES - self.pauses);
         self.pauses += pause;
         kernel.faults.note(fault);
         Some(kernel.now + pause)
@@ -233,7 +234,7 @@ impl Peer {
         }
     }
 
-    fn on_answer(&mut self, end: usize, view: &View<'_>, kernel: &Kernel) {
+    fn on_answer(&mut self, end: usize, view: &View<'_>, kernel: &mut Kernel) {
         let digits = self.head.get(9..12).unwrap_or_default();
         self.facts.status = digits.iter().fold(0, |n, d| n * 10 + u16::from(d.wrapping_sub(b'0')));
         if self.facts.status != 101 {
@@ -246,7 +247,7 @@ impl Peer {
             name.eq_ignore_ascii_case("sec-websocket-accept").then(|| value.trim().to_owned())
         });
         self.facts.head_ok = accept.as_deref() == Some(KEYS[view.session.key].1);
-        self.open(end, kernel);
+        self.open(end, view.session.bulk, kernel);
     }
 
     fn on_request(&mut self, end: usize, view: &View<'_>, kernel: &mut Kernel) {
@@ -277,16 +278,19 @@ impl Peer {
                 self.frames_at = self.out.len();
                 self.out.extend_from_slice(&view.mine.plan);
                 self.finish = view.mine.finish;
-                self.open(end, kernel);
+                self.open(end, view.session.bulk, kernel);
             }
         }
     }
 
-    fn open(&mut self, end: usize, kernel: &Kernel) {
+    fn open(&mut self, end: usize, bulk: bool, kernel: &mut Kernel) {
         self.rx.extend_from_slice(&self.head[end..]);
         self.head.truncate(end);
         self.stage = Stage::Open;
         self.facts.opened = true;
+        if bulk && kernel.rng.one_in(2) {
+            self.grain = 0;
+        }
         self.facts.faults_before = kernel.faults.total();
     }
 
@@ -391,8 +395,9 @@ impl Peer {
     }
 
     fn piece(&mut self, kernel: &mut Kernel) -> usize {
-        // Never all at once: the rest is where faults can still be brought about.
-        let most = (self.out.len() * 2 / 3).max(1);
+        // Where faults must be brought about, never all at once: the rest is where that can still be done.
+        let whole = self.session == Some(0);
+        let most = if whole { (self.out.len() * 2 / 3).max(1) } else { usize::MAX };
         match self.grain {
             0 => most,
             grain if grain == FORCED || grain <= 3 && !kernel.rng.one_in(6) => {

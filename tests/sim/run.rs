@@ -22,7 +22,9 @@ const PASSES_MAX: u32 = 2_000_000;
 /// A schedule that went wrong.
 #[derive(Debug)]
 pub struct Failure {
+    /// Of the script, and of the faults and cuts.
     pub seed: u64,
+    pub cuts: u64,
     pub what: String,
 }
 
@@ -41,7 +43,7 @@ pub fn one<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdict
             format!("panic: {}", text.unwrap_or_default())
         }
     };
-    Err(Failure { seed, what })
+    Err(Failure { seed, cuts, what })
 }
 
 fn schedule<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdicts, String> {
@@ -143,8 +145,10 @@ impl Report {
 
     /// Fails with the first failing seed and the command that replays it.
     pub fn must_be_clean(&self) {
-        let Some(Failure { seed, what }) = self.failures.iter().min_by_key(|f| f.seed) else { return };
-        let command = format!("SIM_SEED={seed} cargo test --profile sim --test sim every_schedule -- --nocapture");
+        let Some(Failure { seed, cuts, what }) = self.failures.iter().min_by_key(|f| f.seed) else { return };
+        let cuts = if cuts == seed { String::new() } else { format!(" SIM_CUTS={cuts}") };
+        let command =
+            format!("SIM_SEED={seed}{cuts} cargo test --profile sim --test sim every_schedule -- --nocapture");
         panic!("seed {seed}: {what}\n  replay: {command}");
     }
 }

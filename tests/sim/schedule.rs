@@ -121,7 +121,7 @@ pub struct Session {
     pub key: usize,
     /// Receive and send buffers are a few bytes.
     pub tiny: bool,
-    /// One frame is longer than a turn of the worker's may move.
+    /// A frame may be longer than what the worker moves in a turn; the buffers are large.
     pub bulk: bool,
     /// The upstream answers 103 first.
     pub hints: bool,
@@ -147,8 +147,8 @@ impl Session {
         let raced = match self.end {
             End::Close(_) | End::Unanswered(_) => self.leg == Leg::Opaque,
             End::Fin(_) | End::FinInFrame(_) | End::Idle | End::Violation(_) => false,
-            // A RST that waits for nothing may overtake the 101.
-            End::Rst(_) => !self.parts[0].patient,
+            // A RST that waits for no frame may overtake the 101.
+            End::Rst(_) => !self.parts[0].patient || self.parts[1].act_at == 0,
             _ => true,
         };
         !opens || !raced && !urgent && (self.leg != Leg::Unix || !matches!(self.end, End::Rst(_)))
@@ -214,6 +214,8 @@ fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Sess
     let tiny = rng.one_in(16);
     let bulk = !tiny && rng.one_in(64);
     let mut parts = draw_parts(rng, end, whole, tiny, bulk);
+    // Much data never goes through small buffers: it would take longer than a deadline.
+    let bulk = bulk || parts.iter().any(|part| part.plan.len() > 20_000);
     if !good {
         parts.iter_mut().for_each(|part| part.urgent_at = None);
     }
@@ -292,7 +294,7 @@ fn draw_parts(rng: &mut Rng, end: End, whole: bool, tiny: bool, bulk: bool) -> [
         let frames = if whole || rng.one_in(3) { rng.size(20, 24) } else { rng.size(0, 8) };
         push_frames(rng, side, frames, tiny, &mut part.plan);
         if bulk && rng.one_in(2) {
-            let len = rng.size(100_000, 700_000);
+            let len = rng.size(100_000, 900_000);
             push_one(rng, side, FIN | BINARY, len, &mut part.plan);
         }
         part.act_at = part.plan.len();

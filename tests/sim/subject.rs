@@ -27,16 +27,16 @@ pub struct Verdict {
 
 pub type Ends = Vec<Verdict>;
 
+/// Takes one iteration of a loop and calls it until the schedule is over.
+pub type Drive<'a> = dyn FnMut(&mut dyn FnMut() -> bool) -> Result<(), String> + 'a;
+
 /// Something that runs on [`SimSys`].
 pub trait Subject {
     /// Whether it judges handshakes and frames; a bare relay does not, and is spared such scripts.
     const JUDGES: bool;
 
     /// Brings one up, gives one iteration of its loop after the other to `drive`, and sees that nothing is left over.
-    fn run(
-        bug: Option<Bug>,
-        drive: &mut dyn FnMut(&mut dyn FnMut() -> bool) -> Result<(), String>,
-    ) -> Result<Ends, String>;
+    fn run(bug: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String>;
 }
 
 /// The real one.
@@ -72,10 +72,7 @@ impl Wake for NoWake {
 impl Subject for Real {
     const JUDGES: bool = true;
 
-    fn run(
-        _: Option<Bug>,
-        drive: &mut dyn FnMut(&mut dyn FnMut() -> bool) -> Result<(), String>,
-    ) -> Result<Ends, String> {
+    fn run(_: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
         let snapshot = Arc::clone(&SNAPSHOT);
         let (log, mut records) = tap(RECORDS);
         let (_outbox, inbox) = inbox(Box::new(NoWake));

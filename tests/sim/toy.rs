@@ -5,7 +5,7 @@
 use crate::bugs::Bug;
 use crate::calls::{SimListener, SimSock, SimSys};
 use crate::schedule::Leg;
-use crate::subject::{Ends, Subject, Verdict};
+use crate::subject::{Drive, Ends, Subject, Verdict};
 use crate::world::world;
 use framegate::proto::ended::{By, Ended, Stage, Why};
 use framegate::proto::{Side, Sides};
@@ -62,10 +62,7 @@ fn token(generation: usize, slot: usize, side: Side) -> usize {
 impl Subject for Toy {
     const JUDGES: bool = false;
 
-    fn run(
-        _: Option<Bug>,
-        drive: &mut dyn FnMut(&mut dyn FnMut() -> bool) -> Result<(), String>,
-    ) -> Result<Ends, String> {
+    fn run(_: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
         let mut toy = Toy::start();
         drive(&mut || toy.pass())?;
         let left = toy.slots.iter().flatten().count();

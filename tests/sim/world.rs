@@ -4,7 +4,7 @@
 
 use crate::bugs::Bug;
 use crate::faults::Fault;
-use crate::kernel::{Id, Kernel, Link, Micros, Owner, Sys, What, trace};
+use crate::kernel::{Id, Kernel, Micros, Owner, Sys, What, trace};
 use crate::peers::{Peer, Stage};
 use crate::schedule::{Connect, Leg, Script};
 use framegate::proto::Side;
@@ -114,15 +114,16 @@ impl World {
         if tiny {
             self.kernel.faults.note(Fault::TinyWindow);
         }
+        let bulk =
+            session.is_some_and(|i| self.script.sessions[i].bulk).then(|| self.kernel.rng.pick(&[1 << 16, 1 << 20]));
         for id in [a, b] {
             let rng = &mut self.kernel.rng;
             let sizes: &[usize] = match (tiny, session) {
                 (true, Some(0)) => &[24, 40, 64, 150],
                 (true, _) => &[3, 7, 16, 40, 64],
-                (false, Some(i)) if self.script.sessions[i].bulk => &[65_536, 200_000, 1 << 20],
                 (false, _) => &[300, 1_000, 4_096, 65_536, 65_536],
             };
-            let (rx, out) = (rng.pick(sizes), rng.pick(sizes));
+            let (rx, out) = (bulk.unwrap_or_else(|| rng.pick(sizes)), bulk.unwrap_or_else(|| rng.pick(sizes)));
             self.kernel.windows(id, rx, out);
         }
     }
@@ -426,9 +427,5 @@ impl World {
                 self.kernel.close(peer.sock);
             }
         }
-    }
-
-    pub fn link(&self, id: Id) -> Link {
-        self.kernel.socks[id].link
     }
 }
