@@ -100,7 +100,7 @@ fn start(snapshot: Snapshot, source: Option<cli::Source>, demo: bool) -> Result<
 }
 
 fn bind_admin(addr: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(addr).map_err(|e| Failure(format!("{} for admin", BindError { addr, error: e })))
+    TcpListener::bind(addr).map_err(|e| Failure(BindError { addr, purpose: " for admin", error: e }.to_string()))
 }
 
 /// Starts the resolver, and waits a little for its first answers.

@@ -101,12 +101,14 @@ impl Bound {
 #[derive(Debug)]
 pub struct BindError {
     pub addr: SocketAddr,
+    /// Empty for clients; else what for, as ` for admin`.
+    pub purpose: &'static str,
     pub error: io::Error,
 }
 
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot listen on {}: ", self.addr)?;
+        write!(f, "cannot listen on {}{}: ", self.addr, self.purpose)?;
         match self.error.kind() {
             io::ErrorKind::AddrInUse => write!(f, "something else listens there already"),
             io::ErrorKind::PermissionDenied => write!(f, "not permitted to this user"),
@@ -119,7 +121,7 @@ impl std::fmt::Display for BindError {
 pub fn bind_all(listeners: &[Listener], twins: usize, sockets: &Sockets) -> Result<Vec<Bound>, BindError> {
     let bind_one = |listener: &Listener| {
         let addr = listener.addr;
-        let cannot = |error| BindError { addr, error };
+        let cannot = |error| BindError { addr, purpose: "", error };
         let twins = bind(addr, twins, sockets).map_err(cannot)?;
         let local = twins.first().map_or(Ok(addr), TcpListener::local_addr).map_err(cannot)?;
         Ok(Bound { addr, local, twins })
