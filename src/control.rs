@@ -345,14 +345,28 @@ impl Control {
         self.parts.sessions.set_max(limits.max_sessions);
         self.parts.handshakes.set_max(limits.max_handshakes);
         self.snapshot = Arc::new(next);
+        self.resolve_first(crew);
         for outbox in &crew.outboxes {
             let twin = |bound: &mut Bound| Some((bound.addr, bound.twin()?));
             let added = bound.iter_mut().filter_map(twin).collect();
             outbox.send(Command::Swap { snapshot: Arc::clone(&self.snapshot), added, removed: removed.clone() });
         }
-        // The resolver is there for as long as the process.
-        let _told = crew.names.send(resolver::names(&self.snapshot));
         Ok(())
+    }
+
+    /// New names are resolved before routes lead to them, or clients would be refused in between. Waits for as long as
+    /// a start does.
+    fn resolve_first(&self, crew: &Crew<'_>) {
+        let names = resolver::names(&self.snapshot);
+        let until = Instant::now() + resolver::FIRST_NAMES;
+        // The resolver is there for as long as the process, and answers each new set.
+        let _told = crew.names.send(names.clone());
+        while let Ok(directory) = self.directories.1.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            crew.tell(|| Command::Resolved(Arc::clone(&directory)));
+            if names.iter().all(|name| directory.contains_key(name)) {
+                return;
+            }
+        }
     }
 
     /// What only a new process can change.

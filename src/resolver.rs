@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+/// How long a start or a reload waits for the first answers to its names.
+pub const FIRST_NAMES: Duration = Duration::from_secs(5);
 /// Names are asked for again after so long,
 const REFRESH: Duration = Duration::from_secs(30);
 /// and after so long where the last answer was a failure.
@@ -76,12 +78,15 @@ fn refresh(
                 failed = true;
             }
         }
+        // Asked for and not found is an answer too: whoever waits for it need not wait longer.
+        changed |= !directory.contains_key(name);
+        directory.entry(name.clone()).or_default();
     }
     (changed, failed)
 }
 
 fn what_stays(old: Option<&Arc<[SocketAddr]>>) -> &'static str {
-    if old.is_some() { "its old addresses stay" } else { "it has no address yet" }
+    if old.is_some_and(|old| !old.is_empty()) { "its old addresses stay" } else { "it has no address yet" }
 }
 
 #[cfg(test)]

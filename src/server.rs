@@ -21,8 +21,6 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long the start waits for the first answers to names.
-const FIRST_NAMES: Duration = Duration::from_secs(5);
 /// A worker is not started more often than this.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// How long the end waits for the access log.
@@ -125,7 +123,7 @@ fn start_resolver(
     }
     // The resolver has just been started: it is there.
     let _sent = names.send(first_names);
-    Ok(arrived.recv_timeout(FIRST_NAMES).unwrap_or_default())
+    Ok(arrived.recv_timeout(resolver::FIRST_NAMES).unwrap_or_default())
 }
 
 /// What all workers are started with.

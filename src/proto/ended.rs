@@ -128,7 +128,7 @@ causes! {
     Close "close" 0 0 "";
     /// FIN without a Close.
     Eof "eof" 502 0 "The upstream closed the connection.";
-    /// RST. In the handshake a client that leaves in whichever way counts as one.
+    /// RST.
     Reset "reset" 502 0 "The upstream reset the connection.";
     MaskBit "mask-bit" 0 1002 "mask bit";
     ReservedOpcode "reserved-opcode" 0 1002 "reserved opcode";
@@ -149,12 +149,12 @@ causes! {
     UpstreamLoss "upstream-loss" 0 1012 "upstream lost";
     IdleTimeout "idle-timeout" 0 1001 "idle timeout";
     /// A receiver took nothing for the write-stall timeout.
-    WriteStall "write-stall" 504 1001 "peer stalled";
+    WriteStall "write-stall" 0 1001 "peer stalled";
     /// The pool was short and this was the longest-stalled session.
-    OutOfBuffers "out-of-buffers" 503 1001 "out of buffers";
-    Drain "drain" 503 1001 "going away";
+    OutOfBuffers "out-of-buffers" 0 1001 "out of buffers";
+    Drain "drain" 0 1001 "going away";
     /// The drain deadline or a second signal.
-    Stop "stop" 503 1001 "stopping";
+    Stop "stop" 0 0 "";
     WorkerPanic "worker-panic" 0 0 "";
 }
 

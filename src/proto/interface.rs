@@ -67,6 +67,8 @@ pub enum Event {
     /// All that was read before is delivered; no more will come.
     Eof(Side),
     Reset(Side),
+    /// All that waited for that side has left.
+    Flushed(Side),
     /// The FIN asked for with [`Action::HalfClose`] has left.
     Finished(Side),
     /// TCP urgent data.
@@ -75,7 +77,7 @@ pub enum Event {
     Stalled(Side, Why),
     Drain,
     Stop,
-    /// A deadline of [`Session::deadline`] has come.
+    /// A deadline of [`Session::deadline`](super::session::Session::deadline) has come.
     Due(Due),
 }
 
@@ -104,7 +106,7 @@ pub struct Admission {
 /// What the shell is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Judge [`Session::request`]; answer with `Admitted` or `Refused`.
+    /// Judge [`Session::request`](super::session::Session::request); answer with `Admitted` or `Refused`.
     Decide,
     /// Begin the next try, dropping one that is under way; answer with `Connected`, `ConnectFailed` or `Exhausted`.
     Connect,

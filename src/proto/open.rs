@@ -48,7 +48,7 @@ enum Fin {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Flow {
+struct Direction {
     cursor: Cursor,
     bytes: u64,
     out: Out,
@@ -61,7 +61,7 @@ struct Flow {
 pub(super) struct Open {
     mode: Mode,
     upstream_loss_code: Option<u16>,
-    flows: Sides<Flow>,
+    directions: Sides<Direction>,
     /// When the close deadline began to run.
     closing_since: Option<Millis>,
     /// Who sent more after its own Close, and when that began.
@@ -77,21 +77,21 @@ pub(super) type Cause = Option<(By, Why)>;
 
 impl Open {
     pub(super) fn new(mode: Mode, extensions: Extensions, upstream_loss_code: Option<u16>) -> Open {
-        let flow = |from| Flow {
+        let direction = |from| Direction {
             cursor: Cursor::new(from, extensions),
             bytes: 0,
             out: Out::Flowing,
             eof: false,
             fin: Fin::No,
         };
-        let flows = Sides::new(flow(Side::Downstream), flow(Side::Upstream));
-        Open { mode, upstream_loss_code, flows, closing_since: None, late: None }
+        let directions = Sides::new(direction(Side::Downstream), direction(Side::Upstream));
+        Open { mode, upstream_loss_code, directions, closing_since: None, late: None }
     }
 
     /// Whether nothing but messages has happened: the state in which a pair may travel.
     #[inline]
     pub(super) fn is_calm(&self) -> bool {
-        Side::BOTH.iter().all(|side| self.flows[*side].out == Out::Flowing && !self.flows[*side].eof)
+        Side::BOTH.iter().all(|side| self.directions[*side].out == Out::Flowing && !self.directions[*side].eof)
     }
 
     pub(super) fn record(&self) -> Option<Record> {
@@ -100,10 +100,10 @@ impl Open {
 
     #[inline]
     pub(super) fn wants(&self, side: Side) -> Want {
-        let flow = &self.flows[side];
-        match flow.out {
-            _ if flow.eof => Want::Nothing,
-            Out::Flowing | Out::Owing(_) if flow.cursor.passable() >= LONG_FRAME => Want::Bytes(LONG_FRAME_READ),
+        let direction = &self.directions[side];
+        match direction.out {
+            _ if direction.eof => Want::Nothing,
+            Out::Flowing | Out::Owing(_) if direction.cursor.passable() >= LONG_FRAME => Want::Bytes(LONG_FRAME_READ),
             Out::Flowing | Out::Owing(_) => Want::Bytes(usize::MAX),
             Out::Theirs(_) | Out::Ours(_) | Out::Cut => Want::Discard,
         }
@@ -111,8 +111,8 @@ impl Open {
 
     #[inline]
     pub(super) fn on_bytes(&mut self, from: Side, bytes: &[u8], given: Given<'_>) -> (Taken, Cause) {
-        let flow = &mut self.flows[from];
-        if !matches!(flow.out, Out::Flowing | Out::Owing(_)) {
+        let direction = &mut self.directions[from];
+        if !matches!(direction.out, Out::Flowing | Out::Owing(_)) {
             // They came in one read with what closed this direction.
             self.on_discarded(from, given.now);
             return (Taken::kept(bytes.len()), None);
@@ -121,13 +121,13 @@ impl Open {
             Mode::Opaque => (Taken::forward(bytes.len()), None),
             Mode::Framed => {
                 // Where our Close is owed nothing goes beyond the frame that is passing.
-                let end = if flow.out == Out::Flowing { u64::MAX } else { flow.cursor.left().max(1) };
+                let end = if direction.out == Out::Flowing { u64::MAX } else { direction.cursor.left().max(1) };
                 let end = usize::try_from(end).unwrap_or(usize::MAX).min(bytes.len());
-                flow.cursor.walk(bytes.get(..end).unwrap_or(bytes), given.rules, given.counts)
+                direction.cursor.walk(bytes.get(..end).unwrap_or(bytes), given.rules, given.counts)
             }
         };
         let forwarded = (taken.lead.bytes().len() + taken.forward) as u64;
-        flow.bytes += forwarded;
+        direction.bytes += forwarded;
         given.counts.bytes += forwarded;
         let cause = stop.and_then(|stop| self.on_stop(from, stop));
         (taken, cause)
@@ -138,7 +138,7 @@ impl Open {
             Stop::Closed(code) => {
                 // "Nothing is forwarded after our Close": a Close that was owed in this direction is not needed
                 // any more, for the peer's own has left.
-                self.flows[from].out = Out::Theirs(code);
+                self.directions[from].out = Out::Theirs(code);
                 // An answer to a Close of ours is consumed by the discarding that `Ours` means; this one came first.
                 Some((from.into(), Why::Close))
             }
@@ -155,10 +155,10 @@ impl Open {
 
     /// A Close of ours for the far end of the direction from `from`, unless one has left or is owed, or a FIN was asked.
     fn owe(&mut self, from: Side, close: Close) {
-        let (mode, flow) = (self.mode, &mut self.flows[from]);
-        if flow.out == Out::Flowing && flow.fin == Fin::No {
+        let (mode, direction) = (self.mode, &mut self.directions[from]);
+        if direction.out == Out::Flowing && direction.fin == Fin::No {
             // A tunnel knows no frame boundary: FIN is all that it can say.
-            flow.out = if mode == Mode::Opaque { Out::Cut } else { Out::Owing(close) };
+            direction.out = if mode == Mode::Opaque { Out::Cut } else { Out::Owing(close) };
         }
     }
 
@@ -171,16 +171,16 @@ impl Open {
     }
 
     pub(super) fn on_discarded(&mut self, from: Side, now: Millis) {
-        let waits = matches!(self.flows[from.other()].out, Out::Flowing | Out::Owing(_));
-        if matches!(self.flows[from].out, Out::Theirs(_)) && waits && self.late.is_none() {
+        let waits = matches!(self.directions[from.other()].out, Out::Flowing | Out::Owing(_));
+        if matches!(self.directions[from].out, Out::Theirs(_)) && waits && self.late.is_none() {
             self.late = Some((from, now));
         }
     }
 
     /// No more bytes will come from `side`: its FIN.
     pub(super) fn on_eof(&mut self, side: Side) -> Cause {
-        self.flows[side].eof = true;
-        if self.flows[side].out != Out::Flowing {
+        self.directions[side].eof = true;
+        if self.directions[side].out != Out::Flowing {
             return None;
         }
         self.lost(side).or(Some((side.into(), Why::Eof)))
@@ -188,7 +188,7 @@ impl Open {
 
     /// Where the route wants the loss of an upstream said by a Close, it is owed from now on.
     fn lost(&mut self, side: Side) -> Cause {
-        let told = side == Side::Upstream && self.mode == Mode::Framed && self.flows[side].out == Out::Flowing;
+        let told = side == Side::Upstream && self.mode == Mode::Framed && self.directions[side].out == Out::Flowing;
         let code = self.upstream_loss_code.filter(|_| told)?;
         self.owe(side, Close { code, why: Why::UpstreamLoss });
         self.cut(Side::Downstream);
@@ -197,25 +197,25 @@ impl Open {
 
     /// Nothing more leaves in the direction from `from`, and no Close of ours.
     fn cut(&mut self, from: Side) {
-        let flow = &mut self.flows[from];
-        if matches!(flow.out, Out::Flowing | Out::Owing(_)) {
-            flow.out = Out::Cut;
+        let direction = &mut self.directions[from];
+        if matches!(direction.out, Out::Flowing | Out::Owing(_)) {
+            direction.out = Out::Cut;
         }
     }
 
     /// `side` can neither be read nor written any more. With the cause [`Why::Reset`] the other side is to be reset as
-    /// well; else it has had a Close, or is owed one, and ends as usual.
+    /// well; else it has had a Close, or gets one now, and ends as usual.
     pub(super) fn on_reset(&mut self, side: Side) -> Cause {
-        let closed = matches!(self.flows[side].out, Out::Theirs(_) | Out::Ours(_));
+        let closed = matches!(self.directions[side].out, Out::Theirs(_) | Out::Ours(_));
         let cause = self.lost(side).or((!closed).then_some((side.into(), Why::Reset)));
         self.gone(side);
         cause
     }
 
     fn gone(&mut self, side: Side) {
-        self.flows[side].eof = true;
+        self.directions[side].eof = true;
         self.cut(side.other());
-        self.flows[side.other()].fin = Fin::Done;
+        self.directions[side.other()].fin = Fin::Done;
     }
 
     /// `side` takes nothing: it is given up, the other side gets a Close.
@@ -229,9 +229,21 @@ impl Open {
         self.violated(side, Why::UrgentData)
     }
 
+    /// What waited for `to` has left. The close deadline begins when the last of it has.
+    pub(super) fn on_flushed(&mut self, to: Side, now: Millis) {
+        if self.closing_since.is_some() && self.is_closed_toward(to) {
+            self.closing_since = Some(now);
+        }
+    }
+
+    pub(super) fn is_closed_toward(&self, to: Side) -> bool {
+        let direction = &self.directions[to.other()];
+        direction.eof || !matches!(direction.out, Out::Flowing | Out::Owing(_))
+    }
+
     /// The FIN toward `to` has left.
     pub(super) fn on_finished(&mut self, to: Side) {
-        self.flows[to.other()].fin = Fin::Done;
+        self.directions[to.other()].fin = Fin::Done;
     }
 
     /// The next thing to do; `None` when all is said.
@@ -241,51 +253,51 @@ impl Open {
             return None;
         }
         self.note_closing(now);
-        Side::BOTH.into_iter().find_map(|from| self.poll_flow(from))
+        Side::BOTH.into_iter().find_map(|from| self.poll_direction(from))
     }
 
     fn note_closing(&mut self, now: Millis) {
-        let closing = |side: &Side| self.flows[*side].out != Out::Flowing;
-        let both_ended = Side::BOTH.iter().all(|side| self.flows[*side].eof);
+        let closing = |side: &Side| self.directions[*side].out != Out::Flowing;
+        let both_ended = Side::BOTH.iter().all(|side| self.directions[*side].eof);
         if self.closing_since.is_none() && (both_ended || Side::BOTH.iter().any(closing)) {
             self.closing_since = Some(now);
         }
     }
 
-    fn poll_flow(&mut self, from: Side) -> Option<Action> {
-        let flow = &mut self.flows[from];
-        if let Out::Owing(close) = flow.out {
-            if flow.cursor.at_boundary() && flow.fin == Fin::No {
-                flow.out = Out::Ours(close.code);
+    fn poll_direction(&mut self, from: Side) -> Option<Action> {
+        let direction = &mut self.directions[from];
+        if let Out::Owing(close) = direction.out {
+            if direction.cursor.at_boundary() && direction.fin == Fin::No {
+                direction.out = Out::Ours(close.code);
                 return Some(Action::Inject(from.other(), close));
             }
-            if flow.eof {
-                flow.out = Out::Cut;
+            if direction.eof {
+                direction.out = Out::Cut;
             }
         }
-        if self.flows[from].fin == Fin::No && self.owes_fin(from) {
-            self.flows[from].fin = Fin::Asked;
+        if self.directions[from].fin == Fin::No && self.owes_fin(from) {
+            self.directions[from].fin = Fin::Asked;
             return Some(Action::HalfClose(from.other()));
         }
         None
     }
 
     fn owes_fin(&self, from: Side) -> bool {
-        let (flow, back) = (&self.flows[from], &self.flows[from.other()]);
-        match flow.out {
-            Out::Flowing => flow.eof,
+        let (direction, back) = (&self.directions[from], &self.directions[from.other()]);
+        match direction.out {
+            Out::Flowing => direction.eof,
             Out::Owing(_) => false,
             Out::Ours(_) | Out::Cut => true,
             // Both Closes have passed. We are the client's server: "the server MUST close the connection first";
             // toward the upstream we are the client and wait for its FIN (RFC 6455 section 7.1.1).
             Out::Theirs(_) if !matches!(back.out, Out::Flowing | Out::Owing(_)) => from == Side::Upstream || back.eof,
-            Out::Theirs(_) => flow.eof,
+            Out::Theirs(_) => direction.eof,
         }
     }
 
     /// Both peers have ended and both were told.
     pub(super) fn is_over(&self) -> bool {
-        Side::BOTH.iter().all(|side| self.flows[*side].eof && self.flows[*side].fin == Fin::Done)
+        Side::BOTH.iter().all(|side| self.directions[*side].eof && self.directions[*side].fin == Fin::Done)
     }
 
     pub(super) fn deadline(&self, timeouts: &Timeouts, last_seen: Millis) -> Option<(Millis, Due)> {
@@ -297,8 +309,11 @@ impl Open {
         (timeouts.idle_ms > 0).then(|| (last_seen + timeouts.idle_ms, Due::Idle))
     }
 
+    /// Since when a Close of ours would be owed for data after a Close; only while one can still be sent.
     fn late_waits(&self) -> Option<Millis> {
-        self.late.filter(|(side, _)| self.flows[side.other()].out == Out::Flowing).map(|(_, since)| since)
+        let answer = |side: Side| &self.directions[side.other()];
+        let waits = |(side, _): &(Side, Millis)| answer(*side).out == Out::Flowing && answer(*side).fin == Fin::No;
+        self.late.filter(waits).map(|(_, since)| since)
     }
 
     pub(super) fn on_late(&mut self) -> Cause {
@@ -309,26 +324,26 @@ impl Open {
     }
 
     pub(super) fn passable(&self, side: Side) -> u64 {
-        let flow = &self.flows[side];
-        match (flow.out, self.mode) {
-            (Out::Flowing, Mode::Opaque) if !flow.eof => u64::MAX,
-            (Out::Flowing | Out::Owing(_), Mode::Framed) if !flow.eof => flow.cursor.passable(),
+        let direction = &self.directions[side];
+        match (direction.out, self.mode) {
+            (Out::Flowing, Mode::Opaque) if !direction.eof => u64::MAX,
+            (Out::Flowing | Out::Owing(_), Mode::Framed) if !direction.eof => direction.cursor.passable(),
             _ => 0,
         }
     }
 
     pub(super) fn on_passed(&mut self, side: Side, n: u64, counts: &mut Counts) {
-        let flow = &mut self.flows[side];
+        let direction = &mut self.directions[side];
         if self.mode == Mode::Framed {
-            flow.cursor.on_passed(n);
+            direction.cursor.on_passed(n);
         }
-        flow.bytes += n;
+        direction.bytes += n;
         counts.bytes += n;
     }
 
     /// The code that left toward each side; 1005 for a Close without one.
     pub(super) fn close_codes(&self) -> Sides<Option<u16>> {
-        let code = |from: Side| match self.flows[from].out {
+        let code = |from: Side| match self.directions[from].out {
             Out::Theirs(code) | Out::Ours(code) => Some(code),
             _ => None,
         };
@@ -336,11 +351,11 @@ impl Open {
     }
 
     pub(super) fn frames(&self) -> Sides<u64> {
-        Sides::new(self.flows[Side::Downstream].cursor.frames(), self.flows[Side::Upstream].cursor.frames())
+        Sides::new(self.directions[Side::Downstream].cursor.frames(), self.directions[Side::Upstream].cursor.frames())
     }
 
     pub(super) fn bytes(&self) -> Sides<u64> {
-        Sides::new(self.flows[Side::Downstream].bytes, self.flows[Side::Upstream].bytes)
+        Sides::new(self.directions[Side::Downstream].bytes, self.directions[Side::Upstream].bytes)
     }
 }
 

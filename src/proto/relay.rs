@@ -1,6 +1,6 @@
 //! HOT: one direction of an open session. Walks frame headers in place, judges each before any byte of it
 //! leaves, never looks at payload (but for the two bytes of a close code). Owns a position, no bytes but an
-//! incomplete header. What happens after a violation or a Close is decided in [`super::open`].
+//! incomplete header. What happens after a violation or a Close is decided in `open.rs`.
 //!
 //! `carried + walked <= given`: every byte given is forwarded, kept back in the carry, or beyond a stop.
 

@@ -207,6 +207,11 @@ impl Session {
             Event::Exhausted => self.on_exhausted(now),
             Event::Eof(side) => self.on_eof(side, now),
             Event::Reset(side) => self.on_reset(side, now),
+            Event::Flushed(side) => {
+                if let Phase::Open(open) = &mut self.phase {
+                    open.on_flushed(side, now);
+                }
+            }
             Event::Finished(side) => self.on_finished(side, now),
             Event::Urgent(side) => self.on_urgent(side, now),
             Event::Stalled(side, why) => self.on_stalled(side, why),
@@ -273,7 +278,13 @@ impl Session {
                 self.note(By::Downstream, Why::NeverSpoke);
                 self.over();
             }
-            (Phase::Leaving(_), Side::Downstream) => self.over(),
+            (Phase::Leaving(leaving), Side::Downstream) => {
+                // It may have half-closed and wait for the rest of its answer.
+                leaving.eof = true;
+                if leaving.finished {
+                    self.over();
+                }
+            }
             (Phase::Passing(_), Side::Upstream) => self.leave(now),
             (_, Side::Downstream) => self.left(Why::Eof),
             (_, Side::Upstream) => self.refuse(By::Upstream, Why::Eof, now),
@@ -318,6 +329,9 @@ impl Session {
             Phase::Leaving(leaving) if to == Side::Downstream => {
                 leaving.finished = true;
                 self.since = now;
+                if leaving.eof {
+                    self.over();
+                }
             }
             _ => {}
         }
@@ -420,14 +434,14 @@ impl Session {
                 Want::Bytes(answering.asked.head_max.saturating_sub(answering.held.len()).max(1))
             }
             (Phase::Passing(_), Side::Upstream) => Want::Bytes(usize::MAX),
-            (Phase::Leaving(_), Side::Downstream) => Want::Discard,
+            (Phase::Leaving(leaving), Side::Downstream) if !leaving.eof => Want::Discard,
             _ => Want::Nothing,
         }
     }
 
-    /// Whether the client waits for the upstream: it is not read, but its leaving ends the session.
+    /// Whether the client waits for a 101: it is not read, but its leaving ends the session.
     pub fn client_waits(&self) -> bool {
-        matches!(self.phase, Phase::Deciding(_) | Phase::Connecting(_) | Phase::Answer(_) | Phase::Passing(_))
+        matches!(self.phase, Phase::Deciding(_) | Phase::Connecting(_) | Phase::Answer(_))
     }
 
     /// The nearest deadline, and which it is. `last_seen` is when bytes last moved.
@@ -483,6 +497,11 @@ impl Session {
         matches!(&self.phase, Phase::Open(open) if !open.is_calm())
     }
 
+    /// Nothing more will leave toward `to` but what waits already.
+    pub fn is_closed_toward(&self, to: Side) -> bool {
+        matches!(&self.phase, Phase::Open(open) if open.is_closed_toward(to))
+    }
+
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over(_))
     }
@@ -512,7 +531,9 @@ impl Session {
 
     fn note(&mut self, by: By, why: Why) {
         let stage = self.stage();
-        let weak = self.ended.is_none_or(|ended| ended.why == Why::Eof && why != Why::Eof);
+        // A FIN is weaker than any other cause, and a Close than what its own sender did after it.
+        let gives_way = |first: Why| (first == Why::Eof && why != Why::Eof) || why == Why::DataAfterClose;
+        let weak = self.ended.is_none_or(|ended| gives_way(ended.why));
         if weak {
             self.ended = Some(Ended { by, stage, why });
         }
@@ -534,7 +555,7 @@ impl Session {
     /// What the client was to get is on its way: FIN behind it, and the upstream is done with.
     fn leave(&mut self, now: Millis) {
         self.outbox.extend([Action::HalfClose(Side::Downstream), Action::Hangup(Side::Upstream)]);
-        self.enter(Phase::Leaving(Leaving { drained: 0, finished: false }), now);
+        self.enter(Phase::Leaving(Leaving { drained: 0, eof: false, finished: false }), now);
     }
 
     /// Ends it: the verdict is what was noted. Nothing follows.

@@ -18,6 +18,7 @@ use crate::proto::handshake::{self, Forwarding};
 use crate::proto::http1;
 use crate::proto::relay::Lead;
 use crate::proto::session::{Action, Admission, Event};
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// Drains the session's actions. Nothing to do, and nothing done, in the steady state.
@@ -107,7 +108,7 @@ fn connect<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>)
     let (Some(route), Some(cold)) = (pair.route.clone(), &mut pair.cold) else { return Some(Event::Exhausted) };
     pair.try_role = role.next_try();
     while let Some(index) = round_robin(cold.dial.start, route.group.endpoints.len(), cold.dial.tried) {
-        let endpoint = route.group.endpoints.get(index)?;
+        let Some(endpoint) = route.group.endpoints.get(index) else { return Some(Event::Exhausted) };
         let Some(target) = target_of(endpoint, cold.dial.address, shell) else {
             cold.dial.tried += 1;
             cold.dial.address = 0;
@@ -124,10 +125,21 @@ fn connect<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>)
             }
             // No other endpoint can help, and none is to blame.
             Err(error) if is_exhaustion(&error) => Some(Event::Refused(Why::NoSockets)),
-            Err(_) => Some(Event::ConnectFailed(Why::ConnectRefused)),
+            Err(error) => Some(Event::ConnectFailed(refused_by(&error))),
         };
     }
     Some(Event::Exhausted)
+}
+
+/// Whose fault it is that a connection could not even be begun.
+fn refused_by(error: &std::io::Error) -> Why {
+    match error.kind() {
+        // The queue of a Unix socket is full.
+        ErrorKind::WouldBlock => Why::NoEndpoint,
+        // All source ports toward this address are taken.
+        ErrorKind::AddrNotAvailable => Why::NoSockets,
+        _ => Why::ConnectRefused,
+    }
 }
 
 /// An address to try, owned, for the snapshot may be swapped.

@@ -26,7 +26,8 @@ pub struct Ready {
     pub hangup: bool,
     /// Urgent data has come: a read stops there, and no edge says that there is more behind it.
     pub split: bool,
-    /// A send failed: the end of what can still be read is that of a reset, whatever the kernel calls it.
+    /// Poll reported an error, or a send failed: the end of what can still be read is that of a reset, whatever the
+    /// kernel calls it.
     pub broken: bool,
 }
 
@@ -59,6 +60,7 @@ impl<S> Conn<S> {
         self.ready.write |= event.writable | event.error;
         self.ready.hangup |= event.read_closed | event.error;
         self.ready.split |= event.priority;
+        self.ready.broken |= event.error;
     }
 
     /// One read into `buf`, to be taken slice by slice with [`Sys::next_slice`].

@@ -267,6 +267,7 @@ impl<'h, S: Sys> Worker<'h, S> {
     }
 
     fn accept_burst(&mut self, index: usize) {
+        let accepted = self.shell.home.tally.accepted;
         for _ in 0..ACCEPTS_MAX {
             let home = &mut *self.shell.home;
             let Some(listening) = home.listeners.get_mut(index) else { return };
@@ -292,6 +293,11 @@ impl<'h, S: Sys> Worker<'h, S> {
                 // That client is gone; the next one is not.
                 Err(_) => {}
             }
+        }
+        // Nothing but errors: one that stays must not keep poll from waiting.
+        let none = self.shell.home.tally.accepted == accepted;
+        if let Some(listening) = self.shell.home.listeners.get_mut(index).filter(|_| none) {
+            listening.not_before = self.shell.now + BACKOFF_MS;
         }
     }
 
@@ -345,9 +351,9 @@ impl<'h, S: Sys> Worker<'h, S> {
     }
 
     fn publish(&mut self) {
-        let (now, home) = (self.shell.now, &mut *self.shell.home);
+        let (done, now, home) = (self.is_done(), self.shell.now, &mut *self.shell.home);
         home.tally.passes += 1;
-        if now >= self.published_at + PUBLISH_MS || self.done {
+        if now >= self.published_at + PUBLISH_MS || done {
             (self.published_at, self.unpublished) = (now, false);
             home.tally.busy_us = home.sys.busy_us();
             home.tally.backlog_bytes = self.shell.pool.used_bytes() as u64;

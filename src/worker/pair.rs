@@ -83,9 +83,25 @@ impl<S> Pair<S> {
     /// Whether a read from `side` would go ahead: it has something, it is wanted, and who gets it is not behind.
     #[inline]
     pub fn may_read(&self, side: Side) -> bool {
-        self.flows[side.other()].backlog.is_none()
-            && self.conns[side].as_ref().is_some_and(|conn| conn.ready.read && conn.up)
-            && self.session.wants(side) != Want::Nothing
+        self.conns[side].as_ref().is_some_and(|conn| conn.ready.read && conn.up)
+            && match self.session.wants(side) {
+                Want::Nothing => false,
+                Want::Discard => true,
+                Want::Bytes(_) => self.flows[side.other()].backlog.is_none(),
+            }
+    }
+
+    /// Whether `side` has been reset and no read will say so: none is wanted, or none goes ahead. What the upstream
+    /// sent before its reset is still read once the client has taken what waits; the client's own reset ends it all.
+    #[inline]
+    pub fn is_lost(&self, side: Side) -> bool {
+        let broken = self.conns[side].as_ref().is_some_and(|conn| conn.ready.broken && conn.up);
+        let unread = || match self.session.wants(side) {
+            Want::Nothing => true,
+            Want::Discard => false,
+            Want::Bytes(_) => side == Side::Downstream && self.flows[Side::Upstream].backlog.is_some(),
+        };
+        broken && unread()
     }
 
     pub fn ready(&self, side: Side) -> Ready {
@@ -95,13 +111,24 @@ impl<S> Pair<S> {
     /// The nearest deadline and what is to be told to the session then.
     pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Millis, Event)> {
         let timeouts = self.route.as_ref().map_or(timeouts, |route| &route.timeouts);
-        let due = self.session.deadline(timeouts, self.last_seen).map(|(at, due)| (at, event_of(due)));
+        let due = self.session.deadline(timeouts, self.last_seen);
+        let due = due.map(|(at, due)| (self.not_before_sent(at, due, timeouts), Event::Due(due)));
         let stall = |to: Side| {
             let backlog = self.flows[to].backlog.as_ref()?;
             Some((backlog.stalled_since + timeouts.write_stall_ms, Event::Stalled(to, Why::WriteStall)))
         };
         let candidates = [due, stall(Side::Downstream), stall(Side::Upstream)];
         candidates.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// The close deadline counts from when the last that a side gets has left; while that still waits, and the side
+    /// takes of it, it has not.
+    fn not_before_sent(&self, at: Millis, due: Due, timeouts: &Timeouts) -> Millis {
+        let sent = |to: &Side| {
+            let backlog = self.flows[*to].backlog.as_ref().filter(|_| self.session.is_closed_toward(*to));
+            backlog.map(|backlog| backlog.stalled_since + timeouts.close_ms)
+        };
+        if due == Due::Close { Side::BOTH.iter().filter_map(sent).fold(at, Millis::max) } else { at }
     }
 
     /// Since when which side has taken nothing of what waits for it.
@@ -112,7 +139,8 @@ impl<S> Pair<S> {
 
     /// Closes one connection and gives back what waited for it. The socket comes out for who wants to reset it.
     pub fn drop_conn(&mut self, side: Side, pool: &mut Pool) -> Option<S> {
-        if let Some(backlog) = self.flows[side].backlog.take() {
+        let flow = std::mem::take(&mut self.flows[side]);
+        if let Some(backlog) = flow.backlog {
             backlog.drop_all(pool);
         }
         self.conns[side].take().map(Conn::into_sock)
@@ -127,7 +155,7 @@ impl<S> Pair<S> {
             match conn.push_vectored(sys, slices.get(..count).unwrap_or(&[])) {
                 Progress::Moved(n) => {
                     backlog.advance(n.get(), pool);
-                    backlog.stalled_since = now;
+                    (backlog.stalled_since, self.last_seen) = (now, now);
                 }
                 Progress::Blocked => return,
                 // It will take no more; its end is read in its turn.
@@ -136,13 +164,10 @@ impl<S> Pair<S> {
         }
         if backlog.is_empty() {
             self.flows[to].backlog = None;
+            self.session.on_event(Event::Flushed(to), now);
             self.stirred = true;
         }
     }
-}
-
-fn event_of(due: Due) -> Event {
-    Event::Due(due)
 }
 
 // A pair may move to another worker's thread.

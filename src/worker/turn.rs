@@ -10,7 +10,7 @@ use super::token::Key;
 use crate::proto::Side;
 use crate::proto::session::Event;
 
-/// Connect, flush, finish, read; and last, for a client that waits, whether it has left.
+/// Connect, flush, finish, read; and last, what no read will say: resets, and whether a client that waits has left.
 #[inline]
 pub(super) fn turn<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) {
     let upstream = pair.conns[Side::Upstream].as_ref();
@@ -26,6 +26,11 @@ pub(super) fn turn<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell
     }
     for from in Side::BOTH {
         pump(pair, key, from, shell);
+    }
+    for side in Side::BOTH {
+        if pair.is_lost(side) {
+            tell(pair, key, Event::Reset(side), shell);
+        }
     }
     if pair.ready(Side::Downstream).hangup && pair.session.client_waits() {
         // It is not read while it waits, so this is the only way to learn that it left.

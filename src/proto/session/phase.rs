@@ -62,6 +62,8 @@ pub(super) struct Passing {
 #[derive(Debug)]
 pub(super) struct Leaving {
     pub(super) drained: usize,
+    /// The client will send no more.
+    pub(super) eof: bool,
     pub(super) finished: bool,
 }
 
