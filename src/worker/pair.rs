@@ -112,7 +112,8 @@ impl<S> Pair<S> {
     pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Millis, Event)> {
         let timeouts = self.route.as_ref().map_or(timeouts, |route| &route.timeouts);
         let due = self.session.deadline(timeouts, self.last_seen);
-        let due = due.map(|(at, due)| (self.not_before_sent(at, due, timeouts), Event::Due(due)));
+        let due = due.filter(|(_, due)| *due != Due::Close || !self.owes_the_last());
+        let due = due.map(|(at, due)| (at, Event::Due(due)));
         let stall = |to: Side| {
             let backlog = self.flows[to].backlog.as_ref()?;
             Some((backlog.stalled_since + timeouts.write_stall_ms, Event::Stalled(to, Why::WriteStall)))
@@ -121,14 +122,10 @@ impl<S> Pair<S> {
         candidates.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// The close deadline counts from when the last that a side gets has left; while that still waits, and the side
-    /// takes of it, it has not.
-    fn not_before_sent(&self, at: Millis, due: Due, timeouts: &Timeouts) -> Millis {
-        let sent = |to: &Side| {
-            let backlog = self.flows[*to].backlog.as_ref().filter(|_| self.session.is_closed_toward(*to));
-            backlog.map(|backlog| backlog.stalled_since + timeouts.close_ms)
-        };
-        if due == Due::Close { Side::BOTH.iter().filter_map(sent).fold(at, Millis::max) } else { at }
+    /// The last that a side gets still waits for it. The close deadline begins when a Close has *left*; until then
+    /// the write stall is what bounds it.
+    fn owes_the_last(&self) -> bool {
+        Side::BOTH.iter().any(|to| self.flows[*to].backlog.is_some() && self.session.is_closed_toward(*to))
     }
 
     /// Since when which side has taken nothing of what waits for it.

@@ -336,6 +336,29 @@ fn a_head_is_never_read_beyond_its_limit() {
     assert_ne!(driver.seen.refused, None);
 }
 
+#[test]
+fn late_data_where_no_close_can_be_sent_any_more_leaves_the_close_deadline() {
+    let mut driver = Driver::opened();
+    driver.event(Event::Eof(Side::Upstream));
+    driver.bytes(Side::Downstream, &[close_of(Side::Downstream, 1000), client(b"late")].concat());
+    assert_eq!(driver.session.deadline(&Timeouts::default(), 0), Some((5000, Due::Close)));
+    driver.due(0);
+    assert_eq!(driver.verdict(), (By::Downstream, Stage::Open, Why::Close));
+}
+
+#[test]
+fn a_refusal_is_sent_whole_to_a_client_that_half_closes() {
+    let mut session = Session::new(16 * 1024, 0);
+    let given = Given { now: 0, rules: Rules::default(), counts: &mut Counts::default() };
+    session.on_bytes(Side::Downstream, b"GET / HTTP/1.1\r\n bad\r\n\r\n", given);
+    while session.poll_action(0).is_some() {}
+    // Its FIN was asked for and has not left: the refusal still waits.
+    session.on_event(Event::Eof(Side::Downstream), 0);
+    assert_eq!(session.poll_action(0), None);
+    session.on_event(Event::Finished(Side::Downstream), 0);
+    assert!(matches!(session.poll_action(0), Some(Action::Close(_))));
+}
+
 /// One session as a script: who sends what, in order.
 fn script() -> impl Strategy<Value = Vec<(Side, Vec<u8>)>> {
     let side = prop_oneof![Just(Side::Downstream), Just(Side::Upstream)];

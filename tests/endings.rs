@@ -1,0 +1,207 @@
+//! Ends that no read announces, and ends that wait behind a slow receiver: each of these once hung, or lost bytes.
+
+mod common;
+
+use common::{
+    End, Proxy, accept, before, close_payload, connect, eventually, listen, masked, open, patient, plain, read_all,
+    read_close, read_exact, read_head, request, reset, switching, temp_path,
+};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// A client that the kernel takes little for, so that what it does not read soon waits in the proxy.
+fn connect_small(addr: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(8192).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    patient(socket.into())
+}
+
+fn open_small(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let mut client = connect_small(proxy.addr);
+    client.write_all(request("/", "").as_bytes()).unwrap();
+    let mut upstream = accept(listener);
+    read_head(&upstream);
+    upstream.write_all(switching("").as_bytes()).unwrap();
+    read_head(&client);
+    (client, upstream)
+}
+
+fn frames(bytes: usize) -> Vec<u8> {
+    plain(0x82, &[1; 1000]).repeat(bytes / 1000)
+}
+
+/// Reads at most 2 KiB in 20 ms, which is the pace of a slow link, until the end or `until` has come.
+fn read_slowly(mut stream: &TcpStream, until: Instant) -> (usize, Option<End>) {
+    let (mut got, mut buf) = (0, [0; 2048]);
+    while Instant::now() < until {
+        match stream.read(&mut buf) {
+            Ok(0) => return (got, Some(End::Fin)),
+            Ok(n) => got += n,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return (got, Some(End::Reset)),
+            Err(error) => panic!("{error} after {got} bytes"),
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    (got, None)
+}
+
+/// Writes until the peer is known to be gone. A proxy that swallows everything fails the test.
+fn write_until_gone(mut stream: &TcpStream) {
+    let frame = plain(0x82, &[1; 1000]);
+    eventually("the writer hears of it", || stream.write_all(&frame).is_err().then_some(()));
+}
+
+#[test]
+fn a_reset_after_a_fin_is_passed_on() {
+    let (listener, addr) = listen();
+    let mut proxy = Proxy::before(addr, "timeouts = { idle = \"0s\" }");
+    let (client, upstream) = open(&proxy, &listener);
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&upstream), (vec![], End::Fin));
+    reset(client);
+    write_until_gone(&upstream);
+    // A plain close is a FIN, and a reset as soon as something comes.
+    let (client, upstream) = open(&proxy, &listener);
+    drop(client);
+    write_until_gone(&upstream);
+    let ends = proxy.stop().into_iter().filter(|line| line.contains("by=downstream phase=open why=reset")).count();
+    assert_eq!(ends, 2);
+}
+
+#[test]
+fn a_client_that_resets_while_the_upstream_takes_nothing_ends_at_once() {
+    let (listener, addr) = listen();
+    let proxy = Proxy::before(addr, "");
+    let (mut client, upstream) = open(&proxy, &listener);
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let frame = masked(0x82, &[1; 60_000]);
+    while client.write_all(&frame).is_ok() {}
+    reset(client);
+    proxy.log.wait_for("by=downstream phase=open why=reset");
+    let (got, end) = read_all(&upstream);
+    assert!(!got.is_empty() && end == End::Reset);
+}
+
+#[test]
+fn who_reads_slowly_is_not_idle() {
+    let (listener, addr) = listen();
+    let proxy = Proxy::before(addr, "timeouts = { idle = \"1s\" }");
+    let (client, mut upstream) = open_small(&proxy, &listener);
+    let feeder = std::thread::spawn(move || {
+        // It ends when the client has had enough.
+        while upstream.write_all(&frames(100_000)).is_ok() {}
+    });
+    let (got, end) = read_slowly(&client, Instant::now() + Duration::from_secs(4));
+    assert!(got > 100_000 && end.is_none(), "{got} bytes, then {end:?}: {:?}", proxy.log.all());
+    reset(client);
+    feeder.join().unwrap();
+    proxy.log.wait_for("why=reset");
+}
+
+#[test]
+fn a_close_behind_a_backlog_waits_for_who_takes_of_it() {
+    let (listener, addr) = listen();
+    let proxy = Proxy::before(addr, "timeouts = { close = \"300ms\" }");
+    let (client, mut upstream) = open_small(&proxy, &listener);
+    let all = [frames(230_000), plain(0x88, &close_payload(1000, "bye"))].concat();
+    let want = all.len();
+    let feeder = std::thread::spawn(move || {
+        upstream.write_all(&all).unwrap();
+        upstream
+    });
+    assert_eq!(read_slowly(&client, Instant::now() + common::PATIENCE), (want, Some(End::Fin)));
+    drop(feeder.join().unwrap());
+}
+
+#[test]
+fn a_close_that_has_left_has_its_deadline() {
+    let (listener, addr) = listen();
+    let proxy = Proxy::before(addr, "timeouts = { close = \"300ms\", idle = \"300ms\" }");
+    // Late data after a Close, and an upstream that just ends: nobody says more, nobody closes.
+    let (mut client, upstream) = open(&proxy, &listener);
+    let close = masked(0x88, &close_payload(1000, ""));
+    client.write_all(&[&close[..], &masked(0x82, b"late")].concat()).unwrap();
+    assert_eq!(read_exact(&upstream, close.len()), close);
+    upstream.shutdown(Shutdown::Write).unwrap();
+    proxy.log.wait_for(" end ");
+    drop((client, upstream));
+}
+
+#[test]
+fn an_answer_goes_on_for_a_client_that_half_closes() {
+    const BODY: usize = 200_000;
+    let (listener, addr) = listen();
+    let proxy = Proxy::before(addr, "");
+    let mut client = connect_small(proxy.addr);
+    client.write_all(request("/", "").as_bytes()).unwrap();
+    let mut upstream = accept(&listener);
+    read_head(&upstream);
+    let answer = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {BODY}\r\n\r\n{}", "x".repeat(BODY));
+    let feeder = std::thread::spawn(move || {
+        upstream.write_all(answer.as_bytes()).unwrap();
+        upstream
+    });
+    read_head(&client);
+    eventually("some of it waits", || (proxy.metric("framegate_backlog_bytes") > 0.0).then_some(()));
+    client.shutdown(Shutdown::Write).unwrap();
+    let (rest, end) = read_all(&client);
+    assert_eq!((rest.len(), end), (BODY, End::Fin));
+    drop(feeder.join().unwrap());
+}
+
+#[test]
+fn a_reset_in_the_handshake_is_called_one() {
+    let (listener, addr) = listen();
+    let proxy = Proxy::before(addr, "");
+    let mut client = connect(proxy.addr);
+    client.write_all(request("/", "").as_bytes()).unwrap();
+    let upstream = accept(&listener);
+    read_head(&upstream);
+    reset(client);
+    proxy.log.wait_for("by=downstream phase=answer why=reset");
+}
+
+#[test]
+fn a_full_queue_of_a_unix_socket_is_nobodys_refusal() {
+    let path = temp_path("sock");
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    socket.listen(0).unwrap();
+    let unix = format!("ws+unix:{}", path.display());
+    let proxy = Proxy::start(&before("127.0.0.1:1".parse().unwrap(), "").replace("ws://127.0.0.1:1", &unix));
+    let mut clients = Vec::new();
+    let line = eventually("the queue is full", || {
+        let mut client = connect(proxy.addr);
+        client.write_all(request("/", "").as_bytes()).unwrap();
+        clients.push(client);
+        proxy.log.all().into_iter().find(|line| line.contains(" end "))
+    });
+    assert!(line.contains("why=no-endpoint status=503"), "{line}");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_worker_that_has_drained_leaves_no_gauge_behind() {
+    let (listener, addr) = listen();
+    let toml = before(addr, "timeouts = { close = \"20s\" }\n[drain]\nspread = \"0s\"\ndeadline = \"20s\"");
+    let proxy = Proxy::start(&toml.replace("count = 1", "count = 2"));
+    let gauge = |worker: u32| proxy.metric(&format!("framegate_sessions{{worker=\"{worker}\"}}"));
+    // The kernel spreads them by a hash: after a while both workers have some.
+    let mut pairs = Vec::new();
+    eventually("both workers have sessions", || {
+        pairs.push(open(&proxy, &listener));
+        eventually("they are counted", || (gauge(0) + gauge(1) == pairs.len() as f64).then_some(()));
+        (gauge(0) > 0.0 && gauge(1) > 0.0).then_some(())
+    });
+    proxy.signal("TERM");
+    // One keeps one worker alive, and so the process.
+    let kept = pairs.pop();
+    for (client, upstream) in pairs {
+        read_close(&client);
+        read_close(&upstream);
+    }
+    eventually("all others are gone", || (gauge(0) + gauge(1) == 1.0).then_some(()));
+    drop(kept);
+}
