@@ -202,7 +202,7 @@ fn who_sends_on_after_its_close_gets_1002_when_no_close_comes_back() {
     fin(&s.upstream);
     assert_rest(&s.upstream, &close, End::Fin);
     fin(&s.client);
-    s.ends("by=downstream phase=open why=close status=101 code_up=1000 code_down=1002");
+    s.ends("by=downstream phase=open why=data-after-close status=101 code_up=1000 code_down=1002");
 }
 
 #[test]

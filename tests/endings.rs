@@ -130,8 +130,8 @@ fn a_close_that_has_left_has_its_deadline() {
 }
 
 #[test]
-fn an_answer_goes_on_for_a_client_that_half_closes() {
-    const BODY: usize = 200_000;
+fn an_answer_that_was_read_is_sent_whole_to_a_client_that_half_closes() {
+    const BODY: usize = 300_000;
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "");
     let mut client = connect_small(proxy.addr);
@@ -139,16 +139,21 @@ fn an_answer_goes_on_for_a_client_that_half_closes() {
     let mut upstream = accept(&listener);
     read_head(&upstream);
     let answer = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {BODY}\r\n\r\n{}", "x".repeat(BODY));
+    // The proxy is done with the upstream as soon as it has read the last byte.
     let feeder = std::thread::spawn(move || {
         upstream.write_all(answer.as_bytes()).unwrap();
-        upstream
+        read_all(&upstream)
     });
     read_head(&client);
-    eventually("some of it waits", || (proxy.metric("framegate_backlog_bytes") > 0.0).then_some(()));
+    let mut got = 0;
+    while !feeder.is_finished() {
+        got += read_slowly(&client, Instant::now() + Duration::from_millis(1)).0;
+    }
+    eventually("the rest waits", || (proxy.metric("framegate_backlog_bytes") > 0.0).then_some(()));
     client.shutdown(Shutdown::Write).unwrap();
     let (rest, end) = read_all(&client);
-    assert_eq!((rest.len(), end), (BODY, End::Fin));
-    drop(feeder.join().unwrap());
+    assert_eq!((got + rest.len(), end), (BODY, End::Fin));
+    feeder.join().unwrap();
 }
 
 #[test]

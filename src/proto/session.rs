@@ -286,6 +286,11 @@ impl Session {
                 }
             }
             (Phase::Passing(_), Side::Upstream) => self.leave(now),
+            (Phase::Passing(_), Side::Downstream) => {
+                // It takes its upstream with it; what was read is still sent, for it may have half-closed.
+                self.outbox.push(Action::Abort(Side::Upstream));
+                self.leave(now);
+            }
             (_, Side::Downstream) => self.left(Why::Eof),
             (_, Side::Upstream) => self.refuse(By::Upstream, Why::Eof, now),
         }
@@ -439,9 +444,9 @@ impl Session {
         }
     }
 
-    /// Whether the client waits for a 101: it is not read, but its leaving ends the session.
+    /// Whether the client waits for the upstream: it is not read, but where it leaves the upstream is not needed.
     pub fn client_waits(&self) -> bool {
-        matches!(self.phase, Phase::Deciding(_) | Phase::Connecting(_) | Phase::Answer(_))
+        matches!(self.phase, Phase::Deciding(_) | Phase::Connecting(_) | Phase::Answer(_) | Phase::Passing(_))
     }
 
     /// The nearest deadline, and which it is. `last_seen` is when bytes last moved.

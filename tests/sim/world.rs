@@ -232,7 +232,7 @@ impl World {
         trace!(self.kernel, "connect for session {session}: {outcome:?}");
         if outcome == Connect::Fails {
             self.kernel.faults.note(Fault::ConnectFailed);
-            return Err(self.kernel.rng.pick(&[libc::ENETUNREACH, libc::EADDRNOTAVAIL, libc::ECONNREFUSED]));
+            return Err(self.kernel.rng.pick(&[libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ECONNREFUSED]));
         }
         let peer = self.peers_used;
         let (near, far) = self.kernel.pair(Owner::Worker, Owner::Peer(peer), leg == Leg::Unix);
