@@ -161,7 +161,10 @@ fn without_descriptors_clients_wait_and_all_are_served_later() {
     asks.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let spent = cpu_of_a_second(&proxy);
     assert!(spent < Duration::from_millis(200), "{spent:?} of CPU in a second without descriptors");
+    // All at once: whoever is accepted with the very last descriptor gets a 503, as the next test shows.
+    proxy.signal("STOP");
     drop(holders);
+    proxy.signal("CONT");
     let upstreams: Vec<_> = (0..waiting.len())
         .map(|_| {
             let mut upstream = accept(&listener);
