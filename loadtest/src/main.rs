@@ -7,10 +7,15 @@
 mod cost;
 mod idle;
 mod load;
+mod measure;
+mod plan;
 mod proc;
 mod relay;
+mod report;
+mod stamp;
 mod syscalls;
 mod target;
+mod tls;
 
 use clap::{Args, Parser, Subcommand};
 use framegate::echo::Echo;
