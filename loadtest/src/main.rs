@@ -5,9 +5,11 @@
 #![forbid(unsafe_code)]
 
 mod cost;
+mod frames;
 mod idle;
 mod load;
 mod measure;
+mod message;
 mod plan;
 mod proc;
 mod relay;

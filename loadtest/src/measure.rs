@@ -140,10 +140,12 @@ pub enum Fault {
     Reordered,
     /// A message that was never sent: more replies than requests.
     Unexpected,
+    /// A message that had no reply when its connection, or the run, ended: perhaps it was only slow.
+    Unanswered,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 13] = [
+    pub const ALL: [Fault; 14] = [
         Fault::Connect,
         Fault::Timeout,
         Fault::Tls,
@@ -157,6 +159,7 @@ impl Fault {
         Fault::Duplicate,
         Fault::Reordered,
         Fault::Unexpected,
+        Fault::Unanswered,
     ];
 
     /// As it is called in reports, files and thresholds.
@@ -175,6 +178,7 @@ impl Fault {
             Fault::Duplicate => "duplicate",
             Fault::Reordered => "reordered",
             Fault::Unexpected => "unexpected",
+            Fault::Unanswered => "unanswered",
         }
     }
 
@@ -196,6 +200,8 @@ pub struct Counts {
     pub sent_bytes: u64,
     pub received: u64,
     pub received_bytes: u64,
+    /// Messages that were due while no connection of their group was open.
+    pub skipped: u64,
     /// Codes of the Close frames that came; 1005 for one without a code, 1006 for an end without Close.
     pub close_codes: BTreeMap<u16, u64>,
     faults: [u64; Fault::ALL.len()],
@@ -236,6 +242,7 @@ impl Counts {
         self.sent_bytes += other.sent_bytes;
         self.received += other.received;
         self.received_bytes += other.received_bytes;
+        self.skipped += other.skipped;
         for (code, count) in &other.close_codes {
             *self.close_codes.entry(*code).or_default() += count;
         }
