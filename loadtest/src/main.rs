@@ -4,28 +4,45 @@
 //! proxy under measurement), then one file a command: [`cost`], [`idle`], [`syscalls`].
 #![forbid(unsafe_code)]
 
+mod client;
+mod conn;
 mod cost;
+mod crew;
+mod dial;
+mod find;
 mod frames;
+mod generate;
 mod idle;
+mod limits;
+mod live;
 mod load;
 mod measure;
 mod message;
+mod opening;
 mod pace;
 mod plan;
 mod proc;
 mod relay;
 mod replies;
 mod report;
+mod run;
+mod spec;
 mod stamp;
 mod syscalls;
 mod target;
 mod tls;
+mod transport;
 
 use clap::{Args, Parser, Subcommand};
 use framegate::echo::Echo;
+use generate::{ScenarioArgs, ShapeArgs};
+use spec::ShapeSpec;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
+
+/// A scenario with every key.
+const EXAMPLE_SCENARIO: &str = include_str!("scenario.toml");
 
 /// What goes wrong here is told in one sentence and ends the process.
 type Failure = Box<dyn std::error::Error>;
@@ -39,6 +56,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Round trips: messages go out, and come back
+    Echo(ShapeArgs),
+    /// Messages that the server sends: their way to us
+    Push(ShapeArgs),
+    /// Users that come and go: connect, upgrade, a message, close
+    Churn(ShapeArgs),
+    /// Connections that are only held
+    Idle(ShapeArgs),
+    /// A herd: all connections are cut at once and come back
+    Storm(ShapeArgs),
+    /// Readers that stall
+    Slow(ShapeArgs),
+    /// Several groups at once, from a scenario file
+    Run(ScenarioArgs),
+    /// Print a scenario file with every key
+    ExampleScenario,
     /// Run a server until killed
     #[command(subcommand)]
     Serve(Serve),
@@ -49,8 +82,8 @@ enum Command {
     #[command(after_help = "Example: framegate-loadtest cost --target relay --target relay2 --target nginx --rounds 9")]
     Cost(cost::CostArgs),
     /// Measure a proxy's own memory per idle session, as a slope
-    #[command(after_help = "Example: framegate-loadtest idle --target framegate --connections 8000")]
-    Idle(idle::IdleArgs),
+    #[command(after_help = "Example: framegate-loadtest memory --target framegate --connections 8000")]
+    Memory(idle::IdleArgs),
     /// Count system calls per message and direction with strace
     #[command(after_help = "Example: framegate-loadtest syscalls --target framegate --messages 20000")]
     Syscalls(syscalls::SyscallsArgs),
@@ -81,20 +114,36 @@ struct RelayArgs {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("framegate-loadtest: {failure}");
+            let is_usage = failure.is::<generate::Usage>();
+            if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    let done = match command {
+        Command::Echo(args) => return generate::shape(ShapeSpec::Echo, &args),
+        Command::Push(args) => return generate::shape(ShapeSpec::Push, &args),
+        Command::Churn(args) => return generate::shape(ShapeSpec::Churn, &args),
+        Command::Idle(args) => return generate::shape(ShapeSpec::Idle, &args),
+        Command::Storm(args) => return generate::shape(ShapeSpec::Storm, &args),
+        Command::Slow(args) => return generate::shape(ShapeSpec::Slow, &args),
+        Command::Run(args) => return generate::scenario(&args),
+        Command::ExampleScenario => {
+            print!("{EXAMPLE_SCENARIO}");
+            Ok(())
+        }
         Command::Serve(Serve::Echo(args)) => serve_echo(args.listen),
         Command::Relay(args) => relay::run(args.listen, args.upstream).map_err(Failure::from),
         Command::Cost(args) => cost::run(&args),
-        Command::Idle(args) => idle::run(&args),
+        Command::Memory(args) => idle::run(&args),
         Command::Syscalls(args) => syscalls::run(&args),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("framegate-loadtest: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn serve_echo(listen: SocketAddr) -> Result<(), Failure> {

@@ -304,7 +304,7 @@ pub struct GroupOutcome {
     pub whole: Sample,
 }
 
-/// One second of the measured window, all groups and threads together.
+/// A second (or what was asked for) of the measured window, all groups and threads together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Interval {
     /// Since the measured window began.
@@ -313,6 +313,9 @@ pub struct Interval {
     pub sent: u64,
     pub received: u64,
     pub errors: u64,
+    /// Connections that opened, and that ended.
+    pub opened: u64,
+    pub ended: u64,
     pub p50_us: u64,
     pub p99_us: u64,
     pub max_us: u64,

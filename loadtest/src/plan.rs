@@ -51,6 +51,10 @@ pub struct Group {
     pub reconnect: Option<Reconnect>,
     /// storm: all connections are cut this often.
     pub cut_every: Option<Duration>,
+    /// push: so many of the connections send what all receive, through any server that broadcasts.
+    pub publishers: Option<usize>,
+    /// Each connection sends a message as soon as it is open.
+    pub greet: bool,
     /// churn: a connection closes after this many messages, and another takes its place.
     pub messages_per_connection: Option<u64>,
 }

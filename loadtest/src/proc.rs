@@ -17,15 +17,25 @@ pub struct Cpu {
 pub fn cpu(pid: u32) -> Result<Cpu, Failure> {
     let mut sum = Cpu::default();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        let mut fields = text.split_whitespace().map(str::parse::<u64>);
-        let (Some(ran), Some(waited)) = (fields.next(), fields.next()) else {
-            return Err("the kernel keeps no scheduler statistics".into());
-        };
-        sum.ran += ran?;
-        sum.waited += waited?;
+        let task = schedstat(&task?.path())?;
+        sum.ran += task.ran;
+        sum.waited += task.waited;
     }
     Ok(sum)
+}
+
+fn schedstat(task: &std::path::Path) -> Result<Cpu, Failure> {
+    let text = fs::read_to_string(task.join("schedstat"))?;
+    let mut fields = text.split_whitespace().map(str::parse::<u64>);
+    let (Some(ran), Some(waited)) = (fields.next(), fields.next()) else {
+        return Err("the kernel keeps no scheduler statistics".into());
+    };
+    Ok(Cpu { ran: ran?, waited: waited? })
+}
+
+/// Of the calling thread.
+pub fn own_cpu() -> Result<Cpu, Failure> {
+    schedstat(std::path::Path::new("/proc/thread-self"))
 }
 
 /// Memory that the process has written and shares with nobody, in KiB.
