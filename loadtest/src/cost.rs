@@ -122,7 +122,7 @@ fn print(args: &CostArgs, payload: usize, rows: &[Row]) {
     }
 }
 
-fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod compare;
 mod conn;
 mod cost;
 mod crew;
 mod dial;
+mod during;
 mod find;
 mod frames;
 mod generate;
@@ -70,6 +72,14 @@ enum Command {
     Slow(ShapeArgs),
     /// Several groups at once, from a scenario file
     Run(ScenarioArgs),
+    /// The same load directly and through proxies, in turn: what each adds
+    #[command(
+        after_help = "Example: framegate-loadtest compare --direct ws://127.0.0.1:9000 --proxied ws://127.0.0.1:8080 --pid 4242"
+    )]
+    Compare(compare::CompareArgs),
+    /// What becomes of the sessions while a command runs: a reload, a stop, a deploy
+    #[command(after_help = "Example: framegate-loadtest during 'kill -HUP 4242' ws://127.0.0.1:8080")]
+    During(during::DuringArgs),
     /// Print a scenario file with every key
     ExampleScenario,
     /// Run a server until killed
@@ -133,6 +143,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Storm(args) => return generate::shape(ShapeSpec::Storm, &args),
         Command::Slow(args) => return generate::shape(ShapeSpec::Slow, &args),
         Command::Run(args) => return generate::scenario(&args),
+        Command::Compare(args) => return compare::run(&args),
+        Command::During(args) => return during::run(&args),
         Command::ExampleScenario => {
             print!("{EXAMPLE_SCENARIO}");
             Ok(())

@@ -127,6 +127,7 @@ struct Director<'a> {
     shared: &'a Shared,
     spares: Vec<Sender<Vec<[Sample; 2]>>>,
     up: usize,
+    settled: usize,
     rested: usize,
     /// Connections that are open, as far as was told.
     open: usize,
@@ -152,7 +153,19 @@ impl<'a> Director<'a> {
         let outcome = Outcome { url: shared.plan.url.clone(), ..Outcome::default() };
         let groups = shared.plan.groups.iter().map(group).collect();
         let (intervals, last) = (BTreeMap::new(), Interval::default());
-        Director { shared, spares, up: 0, rested: 0, open: 0, groups, intervals, outcome, stage: Stage::Ramp, last }
+        Director {
+            shared,
+            spares,
+            up: 0,
+            settled: 0,
+            rested: 0,
+            open: 0,
+            groups,
+            intervals,
+            outcome,
+            stage: Stage::Ramp,
+            last,
+        }
     }
 
     fn direct(mut self, rx: &Receiver<Said>, watch: &mut dyn Watch) -> Result<Outcome, Failure> {
@@ -180,10 +193,8 @@ impl<'a> Director<'a> {
             Some(_) => Stage::Cooldown,
         };
         if stage != self.stage {
-            match stage {
-                Stage::Measure => watch.measure_begins(),
-                Stage::Cooldown => self.note_memory(memory_before),
-                _ => {}
+            if stage == Stage::Cooldown {
+                self.note_memory(memory_before);
             }
             self.stage = stage;
         }
@@ -213,10 +224,17 @@ impl<'a> Director<'a> {
                 self.up += 1;
                 self.add(&samples);
                 if self.up == self.shared.plan.threads {
+                    self.check_open()?;
                     self.begin(watch);
                 }
             }
-            Said::Settled(samples) => self.add(&samples),
+            Said::Settled(samples) => {
+                self.add(&samples);
+                self.settled += 1;
+                if self.settled == self.shared.plan.threads {
+                    watch.measure_begins();
+                }
+            }
             Said::Interval(index, samples) => self.on_interval(index, samples, watch),
             Said::Measured(used) => {
                 self.outcome.threads.push(used);
@@ -232,6 +250,16 @@ impl<'a> Director<'a> {
             Said::Failed(said) => return Err(said.into()),
         }
         Ok(())
+    }
+
+    /// A run without a single connection has nothing to measure: the first fault says why.
+    fn check_open(&self) -> Result<(), Failure> {
+        let stays = |group: &&crate::plan::Group| group.shape != crate::plan::Shape::Churn;
+        if self.open > 0 || self.shared.plan.groups.iter().filter(stays).count() == 0 {
+            return Ok(());
+        }
+        let counts = self.groups.iter().find_map(|group| group.whole.counts.seen().next().map(|(_, _, said)| said));
+        Err(format!("no connection could be opened: {}", counts.unwrap_or("interrupted")).into())
     }
 
     /// Everybody is up: the times of the windows are fixed.
