@@ -1,125 +1,221 @@
-//! Proxy CPU per echoed message. All targets run all the time, each with its sessions open; rounds go around
-//! them in turn, so that what disturbs the machine disturbs all of them, and ratios are taken within a round. A
-//! second relay says how much the rest is worth: two equal things differ by that much; and so does `waited`, the
-//! share of the time in which something else had the proxy's CPU.
+//! What a proxy costs and adds, beside others in the same run. All targets run all the time; laps go around them in
+//! turn, so that what disturbs the machine disturbs all of them, and ratios are taken within a round. A second relay
+//! says how much the rest is worth: two equal things differ by that much; and so does `waited`, the share of the time
+//! in which something else had the proxy's CPU.
 
 use crate::Failure;
-use crate::load::{Limit, Load};
-use crate::proc::cpu;
-use crate::target::{Backend, Scratch, Target, TargetArgs};
-use hdrhistogram::Histogram;
+use crate::bench::{Bench, Lap};
+use crate::measure::Metric;
+use crate::proc::{Cpu, cpu};
+use crate::table::{self, Cells};
+use crate::target::{Backend, Place, Scratch, Target, TargetArgs};
+use crate::workload::{self, Backing, Workload};
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct CostArgs {
     #[command(flatten)]
     targets: TargetArgs,
-    /// Sessions of each target
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    connections: usize,
-    /// Payload sizes in bytes, one table each, with commas between
-    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values_t = [64, 1024])]
-    payload: Vec<usize>,
+    /// What to measure, with commas between: 64, 1k, 64x32, 16k, 64k, 4m, push, churn, latency, mixed
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "64,1k")]
+    workload: Vec<String>,
+    /// Instead: echo of so many bytes
+    #[arg(long, value_name = "BYTES", conflicts_with = "workload")]
+    payload: Option<usize>,
     /// Messages under way on a session; 1 is ping-pong
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    window: u16,
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "payload")]
+    window: usize,
+    /// Sessions of each target
+    #[arg(long, value_name = "N", default_value_t = 200, requires = "payload")]
+    connections: usize,
     /// Rounds that count, after one that does not
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Length of a round of one target
-    #[arg(long, value_name = "MS", default_value_t = 1000)]
+    /// Length of a lap: one target in one round
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     round_ms: u64,
+    /// Append the tables to this file, as Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
 }
 
 /// A target with its sessions and what the rounds said of it.
 struct Row {
     target: Target,
-    load: Load,
-    cpu_us: Vec<f64>,
-    per_second: Vec<f64>,
-    waited: Vec<f64>,
-    round_trips: Histogram<u64>,
+    /// Open all the time, unless the workload opens its sessions for each lap.
+    standing: Option<Bench>,
+    rounds: Vec<Round>,
 }
+
+/// One lap of a target.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    cpu_us: f64,
+    per_second: f64,
+    waited: f64,
+    bulk_mb: f64,
+    /// Microseconds.
+    quantiles: [f64; QUANTILES.len()],
+}
+
+const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
 
 pub fn run(args: &CostArgs) -> Result<(), Failure> {
     let place = args.targets.place()?;
-    let (scratch, backend) = (Scratch::new()?, Backend::start()?);
+    let workloads = match args.payload {
+        Some(payload) => vec![workload::echo(payload, args.window, args.connections)],
+        None => args.workload.iter().map(|name| workload::named(name)).collect::<Result<_, _>>()?,
+    };
+    for workload in &workloads {
+        measure(args, workload, place)?;
+    }
+    Ok(())
+}
+
+fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Failure> {
+    let (scratch, backend) = (Scratch::new()?, Backend::start(workload.backing.arguments())?);
     let mut rows = Vec::new();
     for spec in args.targets.specs()? {
         let target = Target::start(&spec, backend.addr, &scratch, place)?;
-        let mut load = Load::new(target.addr, 1)?;
-        load.open(args.connections).map_err(|e| format!("{}: {e}", spec.name))?;
-        rows.push(Row {
-            target,
-            load,
-            cpu_us: vec![],
-            per_second: vec![],
-            waited: vec![],
-            round_trips: Histogram::new(3)?,
-        });
+        let mut row = Row { target, standing: None, rounds: Vec::new() };
+        if !workload.opens_anew {
+            row.standing = Some(row.open(workload)?);
+        }
+        rows.push(row);
     }
-    for payload in &args.payload {
-        for row in &mut rows {
-            row.load.set_payload(*payload);
-            row.round(args)?;
-            (row.cpu_us, row.per_second, row.waited) = (vec![], vec![], vec![]);
-            row.round_trips.reset();
+    for row in &mut rows {
+        // The first lap warms everything up.
+        row.lap(args, workload)?;
+        row.rounds.clear();
+    }
+    for round in 0..usize::from(args.rounds) {
+        // Another one begins each time: nobody always comes after the same.
+        for turn in 0..rows.len() {
+            let index = (round + turn) % rows.len();
+            rows[index].lap(args, workload)?;
         }
-        for round in 0..usize::from(args.rounds) {
-            // Another one begins each time: nobody always comes after the same.
-            for turn in 0..rows.len() {
-                let index = (round + turn) % rows.len();
-                rows[index].round(args)?;
-            }
-        }
-        print(args, *payload, &rows);
+    }
+    let title = format!("{}, {} rounds of {} ms", workload.title, args.rounds, args.round_ms);
+    table::print(&title, &costs(&rows, workload), args.markdown.as_deref())?;
+    if rows.iter().any(|row| row.target.pid().is_none()) {
+        table::print(&format!("{title}: added to the direct way"), &added(&rows), args.markdown.as_deref())?;
     }
     Ok(())
 }
 
 impl Row {
-    fn round(&mut self, args: &CostArgs) -> Result<(), Failure> {
+    fn open(&self, workload: &Workload) -> Result<Bench, Failure> {
         let told = |e: Failure| format!("{}: {e}", self.target.name);
-        let before = cpu(self.target.pid()).map_err(told)?;
-        let limit = Limit::After(Duration::from_millis(args.round_ms));
-        let outcome = self.load.run(limit, usize::from(args.window)).map_err(told)?;
-        let after = cpu(self.target.pid()).map_err(told)?;
-        self.waited.push((after.waited - before.waited) as f64 / outcome.elapsed.as_nanos() as f64 * 100.0);
-        self.cpu_us.push((after.ran - before.ran) as f64 / 1e3 / outcome.messages as f64);
-        self.per_second.push(outcome.messages as f64 / outcome.elapsed.as_secs_f64());
-        self.round_trips.add(&outcome.round_trips)?;
+        let mut bench = Bench::new(self.target.addr, &workload.groups).map_err(told)?;
+        bench.open().map_err(told)?;
+        Ok(bench)
+    }
+
+    fn lap(&mut self, args: &CostArgs, workload: &Workload) -> Result<(), Failure> {
+        let mut bench = match self.standing.take() {
+            Some(bench) => bench,
+            None => self.open(workload)?,
+        };
+        let before = self.used()?;
+        let lap = bench.lap(Duration::from_millis(args.round_ms)).map_err(|e| format!("{}: {e}", self.target.name))?;
+        let after = self.used()?;
+        if workload.opens_anew {
+            bench.close()?
+        } else {
+            self.standing = Some(bench)
+        }
+        self.rounds.push(Round::of(&lap, workload, (before, after)).ok_or("a lap without a message")?);
         Ok(())
     }
 
-    /// Of each round, how many times the CPU of `base` this target took.
+    fn used(&self) -> Result<Cpu, Failure> {
+        self.target.pid().map_or(Ok(Cpu::default()), cpu)
+    }
+
+    fn all(&self, of: impl Fn(&Round) -> f64) -> Vec<f64> {
+        self.rounds.iter().map(of).collect()
+    }
+
+    /// Round by round, how many times the CPU of `base` this target took.
     fn ratios(&self, base: &Row) -> Vec<f64> {
-        self.cpu_us.iter().zip(&base.cpu_us).map(|(own, base)| own / base).collect()
+        self.rounds.iter().zip(&base.rounds).map(|(own, base)| own.cpu_us / base.cpu_us).collect()
     }
 }
 
-fn print(args: &CostArgs, payload: usize, rows: &[Row]) {
-    let Some(base) = rows.first() else { return };
-    let CostArgs { connections, window, rounds, round_ms, .. } = args;
-    println!("\npayload {payload} B, {connections} sessions, window {window}, {rounds} rounds of {round_ms} ms");
-    let head = ["CPU us/msg", "ratio", "(min..max)", "msg/s", "p50 us", "p99 us", "waited"];
-    let [cpu, ratio, range, per_second, p50, p99, waited] = head;
-    println!("{:<12}{cpu:>11}{ratio:>9}{range:>16}{per_second:>10}{p50:>9}{p99:>9}{waited:>8}", "target");
-    for row in rows {
-        let ratios = row.ratios(base);
-        let (low, high) = ratios.iter().fold((f64::MAX, 0f64), |(low, high), r| (low.min(*r), high.max(*r)));
-        let trip = |quantile| row.round_trips.value_at_quantile(quantile) as f64 / 1e3;
-        println!(
-            "{:<12}{:>11.3}{:>9.3}{:>16}{:>10.0}{:>9.0}{:>9.0}{:>7.1}%",
-            row.target.name,
-            median(&row.cpu_us),
-            median(&ratios),
-            format!("({low:.3}..{high:.3})"),
-            median(&row.per_second),
-            trip(0.5),
-            trip(0.99),
-            median(&row.waited),
-        );
+impl Round {
+    fn of(lap: &Lap, workload: &Workload, (before, after): (Cpu, Cpu)) -> Option<Round> {
+        let [measured, whole] = lap.samples.first()?;
+        let units = if workload.counts_sessions { whole.counts.opened } else { lap.received() };
+        let histogram = match workload.counts_sessions {
+            true => whole.histograms.get(Metric::FirstMessage),
+            false => measured.histograms.get(Metric::RoundTrip).or_else(|| measured.histograms.get(Metric::OneWay)),
+        }?;
+        let shown = if workload.counts_sessions { units } else { measured.counts.received };
+        let bulk: u64 = lap.samples.iter().skip(1).map(|[_, whole]| whole.counts.received_bytes).sum();
+        Some(Round {
+            cpu_us: (after.ran - before.ran) as f64 / 1e3 / units as f64,
+            per_second: shown as f64 / lap.elapsed.as_secs_f64(),
+            waited: (after.waited - before.waited) as f64 / lap.elapsed.as_nanos() as f64 * 100.0,
+            bulk_mb: bulk as f64 / 1e6 / lap.elapsed.as_secs_f64(),
+            quantiles: QUANTILES.map(|(_, quantile)| histogram.value_at_quantile(quantile) as f64),
+        })
     }
+}
+
+/// A row for each target that is a process.
+fn costs(rows: &[Row], workload: &Workload) -> Cells {
+    let unit = if workload.counts_sessions { "session" } else { "message" };
+    let mut heads = vec!["target".into(), format!("CPU us/{unit}"), "ratio".into(), "(min..max)".into()];
+    heads.extend([format!("{unit}s/s of a core"), format!("{unit}s/s")]);
+    heads.extend(QUANTILES.iter().map(|(name, _)| format!("{name} us")));
+    heads.push("waited".into());
+    if rows.first().is_some_and(|row| row.all(|round| round.bulk_mb).iter().any(|mb| *mb > 0.0)) {
+        heads.push("bulk MB/s".into());
+    }
+    let base = rows.iter().find(|row| row.target.pid().is_some());
+    let line = |row: &Row| {
+        let mut cells = vec![row.target.name.clone()];
+        let has_cpu = row.target.pid().is_some();
+        let ratios = base.filter(|_| has_cpu).map_or_else(Vec::new, |base| row.ratios(base));
+        let (cpu, (low, high)) = (median(&row.all(|round| round.cpu_us)), table::range(&ratios));
+        match has_cpu {
+            true => cells.extend([
+                format!("{cpu:.3}"),
+                format!("{:.3}", median(&ratios)),
+                format!("({low:.3}..{high:.3})"),
+                format!("{:.0}", 1e6 / cpu),
+            ]),
+            false => cells.extend(["-"; 4].map(String::from)),
+        }
+        cells.push(format!("{:.0}", median(&row.all(|round| round.per_second))));
+        for at in 0..QUANTILES.len() {
+            cells.push(format!("{:.0}", median(&row.all(|round| round.quantiles[at]))));
+        }
+        cells.push(format!("{:.1}%", median(&row.all(|round| round.waited))));
+        if heads.len() > cells.len() {
+            cells.push(format!("{:.0}", median(&row.all(|round| round.bulk_mb))));
+        }
+        cells
+    };
+    Cells { rows: rows.iter().map(line).collect(), heads }
+}
+
+/// What each adds to the row that is no process, within a round.
+fn added(rows: &[Row]) -> Cells {
+    let heads = std::iter::once("target".to_owned()).chain(QUANTILES.iter().map(|(name, _)| format!("{name} us")));
+    let direct = rows.iter().find(|row| row.target.pid().is_none());
+    let line = |row: &Row| {
+        let mut cells = vec![row.target.name.clone()];
+        for at in 0..QUANTILES.len() {
+            let pairs = row.rounds.iter().zip(direct.map_or(&[][..], |direct| &direct.rounds));
+            let added: Vec<f64> = pairs.map(|(own, direct)| own.quantiles[at] - direct.quantiles[at]).collect();
+            let (low, high) = table::range(&added);
+            cells.push(format!("{:.0} ({low:.0}..{high:.0})", median(&added)));
+        }
+        cells
+    };
+    Cells { heads: heads.collect(), rows: rows.iter().filter(|row| row.target.pid().is_some()).map(line).collect() }
 }
 
 pub fn median(values: &[f64]) -> f64 {
@@ -130,6 +226,21 @@ pub fn median(values: &[f64]) -> f64 {
         0 => f64::NAN,
         n if n % 2 == 1 => sorted[middle],
         _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
+    }
+}
+
+/// What the backend behind a workload is asked to do.
+impl Backing {
+    fn arguments(&self) -> Vec<String> {
+        let words: Vec<&str> = match self {
+            Backing::Echo => vec!["serve", "echo"],
+            Backing::Push { .. } => vec!["serve", "push", "--together"],
+        };
+        let mut arguments: Vec<String> = words.into_iter().map(String::from).collect();
+        if let Backing::Push { size, per_second } = self {
+            arguments.extend(["--size".into(), size.to_string(), "--rate".into(), per_second.to_string()]);
+        }
+        arguments
     }
 }
 

@@ -2,8 +2,9 @@
 //! since allocators take memory in steps. Each session echoes one message before it rests.
 
 use crate::Failure;
-use crate::load::{Limit, Load};
+use crate::bench::Bench;
 use crate::proc::private_dirty_kib;
+use crate::spec::{GroupSpec, ShapeSpec};
 use crate::target::{Backend, Scratch, Spec, Target, TargetArgs};
 use std::thread::sleep;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub fn run(args: &IdleArgs) -> Result<(), Failure> {
     println!("{:<12}{:>14}{:>10}   KiB at each step", "target", "bytes/session", "r^2");
     for spec in args.targets.specs()? {
         // A backend for each: its own port, and with it its own room for ephemeral ports.
-        let backend = Backend::start()?;
+        let backend = Backend::start(vec!["serve".into(), "echo".into()])?;
         let target = Target::start(&spec, backend.addr, &scratch, place)?;
         let points = measure(args, &target).map_err(|e| format!("{}: {e}", spec.name))?;
         print(&spec, &points);
@@ -43,14 +44,19 @@ pub fn run(args: &IdleArgs) -> Result<(), Failure> {
 
 /// Sessions and KiB at each step.
 fn measure(args: &IdleArgs, target: &Target) -> Result<Vec<(f64, f64)>, Failure> {
-    let mut load = Load::new(target.addr, args.payload)?;
-    let mut points = Vec::new();
+    let pid = target.pid().ok_or("a proxy is needed: the direct way has no process")?;
+    let (mut benches, mut points, mut open) = (Vec::new(), Vec::new(), 0);
     for step in 1..=usize::from(args.steps) {
         let sessions = args.connections * step / usize::from(args.steps);
-        load.open(sessions)?;
-        load.run(Limit::Messages(sessions as u64), 1)?;
+        let (size, connections) = (Some(args.payload.to_string()), Some(sessions - open));
+        // One message on each as soon as it is open, as a storm does.
+        let spec = GroupSpec { shape: Some(ShapeSpec::Storm), size, connections, ..GroupSpec::default() };
+        let mut bench = Bench::new(target.addr, &[spec])?;
+        bench.open()?;
+        benches.push(bench);
+        open = sessions;
         sleep(SETTLE);
-        points.push((sessions as f64, private_dirty_kib(target.pid())? as f64));
+        points.push((sessions as f64, private_dirty_kib(pid)? as f64));
     }
     Ok(points)
 }

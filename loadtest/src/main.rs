@@ -4,6 +4,7 @@
 //! proxy under measurement), then one file a command: [`cost`], [`idle`], [`syscalls`].
 #![forbid(unsafe_code)]
 
+mod bench;
 mod client;
 mod compare;
 mod conn;
@@ -17,7 +18,6 @@ mod generate;
 mod idle;
 mod limits;
 mod live;
-mod load;
 mod measure;
 mod message;
 mod opening;
@@ -31,9 +31,11 @@ mod run;
 mod spec;
 mod stamp;
 mod syscalls;
+mod table;
 mod target;
 mod tls;
 mod transport;
+mod workload;
 
 use clap::{Args, Parser, Subcommand};
 use framegate::echo::Echo;
@@ -95,7 +97,7 @@ enum Command {
     #[command(after_help = "Example: framegate-loadtest memory --target framegate --connections 8000")]
     Memory(idle::IdleArgs),
     /// Count system calls per message and direction with strace
-    #[command(after_help = "Example: framegate-loadtest syscalls --target framegate --messages 20000")]
+    #[command(after_help = "Example: framegate-loadtest syscalls --target framegate")]
     Syscalls(syscalls::SyscallsArgs),
 }
 

@@ -3,8 +3,9 @@
 //! wait than in life: the shares of wait and of what comes with it are too small, those of recv and send are true.
 
 use crate::Failure;
-use crate::load::{Limit, Load};
+use crate::bench::Bench;
 use crate::proc::is_traced;
+use crate::spec::GroupSpec;
 use crate::target::{Backend, Scratch, Target, TargetArgs};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -26,9 +27,9 @@ const GROUPS: [(&str, &[&str]); 4] = [
 pub struct SyscallsArgs {
     #[command(flatten)]
     targets: TargetArgs,
-    /// Messages to count over, all sessions together
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
-    messages: u64,
+    /// Count for so long
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = crate::spec::time)]
+    duration: Duration,
     /// Sessions that they run over
     #[arg(long, value_name = "N", default_value_t = 200)]
     connections: usize,
@@ -42,27 +43,28 @@ pub struct SyscallsArgs {
 
 pub fn run(args: &SyscallsArgs) -> Result<(), Failure> {
     let place = args.targets.place()?;
-    let (scratch, backend) = (Scratch::new()?, Backend::start()?);
-    println!("calls per message and direction; {} messages of {} B echoed", args.messages, args.payload);
+    let (scratch, backend) = (Scratch::new()?, Backend::start(vec!["serve".into(), "echo".into()])?);
+    println!("calls per message and direction; messages of {} B echoed for {:?}", args.payload, args.duration);
     for spec in args.targets.specs()? {
         let target = Target::start(&spec, backend.addr, &scratch, place)?;
-        let counts = count(args, &target, &scratch).map_err(|e| format!("{}: {e}", spec.name))?;
-        print(&spec.name, &counts, args.messages * 2);
+        let (counts, echoed) = count(args, &target, &scratch).map_err(|e| format!("{}: {e}", spec.name))?;
+        print(&spec.name, &counts, echoed * 2);
     }
     Ok(())
 }
 
-/// Calls by name. Opening the sessions and their first messages are not counted.
-fn count(args: &SyscallsArgs, target: &Target, scratch: &Scratch) -> Result<Vec<(String, u64)>, Failure> {
-    let mut load = Load::new(target.addr, args.payload)?;
-    load.open(args.connections)?;
-    load.run(Limit::Messages(args.connections as u64 * 10), usize::from(args.window))?;
+/// Calls by name, and messages echoed. Opening the sessions and their first messages are not counted.
+fn count(args: &SyscallsArgs, target: &Target, scratch: &Scratch) -> Result<(Vec<(String, u64)>, u64), Failure> {
+    let (connections, closed) = (Some(args.connections), Some(usize::from(args.window)));
+    let size = Some(args.payload.to_string());
+    let mut bench = Bench::new(target.addr, &[GroupSpec { connections, closed, size, ..GroupSpec::default() }])?;
+    bench.open()?;
+    bench.lap(args.duration / 10)?;
     let report = scratch.subfolder(&target.name)?.join("strace");
-    let tracer = attach(target.pid(), &report)?;
-    let outcome = load.run(Limit::Messages(args.messages), usize::from(args.window));
+    let tracer = attach(target.pid().ok_or("a proxy is needed: the direct way has no process")?, &report)?;
+    let lap = bench.lap(args.duration);
     detach(tracer)?;
-    outcome?;
-    Ok(parse(&fs::read_to_string(report)?))
+    Ok((parse(&fs::read_to_string(report)?), lap?.received()))
 }
 
 fn attach(pid: u32, report: &Path) -> Result<Child, Failure> {

@@ -39,6 +39,8 @@ pub struct Spec {
 
 #[derive(Debug, Clone)]
 enum Kind {
+    /// The backend itself, without a proxy.
+    Direct,
     Relay,
     Framegate(PathBuf),
     Nginx,
@@ -89,6 +91,7 @@ impl Spec {
         let (name, kind) = match text.split_once('=') {
             Some((name, command)) => (name, Kind::Other(command.to_owned())),
             None => match text {
+                "direct" => (text, Kind::Direct),
                 "relay" | "relay2" => (text, Kind::Relay),
                 "framegate" => (text, Kind::Framegate(framegate.to_owned())),
                 "nginx" => (text, Kind::Nginx),
@@ -105,6 +108,7 @@ impl Spec {
             fs::write(&path, text).map(|()| path)
         };
         Ok(match &self.kind {
+            Kind::Direct => return Err("the direct way has no command".into()),
             Kind::Relay => {
                 let mut command = Command::new(std::env::current_exe()?);
                 command.args(["relay", "--listen", &format!("127.0.0.1:{port}"), "--upstream", &backend.to_string()]);
@@ -179,13 +183,16 @@ impl Drop for Running {
 pub struct Target {
     pub name: String,
     pub addr: SocketAddr,
-    child: Running,
+    child: Option<Running>,
 }
 
 impl Target {
     /// Starts a proxy on its CPU and waits until it accepts.
     pub fn start(spec: &Spec, backend: SocketAddr, dir: &Scratch, place: Place) -> Result<Target, Failure> {
         let name = spec.name.clone();
+        if let Kind::Direct = spec.kind {
+            return Ok(Target { name, addr: backend, child: None });
+        }
         let port = free_port()?;
         let dir = dir.subfolder(&name)?;
         let errors = dir.join("stderr");
@@ -194,34 +201,36 @@ impl Target {
         let child =
             spawn_on(place.proxy_cpu, place.load_cpu, &mut command).map_err(|e| format!("cannot start {name}: {e}"))?;
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut target = Target { name, addr, child: Running(child) };
+        let mut child = Running(child);
         let deadline = Instant::now() + START_DEADLINE;
         while TcpStream::connect(addr).is_err() {
-            let ended = target.child.0.try_wait()?;
+            let ended = child.0.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
                 let said = fs::read_to_string(&errors).unwrap_or_default();
-                return Err(format!("{} does not listen on {addr}: {}", target.name, said.trim()).into());
+                return Err(format!("{name} does not listen on {addr}: {}", said.trim()).into());
             }
             sleep(Duration::from_millis(10));
         }
-        Ok(target)
+        Ok(Target { name, addr, child: Some(child) })
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.0.id()
+    /// None for the backend itself.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(|child| child.0.id())
     }
 }
 
-/// The echo server behind the targets, in a process of its own on the CPU of the load.
+/// The server behind the targets, in a process of its own on the CPU of the load.
 pub struct Backend {
     pub addr: SocketAddr,
     _child: Running,
 }
 
 impl Backend {
-    pub fn start() -> Result<Backend, Failure> {
+    /// `role` is a server role of this program with its arguments.
+    pub fn start(role: Vec<String>) -> Result<Backend, Failure> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["serve", "echo", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
+        command.args(role).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
         let mut child = Running(command.spawn()?);
         let stdout = child.0.stdout.take().ok_or("the backend has no output")?;
         let mut line = String::new();

@@ -98,30 +98,19 @@ fn the_relay_ends_both_sides_when_one_is_gone() {
 }
 
 #[test]
-fn cost_and_idle_measure_the_relay() {
-    let output = run(&[
-        "cost",
-        "--target",
-        "relay",
-        "--target",
-        "relay2",
-        "--connections",
-        "5",
-        "--rounds",
-        "2",
-        "--round-ms",
-        "50",
-    ]);
+fn cost_and_memory_measure_the_relay() {
+    let targets = "cost --target direct --target relay --target relay2 --rounds 2 --round-ms 50";
+    let output = run(&targets.split(' ').chain(["--workload", "64,churn,latency"]).collect::<Vec<_>>());
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     let rows: Vec<Vec<&str>> =
         said.lines().filter(|line| line.starts_with("relay")).map(|line| line.split_whitespace().collect()).collect();
-    // Two payloads, two targets.
-    assert_eq!(rows.len(), 4, "{said}");
-    for row in rows {
+    // Three workloads and two targets, and what they add to the direct way.
+    assert_eq!(rows.len(), 12, "{said}");
+    for row in rows.iter().filter(|row| row.len() > 9) {
         assert!(row[1].parse::<f64>().unwrap() > 0.0 && row[2].parse::<f64>().unwrap() > 0.0, "{said}");
     }
-    let output = run(&["idle", "--target", "relay", "--connections", "40", "--steps", "2"]);
+    let output = run(&["memory", "--target", "relay", "--connections", "40", "--steps", "2"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8(output.stdout).unwrap().lines().any(|line| line.starts_with("relay")));
 }
