@@ -1,41 +1,127 @@
-//! stub
+//! One connection's bytes, plain or over TLS, never blocking. Owns the socket and what TLS needs beside it; knows no
+//! HTTP, no frames and no poll. For edge-triggered users: what may wait is said, and nothing waits unsaid.
+
+use crate::tls::{self, Channel};
 use mio::net::TcpStream;
+use socket2::SockRef;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+/// At rest 16 bytes and the socket, for TLS the boxed [`Channel`] beside it.
 pub struct Transport {
     stream: TcpStream,
+    channel: Option<Box<Channel>>,
 }
+
 impl Transport {
     pub fn plain(stream: TcpStream) -> Transport {
-        Transport { stream }
+        Transport { stream, channel: None }
     }
-    pub fn tls(_stream: TcpStream, _c: &crate::tls::Client) -> io::Result<Transport> {
-        Err(io::ErrorKind::Unsupported.into())
+
+    /// The handshake has yet to be driven by [`Transport::handshake`].
+    pub fn tls(stream: TcpStream, client: &tls::Client) -> io::Result<Transport> {
+        Ok(Transport { stream, channel: Some(Box::new(Channel::new(client)?)) })
     }
+
+    /// To register it, for reading and writing both.
     pub fn stream_mut(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
-    pub fn handshake(&mut self) -> io::Result<bool> {
-        Ok(true)
-    }
+
     pub fn is_tls(&self) -> bool {
-        false
+        self.channel.is_some()
     }
-    pub fn read(&mut self, b: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(b)
+
+    /// Drives the TLS handshake as far as the socket lets it; true when finished, at once without TLS. To be called at
+    /// each event until then. Bytes may have come with the end of it: read once without waiting for an event.
+    pub fn handshake(&mut self) -> io::Result<bool> {
+        match &mut self.channel {
+            None => Ok(true),
+            Some(channel) => channel.handshake(&mut self.stream),
+        }
     }
-    pub fn write(&mut self, b: &[u8]) -> io::Result<usize> {
-        self.stream.write(b)
+
+    /// `WouldBlock` when there is nothing, `Ok(0)` at a clean end (FIN, or close_notify), `UnexpectedEof` where TLS
+    /// ends without close_notify, `InvalidData` with a sentence where it is not sound. Plain: one recv. TLS: with 48
+    /// KiB of `buf` and more, one recv for each read that gives something; with less, rustls receives 4 KiB at a time.
+    ///
+    /// Read until `WouldBlock`, or until [`Transport::drained_by`].
+    pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match &mut self.channel {
+            None => self.stream.read(buf),
+            Some(channel) => channel.read(&mut self.stream, buf),
+        }
     }
+
+    /// Whether the read that gave `n` of `asked` bytes has left nothing, so that the next bytes make an event. Not to
+    /// be trusted where the event told of FIN, an error or urgent data: those came already; then read on.
     pub fn drained_by(&self, n: usize, asked: usize) -> bool {
-        n < asked
+        match &self.channel {
+            None => n < asked,
+            Some(channel) => channel.is_drained(),
+        }
     }
-    pub fn wants_flush(&self) -> bool {
-        false
+
+    /// How much of `bytes` was taken; `WouldBlock` for nothing. Plain: one send. TLS: what was taken may wait as
+    /// ciphertext, up to 64 KiB, and nothing more is taken until that has left: see [`Transport::wants_flush`].
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.channel {
+            None => self.stream.write(bytes),
+            Some(channel) => channel.write(&mut self.stream, bytes),
+        }
     }
+
+    /// True when no ciphertext waits. To be called whenever the socket becomes writable: reads, too, leave something
+    /// to send (key updates, alerts). After [`Transport::shutdown`], FIN goes with the last of it.
     pub fn flush(&mut self) -> io::Result<bool> {
-        Ok(true)
+        let Some(channel) = &mut self.channel else { return Ok(true) };
+        let flushed = channel.flush(&mut self.stream)?;
+        if flushed && std::mem::take(&mut channel.ending) {
+            self.fin();
+        }
+        Ok(flushed)
     }
+
+    pub fn wants_flush(&self) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channel.wants_flush())
+    }
+
+    /// Ends our direction: close_notify, if there is TLS, and FIN. If the socket does not take it all now, the rest
+    /// goes with [`Transport::flush`]. Reading goes on.
+    pub fn shutdown(&mut self) {
+        match &mut self.channel {
+            None => self.fin(),
+            Some(channel) => {
+                channel.close_notify();
+                channel.ending = true;
+                // A broken socket ends by itself, and the next read says so.
+                let _flushed = self.flush();
+            }
+        }
+    }
+
+    /// Ends the connection with RST; what waits in either direction is lost.
     pub fn abort(self) {
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+        // Where it fails, close(2) says FIN instead; the socket is gone in any case.
+        let _set = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Whether the TLS session was a resumed one; `None` without TLS and before it is known.
+    pub fn resumed(&self) -> Option<bool> {
+        self.channel.as_ref()?.resumed()
+    }
+
+    /// TLS version and cipher suite for the report.
+    pub fn agreed(&self) -> Option<String> {
+        self.channel.as_ref()?.agreed()
+    }
+
+    fn fin(&mut self) {
+        // ENOTCONN: the other side was faster.
+        let _shut = self.stream.shutdown(Shutdown::Write);
     }
 }
+
+#[cfg(test)]
+mod tests;
