@@ -336,15 +336,14 @@ impl Channel {
         let (mut at, mut front) = (RECORD_MAX, 0);
         let end = RECORD_MAX + n;
         while at < end && !self.failed {
-            let (room, sealed) = buf.split_at_mut(at);
-            match self.connection.read_tls(&mut &sealed[..end - at])? {
+            match self.connection.read_tls(&mut &buf[at..end])? {
                 // Behind a close_notify nothing counts.
                 0 => break,
                 n => at += n,
             }
             // What is sound is taken first; the fault comes again.
             let _later = self.process(stream);
-            match self.connection.reader().read(&mut room[front..]) {
+            match self.connection.reader().read(&mut buf[front..at]) {
                 Ok(n) => {
                     front += n;
                     self.opened -= n.min(self.opened);
@@ -359,7 +358,7 @@ impl Channel {
         Ok(front)
     }
 
-    /// Judges what was received. What must be answered (alerts, key updates) leaves as far as the socket takes it.
+    /// Judges what was received. What must be answered (by an alert) leaves as far as the socket takes it.
     fn process<S: Write>(&mut self, stream: &mut S) -> io::Result<()> {
         let handshaking = self.connection.is_handshaking();
         let judged = self.connection.process_new_packets();
@@ -429,6 +428,9 @@ fn certificate_sentence(fault: &CertificateError) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "is not valid yet".into(),
         CertificateError::NotValidForName => "is for another name; --sni NAME checks another".into(),
         CertificateError::NotValidForNameContext { expected, presented } => {
+            // rustls shows each as its kind with the name in brackets.
+            let bare = |name: &String| name.split(['(', ')']).nth(1).unwrap_or(name).trim_matches('"').to_owned();
+            let presented: Vec<String> = presented.iter().map(bare).collect();
             let (expected, presented) = (expected.to_str(), presented.join(", "));
             format!("is not for {expected} but for {presented}; --sni NAME checks another name")
         }

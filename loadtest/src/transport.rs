@@ -73,7 +73,7 @@ impl Transport {
     }
 
     /// True when no ciphertext waits. To be called whenever the socket becomes writable: reads, too, leave something
-    /// to send (key updates, alerts). After [`Transport::shutdown`], FIN goes with the last of it.
+    /// to send (alerts). After [`Transport::shutdown`], FIN goes with the last of it.
     pub fn flush(&mut self) -> io::Result<bool> {
         let Some(channel) = &mut self.channel else { return Ok(true) };
         let flushed = channel.flush(&mut self.stream)?;
@@ -98,6 +98,15 @@ impl Transport {
                 // A broken socket ends by itself, and the next read says so.
                 let _flushed = self.flush();
             }
+        }
+    }
+
+    /// Ends both directions where all is said: close_notify as far as the socket takes it ("Each party MUST send
+    /// [one] before closing its write side", RFC 8446 section 6.1), and close.
+    pub fn close(mut self) {
+        if let Some(channel) = &mut self.channel {
+            channel.close_notify();
+            let _flushed = self.flush();
         }
     }
 

@@ -398,7 +398,7 @@ fn certificates_that_do_not_hold_are_told() {
     let authority = Authority::new();
     let (addr, thread) = server(authority.server(false), 4, echo);
     let why = failure(addr, &authority.args(), "a.example");
-    assert!(why.contains("is not for a.example but for") && why.contains("localhost"), "{why}");
+    assert!(why.contains("is not for a.example but for localhost, 127.0.0.1; --sni"), "{why}");
     let sni = TlsArgs { sni: Some("b.example".into()), ..authority.args() };
     assert!(failure(addr, &sni, "localhost").contains("is not for b.example"));
     // Another name helps, and so does not to ask.
@@ -472,55 +472,74 @@ fn a_server_without_tls_is_told() {
     }
 }
 
+/// A network of memory: the server's bytes reach the client in pieces, and a full one takes none.
+#[derive(Default)]
+struct Wire {
+    to_client: Vec<u8>,
+    piece: usize,
+    to_server: Vec<u8>,
+    full: bool,
+}
+
+impl Read for Wire {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.piece.min(self.to_client.len()).min(buf.len());
+        if n == 0 {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        buf[..n].copy_from_slice(&self.to_client[..n]);
+        self.to_client.drain(..n);
+        Ok(n)
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.full {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        self.to_server.extend_from_slice(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Wire {
+    /// Both ends after their handshake.
+    fn shaken(authority: &Authority, piece: usize) -> (Wire, Channel, ServerConnection) {
+        let mut server = ServerConnection::new(authority.server(false).into()).unwrap();
+        let mut channel = Channel::new(&authority.args().client("localhost").unwrap()).unwrap();
+        let mut wire = Wire { piece, ..Wire::default() };
+        while !channel.handshake(&mut wire).unwrap() || server.is_handshaking() {
+            wire.serve(&mut server);
+        }
+        (wire, channel, server)
+    }
+
+    fn serve(&mut self, server: &mut ServerConnection) {
+        let mut bytes = self.to_server.as_slice();
+        while !bytes.is_empty() {
+            server.read_tls(&mut bytes).unwrap();
+            server.process_new_packets().unwrap();
+        }
+        self.to_server.clear();
+        while server.wants_write() {
+            server.write_tls(&mut self.to_client).unwrap();
+        }
+    }
+}
+
 #[test]
 fn records_cut_anywhere_are_opened_and_a_wrong_bit_is_told() {
     let authority = Authority::new();
-    // The server's bytes, recorded, reach the client one piece at a time.
-    struct Wire {
-        to_client: Vec<u8>,
-        piece: usize,
-        to_server: Vec<u8>,
-    }
-    impl Read for Wire {
-        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-            let n = self.piece.min(self.to_client.len()).min(buf.len());
-            if n == 0 {
-                return Err(ErrorKind::WouldBlock.into());
-            }
-            buf[..n].copy_from_slice(&self.to_client[..n]);
-            self.to_client.drain(..n);
-            Ok(n)
-        }
-    }
-    impl Write for Wire {
-        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-            self.to_server.extend_from_slice(buf);
-            Ok(buf.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
     let sent = pattern(40_000);
     for (piece, flip) in [(1, false), (7, false), (4097, false), (18_500, false), (1 << 20, false), (1 << 20, true)] {
-        let mut server = ServerConnection::new(authority.server(false).into()).unwrap();
-        let mut channel = Channel::new(&authority.args().client("localhost").unwrap()).unwrap();
-        let mut wire = Wire { to_client: Vec::new(), piece, to_server: Vec::new() };
-        while !channel.handshake(&mut wire).unwrap() || server.is_handshaking() {
-            let mut bytes = wire.to_server.as_slice();
-            while !bytes.is_empty() {
-                server.read_tls(&mut bytes).unwrap();
-                server.process_new_packets().unwrap();
-            }
-            wire.to_server.clear();
-            while server.wants_write() {
-                server.write_tls(&mut wire.to_client).unwrap();
-            }
-        }
+        let (mut wire, mut channel, mut server) = Wire::shaken(&authority, piece);
         server.writer().write_all(&sent).unwrap();
-        while server.wants_write() {
-            server.write_tls(&mut wire.to_client).unwrap();
-        }
+        wire.serve(&mut server);
         if flip {
             *wire.to_client.last_mut().unwrap() ^= 1;
         }
@@ -541,6 +560,87 @@ fn records_cut_anywhere_are_opened_and_a_wrong_bit_is_told() {
             assert_eq!(end.kind(), ErrorKind::WouldBlock, "{end}");
         }
     }
+}
+
+#[test]
+fn what_a_read_must_answer_leaves_by_itself_or_waits_to_be_flushed() {
+    let authority = Authority::new();
+    let mut buf = vec![0; 64 << 10];
+    for (full, room) in [(false, 64 << 10), (true, 64 << 10), (false, 4096), (true, 4096)] {
+        let (mut wire, mut channel, mut server) = Wire::shaken(&authority, 1 << 20);
+        wire.full = full;
+        server.writer().write_all(b"hello").unwrap();
+        wire.serve(&mut server);
+        *wire.to_client.last_mut().unwrap() ^= 1;
+        assert_eq!(channel.read(&mut wire, &mut buf[..room]).unwrap_err().kind(), ErrorKind::InvalidData);
+        assert_eq!((channel.wants_flush(), wire.to_server.is_empty()), (full, full));
+        wire.full = false;
+        assert!(channel.flush(&mut wire).unwrap());
+        server.read_tls(&mut wire.to_server.as_slice()).unwrap();
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac);
+        assert_eq!(server.process_new_packets().unwrap_err(), alert);
+    }
+}
+
+#[test]
+fn keys_may_change_on_the_way() {
+    let authority = Authority::new();
+    let mut buf = vec![0; 64 << 10];
+    let (mut wire, mut channel, mut server) = Wire::shaken(&authority, 1 << 20);
+    for _ in 0..3 {
+        // The server asks for a new key of ours, too; it comes with what we send next.
+        server.refresh_traffic_keys().unwrap();
+        server.writer().write_all(b"hello").unwrap();
+        wire.serve(&mut server);
+        assert_eq!(channel.read(&mut wire, &mut buf).unwrap(), 5);
+        assert_eq!(channel.write(&mut wire, b"world").unwrap(), 5);
+        wire.serve(&mut server);
+        server.reader().read_exact(&mut buf[..5]).unwrap();
+        assert_eq!(&buf[..5], b"world");
+    }
+}
+
+#[test]
+fn what_is_left_is_known() {
+    let authority = Authority::new();
+    let (mut wire, mut channel, mut server) = Wire::shaken(&authority, 1 << 20);
+    server.writer().write_all(&pattern(10_000)).unwrap();
+    wire.serve(&mut server);
+    let mut buf = vec![0; 64 << 10];
+    // Small reads: there is more, or nobody knows.
+    assert_eq!(channel.read(&mut wire, &mut buf[..6000]).unwrap(), 6000);
+    assert!(!channel.is_drained());
+    assert_eq!(channel.read(&mut wire, &mut buf[..6000]).unwrap(), 4000);
+    assert_eq!(channel.read(&mut wire, &mut buf).unwrap_err().kind(), ErrorKind::WouldBlock);
+    // A large one saw the socket empty, and all that came was taken.
+    server.writer().write_all(&pattern(10_000)).unwrap();
+    wire.serve(&mut server);
+    assert_eq!(channel.read(&mut wire, &mut buf).unwrap(), 10_000);
+    assert!(channel.is_drained());
+    // It saw no end of what was more than it asked for.
+    server.writer().write_all(&pattern(60_000)).unwrap();
+    wire.serve(&mut server);
+    let first = channel.read(&mut wire, &mut buf).unwrap();
+    assert!(!channel.is_drained());
+    assert_eq!(first + channel.read(&mut wire, &mut buf).unwrap(), 60_000);
+    assert!(channel.is_drained());
+}
+
+#[test]
+fn a_close_says_so() {
+    let authority = Authority::new();
+    let (addr, thread) = server(authority.server(false), 1, |mut served: Served| {
+        let mut got = Vec::new();
+        // Without close_notify this would be an error.
+        served.read_to_end(&mut got).map(|_| got)
+    });
+    let mut driven = Driven::new(addr, Some(&authority.args().client("localhost").unwrap()));
+    driven.shake().unwrap();
+    assert_eq!(driven.transport.write(b"bye").unwrap(), 3);
+    // What came is read: bytes left in the socket would make a reset of the close.
+    while driven.transport.read(&mut [0; 4096]).is_ok() {}
+    driven.transport.close();
+    assert_eq!(thread.join().unwrap().remove(0).unwrap(), b"bye");
 }
 
 #[test]
