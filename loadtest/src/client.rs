@@ -311,8 +311,8 @@ impl Client {
         let addr = target.addrs[number % target.addrs.len()];
         let source = (!self.sources.is_empty()).then(|| self.sources[number % self.sources.len()]);
         let since = self.clock.now();
-        let transport = dial::dial(addr, source).and_then(|stream| match &target.tls {
-            None => Ok(Transport::plain(stream)),
+        let transport = dial::dial(addr, source).map(|stream| match &target.tls {
+            None => Transport::plain(stream),
             Some(client) => Transport::tls(stream, client),
         });
         let transport = match transport {

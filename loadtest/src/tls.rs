@@ -95,7 +95,10 @@ impl TlsArgs {
             }
             config.alpn_protocols.push(protocol.clone().into_bytes());
         }
-        Ok(Client { config: Arc::new(config), name })
+        let client = Client { config: Arc::new(config), name };
+        // The first handshake of a process gathers entropy, for some 20 ms: here and not in a measurement.
+        Channel::new(&client).map_err(|e| format!("TLS cannot be set up: {e}"))?;
+        Ok(client)
     }
 
     fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
@@ -406,6 +409,12 @@ fn sentence(error: &rustls::Error, handshaking: bool) -> String {
         }
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
             "the server speaks none of the protocols of --alpn".into()
+        }
+        // OpenSSL's word for both in TLS 1.2.
+        rustls::Error::AlertReceived(AlertDescription::HandshakeFailure) => {
+            "the server refuses the TLS handshake: it wants a client certificate (--cert FILE --key FILE), or no cipher \
+             suite suits both"
+                .into()
         }
         rustls::Error::AlertReceived(alert) => format!("the server ends TLS with the alert {alert:?}"),
         rustls::Error::InvalidMessage(_) if handshaking => {

@@ -4,24 +4,31 @@
 use crate::tls::{self, Channel};
 use mio::net::TcpStream;
 use socket2::SockRef;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::time::Duration;
 
-/// At rest 16 bytes and the socket, for TLS the boxed [`Channel`] beside it.
+/// At rest 24 bytes and the socket, for TLS the boxed [`Channel`] beside it.
 pub struct Transport {
     stream: TcpStream,
-    channel: Option<Box<Channel>>,
+    security: Security,
+}
+
+enum Security {
+    Plain,
+    /// Nothing of TLS is computed before TCP is connected, so that each is measured by itself.
+    Planned(Box<tls::Client>),
+    Tls(Box<Channel>),
 }
 
 impl Transport {
     pub fn plain(stream: TcpStream) -> Transport {
-        Transport { stream, channel: None }
+        Transport { stream, security: Security::Plain }
     }
 
-    /// The handshake has yet to be driven by [`Transport::handshake`].
-    pub fn tls(stream: TcpStream, client: &tls::Client) -> io::Result<Transport> {
-        Ok(Transport { stream, channel: Some(Box::new(Channel::new(client)?)) })
+    /// TLS begins with the first [`Transport::handshake`].
+    pub fn tls(stream: TcpStream, client: &tls::Client) -> Transport {
+        Transport { stream, security: Security::Planned(Box::new(client.clone())) }
     }
 
     /// To register it, for reading and writing both.
@@ -30,15 +37,19 @@ impl Transport {
     }
 
     pub fn is_tls(&self) -> bool {
-        self.channel.is_some()
+        !matches!(self.security, Security::Plain)
     }
 
-    /// Drives the TLS handshake as far as the socket lets it; true when finished, at once without TLS. To be called at
-    /// each event until then. Bytes may have come with the end of it: read once without waiting for an event.
+    /// Drives the TLS handshake as far as the socket lets it; true when finished, at once without TLS. To be called
+    /// when TCP is connected, and at each event until it is true. Bytes may have come with the end of it: read once
+    /// without waiting for an event.
     pub fn handshake(&mut self) -> io::Result<bool> {
-        match &mut self.channel {
-            None => Ok(true),
-            Some(channel) => channel.handshake(&mut self.stream),
+        if let Security::Planned(client) = &self.security {
+            self.security = Security::Tls(Box::new(Channel::new(client)?));
+        }
+        match &mut self.security {
+            Security::Tls(channel) => channel.handshake(&mut self.stream),
+            _ => Ok(true),
         }
     }
 
@@ -48,34 +59,33 @@ impl Transport {
     ///
     /// Read until `WouldBlock`, or until [`Transport::drained_by`].
     pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match &mut self.channel {
-            None => self.stream.read(buf),
-            Some(channel) => channel.read(&mut self.stream, buf),
+        match &mut self.security {
+            Security::Plain => self.stream.read(buf),
+            Security::Planned(_) => Err(ErrorKind::NotConnected.into()),
+            Security::Tls(channel) => channel.read(&mut self.stream, buf),
         }
     }
 
     /// Whether the read that gave `n` of `asked` bytes has left nothing, so that the next bytes make an event. Not to
     /// be trusted where the event told of FIN, an error or urgent data: those came already; then read on.
     pub fn drained_by(&self, n: usize, asked: usize) -> bool {
-        match &self.channel {
-            None => n < asked,
-            Some(channel) => channel.is_drained(),
-        }
+        self.channel().map_or(n < asked, Channel::is_drained)
     }
 
     /// How much of `bytes` was taken; `WouldBlock` for nothing. Plain: one send. TLS: what was taken may wait as
     /// ciphertext, up to 64 KiB, and nothing more is taken until that has left: see [`Transport::wants_flush`].
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.channel {
-            None => self.stream.write(bytes),
-            Some(channel) => channel.write(&mut self.stream, bytes),
+        match &mut self.security {
+            Security::Plain => self.stream.write(bytes),
+            Security::Planned(_) => Err(ErrorKind::NotConnected.into()),
+            Security::Tls(channel) => channel.write(&mut self.stream, bytes),
         }
     }
 
     /// True when no ciphertext waits. To be called whenever the socket becomes writable: reads, too, leave something
     /// to send (alerts). After [`Transport::shutdown`], FIN goes with the last of it.
     pub fn flush(&mut self) -> io::Result<bool> {
-        let Some(channel) = &mut self.channel else { return Ok(true) };
+        let Security::Tls(channel) = &mut self.security else { return Ok(true) };
         let flushed = channel.flush(&mut self.stream)?;
         if flushed && std::mem::take(&mut channel.ending) {
             self.fin();
@@ -84,27 +94,23 @@ impl Transport {
     }
 
     pub fn wants_flush(&self) -> bool {
-        self.channel.as_ref().is_some_and(|channel| channel.wants_flush())
+        self.channel().is_some_and(Channel::wants_flush)
     }
 
     /// Ends our direction: close_notify, if there is TLS, and FIN. If the socket does not take it all now, the rest
     /// goes with [`Transport::flush`]. Reading goes on.
     pub fn shutdown(&mut self) {
-        match &mut self.channel {
-            None => self.fin(),
-            Some(channel) => {
-                channel.close_notify();
-                channel.ending = true;
-                // A broken socket ends by itself, and the next read says so.
-                let _flushed = self.flush();
-            }
-        }
+        let Security::Tls(channel) = &mut self.security else { return self.fin() };
+        channel.close_notify();
+        channel.ending = true;
+        // A broken socket ends by itself, and the next read says so.
+        let _flushed = self.flush();
     }
 
     /// Ends both directions where all is said: close_notify as far as the socket takes it ("Each party MUST send
     /// [one] before closing its write side", RFC 8446 section 6.1), and close.
     pub fn close(mut self) {
-        if let Some(channel) = &mut self.channel {
+        if let Security::Tls(channel) = &mut self.security {
             channel.close_notify();
             let _flushed = self.flush();
         }
@@ -118,12 +124,16 @@ impl Transport {
 
     /// Whether the TLS session was a resumed one; `None` without TLS and before it is known.
     pub fn resumed(&self) -> Option<bool> {
-        self.channel.as_ref()?.resumed()
+        self.channel()?.resumed()
     }
 
     /// TLS version and cipher suite for the report.
     pub fn agreed(&self) -> Option<String> {
-        self.channel.as_ref()?.agreed()
+        self.channel()?.agreed()
+    }
+
+    fn channel(&self) -> Option<&Channel> {
+        if let Security::Tls(channel) = &self.security { Some(channel) } else { None }
     }
 
     fn fin(&mut self) {
