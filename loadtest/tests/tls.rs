@@ -1,0 +1,309 @@
+//! From a URL and flags to a WebSocket on somebody else's server: rustls and tungstenite on the other side say what
+//! reached them. And what cannot work is told in one sentence, before anything is measured.
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tungstenite::handshake::server::{Request, Response};
+use tungstenite::http::HeaderValue;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_framegate-loadtest");
+const DEADLINE: Duration = Duration::from_secs(20);
+/// A short run of two connections.
+const SHORT: &[&str] = &["-c", "2", "-r", "40", "-d", "300ms", "--settle", "0s", "-t", "1"];
+
+/// What a connection told the server.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    peer: Option<IpAddr>,
+    path: String,
+    fields: HashMap<String, String>,
+    version: String,
+    resumed: bool,
+    sni: Option<String>,
+    alpn: Option<String>,
+    has_certificate: bool,
+}
+
+/// A WebSocket echo, over TLS if it has a configuration, that remembers what it was told. It ends with the process.
+struct Server {
+    addr: SocketAddr,
+    told: Arc<Mutex<Vec<Told>>>,
+}
+
+impl Server {
+    fn start(config: Option<ServerConfig>) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Server { addr: listener.local_addr().unwrap(), told: Arc::default() };
+        let (told, config) = (server.told.clone(), config.map(Arc::new));
+        std::thread::spawn(move || {
+            for socket in listener.incoming() {
+                let (told, config) = (told.clone(), config.clone());
+                std::thread::spawn(move || serve(socket.unwrap(), config, &told));
+            }
+        });
+        server
+    }
+
+    /// Of so many connections at least, once they are there.
+    fn told(&self, at_least: usize) -> Vec<Told> {
+        let deadline = Instant::now() + DEADLINE;
+        while self.told.lock().unwrap().len() < at_least {
+            assert!(Instant::now() < deadline, "the server was told too little");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.told.lock().unwrap().clone()
+    }
+}
+
+fn serve(socket: TcpStream, config: Option<Arc<ServerConfig>>, list: &Mutex<Vec<Told>>) {
+    socket.set_nodelay(true).unwrap();
+    let mut told = Told { peer: socket.peer_addr().ok().map(|peer| peer.ip()), ..Told::default() };
+    let Some(config) = config else { return echo(socket, told, list) };
+    let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
+    while stream.conn.is_handshaking() {
+        if stream.conn.complete_io(&mut stream.sock).is_err() {
+            return;
+        }
+    }
+    told.version = format!("{:?}", stream.conn.protocol_version().unwrap());
+    told.resumed = stream.conn.handshake_kind() == Some(HandshakeKind::Resumed);
+    told.sni = stream.conn.server_name().map(str::to_owned);
+    told.alpn = stream.conn.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+    told.has_certificate = stream.conn.peer_certificates().is_some();
+    echo(stream, told, list);
+}
+
+fn echo<S: Read + Write>(stream: S, mut told: Told, list: &Mutex<Vec<Told>>) {
+    let read = |request: &Request, mut response: Response| {
+        told.path = request.uri().to_string();
+        for (name, value) in request.headers() {
+            told.fields.insert(name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned());
+        }
+        if told.fields.get("sec-websocket-protocol").is_some_and(|offer| offer.contains("superchat")) {
+            response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("superchat"));
+        }
+        Ok(response)
+    };
+    let Ok(mut socket) = tungstenite::accept_hdr(stream, read) else { return };
+    list.lock().unwrap().push(told);
+    while let Ok(message) = socket.read() {
+        if (message.is_binary() || message.is_text()) && socket.send(message).is_err() {
+            return;
+        }
+    }
+}
+
+/// A CA, what it has signed, and the files of both.
+struct Authority {
+    folder: PathBuf,
+    config: ServerConfig,
+}
+
+impl Authority {
+    fn new(wants_client: bool) -> Authority {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("framegate-loadtest-tests-{}-{number}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, format!("CA {number}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&key).unwrap();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["a.example".into(), "127.0.0.1".into()];
+        let cert = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+        for (name, text) in [("ca.pem", ca.pem()), ("cert.pem", cert.pem()), ("key.pem", key.serialize_pem())] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone());
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(ca.der().clone()).unwrap();
+        let builder = if wants_client {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let mut config = builder.with_single_cert(vec![cert.der().clone()], key).unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Authority { folder, config }
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn run(words: &[&str]) -> Output {
+    Command::new(PROGRAM).args(words).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn succeeds(words: &[&str]) {
+    let output = run(words);
+    assert!(output.status.success(), "{words:?}: {:?} {}", output.status, said(&output));
+}
+
+/// One sentence, which says `what`.
+fn fails(words: &[&str], code: Option<i32>, what: &str) {
+    let output = run(words);
+    let said = said(&output);
+    assert!(!output.status.success() && said.contains(what), "{words:?}: {:?} {said}", output.status);
+    assert!(code.is_none() || output.status.code() == code, "{words:?}: {:?}", output.status);
+    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+}
+
+#[test]
+fn all_that_the_flags_say_reaches_the_server() {
+    let authority = Authority::new(true);
+    let server = Server::start(Some(authority.config.clone()));
+    let url = format!("wss://{}/chat?room=1", server.addr);
+    let (ca, cert, key) = (authority.file("ca.pem"), authority.file("cert.pem"), authority.file("key.pem"));
+    for (version, shown) in [("1.2", "TLSv1_2"), ("1.3", "TLSv1_3")] {
+        let tls = ["--tls-version", version, "--ca", &ca, "--cert", &cert, "--key", &key, "--sni", "a.example"];
+        let more = ["--alpn", "http/1.1", "--subprotocol", "chat,superchat", "--origin", "https://b.example"];
+        let head = ["--bearer", "tok.en", "--header", "Cookie: a=b", "--host", "c.example:5"];
+        succeeds(&[&["echo", &url], SHORT, &tls, &more, &head].concat());
+        let told = server.told.lock().unwrap().drain(..).collect::<Vec<_>>();
+        assert_eq!(told.len(), 2);
+        for told in told {
+            assert_eq!(told.version, shown);
+            assert_eq!(told.sni.as_deref(), Some("a.example"));
+            assert_eq!(told.alpn.as_deref(), Some("http/1.1"));
+            assert!(told.has_certificate);
+            assert_eq!(told.path, "/chat?room=1");
+            for (name, value) in [
+                ("host", "c.example:5"),
+                ("origin", "https://b.example"),
+                ("authorization", "Bearer tok.en"),
+                ("cookie", "a=b"),
+                ("sec-websocket-protocol", "chat, superchat"),
+                ("sec-websocket-version", "13"),
+            ] {
+                assert_eq!(told.fields.get(name).map(String::as_str), Some(value), "{name}");
+            }
+            assert!(!told.fields.contains_key("sec-websocket-extensions"));
+        }
+    }
+}
+
+#[test]
+fn keys_differ_and_without_flags_nothing_more_is_said() {
+    let server = Server::start(None);
+    succeeds(&[&["echo", &format!("ws://{}", server.addr)], SHORT].concat());
+    let told = server.told(2);
+    let keys: Vec<_> = told.iter().map(|told| told.fields["sec-websocket-key"].clone()).collect();
+    assert_ne!(keys[0], keys[1]);
+    assert_eq!(told[0].path, "/");
+    assert_eq!(told[0].fields["host"], server.addr.to_string());
+    let mut names: Vec<&str> = told[0].fields.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["connection", "host", "sec-websocket-key", "sec-websocket-version", "upgrade"]);
+}
+
+#[test]
+fn handshakes_are_resumed_unless_that_is_off() {
+    let authority = Authority::new(false);
+    let ca = authority.file("ca.pem");
+    for off in [false, true] {
+        let server = Server::start(Some(authority.config.clone()));
+        let url = format!("wss://{}/", server.addr);
+        let words = ["churn", &url, "--ca", &ca, "-r", "30", "-d", "500ms", "--settle", "0s", "-t", "1"];
+        succeeds(&[&words[..], if off { &["--no-resumption"][..] } else { &[] }].concat());
+        let told = server.told(5);
+        let resumed = told.iter().filter(|told| told.resumed).count();
+        if off {
+            assert_eq!(resumed, 0);
+        } else {
+            // All but those that began before the first had a ticket.
+            assert!(resumed * 2 > told.len(), "{resumed} of {}", told.len());
+        }
+    }
+}
+
+#[test]
+fn large_messages_pass_over_tls() {
+    let authority = Authority::new(false);
+    let server = Server::start(Some(authority.config.clone()));
+    let (url, ca) = (format!("wss://{}/", server.addr), authority.file("ca.pem"));
+    for size in ["64KiB", "1MiB"] {
+        let words = ["echo", &url, "--ca", &ca, "-c", "2", "--closed", "2", "-s", size, "-d", "500ms"];
+        succeeds(&[&words[..], &["--settle", "0s", "-t", "1"]].concat());
+    }
+}
+
+#[test]
+fn sources_are_taken_in_turn() {
+    let server = Server::start(None);
+    let url = format!("ws://{}", server.addr);
+    let words = ["-c", "6", "-r", "60", "-d", "300ms", "--settle", "0s", "-t", "1"];
+    succeeds(&[&["echo", &url, "--source", "127.0.0.2-127.0.0.4"], &words[..]].concat());
+    let mut peers: Vec<String> = server.told(6).iter().map(|told| told.peer.unwrap().to_string()).collect();
+    peers.sort_unstable();
+    assert_eq!(peers, ["127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.4", "127.0.0.4"]);
+}
+
+#[test]
+fn what_cannot_work_is_told_in_a_sentence() {
+    let (authority, stranger) = (Authority::new(true), Authority::new(false));
+    let server = Server::start(Some(authority.config.clone()));
+    let (secure, plain) = (format!("wss://{}/", server.addr), format!("ws://{}/", server.addr));
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("ws://{}/", listener.local_addr().unwrap())
+    };
+    let (ca, wrong_ca) = (authority.file("ca.pem"), stranger.file("ca.pem"));
+    let (cert, wrong_key) = (authority.file("cert.pem"), stranger.file("key.pem"));
+    for (url, words, code, what) in [
+        ("http://127.0.0.1/", &[][..], Some(2), "write ws://127.0.0.1/"),
+        ("ws://127.0.0.1:99999/", &[], Some(2), "no port from 1 to 65535"),
+        ("ws://no-such-name.invalid/", &[], Some(2), "cannot be resolved"),
+        (&secure, &["--ca", "/no/such/file"], Some(2), "cannot read"),
+        (&secure, &["--ca", &ca, "--cert", &cert, "--key", &wrong_key], Some(2), "is not that of"),
+        (&secure, &["--insecure", "--alpn", "h2"], Some(2), "only HTTP/1.1"),
+        (&plain, &["--header", "A: b\r\nC: d"], Some(2), "control character"),
+        (&plain, &["--source", "192.0.2.1"], Some(2), "one of this host"),
+        (&plain, &["--source", "127.0.0.9-127.0.0.1"], Some(2), "ends before it begins"),
+        (&nobody, &[], None, "refuse"),
+        (&secure, &["--ca", &wrong_ca], None, "name its CA with --ca FILE"),
+        (&secure, &["--ca", &ca], None, "wants a client certificate"),
+        (&secure, &["--ca", &ca, "--sni", "b.example"], None, "is not for b.example but for a.example, 127.0.0.1"),
+        (&plain, &[], None, "the server speaks TLS; write wss://"),
+    ] {
+        fails(&[&["echo", url], SHORT, words].concat(), code, what);
+    }
+}
+
+#[test]
+fn too_few_descriptors_are_told_before_anything_is_opened() {
+    let server = Server::start(None);
+    let script = format!("ulimit -n 200; exec {PROGRAM} idle ws://{} -c 300", server.addr);
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("may have 200: run `ulimit -n 364`"), "{}", said(&output));
+    assert!(server.told.lock().unwrap().is_empty());
+}
