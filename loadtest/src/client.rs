@@ -309,7 +309,9 @@ impl Client {
         let target = crew.plan.target.clone();
         crew.opening += 1;
         let addr = target.addrs[number % target.addrs.len()];
-        let source = (!self.sources.is_empty()).then(|| self.sources[number % self.sources.len()]);
+        // Each pair of the two has its turn.
+        let turn = number / target.addrs.len();
+        let source = (!self.sources.is_empty()).then(|| self.sources[turn % self.sources.len()]);
         let since = self.clock.now();
         let transport = dial::dial(addr, source).map(|stream| match &target.tls {
             None => Transport::plain(stream),
@@ -319,7 +321,7 @@ impl Client {
             Ok(transport) => transport,
             Err(error) => {
                 crew.opening -= 1;
-                crew.whole.counts.fault(Fault::Connect, || format!("cannot connect to {addr}: {error}"));
+                crew.whole.counts.fault(Fault::Connect, || format!("{addr}: {}", dial::explain(&error)));
                 return self.replace(index, (since, lost), tries);
             }
         };

@@ -2,6 +2,7 @@
 //! goes into its crew's samples. How it ends is a value; what follows from that is the client's business.
 
 use crate::crew::{Clock, Crew, Gate};
+use crate::dial;
 use crate::frames::{Frames, Piece};
 use crate::measure::{Fault, Metric};
 use crate::message::{Sent, control};
@@ -223,7 +224,7 @@ impl Conn {
                         return Ok(());
                     }
                     let stream = self.transport.stream_mut();
-                    let connected = crate::dial::connected(stream).map_err(|e| (Fault::Connect, e.to_string()))?;
+                    let connected = dial::connected(stream).map_err(|e| (Fault::Connect, dial::explain(&e)))?;
                     if !connected {
                         return Ok(());
                     }

@@ -232,6 +232,7 @@ pub fn prepare(plan: &Plan) -> Result<(), Failure> {
     let mut addrs: Vec<_> = plan.groups.iter().flat_map(|group| &group.target.addrs).collect();
     addrs.sort_unstable();
     addrs.dedup();
+    limits::check_families(&plan.sources, addrs.iter().copied()).map_err(Usage)?;
     limits::check(connections, addrs.len(), &plan.sources).map_err(Usage)?;
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // A second one ends the process at once.

@@ -36,7 +36,10 @@ pub fn check(connections: usize, destinations: usize, sources: &[IpAddr]) -> Res
 }
 
 /// Whether each destination can be reached from each source: both must be of one family.
-pub fn check_families(sources: &[IpAddr], destinations: &[SocketAddr]) -> Result<(), String> {
+pub fn check_families<'a>(
+    sources: &[IpAddr],
+    destinations: impl IntoIterator<Item = &'a SocketAddr>,
+) -> Result<(), String> {
     for destination in destinations {
         if let Some(source) = sources.iter().find(|source| source.is_ipv4() != destination.is_ipv4()) {
             return Err(format!("{destination} cannot be reached from {source}: one is IPv4, the other IPv6"));
@@ -246,8 +249,8 @@ mod tests {
     fn families_do_not_mix() {
         let (four, six) = ("127.0.0.1:1".parse().unwrap(), "[::1]:1".parse().unwrap());
         let sources = parse_sources("127.0.0.1").unwrap();
-        assert_eq!(check_families(&sources, &[four]), Ok(()));
-        assert_eq!(check_families(&[], &[four, six]), Ok(()));
-        assert!(check_families(&sources, &[four, six]).unwrap_err().contains("IPv6"));
+        assert_eq!(check_families(&sources, [&four]), Ok(()));
+        assert_eq!(check_families(&[], [&four, &six]), Ok(()));
+        assert!(check_families(&sources, [&four, &six]).unwrap_err().contains("IPv6"));
     }
 }

@@ -107,17 +107,10 @@ impl Transport {
         let _flushed = self.flush();
     }
 
-    /// Ends both directions where all is said: close_notify as far as the socket takes it ("Each party MUST send
-    /// [one] before closing its write side", RFC 8446 section 6.1), and close.
-    pub fn close(mut self) {
-        if let Security::Tls(channel) = &mut self.security {
-            channel.close_notify();
-            let _flushed = self.flush();
-        }
-    }
-
     /// Ends the connection with RST; what waits in either direction is lost.
-    pub fn abort(self) {
+    pub fn abort(mut self) {
+        // Nor is there a last word.
+        self.security = Security::Plain;
         // Where it fails, close(2) says FIN instead; the socket is gone in any case.
         let _set = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
@@ -139,6 +132,19 @@ impl Transport {
     fn fin(&mut self) {
         // ENOTCONN: the other side was faster.
         let _shut = self.stream.shutdown(Shutdown::Write);
+    }
+}
+
+/// "Each party MUST send a close_notify alert before closing its write side of the connection, unless it has already
+/// sent some error alert" (RFC 8446 section 6.1); here as far as the socket takes it.
+impl Drop for Transport {
+    fn drop(&mut self) {
+        if let Security::Tls(channel) = &mut self.security
+            && channel.resumed().is_some()
+        {
+            channel.close_notify();
+            let _flushed = self.flush();
+        }
     }
 }
 

@@ -83,6 +83,7 @@ fn serve(socket: TcpStream, config: Option<Arc<ServerConfig>>, list: &Mutex<Vec<
     echo(stream, told, list);
 }
 
+#[expect(clippy::result_large_err, reason = "tungstenite wants it so")]
 fn echo<S: Read + Write>(stream: S, mut told: Told, list: &Mutex<Vec<Told>>) {
     let read = |request: &Request, mut response: Response| {
         told.path = request.uri().to_string();
@@ -287,6 +288,7 @@ fn what_cannot_work_is_told_in_a_sentence() {
         (&secure, &["--insecure", "--alpn", "h2"], Some(2), "only HTTP/1.1"),
         (&plain, &["--header", "A: b\r\nC: d"], Some(2), "control character"),
         (&plain, &["--source", "192.0.2.1"], Some(2), "one of this host"),
+        (&plain, &["--source", "::1"], Some(2), "one is IPv4, the other IPv6"),
         (&plain, &["--source", "127.0.0.9-127.0.0.1"], Some(2), "ends before it begins"),
         (&nobody, &[], None, "refuse"),
         (&secure, &["--ca", &wrong_ca], None, "name its CA with --ca FILE"),

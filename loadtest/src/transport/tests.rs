@@ -625,7 +625,7 @@ fn what_is_left_is_known() {
 }
 
 #[test]
-fn a_close_says_so() {
+fn who_leaves_says_so() {
     let authority = Authority::new();
     let (addr, thread) = server(authority.server(false), 1, |mut served: Served| {
         let mut got = Vec::new();
@@ -637,7 +637,7 @@ fn a_close_says_so() {
     assert_eq!(driven.transport.write(b"bye").unwrap(), 3);
     // What came is read: bytes left in the socket would make a reset of the close.
     while driven.transport.read(&mut [0; 4096]).is_ok() {}
-    driven.transport.close();
+    drop(driven);
     assert_eq!(thread.join().unwrap().remove(0).unwrap(), b"bye");
 }
 
