@@ -12,7 +12,7 @@ pub fn host(text: &str) -> Judged<HostPattern> {
     }
     if let Some(inside) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match inside.parse::<Ipv6Addr>() {
-            Ok(_) => Ok(HostPattern::Exact(normal_host(text))),
+            Ok(_) => Ok(HostPattern::Exact(normal_host(text).into_owned())),
             Err(_) => wrong("is not an IPv6 address; write for example \"[2001:db8::1]\""),
         };
     }
@@ -24,7 +24,7 @@ pub fn host(text: &str) -> Judged<HostPattern> {
         return wrong("is not a host; write for example \"example.com\" or \"*.example.com\", non-ASCII as punycode");
     }
     let name = normal_host(name);
-    Ok(if under { HostPattern::Under(format!(".{name}")) } else { HostPattern::Exact(name) })
+    Ok(if under { HostPattern::Under(format!(".{name}")) } else { HostPattern::Exact(name.into_owned()) })
 }
 
 pub fn path(text: &str) -> Judged<PathPattern> {
@@ -83,7 +83,7 @@ fn plain_path(text: &str, path: &str) -> Judged<String> {
     if normal.contains("%25") && !path.contains("%25") {
         return wrong("has a \"%\" without two hex digits; write it \"%25\"");
     }
-    Ok(normal)
+    Ok(normal.into_owned())
 }
 
 #[cfg(test)]

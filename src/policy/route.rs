@@ -5,6 +5,7 @@
 use super::balance::Group;
 pub use crate::proto::relay::{Mode, Rules};
 use crate::proto::session::Timeouts;
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -130,13 +131,13 @@ impl Route {
     ///   `/base` at a server that merges slashes first.
     /// - Slashes at the start are made one where the prefix was removed and no base is put in front: `//host/x` as a
     ///   target can be read as an authority.
-    pub fn rewrite(&self, endpoint_base: &str, path: &str) -> String {
+    pub fn rewrite<'a>(&self, endpoint_base: &str, path: &'a str) -> Cow<'a, str> {
         let decoded = decoded(path);
         let normal = without_dots(&decoded);
         let prefix = self.strip_prefix.as_deref().unwrap_or_default();
         let strips = !prefix.is_empty() && is_under(&normal, prefix);
         if !strips && endpoint_base.is_empty() {
-            return if path.starts_with('/') { path.to_owned() } else { normal };
+            return if path.starts_with('/') { path.into() } else { normal.into_owned().into() };
         }
         let source = if decoded == normal { path } else { &normal };
         let rest = if strips { after_segments(source, prefix.matches('/').count()) } else { source };
@@ -144,30 +145,36 @@ impl Route {
             "" => format!("/{}", rest.trim_start_matches('/')),
             base => format!("{base}{rest}"),
         }
+        .into()
     }
 }
 
 /// The copy of a path that routes match on: percent-encoded unreserved characters (RFC 3986, section 2.3) decoded, the
 /// hex digits of all others in upper case, a `%` that begins no encoding written `%25`, dot segments removed
 /// (section 5.2.4) without climbing above the root. Begins with a slash. Normalising twice changes nothing.
-pub fn normal_path(path: &str) -> String {
-    without_dots(&decoded(path))
+pub fn normal_path(path: &str) -> Cow<'_, str> {
+    match decoded(path) {
+        Cow::Borrowed(path) => without_dots(path),
+        Cow::Owned(path) => without_dots(&path).into_owned().into(),
+    }
 }
 
 /// The copy of a host that routes match on: without port and trailing dot, lower case, an IPv6 address in its
 /// canonical form in brackets.
-pub fn normal_host(host: &str) -> String {
+pub fn normal_host(host: &str) -> Cow<'_, str> {
     if let Some((inside, _port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return match inside.parse::<Ipv6Addr>() {
-            Ok(address) => format!("[{address}]"),
-            Err(_) => format!("[{}]", inside.to_ascii_lowercase()),
+            Ok(address) => format!("[{address}]").into(),
+            Err(_) => format!("[{}]", inside.to_ascii_lowercase()).into(),
         };
     }
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
     };
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+    if is_lower { name.into() } else { name.to_ascii_lowercase().into() }
 }
 
 /// `path` is `prefix` or goes on below it with a slash. Both normalised.
@@ -175,7 +182,10 @@ pub fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn decoded(path: &str) -> String {
+fn decoded(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return path.into();
+    }
     let mut out = String::with_capacity(path.len());
     let mut rest = path;
     while let Some((before, after)) = rest.split_once('%') {
@@ -192,7 +202,7 @@ fn decoded(path: &str) -> String {
         }
     }
     out.push_str(rest);
-    out
+    out.into()
 }
 
 fn hex(digits: &str) -> Option<u8> {
@@ -200,7 +210,11 @@ fn hex(digits: &str) -> Option<u8> {
     digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
-fn without_dots(path: &str) -> String {
+fn without_dots(path: &str) -> Cow<'_, str> {
+    // Most have none: a segment of dots begins with one.
+    if path.starts_with('/') && !path.contains("/.") {
+        return path.into();
+    }
     let mut kept = Vec::new();
     let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
     while let Some(segment) = segments.next() {
@@ -217,7 +231,7 @@ fn without_dots(path: &str) -> String {
             kept.push("");
         }
     }
-    format!("/{}", kept.join("/"))
+    format!("/{}", kept.join("/")).into()
 }
 
 /// What follows the first `count` segments: empty or with its slash. `path` begins with a slash.
@@ -413,11 +427,11 @@ mod tests {
 
     /// What a server makes of a path that merges slashes before it resolves dot segments.
     fn merging(path: &str) -> String {
-        let mut merged = decoded(path);
+        let mut merged = decoded(path).into_owned();
         while merged.contains("//") {
             merged = merged.replace("//", "/");
         }
-        without_dots(&merged)
+        without_dots(&merged).into_owned()
     }
 
     proptest! {
@@ -426,13 +440,13 @@ mod tests {
             let normal = normal_path(&path);
             prop_assert!(normal.starts_with('/'));
             prop_assert!(normal.split('/').all(|segment| segment != "." && segment != ".."));
-            prop_assert_eq!(normal_path(&normal), normal);
+            prop_assert_eq!(normal_path(&normal), normal.clone());
         }
 
         #[test]
         fn normalising_hosts_never_panics(host in "([a-zA-Z.:0-9]|\\[|\\]){0,12}|.*") {
             let normal = normal_host(&host);
-            prop_assert_eq!(normal.to_ascii_lowercase(), normal);
+            prop_assert_eq!(normal.to_ascii_lowercase(), normal.into_owned());
         }
 
         #[test]

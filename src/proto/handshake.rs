@@ -96,7 +96,7 @@ pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
     }
     push_forwarding(&mut out, request, add);
     let trace = continued.unwrap_or_else(|| Trace::started(&add.trace_seed));
-    push_field(&mut out, "traceparent", trace.value().as_bytes());
+    push_field(&mut out, "traceparent", &trace.value());
     out.extend_from_slice(b"\r\n");
     out
 }

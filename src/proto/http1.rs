@@ -6,6 +6,7 @@
 
 mod body;
 mod scan;
+mod spans;
 mod target;
 #[cfg(test)]
 pub(super) mod tests;
@@ -13,6 +14,7 @@ mod write;
 
 pub use body::{Body, Chunks, body_of};
 pub use scan::HeadScan;
+pub use spans::Spans;
 pub(super) use write::{Named, is_hop_by_hop, push, push_field};
 pub use write::{write_answer, write_refusal};
 

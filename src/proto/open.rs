@@ -117,7 +117,7 @@ impl Open {
             self.on_discarded(from, given.now);
             return (Taken::kept(bytes.len()), None);
         }
-        let (taken, stop) = match self.mode {
+        let (mut taken, stop) = match self.mode {
             Mode::Opaque => (Taken::forward(bytes.len()), None),
             Mode::Framed => {
                 // Where our Close is owed nothing goes beyond the frame that is passing.
@@ -130,6 +130,8 @@ impl Open {
         direction.bytes += forwarded;
         given.counts.bytes += forwarded;
         let cause = stop.and_then(|stop| self.on_stop(from, stop));
+        // Only a Close changes that in the middle of a read.
+        taken.last = cause.is_some() && self.directions[from].fin == Fin::No && self.owes_fin(from);
         (taken, cause)
     }
 
@@ -297,7 +299,12 @@ impl Open {
 
     /// Both peers have ended and both were told.
     pub(super) fn is_over(&self) -> bool {
-        Side::BOTH.iter().all(|side| self.directions[*side].eof && self.directions[*side].fin == Fin::Done)
+        Side::BOTH.iter().all(|side| self.is_done_with(*side))
+    }
+
+    /// `side` has ended, and what was for it has left with a FIN behind it.
+    pub(super) fn is_done_with(&self, side: Side) -> bool {
+        self.directions[side].eof && self.directions[side.other()].fin == Fin::Done
     }
 
     pub(super) fn deadline(&self, timeouts: &Timeouts, last_seen: Millis) -> Option<(Millis, Due)> {

@@ -59,16 +59,18 @@ pub struct Taken {
     pub lead: Lead,
     pub forward: usize,
     pub consumed: usize,
+    /// These are the last bytes of their direction: its FIN is asked for as soon as they are sent.
+    pub last: bool,
 }
 
 impl Taken {
     /// Nothing leaves.
     pub fn kept(consumed: usize) -> Taken {
-        Taken { lead: Lead::EMPTY, forward: 0, consumed }
+        Taken { lead: Lead::EMPTY, forward: 0, consumed, last: false }
     }
 
     pub fn forward(n: usize) -> Taken {
-        Taken { lead: Lead::EMPTY, forward: n, consumed: n }
+        Taken { lead: Lead::EMPTY, forward: n, consumed: n, last: false }
     }
 }
 
@@ -207,7 +209,7 @@ impl Cursor {
                 break;
             }
             if let Some(code) = self.closing.take() {
-                return (Taken { lead, forward: at, consumed: at }, Some(Stop::Closed(code)));
+                return (Taken { lead, forward: at, consumed: at, last: false }, Some(Stop::Closed(code)));
             }
             let rest = bytes.get(at..).unwrap_or(&[]);
             if rest.is_empty() {
@@ -220,14 +222,17 @@ impl Cursor {
                 }
                 Ok(None) => {
                     self.carry.push(rest);
-                    return (Taken { lead, forward: at, consumed: bytes.len() }, None);
+                    return (Taken { lead, forward: at, consumed: bytes.len(), last: false }, None);
                 }
                 Err(why) => {
-                    return (Taken { lead, forward: at, consumed: bytes.len() }, Some(Stop::Violation(why)));
+                    return (
+                        Taken { lead, forward: at, consumed: bytes.len(), last: false },
+                        Some(Stop::Violation(why)),
+                    );
                 }
             }
         }
-        (Taken { lead, forward: at, consumed: at }, None)
+        (Taken { lead, forward: at, consumed: at, last: false }, None)
     }
 
     /// Completes the header in the carry with the start of `bytes`: how many of them it took, or `None` if

@@ -14,7 +14,7 @@ mod phase;
 
 use super::ended::{By, Ended, Stage, Why};
 use super::handshake;
-use super::http1::{self, Body, HeadScan, Request};
+use super::http1::{self, Body, HeadScan, Request, Spans};
 pub use super::interface::{Action, Admission, Due, Event, Given, Timeouts, Totals, Want};
 use super::open::{Open, Record};
 use super::relay::{Counts, Taken};
@@ -97,10 +97,12 @@ impl Session {
             }
             Ok(None) => {}
             Ok(Some(head_len)) => {
-                let asked = Asked { held: std::mem::take(&mut reading.held), head_len, head_max: reading.head_max };
-                match http1::parse_request(asked.head()) {
+                let head = reading.held.get(..head_len).unwrap_or(&[]);
+                match http1::parse_request(head).map(|request| Spans::of(&request, head)) {
                     Err(why) => self.refuse(By::Downstream, why, now),
-                    Ok(_) => {
+                    Ok(spans) => {
+                        let held = std::mem::take(&mut reading.held);
+                        let asked = Asked { held, head_len, head_max: reading.head_max, spans };
                         self.outbox.push(Action::Decide);
                         self.enter(Phase::Deciding(Box::new(asked)), now);
                     }
@@ -156,7 +158,7 @@ impl Session {
             }
             return Ok(());
         }
-        let request = http1::parse_request(answering.asked.head())?;
+        let request = answering.asked.request().ok_or(Why::Malformed)?;
         let extensions = handshake::judge_response(&request, &response)?;
         let head = handshake::write_switching(&request, &response);
         let subprotocol = http1::values(&response.fields, "sec-websocket-protocol").next().map(Box::from);
@@ -416,7 +418,8 @@ impl Session {
     pub fn poll_action(&mut self, now: Millis) -> Option<Action> {
         if !self.outbox.is_empty() {
             let action = self.outbox.remove(0);
-            if self.outbox.is_empty() {
+            // An open session owns no memory for what it seldom says.
+            if self.outbox.is_empty() && self.is_open() {
                 self.outbox = Vec::new();
             }
             return Some(action);
@@ -474,7 +477,7 @@ impl Session {
             Phase::Answer(answering) => &answering.asked,
             _ => return None,
         };
-        http1::parse_request(asked.head()).ok()
+        asked.request()
     }
 
     /// Payload bytes of `side` that may pass without being seen (splice).
@@ -505,6 +508,11 @@ impl Session {
     /// Nothing more will leave toward `to` but what waits already.
     pub fn is_closed_toward(&self, to: Side) -> bool {
         matches!(&self.phase, Phase::Open(open) if open.is_closed_toward(to))
+    }
+
+    /// `side` has said all, and was told all.
+    pub fn is_done_with(&self, side: Side) -> bool {
+        matches!(&self.phase, Phase::Open(open) if open.is_done_with(side))
     }
 
     pub fn is_over(&self) -> bool {

@@ -3,7 +3,7 @@
 
 use super::conn::Conn;
 use super::pair::{Cold, Pair};
-use super::pump::{deliver, feed, tell};
+use super::pump::{deliver, deliver_last, feed, tell};
 use super::shell::Shell;
 use super::sys::{Sys, Target, is_exhaustion};
 use super::token::{Key, Token};
@@ -169,7 +169,9 @@ fn target_of<S: Sys>(endpoint: &Endpoint, address: usize, shell: &Shell<'_, S>) 
 /// The upstream's socket says that something has become of a try.
 pub(super) fn connecting<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) {
     let Some(conn) = &mut pair.conns[Side::Upstream] else { return };
-    let event = match shell.home.sys.connected(conn.sock()) {
+    // Writable without an error is connected; why it is not, only the kernel knows.
+    let connected = if conn.ready.hangup { shell.home.sys.connected(conn.sock()) } else { Ok(true) };
+    let event = match connected {
         Ok(false) => return,
         Ok(true) => {
             conn.up = true;
@@ -204,7 +206,8 @@ fn refuse<S: Sys>(pair: &mut Pair<S::Sock>, why: Why, shell: &mut Shell<'_, S>) 
         _ => hex(&shell.random::<16>()),
     };
     let answer = http1::write_refusal(why, &id);
-    deliver(pair, Side::Downstream, (Lead::EMPTY, &answer), shell);
+    // So does one each refusal.
+    deliver_last(pair, Side::Downstream, (Lead::EMPTY, &answer), shell);
 }
 
 fn opened<S: Sys>(pair: &mut Pair<S::Sock>, subprotocol: Option<Box<[u8]>>, shell: &mut Shell<'_, S>) {
@@ -231,7 +234,8 @@ fn opened<S: Sys>(pair: &mut Pair<S::Sock>, subprotocol: Option<Box<[u8]>>, shel
 fn inject<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, close: Close, shell: &mut Shell<'_, S>) {
     // "a client MUST mask all frames that it sends": toward the upstream we are one.
     let key = (to == Side::Upstream).then(|| shell.random());
-    deliver(pair, to, (Lead::EMPTY, &close.frame(key)), shell);
+    // A FIN follows each Close of ours.
+    deliver_last(pair, to, (Lead::EMPTY, &close.frame(key)), shell);
 }
 
 /// Sends the FIN that is owed once nothing waits before it.
@@ -240,11 +244,15 @@ pub(super) fn finish<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, shell: &mut She
         return;
     }
     pair.flows[to].fin_owed = false;
+    pair.session.on_event(Event::Finished(to), shell.now);
+    if pair.session.is_done_with(to) {
+        // Nothing more comes from there either: closing says FIN as well, and gives the socket back at once.
+        return drop(pair.drop_conn(to, &mut shell.pool));
+    }
     if let Some(conn) = &pair.conns[to] {
         // It fails only where the peer has reset the connection; that is read in its turn.
         let _reset = shell.home.sys.shutdown(conn.sock());
     }
-    pair.session.on_event(Event::Finished(to), shell.now);
 }
 
 /// The verdict: counted, logged, and nothing is left open.
@@ -281,12 +289,8 @@ fn write<S: Sys>(record: Record, shell: &mut Shell<'_, S>) {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut out, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 impl Cold {

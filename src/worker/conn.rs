@@ -26,6 +26,8 @@ pub struct Ready {
     pub hangup: bool,
     /// Urgent data has come: a read stops there, and no edge says that there is more behind it.
     pub split: bool,
+    /// All that came before the FIN has been read: the end is known without another read.
+    pub spent: bool,
     /// Poll reported an error, or a send failed: the end of what can still be read is that of a reset, whatever the
     /// kernel calls it.
     pub broken: bool,
@@ -66,6 +68,9 @@ impl<S> Conn<S> {
     /// One read into `buf`, to be taken slice by slice with [`Sys::next_slice`].
     #[inline]
     pub fn pull<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, buf: &mut [u8]) -> Progress {
+        if self.ready.spent {
+            return self.after_read(Ok(0), 0);
+        }
         let asked = buf.len();
         let result = sys.recv(&self.sock, buf);
         self.after_read(result, asked)
@@ -73,6 +78,9 @@ impl<S> Conn<S> {
 
     /// One read of up to `max` bytes that are thrown away.
     pub fn discard<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, max: usize) -> Progress {
+        if self.ready.spent {
+            return self.after_read(Ok(0), 0);
+        }
         let result = sys.discard(&self.sock, max);
         self.after_read(result, max)
     }
@@ -81,8 +89,11 @@ impl<S> Conn<S> {
     fn after_read(&mut self, result: std::io::Result<usize>, asked: usize) -> Progress {
         match result.map(NonZeroUsize::new) {
             Ok(Some(n)) => {
-                if n.get() < asked && !self.ready.hangup && !self.ready.split {
-                    self.ready.read = false;
+                if n.get() < asked && !self.ready.split {
+                    // Where the FIN was known before the read, all that came before it is now read, and no edge will
+                    // say so: the next read is the end. After an error only the kernel knows.
+                    self.ready.read = self.ready.hangup;
+                    self.ready.spent = self.ready.hangup && !self.ready.broken;
                 }
                 Progress::Moved(n)
             }
@@ -104,6 +115,12 @@ impl<S> Conn<S> {
     #[inline]
     pub fn push<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, bytes: &[u8]) -> Progress {
         let result = sys.send(&self.sock, bytes);
+        self.after_write(result, bytes.len())
+    }
+
+    /// The last bytes before a FIN that follows at once.
+    pub fn push_last<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, bytes: &[u8]) -> Progress {
+        let result = sys.send_last(&self.sock, bytes);
         self.after_write(result, bytes.len())
     }
 

@@ -97,7 +97,10 @@ pub(super) fn feed<S: Sys>(
         let (now, later) = slice.split_at_checked(taken.consumed.max(1)).unwrap_or((slice, &[]));
         if taken.forward > 0 || !taken.lead.is_empty() {
             let bytes = now.get(..taken.forward).unwrap_or(now);
-            deliver(pair, from.other(), (taken.lead, bytes), shell);
+            match taken.last {
+                false => deliver(pair, from.other(), (taken.lead, bytes), shell),
+                true => deliver_last(pair, from.other(), (taken.lead, bytes), shell),
+            }
         } else if pair.session.wants(from) == Want::Discard {
             // It came in one read with what closed this direction.
             shell.home.tally.discarded_bytes += taken.consumed as u64;
@@ -126,6 +129,34 @@ pub(super) fn deliver<S: Sys>(
     } else {
         conn.push_vectored(&mut shell.home.sys, &[IoSlice::new(lead.bytes()), IoSlice::new(bytes)])
     };
+    keep(pair, to, (lead, bytes), progress, shell);
+}
+
+/// The same for bytes that a FIN follows at once, so that both leave in one segment.
+pub(super) fn deliver_last<S: Sys>(
+    pair: &mut Pair<S::Sock>,
+    to: Side,
+    (lead, bytes): (Lead, &[u8]),
+    shell: &mut Shell<'_, S>,
+) {
+    match &mut pair.conns[to] {
+        Some(conn) if lead.is_empty() && pair.flows[to].backlog.is_none() => {
+            let progress = conn.push_last(&mut shell.home.sys, bytes);
+            keep(pair, to, (lead, bytes), progress, shell);
+        }
+        _ => deliver(pair, to, (lead, bytes), shell),
+    }
+}
+
+/// Keeps what the kernel refused.
+#[inline]
+fn keep<S: Sys>(
+    pair: &mut Pair<S::Sock>,
+    to: Side,
+    (lead, bytes): (Lead, &[u8]),
+    progress: Progress,
+    shell: &mut Shell<'_, S>,
+) {
     let sent = match progress {
         Progress::Moved(n) if n.get() == lead.bytes().len() + bytes.len() => return,
         Progress::Moved(n) => n.get(),

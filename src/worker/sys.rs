@@ -50,6 +50,10 @@ pub trait Sys {
     fn recv(&mut self, sock: &Self::Sock, buf: &mut [u8]) -> io::Result<usize>;
     fn send(&mut self, sock: &Self::Sock, bytes: &[u8]) -> io::Result<usize>;
     fn send_vectored(&mut self, sock: &Self::Sock, slices: &[io::IoSlice<'_>]) -> io::Result<usize>;
+    /// Sends what a FIN follows at once ([`Sys::shutdown`], or closing): both may leave in one segment.
+    fn send_last(&mut self, sock: &Self::Sock, bytes: &[u8]) -> io::Result<usize> {
+        self.send(sock, bytes)
+    }
     /// Reads up to `max` bytes and throws them away without copying (`MSG_TRUNC`).
     fn discard(&mut self, sock: &Self::Sock, max: usize) -> io::Result<usize>;
     /// FIN after what was sent.
@@ -157,6 +161,10 @@ impl Sys for MioSys {
 
     fn send_vectored(&mut self, sock: &OwnedFd, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         again(|| SockRef::from(sock).send_vectored_with_flags(slices, libc::MSG_NOSIGNAL))
+    }
+
+    fn send_last(&mut self, sock: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+        again(|| SockRef::from(sock).send_with_flags(bytes, libc::MSG_NOSIGNAL | libc::MSG_MORE))
     }
 
     fn discard(&mut self, sock: &OwnedFd, max: usize) -> io::Result<usize> {

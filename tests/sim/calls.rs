@@ -123,6 +123,15 @@ impl Sys for SimSys {
         }))
     }
 
+    /// The kernel may hold these bytes back until the FIN: who says that it follows at once must keep its word.
+    fn send_last(&mut self, sock: &SimSock, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.send(sock, bytes);
+        if sent.as_ref().is_ok_and(|n| *n == bytes.len()) {
+            world(|w| w.corked.push(sock.0));
+        }
+        sent
+    }
+
     fn discard(&mut self, sock: &SimSock, max: usize) -> io::Result<usize> {
         io(world(|w| {
             let max = before_read(w, sock.0, max)?;
@@ -133,6 +142,7 @@ impl Sys for SimSys {
     fn shutdown(&mut self, sock: &SimSock) -> io::Result<()> {
         io(world(|w| {
             trace!(w.kernel, "worker shuts down sock {}", sock.0);
+            w.corked.retain(|corked| *corked != sock.0);
             w.kernel.shutdown(sock.0)
         }))
     }
@@ -161,7 +171,10 @@ impl Sys for SimSys {
         events.clear();
         // Rounded up to whole milliseconds, as mio does.
         let ms = timeout.map(|t| t.as_micros().div_ceil(1_000) as u64);
-        world(|w| w.poll(events, ms));
+        world(|w| {
+            assert!(w.corked.is_empty(), "the last bytes of socks {:?} wait for a FIN", w.corked);
+            w.poll(events, ms);
+        });
         Ok(())
     }
 

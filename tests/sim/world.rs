@@ -62,6 +62,8 @@ pub struct World {
     pub bug: Option<Bug>,
     /// Nothing can happen any more: no event, no timer.
     pub still: bool,
+    /// Sockets that were sent their last bytes and wait for the FIN.
+    pub corked: Vec<Id>,
     phantoms: Vec<Phantom>,
     registrations: u64,
     tries: [usize; 4],
@@ -81,6 +83,7 @@ impl World {
         self.peers_used = 0;
         self.script = script;
         self.phantoms.clear();
+        self.corked.clear();
         (self.still, self.registrations, self.tries, self.skew_left) = (false, 0, [0; 4], 1_000_000);
         let start = self.kernel.now;
         for index in 0..self.script.sessions.len() {
@@ -262,6 +265,7 @@ impl World {
 
     pub fn close(&mut self, id: Id, rst: bool) {
         trace!(self.kernel, "worker {} sock {id}", if rst { "aborts" } else { "closes" });
+        self.corked.retain(|corked| *corked != id);
         if let Some(token) = self.kernel.socks[id].token
             && self.kernel.faults.strikes(Fault::StaleToken)
         {

@@ -40,8 +40,14 @@ impl Trace {
     }
 
     /// The value of the field.
-    pub fn value(&self) -> String {
-        format!("00-{:032x}-{:016x}-{:02x}", self.id, self.span, self.flags)
+    pub fn value(&self) -> [u8; 55] {
+        let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        let digits = |number: u128, at: u32| b"0123456789abcdef"[(number >> (4 * at)) as usize & 15];
+        for (part, number) in [(3..35, self.id), (36..52, self.span.into()), (53..55, self.flags.into())] {
+            let places = value.get_mut(part).unwrap_or_default();
+            places.iter_mut().rev().zip(0..).for_each(|(place, at)| *place = digits(number, at));
+        }
+        value
     }
 }
 
@@ -76,7 +82,7 @@ mod tests {
         ];
         for (value, flags) in cases {
             let trace = Trace::continued(value.as_bytes(), &SEED).expect(&value);
-            assert_eq!(trace.value(), format!("00-{id}-0102030405060708-{flags}"), "{value}");
+            assert_eq!(&trace.value()[..], format!("00-{id}-0102030405060708-{flags}").as_bytes(), "{value}");
         }
     }
 
@@ -104,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_new_trace_takes_its_ids_from_the_seed_and_they_are_never_zero() {
-        assert_eq!(Trace::started(&SEED).value(), "00-090a0b0c0d0e0f101112131415161718-0102030405060708-01");
-        assert_eq!(Trace::started(&[0; 24]).value(), "00-00000000000000000000000000000001-0000000000000001-01");
+        assert_eq!(Trace::started(&SEED).value(), *b"00-090a0b0c0d0e0f101112131415161718-0102030405060708-01");
+        assert_eq!(Trace::started(&[0; 24]).value(), *b"00-00000000000000000000000000000001-0000000000000001-01");
     }
 }

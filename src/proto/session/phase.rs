@@ -2,7 +2,7 @@
 
 use crate::proto::Millis;
 use crate::proto::ended::Why;
-use crate::proto::http1::{Body, HeadScan};
+use crate::proto::http1::{Body, HeadScan, Request, Spans};
 use crate::proto::interface::{Admission, Totals};
 use crate::proto::open::Open;
 use crate::proto::relay::Taken;
@@ -33,6 +33,7 @@ pub(super) struct Asked {
     pub(super) held: Vec<u8>,
     pub(super) head_len: usize,
     pub(super) head_max: usize,
+    pub(super) spans: Spans,
 }
 
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl Asked {
         Taken::kept(bytes.len())
     }
 
-    pub(super) fn head(&self) -> &[u8] {
-        self.held.get(..self.head_len).unwrap_or(&[])
+    pub(super) fn request(&self) -> Option<Request<'_>> {
+        self.spans.request(self.held.get(..self.head_len)?)
     }
 }
