@@ -74,6 +74,10 @@ impl Taken {
     }
 }
 
+/// The first byte of a message in one frame, without reserved bits.
+const FINAL_TEXT: u8 = 0x80 | opcode::TEXT;
+const FINAL_BINARY: u8 = 0x80 | opcode::BINARY;
+
 /// The longest incomplete header.
 const CARRY_MAX: usize = HEADER_MAX - 1;
 
@@ -211,6 +215,7 @@ impl Cursor {
             if let Some(code) = self.closing.take() {
                 return (Taken { lead, forward: at, consumed: at, last: false }, Some(Stop::Closed(code)));
             }
+            at = self.skim(bytes, at, rules, counts);
             let rest = bytes.get(at..).unwrap_or(&[]);
             if rest.is_empty() {
                 break;
@@ -233,6 +238,38 @@ impl Cursor {
             }
         }
         (Taken { lead, forward: at, consumed: at, last: false }, None)
+    }
+
+    /// Passes the plain frames from `at` on: whole messages of up to 125 bytes that are all there. Most are, and there
+    /// are many in a read of them. Whatever is anything else is left to [`Cursor::judge`], which knows all the rules:
+    /// without this one it would say the same, three times as slowly (PERF.md).
+    #[inline]
+    fn skim(&mut self, bytes: &[u8], mut at: usize, rules: Rules, counts: &mut Counts) -> usize {
+        if self.fragmented {
+            return at;
+        }
+        let (masked, header_len) = if self.from == Side::Downstream { (0x80, 6) } else { (0, 2) };
+        let most = rules.max_frame.min(rules.max_message).min(CONTROL_MAX) as u8;
+        let (mut texts, mut binaries) = (0, 0);
+        while let Some([first, second]) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+            // With the wrong mask bit this is more than any length.
+            let len = second ^ masked;
+            let end = at + header_len + usize::from(len);
+            if len > most || end > bytes.len() {
+                break;
+            }
+            match *first {
+                FINAL_TEXT => texts += 1,
+                FINAL_BINARY => binaries += 1,
+                _ => break,
+            }
+            self.message = u64::from(len);
+            at = end;
+        }
+        self.frames += texts + binaries;
+        counts.frames[usize::from(opcode::TEXT)] += texts;
+        counts.frames[usize::from(opcode::BINARY)] += binaries;
+        at
     }
 
     /// Completes the header in the carry with the start of `bytes`: how many of them it took, or `None` if
