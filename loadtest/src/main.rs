@@ -82,6 +82,9 @@ enum Command {
     /// What becomes of the sessions while a command runs: a reload, a stop, a deploy
     #[command(after_help = "Example: framegate-loadtest during 'kill -HUP 4242' ws://127.0.0.1:8080")]
     During(during::DuringArgs),
+    /// Plot the logs of runs over each other
+    #[command(after_help = "Example: framegate-loadtest plot before/run.hlog after/run.hlog --out plot.html")]
+    Plot(report::PlotArgs),
     /// Print a scenario file with every key
     ExampleScenario,
     /// Run a server until killed
@@ -147,6 +150,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Run(args) => return generate::scenario(&args),
         Command::Compare(args) => return compare::run(&args),
         Command::During(args) => return during::run(&args),
+        Command::Plot(args) => report::plot(&args),
         Command::ExampleScenario => {
             print!("{EXAMPLE_SCENARIO}");
             Ok(())
