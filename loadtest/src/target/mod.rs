@@ -61,7 +61,6 @@ enum Kind {
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     pub proxy_cpu: usize,
-    pub load_cpu: usize,
 }
 
 impl TargetArgs {
@@ -74,7 +73,7 @@ impl TargetArgs {
         let proxy_cpu = self.proxy_cpu.map_or_else(|| default(0), Ok)?;
         let load_cpu = self.load_cpu.map_or_else(|| default(1), Ok)?;
         proc::pin(load_cpu)?;
-        Ok(Place { proxy_cpu, load_cpu })
+        Ok(Place { proxy_cpu })
     }
 
     pub fn specs(&self) -> Result<Vec<Spec>, Failure> {
