@@ -43,6 +43,7 @@ pub struct CostArgs {
 /// A target with its sessions and what the rounds said of it.
 struct Row {
     target: Target,
+    _backend: Backend,
     /// Open all the time, unless the workload opens its sessions for each lap.
     standing: Option<Bench>,
     rounds: Vec<Round>,
@@ -74,11 +75,12 @@ pub fn run(args: &CostArgs) -> Result<(), Failure> {
 }
 
 fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Failure> {
-    let (scratch, backend) = (Scratch::new()?, Backend::start(workload.backing.arguments())?);
-    let mut rows = Vec::new();
+    let (scratch, mut rows) = (Scratch::new()?, Vec::new());
     for spec in args.targets.specs()? {
+        // One for each: what one target leaves behind, ports above all, is no burden to the next.
+        let backend = Backend::start(workload.backing.arguments())?;
         let target = Target::start(&spec, backend.addr, &scratch, place)?;
-        let mut row = Row { target, standing: None, rounds: Vec::new() };
+        let mut row = Row { target, _backend: backend, standing: None, rounds: Vec::new() };
         if !workload.opens_anew {
             row.standing = Some(row.open(workload)?);
         }
@@ -137,6 +139,22 @@ impl Row {
         self.rounds.iter().map(of).collect()
     }
 
+    /// Cells of CPU: the median, the ratio to `base` with its least and most, that to `best`, and what a core would do.
+    fn shares(&self, base: Option<&Row>, best: Option<&Row>) -> Vec<String> {
+        let Some(base) = base.filter(|_| self.target.pid().is_some()) else {
+            return vec!["-".into(); if best.is_some() { 5 } else { 4 }];
+        };
+        let (cpu, ratios) = (median(&self.all(|round| round.cpu_us)), self.ratios(base));
+        let (low, high) = table::range(&ratios);
+        let to_best = best.map(|best| {
+            let ratios = self.ratios(best);
+            let (low, high) = table::range(&ratios);
+            format!("{:.3} ({low:.2}..{high:.2})", median(&ratios))
+        });
+        let first = [format!("{cpu:.3}"), format!("{:.3}", median(&ratios)), format!("({low:.3}..{high:.3})")];
+        first.into_iter().chain(to_best).chain([format!("{:.0}", 1e6 / cpu)]).collect()
+    }
+
     /// Round by round, how many times the CPU of `base` this target took.
     fn ratios(&self, base: &Row) -> Vec<f64> {
         self.rounds.iter().zip(&base.rounds).map(|(own, base)| own.cpu_us / base.cpu_us).collect()
@@ -163,10 +181,12 @@ impl Round {
     }
 }
 
-/// A row for each target that is a process.
+/// A row for each target. Ratios are taken within a round, to the first process and to the best of the peers.
 fn costs(rows: &[Row], workload: &Workload) -> Cells {
     let unit = if workload.counts_sessions { "session" } else { "message" };
     let mut heads = vec!["target".into(), format!("CPU us/{unit}"), "ratio".into(), "(min..max)".into()];
+    let best = best_peer(rows);
+    heads.extend(best.map(|best| format!("to {}", best.target.name)));
     heads.extend([format!("{unit}s/s of a core"), format!("{unit}s/s")]);
     heads.extend(QUANTILES.iter().map(|(name, _)| format!("{name} us")));
     heads.push("waited".into());
@@ -176,18 +196,7 @@ fn costs(rows: &[Row], workload: &Workload) -> Cells {
     let base = rows.iter().find(|row| row.target.pid().is_some());
     let line = |row: &Row| {
         let mut cells = vec![row.target.name.clone()];
-        let has_cpu = row.target.pid().is_some();
-        let ratios = base.filter(|_| has_cpu).map_or_else(Vec::new, |base| row.ratios(base));
-        let (cpu, (low, high)) = (median(&row.all(|round| round.cpu_us)), table::range(&ratios));
-        match has_cpu {
-            true => cells.extend([
-                format!("{cpu:.3}"),
-                format!("{:.3}", median(&ratios)),
-                format!("({low:.3}..{high:.3})"),
-                format!("{:.0}", 1e6 / cpu),
-            ]),
-            false => cells.extend(["-"; 4].map(String::from)),
-        }
+        cells.extend(row.shares(base, best));
         cells.push(format!("{:.0}", median(&row.all(|round| round.per_second))));
         for at in 0..QUANTILES.len() {
             cells.push(format!("{:.0}", median(&row.all(|round| round.quantiles[at]))));
@@ -199,6 +208,12 @@ fn costs(rows: &[Row], workload: &Workload) -> Cells {
         cells
     };
     Cells { rows: rows.iter().map(line).collect(), heads }
+}
+
+/// The one that takes the least CPU, of those that are somebody else's.
+fn best_peer(rows: &[Row]) -> Option<&Row> {
+    let cpu = |row: &Row| median(&row.all(|round| round.cpu_us));
+    rows.iter().filter(|row| row.target.is_peer).min_by(|a, b| cpu(a).total_cmp(&cpu(b)))
 }
 
 /// What each adds to the row that is no process, within a round.

@@ -5,7 +5,9 @@ use crate::Failure;
 use crate::bench::Bench;
 use crate::proc::private_dirty_kib;
 use crate::spec::{GroupSpec, ShapeSpec};
-use crate::target::{Backend, Scratch, Spec, Target, TargetArgs};
+use crate::table::{self, Cells};
+use crate::target::{Backend, Scratch, Target, TargetArgs};
+use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -25,24 +27,50 @@ pub struct IdleArgs {
     /// Payload of the one message of each session
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     payload: usize,
+    /// Append the table to this file, as Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
 }
 
 pub fn run(args: &IdleArgs) -> Result<(), Failure> {
     let place = args.targets.place()?;
     let scratch = Scratch::new()?;
-    println!("private dirty memory, {} sessions in {} steps", args.connections, args.steps);
-    println!("{:<12}{:>14}{:>10}   KiB at each step", "target", "bytes/session", "r^2");
+    let mut slopes = Vec::new();
     for spec in args.targets.specs()? {
         // A backend for each: its own port, and with it its own room for ephemeral ports.
         let backend = Backend::start(vec!["serve".into(), "echo".into()])?;
         let target = Target::start(&spec, backend.addr, &scratch, place)?;
         let points = measure(args, &target).map_err(|e| format!("{}: {e}", spec.name))?;
-        print(&spec, &points);
+        slopes.push(Slope { name: spec.name.clone(), is_peer: target.is_peer, points });
     }
-    Ok(())
+    let title = format!("Private dirty memory of {} idle sessions, in {} steps", args.connections, args.steps);
+    table::print(&title, &cells(&slopes), args.markdown.as_deref())
 }
 
-/// Sessions and KiB at each step.
+struct Slope {
+    name: String,
+    is_peer: bool,
+    /// Sessions and KiB.
+    points: Vec<(f64, f64)>,
+}
+
+fn cells(slopes: &[Slope]) -> Cells {
+    let bytes = |slope: &Slope| line(&slope.points).0 * 1024.0;
+    let peers = slopes.iter().filter(|slope| slope.is_peer);
+    let best = peers.min_by(|a, b| bytes(a).total_cmp(&bytes(b)));
+    let mut heads = vec!["target".into(), "bytes/session".into()];
+    heads.extend(best.map(|best| format!("to {}", best.name)));
+    heads.extend(["r2", "KiB at each step"].map(String::from));
+    let row = |slope: &Slope| {
+        let steps: Vec<String> = slope.points.iter().map(|(_, kib)| format!("{kib:.0}")).collect();
+        let mut cells = vec![slope.name.clone(), format!("{:.0}", bytes(slope))];
+        cells.extend(best.map(|best| format!("{:.3}", bytes(slope) / bytes(best))));
+        cells.extend([format!("{:.4}", line(&slope.points).1), steps.join(" ")]);
+        cells
+    };
+    Cells { rows: slopes.iter().map(row).collect(), heads }
+}
+
 fn measure(args: &IdleArgs, target: &Target) -> Result<Vec<(f64, f64)>, Failure> {
     let pid = target.pid().ok_or("a proxy is needed: the direct way has no process")?;
     let (mut benches, mut points, mut open) = (Vec::new(), Vec::new(), 0);
@@ -61,12 +89,6 @@ fn measure(args: &IdleArgs, target: &Target) -> Result<Vec<(f64, f64)>, Failure>
     Ok(points)
 }
 
-fn print(spec: &Spec, points: &[(f64, f64)]) {
-    let (slope, fit) = line(points);
-    let steps: Vec<String> = points.iter().map(|(_, kib)| format!("{kib:.0}")).collect();
-    println!("{:<12}{:>14.0}{:>10.4}   {}", spec.name, slope * 1024.0, fit, steps.join(" "));
-}
-
 /// Least squares: the slope, and how much of the variance the line explains.
 fn line(points: &[(f64, f64)]) -> (f64, f64) {
     let n = points.len() as f64;
@@ -80,7 +102,17 @@ fn line(points: &[(f64, f64)]) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::line;
+    use super::{Slope, cells, line};
+
+    #[test]
+    fn ratios_refer_to_the_peer_that_needs_least() {
+        let slope =
+            |name: &str, is_peer, kib| Slope { name: name.into(), is_peer, points: vec![(0.0, 0.0), (8.0, kib)] };
+        let cells = cells(&[slope("ours", false, 4.0), slope("a", true, 16.0), slope("b", true, 8.0)]);
+        assert_eq!(cells.heads, ["target", "bytes/session", "to b", "r2", "KiB at each step"]);
+        assert_eq!(cells.rows[0], ["ours", "512", "0.500", "1.0000", "0 4"]);
+        assert_eq!(cells.rows[1][2], "2.000");
+    }
 
     #[test]
     fn a_line_is_found_through_its_points() {

@@ -102,6 +102,9 @@ enum Command {
     /// Count system calls per message and direction with strace
     #[command(after_help = "Example: framegate-loadtest syscalls --target framegate")]
     Syscalls(syscalls::SyscallsArgs),
+    /// Become a command that ends with whoever started this
+    #[command(hide = true)]
+    Leashed(target::leash::LeashedArgs),
 }
 
 #[derive(Subcommand)]
@@ -160,6 +163,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Cost(args) => cost::run(&args),
         Command::Memory(args) => idle::run(&args),
         Command::Syscalls(args) => syscalls::run(&args),
+        Command::Leashed(args) => Err(target::leash::run(&args)),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

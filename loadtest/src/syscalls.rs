@@ -6,20 +6,23 @@ use crate::Failure;
 use crate::bench::Bench;
 use crate::proc::is_traced;
 use crate::spec::GroupSpec;
+use crate::table::{self, Cells};
 use crate::target::{Backend, Scratch, Target, TargetArgs};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const ATTACH_DEADLINE: Duration = Duration::from_secs(5);
 /// The rows that stand for moving a message, whichever call a proxy uses.
-const GROUPS: [(&str, &[&str]); 4] = [
+const GROUPS: [(&str, &[&str]); 6] = [
     ("recv", &["recvfrom", "recvmsg", "read", "readv"]),
     ("send", &["sendto", "sendmsg", "write", "writev"]),
+    ("splice", &["splice"]),
     ("wait", &["epoll_wait", "epoll_pwait", "epoll_pwait2"]),
+    ("epoll_ctl", &["epoll_ctl"]),
     ("memory", &["brk", "mmap", "munmap", "mremap", "madvise"]),
 ];
 
@@ -39,18 +42,24 @@ pub struct SyscallsArgs {
     /// Messages under way on a session; 1 is ping-pong
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     window: u16,
+    /// Append the table to this file, as Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
 }
 
 pub fn run(args: &SyscallsArgs) -> Result<(), Failure> {
     let place = args.targets.place()?;
     let (scratch, backend) = (Scratch::new()?, Backend::start(vec!["serve".into(), "echo".into()])?);
-    println!("calls per message and direction; messages of {} B echoed for {:?}", args.payload, args.duration);
+    let mut rows = Vec::new();
     for spec in args.targets.specs()? {
         let target = Target::start(&spec, backend.addr, &scratch, place)?;
         let (counts, echoed) = count(args, &target, &scratch).map_err(|e| format!("{}: {e}", spec.name))?;
-        print(&spec.name, &counts, echoed * 2);
+        rows.push(row(spec.name, &counts, echoed * 2));
     }
-    Ok(())
+    let heads = std::iter::once("target").chain(GROUPS.iter().map(|(group, _)| *group)).chain(["every call"]);
+    let heads = heads.map(String::from).collect();
+    let title = format!("Calls per message and direction, {} B over {} sessions", args.payload, args.connections);
+    table::print(&title, &Cells { heads, rows }, args.markdown.as_deref())
 }
 
 /// Calls by name, and messages echoed. Opening the sessions and their first messages are not counted.
@@ -102,17 +111,13 @@ fn parse(report: &str) -> Vec<(String, u64)> {
     report.lines().filter_map(row).collect()
 }
 
-fn print(name: &str, counts: &[(String, u64)], messages: u64) {
-    let share = |calls: u64| calls as f64 / messages as f64;
+/// Calls a message, group by group, then one by one.
+fn row(name: String, counts: &[(String, u64)], messages: u64) -> Vec<String> {
+    let share = |calls: u64| format!("{:.4}", calls as f64 / messages as f64);
     let sum = |names: &[&str]| counts.iter().filter(|(name, _)| names.contains(&name.as_str())).map(|(_, n)| n).sum();
-    println!("\n{name}");
-    for (group, names) in GROUPS {
-        println!("  {group:<16}{:>9.4}", share(sum(names)));
-    }
-    println!("  {:<16}{:>9.4}", "epoll_ctl", share(sum(&["epoll_ctl"])));
-    for (call, calls) in counts {
-        println!("    {call:<14}{:>9.4}  ({calls})", share(*calls));
-    }
+    let groups = GROUPS.iter().map(|(_, names)| share(sum(names)));
+    let each: Vec<String> = counts.iter().map(|(call, calls)| format!("{call} {}", share(*calls))).collect();
+    std::iter::once(name).chain(groups).chain([each.join(", ")]).collect()
 }
 
 #[cfg(test)]
