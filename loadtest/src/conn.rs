@@ -472,7 +472,7 @@ impl Conn {
                 return Err((Fault::Protocol, "a frame after the Close frame".into()));
             }
             match piece {
-                Piece::Data { bytes, text, last } => {
+                Piece::Data { bytes, text, last, .. } => {
                     let data = Data { bytes, text, last, source: self.source };
                     let crew = &mut *desk.crew;
                     let got = self.replies.on_data(data, &mut crew.messages, crew.expect);

@@ -104,7 +104,8 @@ impl Gate {
 impl Crew {
     pub fn new(plan: &Group, share: Share, seed: u64) -> Crew {
         let quota = plan.connections / share.of + usize::from(share.index < plan.connections % share.of);
-        let pushes = plan.shape == Shape::Push;
+        // Who only holds connections takes what comes, too.
+        let pushes = plan.shape == Shape::Push || plan.shape == Shape::Idle && plan.traffic == Traffic::Silent;
         let expect = if pushes { Expect::Pushes } else { Expect::Replies(plan.reply) };
         Crew {
             messages: Messages::new(&plan.message),

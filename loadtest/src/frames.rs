@@ -1,7 +1,8 @@
-//! The frames that a server sends, as they come: cut anywhere, judged by RFC 6455, handed on in pieces without
-//! being gathered. Owns at most one incomplete header and one incomplete control frame.
+//! The frames that a peer sends, as they come: cut anywhere, judged by RFC 6455, handed on in pieces without
+//! being gathered or unmasked. Owns at most one incomplete header and one incomplete control frame.
 
 use framegate::proto::frame::{CONTROL_MAX, HEADER_MAX, Header, Parsed, opcode};
+use framegate::proto::mask::mask;
 
 #[derive(Debug, Default)]
 pub struct Frames {
@@ -11,6 +12,10 @@ pub struct Frames {
     state: State,
     in_message: bool,
     text: bool,
+    /// The peer is a client: its frames must be masked.
+    of_client: bool,
+    key: Option<[u8; 4]>,
+    control_key: Option<[u8; 4]>,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +37,8 @@ pub enum Piece<'a> {
         bytes: &'a [u8],
         text: bool,
         last: bool,
+        /// As the client's mask stands at the first of them.
+        key: Option<[u8; 4]>,
     },
     Ping(Vec<u8>),
     Pong(Vec<u8>),
@@ -40,6 +47,11 @@ pub enum Piece<'a> {
 }
 
 impl Frames {
+    /// Of a client, as a server reads them.
+    pub fn of_client() -> Frames {
+        Frames { of_client: true, ..Frames::default() }
+    }
+
     /// Takes the next piece off the front of `bytes`; `None` when they are used up.
     pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Piece<'a>>, String> {
         loop {
@@ -56,13 +68,17 @@ impl Frames {
                     let (now, later) = bytes.split_at(n as usize);
                     *bytes = later;
                     *left -= n;
+                    let key = self.key;
+                    if let Some(key) = &mut self.key {
+                        key.rotate_left((n % 4) as usize);
+                    }
                     let complete = *left == 0;
                     let last = complete && *fin;
                     if complete {
                         self.state = State::Header;
                         self.in_message = !last;
                     }
-                    return Ok(Some(Piece::Data { bytes: now, text: self.text, last }));
+                    return Ok(Some(Piece::Data { bytes: now, text: self.text, last, key }));
                 }
                 State::Control(opcode, len, payload) => {
                     let n = (*len - payload.len()).min(bytes.len());
@@ -72,7 +88,10 @@ impl Frames {
                     if payload.len() < *len {
                         return Ok(None);
                     }
-                    let (opcode, payload) = (*opcode, std::mem::take(payload));
+                    let (opcode, mut payload) = (*opcode, std::mem::take(payload));
+                    if let Some(key) = self.control_key.take() {
+                        mask(&mut payload, key, 0);
+                    }
                     self.state = State::Header;
                     return control(opcode, payload).map(Some);
                 }
@@ -110,8 +129,8 @@ impl Frames {
 
     fn enter(&mut self, header: &Header) -> Result<(), String> {
         let refuse = |what: &str| Err(format!("a frame that RFC 6455 forbids: {what}"));
-        if header.mask.is_some() {
-            return refuse("masked by a server");
+        if header.mask.is_some() != self.of_client {
+            return refuse(if self.of_client { "not masked by a client" } else { "masked by a server" });
         }
         if header.rsv != 0 {
             return refuse("reserved bits set without an extension");
@@ -124,6 +143,7 @@ impl Frames {
                 return refuse("a control frame that is fragmented or over 125 bytes");
             }
             let len = header.payload_len as usize;
+            self.control_key = header.mask;
             self.state = State::Control(header.opcode, len, Vec::with_capacity(len));
             return Ok(());
         }
@@ -134,6 +154,7 @@ impl Frames {
             (opcode::TEXT | opcode::BINARY, true) => return refuse("a new message inside a message"),
             (other, _) => return refuse(&format!("opcode {other}")),
         }
+        self.key = header.mask;
         self.state = State::Data(header.payload_len, header.fin);
         Ok(())
     }
@@ -167,7 +188,7 @@ mod tests {
     fn read(frames: &mut Frames, mut bytes: &[u8], open: &mut Vec<u8>, out: &mut Vec<Whole>) -> Result<(), String> {
         while let Some(piece) = frames.next(&mut bytes)? {
             match piece {
-                Piece::Data { bytes, text, last } => {
+                Piece::Data { bytes, text, last, .. } => {
                     open.extend_from_slice(bytes);
                     if last {
                         out.push(Whole::Message(std::mem::take(open), text));

@@ -28,6 +28,7 @@ mod relay;
 mod replies;
 mod report;
 mod run;
+mod serve;
 mod spec;
 mod stamp;
 mod syscalls;
@@ -38,12 +39,10 @@ mod transport;
 mod workload;
 
 use clap::{Args, Parser, Subcommand};
-use framegate::echo::Echo;
 use generate::{ScenarioArgs, ShapeArgs};
 use spec::ShapeSpec;
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
 
 /// A scenario with every key.
 const EXAMPLE_SCENARIO: &str = include_str!("scenario.toml");
@@ -87,9 +86,9 @@ enum Command {
     Plot(report::PlotArgs),
     /// Print a scenario file with every key
     ExampleScenario,
-    /// Run a server until killed
+    /// Run a server until a signal stops it
     #[command(subcommand)]
-    Serve(Serve),
+    Serve(serve::Serve),
     /// Run the bare byte relay that proxies are measured against, until killed
     #[command(after_help = "Example: framegate-loadtest relay --listen 127.0.0.1:8080 --upstream 127.0.0.1:9000")]
     Relay(RelayArgs),
@@ -105,20 +104,6 @@ enum Command {
     /// Become a command that ends with whoever started this
     #[command(hide = true)]
     Leashed(target::leash::LeashedArgs),
-}
-
-#[derive(Subcommand)]
-enum Serve {
-    /// A WebSocket server that sends every frame back
-    #[command(after_help = "Example: framegate-loadtest serve echo --listen 127.0.0.1:9000")]
-    Echo(EchoArgs),
-}
-
-#[derive(Args)]
-struct EchoArgs {
-    /// Address to listen on; port 0 lets the system choose
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
-    listen: SocketAddr,
 }
 
 #[derive(Args)]
@@ -158,7 +143,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             print!("{EXAMPLE_SCENARIO}");
             Ok(())
         }
-        Command::Serve(Serve::Echo(args)) => serve_echo(args.listen),
+        Command::Serve(role) => serve::run(role),
         Command::Relay(args) => relay::run(args.listen, args.upstream).map_err(Failure::from),
         Command::Cost(args) => cost::run(&args),
         Command::Memory(args) => idle::run(&args),
@@ -166,12 +151,4 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Leashed(args) => Err(target::leash::run(&args)),
     };
     done.map(|()| ExitCode::SUCCESS)
-}
-
-fn serve_echo(listen: SocketAddr) -> Result<(), Failure> {
-    proc::raise_descriptor_limit()?;
-    let echo = Echo::bind(listen).map_err(|e| format!("cannot listen on {listen}: {e}"))?;
-    // Read by whoever starts this with port 0.
-    println!("listening on {}", echo.local_addr()?);
-    Ok(echo.run(&AtomicBool::new(false))?)
 }

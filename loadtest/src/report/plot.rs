@@ -94,6 +94,7 @@ pub fn percentiles(curves: &[(String, &Histogram<u64>)], title: &str) -> Result<
         let mut chart = ChartBuilder::on(&root)
             .caption(title, ("sans-serif", 22))
             .margin(16)
+            .margin_right(36)
             .x_label_area_size(44)
             .y_label_area_size(72)
             .build_cartesian_2d(0.0..most, 0.0..top * 1.05)?;
@@ -142,6 +143,7 @@ pub fn timeline(intervals: &[Interval]) -> Result<String, Failure> {
         let mut chart = ChartBuilder::on(&root)
             .caption("latency over time", ("sans-serif", 22))
             .margin(16)
+            .margin_right(36)
             .x_label_area_size(44)
             .y_label_area_size(72)
             .build_cartesian_2d(0.0..end, 0.0..top * 1.05)?;
