@@ -3,15 +3,11 @@
 
 mod common;
 
+use common::{REQUEST, SWITCHING};
 use framegate::proto::Side;
 use framegate::proto::relay::{Counts, Mode, Rules};
 use framegate::proto::session::{Action, Admission, Event, Given, Session};
 use std::hint::black_box;
-
-const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 fn main() {
     let frame = common::masked_frame(64);

@@ -1,0 +1,266 @@
+//! The plain path: the whole worker in user space, from what poll returned to the last send, on a system without a
+//! kernel. What is left out of a message's cost is the system calls themselves.
+
+mod common;
+
+use common::{REQUEST, SWITCHING, bench, masked_frame, plain_frame};
+use framegate::config::{self, Snapshot};
+use framegate::log::{self, Record};
+use framegate::metrics::Shard;
+use framegate::proto::{Millis, Side};
+use framegate::worker::inbox::{Wake, inbox};
+use framegate::worker::listener::Listening;
+use framegate::worker::seats::Seats;
+use framegate::worker::sys::{Event, Sys, Target};
+use framegate::worker::{Home, Worker};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn main() {
+    messages();
+    many_sessions();
+    churn();
+    timers();
+}
+
+/// One session; a read holds one message or many.
+fn messages() {
+    let reads = [(64, 1), (1 << 10, 1), (64, 32)];
+    let reads = reads.map(|(payload, batch)| {
+        (payload, batch, masked_frame(payload).repeat(batch), plain_frame(payload).repeat(batch))
+    });
+    let (_, _, one_up, one_down) = &reads[0];
+    let (mut home, _records) = home();
+    let mut worker = Worker::new(&mut home).expect("a worker");
+    open(&mut worker);
+    for (payload, batch, up, down) in &reads {
+        bench(&format!("worker, {payload} B x {batch} to upstream"), 20_000, || {
+            arrive(&mut worker, (0, Side::Downstream), up);
+        });
+        bench(&format!("worker, {payload} B x {batch} to client"), 20_000, || {
+            arrive(&mut worker, (0, Side::Upstream), down);
+        });
+    }
+    bench("worker, 64 B ping-pong, both ways", 20_000, || {
+        arrive(&mut worker, (0, Side::Downstream), one_up);
+        arrive(&mut worker, (0, Side::Upstream), one_down);
+    });
+    // The header comes in two reads: its first bytes are kept back, and sent with the rest.
+    bench("worker, 64 B cut in its header", 20_000, || {
+        arrive(&mut worker, (0, Side::Downstream), &one_up[..3]);
+        arrive(&mut worker, (0, Side::Downstream), &one_up[3..]);
+    });
+    bench("worker, a pass with nothing to do", 20_000, || {
+        worker.pass().expect("a pass");
+    });
+    let sys = &worker.home().sys;
+    assert_eq!(sys.sent, sys.received, "everything that came has left");
+}
+
+/// One poll return with an event for each of many sessions: what a message costs where the loop's own share is spread.
+fn many_sessions() {
+    const SESSIONS: usize = 100;
+    let push = plain_frame(1 << 10);
+    let (mut home, _records) = home();
+    let mut worker = Worker::new(&mut home).expect("a worker");
+    (0..SESSIONS).for_each(|_| open(&mut worker));
+    bench("worker, push 1024 B to 100 clients", 500, || {
+        for session in 0..SESSIONS {
+            worker.home().sys.has(&push, (session, Side::Upstream));
+        }
+        worker.pass().expect("a pass");
+    });
+    let sys = &worker.home().sys;
+    assert_eq!(sys.sent, sys.received);
+}
+
+/// A session's whole life: accepted, connected, opened, one message each way, closed by its client.
+fn churn() {
+    let (up, down) = (masked_frame(64), plain_frame(64));
+    let (mut home, mut records) = home();
+    let mut worker = Worker::new(&mut home).expect("a worker");
+    bench("worker, session opened, one echo, closed", 1_000, || {
+        open(&mut worker);
+        arrive(&mut worker, (0, Side::Downstream), &up);
+        arrive(&mut worker, (0, Side::Upstream), &down);
+        arrive(&mut worker, (0, Side::Downstream), &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]);
+        arrive(&mut worker, (0, Side::Upstream), &[0x88, 0x02, 0x03, 0xe8]);
+        arrive(&mut worker, (0, Side::Upstream), &[]);
+        arrive(&mut worker, (0, Side::Downstream), &[]);
+        assert_eq!(worker.pairs(), 0);
+        worker.home().sys.tokens.clear();
+        let lines = (records.pop(), records.pop());
+        assert!(matches!(lines, (Ok(Record::Start(_)), Ok(Record::End(_)))));
+    });
+}
+
+/// What idle sessions cost: the wheel looks at each every 51.2 s, and files it anew.
+fn timers() {
+    const SESSIONS: usize = 100;
+    let (mut home, _records) = home();
+    let mut worker = Worker::new(&mut home).expect("a worker");
+    (0..SESSIONS).for_each(|_| open(&mut worker));
+    bench("worker, the wheel looks at 100 idle sessions", 500, || {
+        worker.home().sys.now += 51_200;
+        worker.pass().expect("a pass");
+    });
+    assert_eq!(worker.pairs(), SESSIONS, "nobody was idle for too long");
+}
+
+/// No kernel. A session's sockets are told apart by their tokens, in the order in which they were registered; the
+/// bench says what arrives, and what is sent is counted and gone.
+#[derive(Default)]
+struct Memory<'a> {
+    /// Of the next poll.
+    events: Vec<Event>,
+    /// What every read gives until something else has arrived.
+    arrived: &'a [u8],
+    /// It is to be copied. Whoever gets the same again finds it still in its scratch: bytes that pass are not written to,
+    /// and copying is the kernel's share.
+    fresh: bool,
+    tokens: Vec<usize>,
+    /// Clients in the listener's queue.
+    clients: usize,
+    listener: usize,
+    now: Millis,
+    /// Bytes of open sessions.
+    received: usize,
+    sent: usize,
+}
+
+impl<'a> Memory<'a> {
+    /// `bytes` are there for one socket of the `session`-th session; none are the end of the stream.
+    fn has(&mut self, bytes: &'a [u8], (session, side): (usize, Side)) {
+        self.fresh |= self.arrived.as_ptr_range() != bytes.as_ptr_range();
+        self.arrived = bytes;
+        let token = self.tokens[2 * session + usize::from(side == Side::Upstream)];
+        let read_closed = bytes.is_empty();
+        self.events.push(Event { token, readable: true, writable: true, read_closed, ..Event::default() });
+    }
+}
+
+impl Sys for Memory<'_> {
+    type Sock = ();
+    type Listener = ();
+
+    fn accept(&mut self, _: &()) -> io::Result<((), SocketAddr)> {
+        self.clients = self.clients.checked_sub(1).ok_or(io::ErrorKind::WouldBlock)?;
+        Ok(((), SocketAddr::from(([203, 0, 113, 7], 40_000))))
+    }
+    fn connect(&mut self, _: Target<'_>) -> io::Result<()> {
+        Ok(())
+    }
+    fn connected(&mut self, _: &()) -> io::Result<bool> {
+        Ok(true)
+    }
+    fn recv(&mut self, _: &(), buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.arrived.len();
+        if std::mem::take(&mut self.fresh) {
+            buf[..n].copy_from_slice(self.arrived);
+        }
+        self.received += n;
+        Ok(n)
+    }
+    fn send(&mut self, _: &(), bytes: &[u8]) -> io::Result<usize> {
+        self.sent += bytes.len();
+        Ok(bytes.len())
+    }
+    fn send_vectored(&mut self, _: &(), slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let n = slices.iter().map(|slice| slice.len()).sum();
+        self.sent += n;
+        Ok(n)
+    }
+    fn discard(&mut self, _: &(), _: usize) -> io::Result<usize> {
+        Ok(self.arrived.len())
+    }
+    fn shutdown(&mut self, _: &()) -> io::Result<()> {
+        Ok(())
+    }
+    fn abort(&mut self, _: ()) {}
+    fn register(&mut self, _: &(), token: usize) -> io::Result<()> {
+        self.tokens.push(token);
+        Ok(())
+    }
+    fn register_listener(&mut self, _: &mut (), token: usize) -> io::Result<()> {
+        self.listener = token;
+        Ok(())
+    }
+    fn deregister_listener(&mut self, _: &mut ()) -> io::Result<()> {
+        Ok(())
+    }
+    fn poll(&mut self, events: &mut Vec<Event>, _: Option<Duration>) -> io::Result<()> {
+        events.clear();
+        events.append(&mut self.events);
+        Ok(())
+    }
+    fn now(&mut self) -> Millis {
+        self.now
+    }
+    fn random(&mut self, out: &mut [u8]) {
+        out.fill(7);
+    }
+    fn busy_us(&mut self) -> u64 {
+        0
+    }
+}
+
+fn home<'a>() -> (Home<Memory<'a>>, rtrb::Consumer<Record>) {
+    let snapshot: Snapshot = config::parse(
+        "[[listener]]\nlisten = \"192.0.2.1:80\"\n[limits]\nmax_sessions = 1000\nmax_handshakes = 1000\n\
+        [[upstream]]\nname = \"a\"\nendpoints = [\"ws://10.0.0.1:80\"]\n\
+        [[route]]\npath = \"/*\"\nupstream = \"a\"\ntimeouts = { idle = \"30days\" }\n",
+        "bench",
+    )
+    .expect("a good configuration");
+    // As in `run`: the access log is on, and a ring holds its records. Sixteen sessions' are enough where nobody reads.
+    let (log, records) = log::tap(32);
+    let (_outbox, inbox) = inbox(Box::new(NoWake));
+    let home = Home {
+        sys: Memory { now: 1_000, ..Memory::default() },
+        listeners: vec![Listening::new(snapshot.listeners[0].addr, ())],
+        inbox,
+        snapshot: Arc::new(snapshot),
+        directory: Arc::default(),
+        sessions: Seats::new(1_000),
+        handshakes: Seats::new(1_000),
+        tally: Default::default(),
+        shard: Arc::new(Shard::default()),
+        log,
+        unix_ms: 0,
+        generation: 0,
+        workers: 1,
+        draining: false,
+    };
+    (home, records)
+}
+
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self) {}
+}
+
+/// One more session, open.
+fn open(worker: &mut Worker<'_, Memory<'_>>) {
+    let session = worker.home().sys.tokens.len() / 2;
+    let sys = &mut worker.home().sys;
+    sys.clients += 1;
+    sys.events.push(Event { token: sys.listener, readable: true, ..Event::default() });
+    worker.pass().expect("a pass");
+    arrive(worker, (session, Side::Downstream), REQUEST);
+    let sys = &mut worker.home().sys;
+    // The connection to the upstream is made.
+    sys.events.push(Event { token: sys.tokens[2 * session + 1], writable: true, ..Event::default() });
+    worker.pass().expect("a pass");
+    arrive(worker, (session, Side::Upstream), SWITCHING);
+    let sys = &mut worker.home().sys;
+    (sys.sent, sys.received) = (0, 0);
+}
+
+/// One read's worth arrives, and the worker passes once.
+fn arrive<'a>(worker: &mut Worker<'_, Memory<'a>>, at: (usize, Side), bytes: &'a [u8]) {
+    worker.home().sys.has(bytes, at);
+    worker.pass().expect("a pass");
+}
