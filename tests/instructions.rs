@@ -82,7 +82,9 @@ fn a_table_that_cannot_be_read_is_no_success() {
     let counted = table(PLACE, &[("worker, 64 B x 1", 1000.0, 0.0)]);
     let broken = temp_path("txt");
     for text in [None, Some("operation instructions allocations\nworker, 64 B x 1 many 0\n")] {
-        text.map_or((), |text| std::fs::write(&broken, text).unwrap());
+        if let Some(text) = text {
+            std::fs::write(&broken, text).unwrap();
+        }
         let args = ["--counted", counted.to_str().unwrap(), "--table", broken.to_str().unwrap()];
         let Some((status, said)) = script(&args, |_| {}) else { return };
         assert_eq!(status, 2, "{said}");
