@@ -39,7 +39,9 @@ fn check(place: &str, counted: &[(&str, f64, f64)], status: i32, says: &[&str]) 
     let (counted, table) = (table(place, counted), table(PLACE, &[("worker, 64 B x 1", 1000.0, 0.0)]));
     let args = ["--counted", counted.to_str().unwrap(), "--table", table.to_str().unwrap()];
     let result = script(&args, |_| {});
-    [&counted, &table].map(|path| std::fs::remove_file(path).unwrap());
+    for path in [&counted, &table] {
+        std::fs::remove_file(path).unwrap();
+    }
     let Some((got, said)) = result else { return };
     assert_eq!(got, status, "{said}");
     for text in says {
@@ -91,7 +93,9 @@ fn a_table_that_cannot_be_read_is_no_success() {
         let Some((status, said)) = script(&args, |_| {}) else { return };
         assert_eq!(status, 2, "{said}");
     }
-    [&counted, &broken].map(|path| std::fs::remove_file(path).unwrap());
+    for path in [&counted, &broken] {
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 #[test]
