@@ -41,7 +41,8 @@ fn give(session: &mut Session, from: Side, bytes: &[u8]) {
     while let Some(action) = session.poll_action(1) {
         let event = match action {
             Action::Decide => {
-                let admission = Admission { request_id: "id".into(), mode: Mode::Framed, upstream_loss_code: None };
+                let admission =
+                    Admission { request_id: "id".into(), mode: Mode::Framed, upstream_loss_code: None, splice: false };
                 Event::Admitted(Box::new(admission))
             }
             Action::Connect => Event::Connected(Vec::new()),

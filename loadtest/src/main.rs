@@ -114,6 +114,9 @@ struct RelayArgs {
     /// Where every connection goes
     #[arg(long, value_name = "ADDR")]
     upstream: SocketAddr,
+    /// Pass the bytes through a pipe in the kernel
+    #[arg(long)]
+    splice: bool,
 }
 
 fn main() -> ExitCode {
@@ -144,7 +147,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             Ok(())
         }
         Command::Serve(role) => serve::run(role),
-        Command::Relay(args) => relay::run(args.listen, args.upstream).map_err(Failure::from),
+        Command::Relay(args) => relay::run(args.listen, args.upstream, args.splice).map_err(Failure::from),
         Command::Cost(args) => cost::run(&args),
         Command::Memory(args) => idle::run(&args),
         Command::Syscalls(args) => syscalls::run(&args),

@@ -8,23 +8,29 @@
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use slab::Slab;
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 const LISTENER: Token = Token(usize::MAX);
 const BUFFER_BYTES: usize = 64 << 10;
+const PIPE_BYTES: usize = 256 << 10;
 const BACKLOG: i32 = 4096;
 const READS_PER_TURN: usize = 4;
 const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Relays every connection made to `listen` to `upstream`, for ever.
-pub fn run(listen: SocketAddr, upstream: SocketAddr) -> io::Result<()> {
+/// With `splice` bytes pass through a pipe in the kernel instead of through the buffer.
+pub fn run(listen: SocketAddr, upstream: SocketAddr, splice: bool) -> io::Result<()> {
     crate::proc::raise_descriptor_limit().map_err(|e| io::Error::other(e.to_string()))?;
     let mut relay = Relay::bind(listen, upstream)?;
+    relay.splices = splice;
     // Read by whoever starts this with port 0.
     println!("listening on {}", relay.listener.local_addr()?);
     let mut events = Events::with_capacity(1024);
@@ -41,6 +47,7 @@ struct Relay {
     poll: Poll,
     listener: TcpListener,
     upstream: SocketAddr,
+    splices: bool,
     pairs: Slab<[End; 2]>,
     /// Flows put off because their turn was over: pair and source.
     ready: Vec<(usize, usize)>,
@@ -60,6 +67,9 @@ struct End {
     ended: bool,
     /// Bytes on their way to this socket that it refused.
     backlog: Vec<u8>,
+    /// Of a splicing relay: what is on its way to this socket, and how much that is.
+    pipe: Option<(OwnedFd, OwnedFd)>,
+    held: usize,
 }
 
 enum Next {
@@ -80,7 +90,7 @@ impl Relay {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let (pairs, buffer) = (Slab::new(), vec![0; BUFFER_BYTES]);
-        Ok(Relay { poll, listener, upstream, pairs, ready: Vec::new(), ended: Vec::new(), buffer })
+        Ok(Relay { poll, listener, upstream, splices: false, pairs, ready: Vec::new(), ended: Vec::new(), buffer })
     }
 
     fn on_events(&mut self, events: &Events) {
@@ -140,7 +150,8 @@ impl Relay {
     fn flow(&mut self, slot: usize, from: usize) {
         let Some([client, upstream]) = self.pairs.get_mut(slot) else { return };
         let (source, dest) = if from == 0 { (client, upstream) } else { (upstream, client) };
-        match advance(source, dest, &mut self.buffer) {
+        let next = if self.splices { splice_once(source, dest) } else { advance(source, dest, &mut self.buffer) };
+        match next {
             Ok(Next::Wait) => {}
             Ok(Next::Again) => self.ready.push((slot, from)),
             Ok(Next::Over) | Err(_) => self.ended.push(slot),
@@ -172,11 +183,63 @@ fn advance(source: &mut End, dest: &mut End, buffer: &mut [u8]) -> io::Result<Ne
     Ok(if source.readable { Next::Again } else { Next::Wait })
 }
 
+/// The same through a pipe; one splice in and one out a turn.
+fn splice_once(source: &mut End, dest: &mut End) -> io::Result<Next> {
+    if dest.pipe.is_none() {
+        let flags = PipeFlags::NONBLOCK | PipeFlags::CLOEXEC;
+        let (from, into) = pipe_with(flags)?;
+        // Who may not have so much has a smaller one.
+        let _granted = fcntl_setpipe_size(&into, PIPE_BYTES);
+        dest.pipe = Some((from, into));
+    }
+    for _ in 0..READS_PER_TURN {
+        if !dest.writable || !dest.drain()? || !source.readable || source.ended {
+            return Ok(Next::Wait);
+        }
+        let Some((_, into)) = &dest.pipe else { return Ok(Next::Wait) };
+        match splice(&source.stream, None, into, None, PIPE_BYTES, SpliceFlags::MOVE | SpliceFlags::NONBLOCK) {
+            Ok(0) => {
+                source.ended = true;
+                dest.stream.shutdown(Shutdown::Write)?;
+                return Ok(if dest.ended { Next::Over } else { Next::Wait });
+            }
+            Ok(n) => dest.held = n,
+            Err(Errno::AGAIN) => source.readable = false,
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(if source.readable || dest.held > 0 { Next::Again } else { Next::Wait })
+}
+
 impl End {
+    /// Empties the pipe into the socket; whether nothing is left.
+    fn drain(&mut self) -> io::Result<bool> {
+        let Some((from, _)) = &self.pipe else { return Ok(true) };
+        while self.held > 0 && self.writable {
+            match splice(from, None, &self.stream, None, self.held, SpliceFlags::MOVE | SpliceFlags::NONBLOCK) {
+                Ok(n) => self.held -= n,
+                Err(Errno::AGAIN) => self.writable = false,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(self.held == 0)
+    }
+
     fn new(mut stream: TcpStream, token: usize, registry: &Registry) -> io::Result<End> {
         registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
         let backlog = Vec::new();
-        Ok(End { stream, readable: false, writable: false, read_closed: false, ended: false, backlog })
+        Ok(End {
+            stream,
+            readable: false,
+            writable: false,
+            read_closed: false,
+            ended: false,
+            backlog,
+            pipe: None,
+            held: 0,
+        })
     }
 
     /// Tries the kernel first; only what it refuses is kept.

@@ -66,6 +66,7 @@ fn one_route(addr: SocketAddr, admin: Option<Admin>, endpoint: Endpoint) -> Snap
         rules: RULES,
         timeouts: Timeouts::default(),
         on_upstream_loss: None,
+        splice: false,
     };
     let entry = Entry { host: HostPattern::Any, path: PathPattern::Under(String::new()), route: Arc::new(route) };
     Snapshot {

@@ -185,6 +185,9 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     if let Some(code) = route.on_upstream_loss {
         write!(out, ", Close {code} on upstream loss")?;
     }
+    if route.splice {
+        write!(out, ", splices")?;
+    }
     Ok(())
 }
 

@@ -58,6 +58,7 @@ pub struct Route {
     pub mode: Typed,
     pub on_upstream_loss: Typed,
     pub on_upstream_loss_code: Typed,
+    pub splice: Typed,
     pub limits: Table<FrameLimits>,
     pub timeouts: Table<Timeouts>,
 }

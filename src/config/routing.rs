@@ -138,7 +138,17 @@ impl Building<'_, '_> {
             rules: self.rules("route.limits", &limits.max_frame, &limits.max_message, inherited.rules),
             timeouts: self.timeouts("route.timeouts", &typed.timeouts, &inherited.timeouts),
             on_upstream_loss: self.on_upstream_loss(&typed.on_upstream_loss, &typed.on_upstream_loss_code),
+            splice: self.splice(typed),
         }
+    }
+
+    fn splice(&mut self, typed: &file::Route) -> bool {
+        let words = [("off", false), ("on", true)];
+        let opaque = typed.mode.as_ref().is_some_and(|mode| text(mode.get_ref()) == Ok(Mode::Opaque.name()));
+        self.take("route.splice", &typed.splice, false, |v| match value::word(v, &words) {
+            Ok(true) if opaque => Err("is for mode = \"framed\": where no header is read, no payload is known".into()),
+            judged => judged,
+        })
     }
 
     fn on_upstream_loss(&mut self, typed: &Typed, code: &Typed) -> Option<u16> {

@@ -246,6 +246,7 @@ mod tests {
                 write_stall_ms: 0,
             },
             on_upstream_loss: None,
+            splice: false,
         })
     }
 

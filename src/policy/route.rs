@@ -26,6 +26,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Close code for the client when the upstream ends without a Close; `None` passes the FIN on.
     pub on_upstream_loss: Option<u16>,
+    /// Long payloads pass in the kernel.
+    pub splice: bool,
 }
 
 /// All routes of a snapshot, most specific first where two match.
@@ -257,6 +259,7 @@ mod tests {
             rules: Rules { max_frame: 1, max_message: 1 },
             timeouts: Timeouts::default(),
             on_upstream_loss: None,
+            splice: false,
         })
     }
 

@@ -48,6 +48,11 @@ pub enum Want {
     Nothing,
     /// At most so many bytes in one read.
     Bytes(usize),
+    /// So many bytes of payload that nobody needs to see may pass in the kernel ([`Session::on_passed`]), or be read
+    /// like any others. Only where the route splices.
+    ///
+    /// [`Session::on_passed`]: super::session::Session::on_passed
+    Payload(u64),
     /// Whatever comes is thrown away; only its amount and its end matter.
     Discard,
 }
@@ -101,6 +106,8 @@ pub struct Admission {
     pub mode: Mode,
     /// Close code for the client when the upstream ends without a Close; `None` passes the FIN on.
     pub upstream_loss_code: Option<u16>,
+    /// Long payloads pass unseen.
+    pub splice: bool,
 }
 
 /// What the shell is to do.

@@ -163,8 +163,7 @@ impl Session {
         let head = handshake::write_switching(&request, &response);
         let subprotocol = http1::values(&response.fields, "sec-websocket-protocol").next().map(Box::from);
         let early = answering.asked.held.split_off(answering.asked.head_len);
-        let admission = &answering.admission;
-        let open = Open::new(admission.mode, extensions, admission.upstream_loss_code);
+        let open = Open::new(&answering.admission, extensions);
         self.status = 101;
         self.outbox.extend([Action::Send(Side::Downstream, head), Action::Opened { early, subprotocol }]);
         self.enter(Phase::Open(open), now);

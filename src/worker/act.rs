@@ -91,6 +91,7 @@ fn decide<S: Sys>(pair: &mut Pair<S::Sock>, shell: &mut Shell<'_, S>) -> Event {
         request_id: cold.request_id.as_str().into(),
         mode: route.mode,
         upstream_loss_code: route.on_upstream_loss,
+        splice: route.splice,
     };
     if let Some(cursor) = shell.cursors.get_mut(route.group.index) {
         cold.dial.start = *cursor;

@@ -3,6 +3,7 @@
 //!
 //! `used + RESERVE <= max` between two reads; the worker ends the longest-stalled session to make it so again.
 
+use super::sys::{PipeId, Sys};
 use crate::proto::Millis;
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -14,6 +15,9 @@ pub const CHUNK_BYTES: usize = 16 * 1024;
 const RESERVE: usize = SCRATCH_BYTES / CHUNK_BYTES + 1;
 /// Chunks kept for the next one in need; more go back to the allocator.
 const FREE_MAX: usize = 64;
+/// Pipes of one worker; who would need one more reads and sends as usual. Two descriptors each, and at worst so many
+/// times [`PIPE_BYTES`](super::sys::PIPE_BYTES) of the kernel's memory.
+const PIPES_MAX: usize = 32;
 /// Chunks of one vectored send.
 const SLICES_MAX: usize = 16;
 
@@ -25,12 +29,17 @@ pub struct Pool {
     free: Vec<Chunk>,
     used: usize,
     max: usize,
+    /// Empty pipes, those to be closed since bytes are left in them, and how many there are in all.
+    pipes: Vec<PipeId>,
+    spoilt: Vec<PipeId>,
+    pipe_count: usize,
 }
 
 impl Pool {
     /// At most `bytes` for all backlogs together, but never less than two reserves.
     pub fn new(bytes: usize) -> Pool {
-        Pool { free: Vec::new(), used: 0, max: Pool::chunks(bytes) }
+        let (pipes, spoilt) = (Vec::new(), Vec::new());
+        Pool { free: Vec::new(), used: 0, max: Pool::chunks(bytes), pipes, spoilt, pipe_count: 0 }
     }
 
     fn chunks(bytes: usize) -> usize {
@@ -51,6 +60,31 @@ impl Pool {
         self.used * CHUNK_BYTES
     }
 
+    /// An empty pipe, `None` where there is none to be had.
+    pub fn take_pipe<S: Sys>(&mut self, sys: &mut S) -> Option<PipeId> {
+        for pipe in self.spoilt.drain(..) {
+            sys.close_pipe(pipe);
+            self.pipe_count -= 1;
+        }
+        if let Some(pipe) = self.pipes.pop() {
+            return Some(pipe);
+        }
+        // Where descriptors are short, the ordinary way needs none.
+        let pipe = if self.pipe_count < PIPES_MAX { sys.pipe().ok() } else { None }?;
+        self.pipe_count += 1;
+        Some(pipe)
+    }
+
+    /// It is empty again.
+    pub fn give_pipe(&mut self, pipe: PipeId) {
+        self.pipes.push(pipe);
+    }
+
+    /// Whatever is left in it is of no use any more.
+    pub fn spoil_pipe(&mut self, pipe: PipeId) {
+        self.spoilt.push(pipe);
+    }
+
     fn take(&mut self) -> Chunk {
         self.used += 1;
         self.free.pop().unwrap_or_else(|| Box::new([0; CHUNK_BYTES]))
@@ -67,6 +101,8 @@ impl Pool {
 /// What one receiver has not taken yet, in order. Never empty while it exists.
 #[derive(Debug)]
 pub struct Backlog {
+    /// A pipe and how many bytes are in it; they come before the chunks.
+    pipe: Option<(PipeId, usize)>,
     chunks: VecDeque<Chunk>,
     /// Bytes of the first chunk that have left.
     start: usize,
@@ -78,15 +114,38 @@ pub struct Backlog {
 
 impl Backlog {
     pub fn new(now: Millis) -> Backlog {
-        Backlog { chunks: VecDeque::new(), start: 0, len: 0, stalled_since: now }
+        Backlog { pipe: None, chunks: VecDeque::new(), start: 0, len: 0, stalled_since: now }
     }
 
-    pub fn len(&self) -> usize {
-        self.len
+    /// What the receiver did not take out of a pipe.
+    pub fn of_pipe(now: Millis, pipe: PipeId, held: usize) -> Backlog {
+        Backlog { pipe: Some((pipe, held)), ..Backlog::new(now) }
+    }
+
+    pub fn pipe(&self) -> Option<(PipeId, usize)> {
+        self.pipe
+    }
+
+    /// The first `n` bytes of the pipe have left; an empty one goes back.
+    pub fn advance_pipe(&mut self, n: usize, pool: &mut Pool) {
+        let Some((pipe, held)) = &mut self.pipe else { return };
+        *held -= n.min(*held);
+        if *held == 0 {
+            pool.give_pipe(*pipe);
+            self.pipe = None;
+        }
+    }
+
+    /// The receiver will take nothing any more.
+    pub fn forget(&mut self, pool: &mut Pool) {
+        if let Some((pipe, _)) = self.pipe.take() {
+            pool.spoil_pipe(pipe);
+        }
+        self.advance(self.len, pool);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len == 0 && self.pipe.is_none()
     }
 
     pub fn push(&mut self, mut bytes: &[u8], pool: &mut Pool) {
@@ -133,8 +192,7 @@ impl Backlog {
 
     /// Gives everything back.
     pub fn drop_all(mut self, pool: &mut Pool) {
-        let len = self.len;
-        self.advance(len, pool);
+        self.forget(pool);
     }
 }
 
@@ -155,14 +213,14 @@ mod tests {
                 let bytes: Vec<u8> = (0..push).map(|_| { next = next.wrapping_mul(31).wrapping_add(7); next }).collect();
                 expect.extend(&bytes);
                 backlog.push(&bytes, &mut pool);
-                prop_assert_eq!(backlog.len(), expect.len());
+                prop_assert_eq!(backlog.len, expect.len());
                 let (slices, count) = backlog.slices();
                 let first: Vec<u8> = slices[..count].iter().flat_map(|s| s.iter().copied()).take(take).collect();
                 prop_assert!(expect.iter().take(first.len()).eq(first.iter()));
                 expect.drain(..first.len());
                 backlog.advance(first.len(), &mut pool);
             }
-            prop_assert!(pool.used * CHUNK_BYTES < backlog.len() + 2 * CHUNK_BYTES);
+            prop_assert!(pool.used * CHUNK_BYTES < backlog.len + 2 * CHUNK_BYTES);
             backlog.drop_all(&mut pool);
             prop_assert_eq!(pool.used, 0);
         }

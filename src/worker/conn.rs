@@ -3,7 +3,7 @@
 //! `Ready` is facts: set by poll, cleared by WouldBlock or by a short read or write that may be trusted
 //! (each rule has its test in the simulation). Interest is registered once and never changed.
 
-use super::sys::{Event, Sys};
+use super::sys::{Event, PipeId, Sys};
 use super::token::Role;
 use std::io::{ErrorKind, IoSlice};
 use std::num::NonZeroUsize;
@@ -83,6 +83,24 @@ impl<S> Conn<S> {
         }
         let result = sys.discard(&self.sock, max);
         self.after_read(result, max)
+    }
+
+    /// Moves up to `max` bytes into an empty pipe. Less than that proves nothing: pages are what counts there.
+    pub fn splice_in<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, pipe: PipeId, max: usize) -> Progress {
+        if self.ready.spent {
+            return self.after_read(Ok(0), 0);
+        }
+        let result = sys.splice_in(&self.sock, pipe, max);
+        // As if asked for what came: only an empty socket is known to be one.
+        let asked = result.as_ref().map_or(0, |n| *n);
+        self.after_read(result, asked)
+    }
+
+    /// Moves up to `max` bytes out of a pipe.
+    pub fn splice_out<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, pipe: PipeId, max: usize) -> Progress {
+        let result = sys.splice_out(pipe, &self.sock, max);
+        let asked = result.as_ref().map_or(0, |n| *n);
+        self.after_write(result, asked)
     }
 
     #[inline]

@@ -12,6 +12,7 @@ mod pair;
 mod pump;
 pub mod seats;
 mod shell;
+mod splice;
 pub mod sys;
 mod timers;
 pub mod token;

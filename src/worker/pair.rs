@@ -6,6 +6,7 @@
 use super::buffers::{Backlog, Pool};
 use super::conn::{Conn, Ready};
 use super::seats::Seat;
+use super::splice;
 use super::sys::Sys;
 use super::timers::Tick;
 use super::token::Role;
@@ -87,7 +88,7 @@ impl<S> Pair<S> {
             && match self.session.wants(side) {
                 Want::Nothing => false,
                 Want::Discard => true,
-                Want::Bytes(_) => self.flows[side.other()].backlog.is_none(),
+                Want::Bytes(_) | Want::Payload(_) => self.flows[side.other()].backlog.is_none(),
             }
     }
 
@@ -99,7 +100,9 @@ impl<S> Pair<S> {
         let unread = || match self.session.wants(side) {
             Want::Nothing => true,
             Want::Discard => false,
-            Want::Bytes(_) => side == Side::Downstream && self.flows[Side::Upstream].backlog.is_some(),
+            Want::Bytes(_) | Want::Payload(_) => {
+                side == Side::Downstream && self.flows[Side::Upstream].backlog.is_some()
+            }
         };
         broken && unread()
     }
@@ -147,6 +150,16 @@ impl<S> Pair<S> {
     pub fn flush<Y: Sys<Sock = S>>(&mut self, to: Side, sys: &mut Y, pool: &mut Pool, now: Millis) {
         use super::conn::Progress;
         let (Some(conn), Some(backlog)) = (&mut self.conns[to], &mut self.flows[to].backlog) else { return };
+        if let Some((pipe, held)) = backlog.pipe() {
+            let left = splice::empty(conn, sys, (pipe, held));
+            backlog.advance_pipe(held - left, pool);
+            if left < held {
+                (backlog.stalled_since, self.last_seen) = (now, now);
+            }
+            if left > 0 && !conn.ready.broken {
+                return;
+            }
+        }
         while !backlog.is_empty() && conn.ready.write {
             let (slices, count) = backlog.slices();
             match conn.push_vectored(sys, slices.get(..count).unwrap_or(&[])) {
@@ -156,7 +169,7 @@ impl<S> Pair<S> {
                 }
                 Progress::Blocked => return,
                 // It will take no more; its end is read in its turn.
-                Progress::Eof | Progress::Reset => backlog.advance(backlog.len(), pool),
+                Progress::Eof | Progress::Reset => backlog.forget(pool),
             }
         }
         if backlog.is_empty() {

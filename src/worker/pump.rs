@@ -6,6 +6,7 @@ use super::buffers::{Backlog, SCRATCH_BYTES};
 use super::conn::Progress;
 use super::pair::Pair;
 use super::shell::Shell;
+use super::splice::splice_once;
 use super::sys::Sys;
 use super::token::Key;
 use crate::proto::Side;
@@ -29,6 +30,7 @@ pub(super) fn pump<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell
         let progress = match pair.session.wants(from) {
             Want::Nothing => return,
             Want::Bytes(max) => relay_once(pair, key, (from, max), shell),
+            Want::Payload(passable) => splice_once(pair, key, (from, passable), shell),
             Want::Discard => discard_once(pair, key, from, shell),
         };
         match progress {
@@ -42,7 +44,7 @@ pub(super) fn pump<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell
 }
 
 #[inline]
-fn relay_once<S: Sys>(
+pub(super) fn relay_once<S: Sys>(
     pair: &mut Pair<S::Sock>,
     key: Key,
     (from, max): (Side, usize),

@@ -7,11 +7,12 @@ use super::token::Token;
 use crate::config::Sockets;
 use crate::proto::Millis;
 use mio::unix::SourceFd;
+use slab::Slab;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -35,6 +36,13 @@ pub struct Event {
     pub priority: bool,
 }
 
+/// Names a pipe of a [`Sys`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipeId(pub u32);
+
+/// What a pipe holds at most.
+pub const PIPE_BYTES: usize = 256 * 1024;
+
 /// System calls of one worker. None of them blocks but `poll`; EINTR never comes out.
 pub trait Sys {
     /// A connected, connecting or accepted stream socket; dropping it closes it.
@@ -56,6 +64,20 @@ pub trait Sys {
     }
     /// Reads up to `max` bytes and throws them away without copying (`MSG_TRUNC`).
     fn discard(&mut self, sock: &Self::Sock, max: usize) -> io::Result<usize>;
+    /// A pipe for [`Sys::splice_in`]; fails where descriptors or the memory of pipes are short, or there is no such thing.
+    fn pipe(&mut self) -> io::Result<PipeId> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn close_pipe(&mut self, _pipe: PipeId) {}
+    /// Moves up to `max` bytes from the socket into an empty pipe, without this process seeing them. `Ok(0)` is the end
+    /// of the stream.
+    fn splice_in(&mut self, _sock: &Self::Sock, _pipe: PipeId, _max: usize) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Moves up to `max` bytes out of a pipe that holds as many.
+    fn splice_out(&mut self, _pipe: PipeId, _sock: &Self::Sock, _max: usize) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// FIN after what was sent.
     fn shutdown(&mut self, sock: &Self::Sock) -> io::Result<()>;
     /// RST instead of FIN (`SO_LINGER` 0), then close.
@@ -88,6 +110,8 @@ pub struct MioSys {
     pub sockets: Sockets,
     /// What discarded bytes are read over where the kernel must copy them (Unix sockets).
     sink: Box<[MaybeUninit<u8>]>,
+    /// Ends for reading and for writing.
+    pipes: Slab<(OwnedFd, OwnedFd)>,
 }
 
 /// Events of one poll.
@@ -98,7 +122,8 @@ impl MioSys {
     pub fn new(sockets: Sockets) -> io::Result<MioSys> {
         let sink = vec![MaybeUninit::uninit(); SINK_BYTES].into();
         let events = mio::Events::with_capacity(EVENTS_MAX);
-        Ok(MioSys { poll: mio::Poll::new()?, events, random: RandomPool::default(), sockets, sink })
+        let (poll, random, pipes) = (mio::Poll::new()?, RandomPool::default(), Slab::new());
+        Ok(MioSys { poll, events, random, sockets, sink, pipes })
     }
 
     /// What ends a wait in this poll. One for each.
@@ -170,6 +195,25 @@ impl Sys for MioSys {
     fn discard(&mut self, sock: &OwnedFd, max: usize) -> io::Result<usize> {
         let sink = self.sink.get_mut(..max.min(SINK_BYTES)).unwrap_or(&mut []);
         again(|| SockRef::from(sock).recv_with_flags(sink, libc::MSG_TRUNC))
+    }
+
+    fn pipe(&mut self) -> io::Result<PipeId> {
+        let ends = pipe()?;
+        Ok(PipeId(u32::try_from(self.pipes.insert(ends)).map_err(io::Error::other)?))
+    }
+
+    fn close_pipe(&mut self, pipe: PipeId) {
+        self.pipes.try_remove(pipe.0 as usize);
+    }
+
+    fn splice_in(&mut self, sock: &OwnedFd, pipe: PipeId, max: usize) -> io::Result<usize> {
+        let (_, into) = self.pipes.get(pipe.0 as usize).ok_or(io::ErrorKind::NotFound)?;
+        again(|| splice(sock, into, max))
+    }
+
+    fn splice_out(&mut self, pipe: PipeId, sock: &OwnedFd, max: usize) -> io::Result<usize> {
+        let (from, _) = self.pipes.get(pipe.0 as usize).ok_or(io::ErrorKind::NotFound)?;
+        again(|| splice(from, sock, max))
     }
 
     fn shutdown(&mut self, sock: &OwnedFd) -> io::Result<()> {
@@ -266,6 +310,30 @@ pub fn clock_us(clock: libc::clockid_t) -> u64 {
     // SAFETY: `time` is a valid place for the result; a clock that does not exist leaves it at zero.
     let _known = unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
+}
+
+/// A pipe that blocks nobody, as large as [`PIPE_BYTES`] if the system allows it.
+#[allow(unsafe_code)]
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` is a valid place for two descriptors.
+    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both were just made, and nobody else knows them.
+    let ends = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
+    // SAFETY: a plain call on a descriptor of ours. Who may not have so much has a smaller pipe, which is only slower.
+    let _granted = unsafe { libc::fcntl(ends.1.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES as libc::c_int) };
+    Ok(ends)
+}
+
+#[allow(unsafe_code)]
+fn splice(from: &OwnedFd, to: &OwnedFd, max: usize) -> io::Result<usize> {
+    let (from, to, flags) = (from.as_raw_fd(), to.as_raw_fd(), libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK);
+    let none = std::ptr::null_mut();
+    // SAFETY: two open descriptors, no offsets.
+    let n = unsafe { libc::splice(from, none, to, none, max, flags) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
 /// Random bytes of the kernel's CSPRNG, fetched many at a time; none is given out twice.

@@ -7,7 +7,7 @@ use crate::kernel::{Id, Link, What, trace};
 use crate::schedule::Leg;
 use crate::world::{World, world, world_if_free};
 use framegate::proto::Millis;
-use framegate::worker::sys::{Event, Sys, Target};
+use framegate::worker::sys::{Event, PipeId, Sys, Target};
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -136,6 +136,48 @@ impl Sys for SimSys {
         io(world(|w| {
             let max = before_read(w, sock.0, max)?;
             w.kernel.recv(sock.0, max, |_| {})
+        }))
+    }
+
+    fn pipe(&mut self) -> io::Result<PipeId> {
+        io(world(|w| {
+            if w.kernel.faults.strikes(Fault::NoPipe) {
+                return Err(libc::EMFILE);
+            }
+            w.pipes.push(Some(Vec::new()));
+            Ok(PipeId(w.pipes.len() as u32 - 1))
+        }))
+    }
+
+    fn close_pipe(&mut self, pipe: PipeId) {
+        world(|w| assert!(w.pipes[pipe.0 as usize].take().is_some(), "a pipe is closed once"));
+    }
+
+    fn splice_in(&mut self, sock: &SimSock, pipe: PipeId, max: usize) -> io::Result<usize> {
+        io(world(|w| {
+            // Less than was asked for, although there is more: pages are what counts.
+            let short = max > 1 && w.kernel.faults.strikes(Fault::ShortSplice);
+            let max = if short { w.kernel.rng.size(1, max - 1) } else { max };
+            let max = before_read(w, sock.0, max)?;
+            let mut held = w.pipes[pipe.0 as usize].take().expect("an open pipe");
+            assert!(held.is_empty(), "a pipe is spliced into when it is empty");
+            let got = w.kernel.recv(sock.0, max, |bytes| held.extend_from_slice(bytes));
+            trace!(w.kernel, "splice sock {} into pipe {} up to {max} -> {got:?}", sock.0, pipe.0);
+            w.pipes[pipe.0 as usize] = Some(held);
+            got
+        }))
+    }
+
+    fn splice_out(&mut self, pipe: PipeId, sock: &SimSock, max: usize) -> io::Result<usize> {
+        io(world(|w| {
+            let room = before_write(w, sock.0, max);
+            let mut held = w.pipes[pipe.0 as usize].take().expect("an open pipe");
+            assert_eq!(held.len(), max, "the worker knows what is in a pipe");
+            let sent = w.kernel.send(sock.0, &held, room);
+            held.drain(..sent.unwrap_or(0));
+            trace!(w.kernel, "splice pipe {} into sock {} {max} bytes -> {sent:?}", pipe.0, sock.0);
+            w.pipes[pipe.0 as usize] = Some(held);
+            sent
         }))
     }
 

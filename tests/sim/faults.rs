@@ -19,6 +19,8 @@ faults! {
     /// Nothing to read after an event that said there was; an edge follows.
     EmptyRead "EAGAIN on recv after an event" 14;
     ShortWrite "short write" 10;
+    ShortSplice "short splice" 6;
+    NoPipe "no pipe to be had" 4;
     BlockedWrite "EAGAIN on send while writable" 16;
     FullBuffer "send buffer really full" 0;
     Interrupted "EINTR in poll" 16;

@@ -58,6 +58,9 @@ fn snapshot() -> Snapshot {
         for (leg, upstream, mode) in [("tcp", "tcp", "framed"), ("unix", "unix", "framed"), ("opaque", "tcp", "opaque")]
         {
             text += &format!("[[route]]\npath = \"/{i}/{leg}\"\nupstream = \"{upstream}{i}\"\nmode = \"{mode}\"\n");
+            if mode == "framed" && i % 2 == 1 {
+                text += "splice = \"on\"\n";
+            }
         }
     }
     config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"))

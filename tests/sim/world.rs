@@ -64,6 +64,8 @@ pub struct World {
     pub still: bool,
     /// Sockets that were sent their last bytes and wait for the FIN.
     pub corked: Vec<Id>,
+    /// What is in each pipe; none for one that was closed.
+    pub pipes: Vec<Option<Vec<u8>>>,
     phantoms: Vec<Phantom>,
     registrations: u64,
     tries: [usize; 4],
@@ -84,6 +86,7 @@ impl World {
         self.script = script;
         self.phantoms.clear();
         self.corked.clear();
+        self.pipes.clear();
         (self.still, self.registrations, self.tries, self.skew_left) = (false, 0, [0; 4], 1_000_000);
         let start = self.kernel.now;
         for index in 0..self.script.sessions.len() {

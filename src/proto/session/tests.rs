@@ -44,7 +44,7 @@ impl Driver {
     fn bytes(&mut self, from: Side, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.session.is_over() {
             match self.session.wants(from) {
-                Want::Nothing => return,
+                Want::Nothing | Want::Payload(_) => return,
                 Want::Discard => {
                     self.session.on_discarded(from, bytes.len(), self.now);
                     bytes = &[];
@@ -75,7 +75,8 @@ impl Driver {
                 Action::Decide => {
                     assert!(self.session.request().is_some());
                     let upstream_loss_code = self.loss;
-                    let admission = Admission { request_id: "id".into(), mode: self.mode, upstream_loss_code };
+                    let admission =
+                        Admission { request_id: "id".into(), mode: self.mode, upstream_loss_code, splice: false };
                     self.session.on_event(Event::Admitted(Box::new(admission)), self.now);
                 }
                 Action::Connect => self.session.on_event(Event::Connected(b"NEW".to_vec()), self.now),
