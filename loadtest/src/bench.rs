@@ -110,10 +110,4 @@ impl Lap {
     pub fn received(&self) -> u64 {
         self.samples.iter().map(|[_, whole]| whole.counts.received).sum()
     }
-
-    pub fn all(&self) -> Sample {
-        let mut all = Sample::default();
-        self.samples.iter().for_each(|[measured, _]| all.add(measured));
-        all
-    }
 }

@@ -238,6 +238,9 @@ impl Conn {
                     }
                     if self.transport.is_tls() {
                         self.passed(Metric::Tls, desk);
+                        let counts = &mut desk.crew.whole.counts;
+                        *counts.tls.entry(self.transport.agreed().unwrap_or_default()).or_default() += 1;
+                        counts.resumed += u64::from(self.transport.resumed() == Some(true));
                     }
                     // What was read on the way may already be in the transport.
                     self.readable = true;

@@ -204,6 +204,9 @@ pub struct Counts {
     pub skipped: u64,
     /// Codes of the Close frames that came; 1005 for one without a code, 1006 for an end without Close.
     pub close_codes: BTreeMap<u16, u64>,
+    /// TLS handshakes by version and cipher, and how many of all were resumed.
+    pub tls: BTreeMap<String, u64>,
+    pub resumed: u64,
     faults: [u64; Fault::ALL.len()],
     /// The first of each kind, in a sentence.
     examples: BTreeMap<Fault, String>,
@@ -246,6 +249,10 @@ impl Counts {
         for (code, count) in &other.close_codes {
             *self.close_codes.entry(*code).or_default() += count;
         }
+        for (agreed, count) in &other.tls {
+            *self.tls.entry(agreed.clone()).or_default() += count;
+        }
+        self.resumed += other.resumed;
         for (own, other) in self.faults.iter_mut().zip(other.faults) {
             *own += other;
         }

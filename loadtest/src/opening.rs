@@ -69,8 +69,8 @@ pub fn target(url: &str, args: &OpeningArgs) -> Result<Target, String> {
     let head = head(&place, args)?;
     let tls = if place.secure { Some(args.tls.client(&place.name)?) } else { None };
     let addrs = one_family(resolve(&place.name, place.port)?, args.connect_timeout.min(TRIAL));
-    let (url, subprotocols) = (url.to_owned(), args.subprotocol.clone());
-    Ok(Target { url, addrs, head, subprotocols, tls, connect_timeout: args.connect_timeout })
+    let subprotocols = args.subprotocol.clone();
+    Ok(Target { addrs, head, subprotocols, tls, connect_timeout: args.connect_timeout })
 }
 
 /// A fresh value of Sec-WebSocket-Key: 16 random bytes in base64.

@@ -130,7 +130,6 @@ pub struct Reconnect {
 /// Where connections go and what their opening handshake says.
 #[derive(Debug, Clone)]
 pub struct Target {
-    pub url: String,
     /// All that the name resolved to; connections take them in turn.
     pub addrs: Vec<SocketAddr>,
     /// The whole request head but for the value of Sec-WebSocket-Key, in two halves around it.

@@ -241,7 +241,6 @@ mod tests {
 
     fn build(spec: &GroupSpec) -> Result<Group, String> {
         let target = Target {
-            url: String::new(),
             addrs: vec![],
             head: [vec![], vec![]],
             subprotocols: vec![],

@@ -99,6 +99,7 @@ impl Transport {
 
     /// Ends our direction: close_notify, if there is TLS, and FIN. If the socket does not take it all now, the rest
     /// goes with [`Transport::flush`]. Reading goes on.
+    #[cfg(test)]
     pub fn shutdown(&mut self) {
         let Security::Tls(channel) = &mut self.security else { return self.fin() };
         channel.close_notify();

@@ -147,7 +147,6 @@ mod tests {
 
     fn target(subprotocols: &[&str]) -> Target {
         Target {
-            url: String::new(),
             addrs: Vec::new(),
             head: [Vec::new(), Vec::new()],
             subprotocols: subprotocols.iter().map(|name| (*name).to_owned()).collect(),

@@ -49,6 +49,9 @@ struct Numbers {
     received_bytes: u64,
     skipped: u64,
     close_codes: BTreeMap<u16, u64>,
+    /// Handshakes by version and cipher.
+    tls: BTreeMap<String, u64>,
+    tls_resumed: u64,
     faults: BTreeMap<&'static str, Fault>,
 }
 
@@ -179,6 +182,8 @@ fn numbers(counts: &Counts) -> Numbers {
         received_bytes: counts.received_bytes,
         skipped: counts.skipped,
         close_codes: counts.close_codes.clone(),
+        tls: counts.tls.clone(),
+        tls_resumed: counts.resumed,
         faults: counts.seen().map(fault).collect(),
     }
 }

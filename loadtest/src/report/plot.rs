@@ -148,13 +148,11 @@ pub fn timeline(intervals: &[Interval]) -> Result<String, Failure> {
             .y_label_area_size(72)
             .build_cartesian_2d(0.0..end, 0.0..top * 1.05)?;
         chart.configure_mesh().x_desc("s").y_desc("ms").light_line_style(RGBColor(235, 235, 235)).draw()?;
-        let series: [(&str, fn(&Interval) -> u64); 3] = [
-            ("max", |interval| interval.max_us),
-            ("p99", |interval| interval.p99_us),
-            ("p50", |interval| interval.p50_us),
-        ];
-        for ((name, of), colour) in series.into_iter().zip([COLOURS[1], COLOURS[5], COLOURS[0]]) {
-            let points = intervals.iter().map(|interval| (interval.at.as_secs_f64(), of(interval) as f64 / 1e3));
+        let values = |interval: &Interval| [interval.max_us, interval.p99_us, interval.p50_us];
+        let series = ["max", "p99", "p50"].into_iter().zip([COLOURS[1], COLOURS[5], COLOURS[0]]);
+        for (index, (name, colour)) in series.enumerate() {
+            let middle = |interval: &Interval| (interval.at + interval.len / 2).as_secs_f64();
+            let points = intervals.iter().map(|interval| (middle(interval), values(interval)[index] as f64 / 1e3));
             chart
                 .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
                 .label(name)

@@ -91,6 +91,13 @@ fn tail(outcome: &Outcome) -> String {
         let codes: Vec<String> = counts.close_codes.iter().map(|(code, n)| format!("{n} x {code}")).collect();
         let _ = writeln!(out, "closes   {}", codes.join(", "));
     }
+    let all = counts.tls.values().sum::<u64>();
+    for (agreed, n) in &counts.tls {
+        let _ = writeln!(out, "tls      {n} x {agreed}");
+    }
+    if all > 0 {
+        let _ = writeln!(out, "tls      {} of {all} handshakes resumed", counts.resumed);
+    }
     let used: Vec<String> = outcome
         .threads
         .iter()

@@ -109,6 +109,14 @@ impl Push {
         }
     }
 
+    fn send_all(&mut self, peers: &mut Slab<Peer>, intended: u64) {
+        for slot in self.open.clone() {
+            if let Some(peer) = peers.get_mut(slot) {
+                self.send(peer, intended);
+            }
+        }
+    }
+
     fn flood(&mut self, peer: &mut Peer, now: u64) {
         for _ in 0..BURST {
             if peer.backlog() > 0 || !self.open.contains(&peer.slot) {
@@ -149,11 +157,7 @@ impl Role for Push {
             budget -= 1;
             let intended = self.next as u64;
             if self.together {
-                for slot in self.open.clone() {
-                    if let Some(peer) = peers.get_mut(slot) {
-                        self.send(peer, intended);
-                    }
-                }
+                self.send_all(peers, intended);
                 self.next += SECOND / rate;
                 continue;
             }

@@ -376,13 +376,14 @@ fn on_frames(role: &mut impl Role, peer: &mut Peer, mut bytes: &[u8], now: u64) 
                 }
                 peer.message.extend_from_slice(bytes);
                 mask(&mut peer.message[at..], key.unwrap_or_default(), 0);
-                if last {
-                    let mut message = std::mem::take(&mut peer.message);
-                    let after = role.message(peer, &mut message, text, now);
-                    if after != After::Open {
-                        peer.after = after;
-                        return Ok(());
-                    }
+                if !last {
+                    continue;
+                }
+                let mut message = std::mem::take(&mut peer.message);
+                let after = role.message(peer, &mut message, text, now);
+                if after != After::Open {
+                    peer.after = after;
+                    return Ok(());
                 }
             }
             Piece::Ping(payload) => peer.send(&frame(opcode::PONG, &payload)),

@@ -25,13 +25,15 @@ pub struct SlowArgs {
     read_rate: Option<usize>,
 }
 
+/// Due, slot and number of the client, frame.
+type Late = (u64, usize, u32, Vec<u8>);
+
 pub struct Slow {
     delay: Duration,
     jitter: Duration,
     read_rate: Option<usize>,
     random: Rng,
-    /// Due, slot and number of the client, frame.
-    replies: BinaryHeap<Reverse<(u64, usize, u32, Vec<u8>)>>,
+    replies: BinaryHeap<Reverse<Late>>,
     /// The last reply of each client is not overtaken by the next.
     last: std::collections::HashMap<usize, u64>,
     sent: u64,
