@@ -605,7 +605,7 @@ fn the_example_has_every_key() {
             }
         }
     }
-    assert_eq!(keys, 49);
+    assert_eq!(keys, 50);
 }
 
 /// A key like no other.

@@ -1,7 +1,9 @@
-//! framegate-loadtest: server roles, and measurements of what a proxy costs.
+//! framegate-loadtest: a load generator for WebSocket servers, server roles, and measurements of what a proxy costs.
 //!
-//! Reading order: [`load`] (the client side), [`relay`] (what proxies are measured against), [`target`] (a
-//! proxy under measurement), then one file a command: [`cost`], [`idle`], [`syscalls`].
+//! Reading order: [`plan`] (a run as it is meant), [`spec`] and [`generate`] (how it is typed), [`run`] (the order of
+//! its windows), [`client`], [`crew`] and [`conn`] (one thread of it), [`message`], [`stamp`] and [`replies`] (what is
+//! sent and how it is checked), [`measure`] (what it came to), [`report`] (how that is told); [`serve`]; then what measures
+//! proxies: [`target`], [`bench`], [`workload`], [`cost`], [`idle`], [`syscalls`], [`relay`].
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -38,7 +40,7 @@ mod tls;
 mod transport;
 mod workload;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use generate::{ScenarioArgs, ShapeArgs};
 use spec::ShapeSpec;
 use std::net::SocketAddr;
@@ -51,7 +53,7 @@ const EXAMPLE_SCENARIO: &str = include_str!("scenario.toml");
 type Failure = Box<dyn std::error::Error>;
 
 #[derive(Parser)]
-#[command(version, about = "Server roles and measurements for WebSocket proxies", arg_required_else_help = true)]
+#[command(version, about = "A load generator for WebSocket servers and proxies", arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -120,7 +122,9 @@ struct RelayArgs {
 }
 
 fn main() -> ExitCode {
-    match dispatch(Cli::parse().command) {
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match dispatch(cli.command) {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("framegate-loadtest: {failure}");
@@ -128,6 +132,55 @@ fn main() -> ExitCode {
             if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
+}
+
+const RARE: [&str; 15] = [
+    "settle",
+    "cooldown",
+    "header",
+    "subprotocol",
+    "bearer",
+    "origin",
+    "host",
+    "connect_timeout",
+    "tls_version",
+    "cert",
+    "key",
+    "sni",
+    "no_resumption",
+    "alpn",
+    "insecure",
+];
+
+/// What only one shape knows is shown with that shape.
+fn command() -> clap::Command {
+    const OWN: [(&str, &[&str]); 4] = [
+        ("push", &["publishers"]),
+        ("churn", &["messages"]),
+        ("storm", &["cut_every", "jitter", "backoff"]),
+        ("slow", &["stall_every", "stall_for"]),
+    ];
+    const EXAMPLES: [(&str, &str); 6] = [
+        ("echo", "echo ws://127.0.0.1:8080/ --connections 100 --rate 5000 --fail-if 'p99>10ms'"),
+        ("push", "push ws://127.0.0.1:8080/news --connections 500"),
+        ("churn", "churn wss://example.com/ --rate 200 --out result"),
+        ("idle", "idle ws://127.0.0.1:8080/ --connections 8000 --ping 30s"),
+        ("storm", "storm ws://127.0.0.1:8080/ --connections 1000 --jitter 2s"),
+        ("slow", "slow ws://127.0.0.1:8080/ --connections 20 --stall-every 5s --stall-for 2s"),
+    ];
+    let shown = OWN.into_iter().fold(Cli::command(), |cli, (shape, own)| {
+        let show = |command: clap::Command, arg: &&'static str| command.mut_arg(*arg, |arg| arg.hide(false));
+        cli.mut_subcommand(shape, |command| own.iter().fold(command, show))
+    });
+    let shown = EXAMPLES.into_iter().fold(shown, |cli, (shape, example)| {
+        cli.mut_subcommand(shape, |command| command.after_help(format!("Example: framegate-loadtest {example}")))
+    });
+    // The short help fits a screen; the long one has all.
+    let rare = |command: clap::Command| {
+        RARE.into_iter().fold(command, |command, arg| command.mut_arg(arg, |arg| arg.hide_short_help(true)))
+    };
+    let commands = EXAMPLES.map(|(shape, _)| shape).into_iter().chain(["run", "compare", "during"]);
+    commands.fold(shown, |cli, name| cli.mut_subcommand(name, rare))
 }
 
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {

@@ -23,11 +23,22 @@ fn peers_that_are_there_echo_with_each_of_their_configurations() {
             let output =
                 run(&format!("cost --target {target} --rounds 1 --round-ms 50 --payload 65536 --connections 4"));
             let said = said(&output);
-            let is_missing = said.contains("is not installed") || said.contains("unknown target");
+            // Not every peer has every variant.
             let has_row = said.lines().any(|line| line.starts_with(&format!("{target} ")));
-            assert!(is_missing || (output.status.success() && has_row), "{target}: {said}");
+            let is_none = !variant.is_empty() && said.contains("unknown target");
+            assert!(is_none || is_missing(&said) || (output.status.success() && has_row), "{target}: {said}");
         }
     }
+}
+
+/// A peer that is not there is left out, and that is said; CI has them all.
+fn is_missing(said: &str) -> bool {
+    let missing = said.contains("is not installed");
+    assert!(!missing || std::env::var_os("CI").is_none(), "{said}");
+    if missing {
+        eprintln!("skipped: {said}");
+    }
+    missing
 }
 
 #[test]
@@ -50,8 +61,7 @@ fn children_end_with_who_started_them_even_if_that_is_killed() {
 fn configurations_can_come_from_a_folder() {
     let output = run("cost --target haproxy --configs /nowhere-at-all --rounds 1");
     let said = said(&output);
-    let is_missing = said.contains("is not installed");
-    assert!(is_missing || said.contains("cannot read /nowhere-at-all/haproxy.cfg"), "{said}");
+    assert!(is_missing(&said) || said.contains("cannot read /nowhere-at-all/haproxy.cfg"), "{said}");
     assert_eq!(output.status.code(), Some(1));
 }
 

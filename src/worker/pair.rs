@@ -114,15 +114,18 @@ impl<S> Pair<S> {
     /// The nearest deadline and what is to be told to the session then.
     pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Millis, Event)> {
         let timeouts = self.route.as_ref().map_or(timeouts, |route| &route.timeouts);
-        let due = self.session.deadline(timeouts, self.last_seen);
-        let due = due.filter(|(_, due)| *due != Due::Close || !self.owes_the_last());
-        let due = due.map(|(at, due)| (at, Event::Due(due)));
-        let stall = |to: Side| {
-            let backlog = self.flows[to].backlog.as_ref()?;
-            Some((backlog.stalled_since + timeouts.write_stall_ms, Event::Stalled(to, Why::WriteStall)))
+        let mut nearest = match self.session.deadline(timeouts, self.last_seen) {
+            Some((_, Due::Close)) if self.owes_the_last() => None,
+            due => due.map(|(at, due)| (at, Event::Due(due))),
         };
-        let candidates = [due, stall(Side::Downstream), stall(Side::Upstream)];
-        candidates.into_iter().flatten().min_by_key(|(at, _)| *at)
+        for to in Side::BOTH {
+            let Some(backlog) = &self.flows[to].backlog else { continue };
+            let at = backlog.stalled_since + timeouts.write_stall_ms;
+            if nearest.as_ref().is_none_or(|(nearest, _)| at < *nearest) {
+                nearest = Some((at, Event::Stalled(to, Why::WriteStall)));
+            }
+        }
+        nearest
     }
 
     /// The last that a side gets still waits for it. The close deadline begins when a Close has *left*; until then

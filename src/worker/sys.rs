@@ -276,8 +276,9 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
 pub fn set_options(socket: &Socket, options: &Sockets) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     if options.keepalive_s > 0 {
-        let interval = Duration::from_secs(u64::from(options.keepalive_s));
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(interval).with_interval(interval))?;
+        // Interval and number of the probes are the kernel's: one call less for each upstream connection.
+        let idle = Duration::from_secs(u64::from(options.keepalive_s));
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
     }
     if options.user_timeout_ms > 0 {
         socket.set_tcp_user_timeout(Some(Duration::from_millis(u64::from(options.user_timeout_ms))))?;
