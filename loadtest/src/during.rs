@@ -20,7 +20,7 @@ pub struct DuringArgs {
     /// What happens meanwhile, for the shell: 'kill -HUP PID', './deploy.sh'
     #[arg(value_name = "COMMAND")]
     command: String,
-    /// Server to measure: ws://HOST[:PORT][/PATH] or wss://...
+    /// Server to measure: ws://HOST, ws://HOST:PORT/PATH or wss://...
     #[arg(value_name = "URL")]
     url: String,
     /// When it happens, from the begin of the measured time on [default: a quarter of it]

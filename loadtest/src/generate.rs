@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Of one shape.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ShapeArgs {
-    /// Server to measure: ws://HOST[:PORT][/PATH] or wss://...
+    /// Server to measure: ws://HOST, ws://HOST:PORT/PATH or wss://...
     #[arg(value_name = "URL")]
     pub url: String,
     #[command(flatten)]

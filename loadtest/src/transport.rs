@@ -83,7 +83,7 @@ impl Transport {
     }
 
     /// True when no ciphertext waits. To be called whenever the socket becomes writable: reads, too, leave something
-    /// to send (alerts). After [`Transport::shutdown`], FIN goes with the last of it.
+    /// to send (alerts). After a shutdown FIN goes with the last of it.
     pub fn flush(&mut self) -> io::Result<bool> {
         let Security::Tls(channel) = &mut self.security else { return Ok(true) };
         let flushed = channel.flush(&mut self.stream)?;
