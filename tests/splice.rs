@@ -202,6 +202,19 @@ fn has_strace() -> bool {
 }
 
 #[test]
+fn check_counts_the_pipes_of_routes_that_splice() {
+    let (_listener, addr) = listen();
+    for (splice, counted) in [("on", true), ("off", false)] {
+        let path = temp_path("toml");
+        std::fs::write(&path, before(addr, &format!("splice = {splice:?}"))).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_framegate")).args(["check", "-c"]).arg(&path).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(said.contains("32 pipes of 256KiB in the kernel for each worker"), counted, "{said}");
+    }
+}
+
+#[test]
 fn an_opaque_route_cannot_splice_and_the_error_says_why() {
     let (_listener, addr): (TcpListener, SocketAddr) = listen();
     let path = temp_path("toml");

@@ -192,7 +192,10 @@ impl Client {
         }
         self.events = events;
         for slot in std::mem::take(&mut self.ready) {
-            self.with(slot, Conn::advance);
+            self.with(slot, |conn, desk| {
+                conn.queued = false;
+                conn.advance(desk)
+            });
         }
         Ok(())
     }
@@ -354,7 +357,10 @@ impl Client {
         let (clock, gate) = (&self.clock, self.gate);
         let mut desk = Desk { crew, slot, clock, gate, buffer: &mut self.buffer, batch };
         match turn(conn, &mut desk) {
-            Ok(()) if conn.may_go_on() => self.ready.push(slot),
+            Ok(()) if conn.may_go_on() && !conn.queued => {
+                conn.queued = true;
+                self.ready.push(slot);
+            }
             Ok(()) => {}
             Err(end) => self.finish(slot, end),
         }

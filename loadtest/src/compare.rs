@@ -132,6 +132,9 @@ impl Row {
         let idle_kib = self.pid.map(proc::private_dirty_kib).transpose()?.unwrap_or_default();
         let mut meter = Meter { pid: self.pid, idle_kib, ..Meter::default() };
         let outcome = run::run(&self.plan, Duration::from_secs(1), &mut meter)?;
+        if run::stop_flag().load(std::sync::atomic::Ordering::Relaxed) {
+            return Err("interrupted".into());
+        }
         if let Some(said) = trouble(&outcome) {
             return Err(format!("{}: {said}", self.url).into());
         }

@@ -26,6 +26,8 @@ pub struct Conn {
     pub source: u32,
     /// Where it stands in its crew's list of open ones.
     pub place: usize,
+    /// It stands in the list of those that may go on.
+    pub queued: bool,
     phase: Phase,
     readable: bool,
     writable: bool,
@@ -103,6 +105,7 @@ impl Conn {
             generation: 0,
             source,
             place: 0,
+            queued: false,
             phase: Phase::Connecting,
             readable: false,
             writable: false,

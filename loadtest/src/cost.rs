@@ -5,11 +5,13 @@
 
 use crate::Failure;
 use crate::bench::{Bench, Lap};
-use crate::measure::Metric;
+use crate::measure::{Metric, empty};
 use crate::proc::{Cpu, cpu};
+use crate::report::percentiles;
 use crate::table::{self, Cells};
 use crate::target::{Backend, Place, Scratch, Target, TargetArgs};
 use crate::workload::{self, Backing, Workload};
+use hdrhistogram::Histogram;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +40,9 @@ pub struct CostArgs {
     /// Append the tables to this file, as Markdown
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Draw the latencies of all targets over percentiles, as SVG; of the last workload, if there are several
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// A target with its sessions and what the rounds said of it.
@@ -47,6 +52,8 @@ struct Row {
     /// Open all the time, unless the workload opens its sessions for each lap.
     standing: Option<Bench>,
     rounds: Vec<Round>,
+    /// Of all rounds together.
+    latencies: Histogram<u64>,
 }
 
 /// One lap of a target.
@@ -80,7 +87,7 @@ fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Fai
         // One for each: what one target leaves behind, ports above all, is no burden to the next.
         let backend = Backend::start(workload.backing.arguments())?;
         let target = Target::start(&spec, backend.addr, &scratch, place)?;
-        let mut row = Row { target, _backend: backend, standing: None, rounds: Vec::new() };
+        let mut row = Row { target, _backend: backend, standing: None, rounds: Vec::new(), latencies: empty() };
         if !workload.opens_anew {
             row.standing = Some(row.open(workload)?);
         }
@@ -90,6 +97,7 @@ fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Fai
         // The first lap warms everything up.
         row.lap(args, workload)?;
         row.rounds.clear();
+        row.latencies.reset();
     }
     for round in 0..usize::from(args.rounds) {
         // Another one begins each time: nobody always comes after the same.
@@ -100,6 +108,13 @@ fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Fai
     }
     let title = format!("{}, {} rounds of {} ms", workload.title, args.rounds, args.round_ms);
     table::print(&title, &costs(&rows, workload), args.markdown.as_deref())?;
+    if let Some(path) = &args.plot {
+        // A second relay says how far to trust a figure; as a curve it would only hide the first.
+        let shown = rows.iter().filter(|row| row.target.name != "relay2");
+        let curves: Vec<_> = shown.map(|row| (row.target.name.clone(), &row.latencies)).collect();
+        std::fs::write(path, percentiles(&curves, &workload.title)?)
+            .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+    }
     if rows.iter().any(|row| row.target.pid().is_none()) {
         table::print(&format!("{title}: added to the direct way"), &added(&rows), args.markdown.as_deref())?;
     }
@@ -126,6 +141,9 @@ impl Row {
             bench.close()?
         } else {
             self.standing = Some(bench)
+        }
+        if let Some(histogram) = shown(&lap, workload) {
+            self.latencies.add(histogram)?;
         }
         self.rounds.push(Round::of(&lap, workload, (before, after)).ok_or("a lap without a message")?);
         Ok(())
@@ -165,19 +183,25 @@ impl Round {
     fn of(lap: &Lap, workload: &Workload, (before, after): (Cpu, Cpu)) -> Option<Round> {
         let [measured, whole] = lap.samples.first()?;
         let units = if workload.counts_sessions { whole.counts.opened } else { lap.received() };
-        let histogram = match workload.counts_sessions {
-            true => whole.histograms.get(Metric::FirstMessage),
-            false => measured.histograms.get(Metric::RoundTrip).or_else(|| measured.histograms.get(Metric::OneWay)),
-        }?;
-        let shown = if workload.counts_sessions { units } else { measured.counts.received };
+        let histogram = shown(lap, workload)?;
+        let came = if workload.counts_sessions { units } else { measured.counts.received };
         let bulk: u64 = lap.samples.iter().skip(1).map(|[_, whole]| whole.counts.received_bytes).sum();
         Some(Round {
             cpu_us: (after.ran - before.ran) as f64 / 1e3 / units as f64,
-            per_second: shown as f64 / lap.elapsed.as_secs_f64(),
+            per_second: came as f64 / lap.elapsed.as_secs_f64(),
             waited: (after.waited - before.waited) as f64 / lap.elapsed.as_nanos() as f64 * 100.0,
             bulk_mb: bulk as f64 / 1e6 / lap.elapsed.as_secs_f64(),
             quantiles: QUANTILES.map(|(_, quantile)| histogram.value_at_quantile(quantile) as f64),
         })
+    }
+}
+
+/// The latencies that a workload is about: of its first group.
+fn shown<'a>(lap: &'a Lap, workload: &Workload) -> Option<&'a Histogram<u64>> {
+    let [measured, whole] = lap.samples.first()?;
+    match workload.counts_sessions {
+        true => whole.histograms.get(Metric::FirstMessage),
+        false => measured.histograms.get(Metric::RoundTrip).or_else(|| measured.histograms.get(Metric::OneWay)),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use tungstenite::Message;
@@ -234,6 +235,52 @@ fn a_server_of_others_is_measured_in_every_shape() {
             report["groups"][0]["times"][metric]["count"].as_u64().is_some_and(|count| count > 10),
             "{shape}: {report}"
         );
+    }
+}
+
+/// Echo servers in Node (`ws`) and Python (`websockets`), as tests/peers/setup.sh installs them.
+#[test]
+fn servers_in_node_and_python_are_measured() {
+    const NODE: &str = "const {WebSocketServer} = require('ws');
+        const s = new WebSocketServer({host: '127.0.0.1', port: 0}, () => console.log(s.address().port));
+        s.on('connection', c => c.on('message', (m, binary) => c.send(m, {binary})));";
+    const PYTHON: &str = "
+import asyncio, websockets
+async def echo(ws):
+    async for message in ws:
+        await ws.send(message)
+async def main():
+    async with websockets.serve(echo, '127.0.0.1', 0, max_size=None) as server:
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await asyncio.Future()
+asyncio.run(main())";
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into(), PathBuf::from);
+    let peers = std::env::var_os("PEERS_ENV").map_or_else(|| target.join("peers"), PathBuf::from);
+    let (modules, python) = (peers.join("node/node_modules"), peers.join("python/bin/python"));
+    if !modules.exists() || !python.exists() {
+        assert!(std::env::var_os("CI").is_none(), "CI has the peers: tests/peers/setup.sh");
+        return eprintln!("skipped: no peers here, see tests/peers/setup.sh");
+    }
+    let mut node = Command::new("node");
+    node.args(["-e", NODE]).env("NODE_PATH", modules);
+    let mut python = Command::new(python);
+    python.args(["-c", PYTHON]);
+    for (name, mut command) in [("node", node), ("python", python)] {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        let addr = SocketAddr::from(([127, 0, 0, 1], line.trim().parse().unwrap()));
+        let server = Server { child, addr, lines };
+        for shape in [
+            "echo -c 5 --rate 200 --size 64*9,1KiB,100KiB*0.2",
+            "echo -c 3 --closed 4 --text --fragments 2",
+            "churn --rate 30",
+        ] {
+            let (exit, report) = report(&format!("{shape} {} -d 1s --settle 0s", server.url()), &[]);
+            assert_eq!((exit, faults(&report)), (Some(0), vec![]), "{name}, {shape}: {}", report["findings"]);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a snapshot means on this machine: the text of `check`, and what does not fit.
 
 use super::value::{duration_text, size_text};
-use super::{AccessLog, Format, Listener, SCRATCH_BYTES, SPARE_DESCRIPTORS, Snapshot, Timeouts};
+use super::{AccessLog, Format, Listener, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SPARE_DESCRIPTORS, Snapshot, Timeouts};
 use crate::policy::balance::Group;
 use crate::policy::route::{Entry, HostPattern, PathPattern, Route};
 use std::fmt::{self, Write};
@@ -131,7 +131,7 @@ impl Snapshot {
         let (sessions, handshakes, head) = (limits.max_sessions, limits.max_handshakes, self.limits.head_bytes);
         let workers = self.worker_count(cpus);
         let head_text = size_text(head as u64);
-        let rows = [
+        let mut rows = vec![
             (sessions.saturating_mul(SESSION_BYTES), format!("{sessions} sessions of {SESSION_BYTES} B")),
             (sessions.saturating_mul(KERNEL_BYTES), format!("{sessions} pairs of sockets of 8 KiB in the kernel")),
             (
@@ -145,6 +145,10 @@ impl Snapshot {
             (self.limits.buffer_bytes, "buffers for slow receivers, all workers together".to_owned()),
             (workers.saturating_mul(SCRATCH_BYTES), format!("{workers} workers with 128 KiB to read into")),
         ];
+        if self.routes.entries().iter().any(|entry| entry.route.splice) {
+            let of = format!("{PIPES_MAX} pipes of {} in the kernel for each worker", size_text(PIPE_BYTES as u64));
+            rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), of));
+        }
         writeln!(out, "sessions   at most {sessions}, handshakes at most {handshakes}, with {nofile} descriptors")?;
         writeln!(out, "\nmemory, at the worst (socket buffers in the kernel not counted)")?;
         for (bytes, of) in &rows {

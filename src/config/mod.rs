@@ -26,6 +26,10 @@ pub const EXAMPLE: &str = include_str!("example.toml");
 
 /// What one read takes at most: each worker has one such buffer to read into, and the pool keeps one in reserve.
 pub const SCRATCH_BYTES: usize = 128 * 1024;
+/// Pipes of one worker, for routes that splice; who would need one more reads and sends as usual. Two descriptors each.
+pub const PIPES_MAX: usize = 32;
+/// What a pipe holds at most, in the kernel's memory.
+pub const PIPE_BYTES: usize = 256 << 10;
 
 /// Descriptors that are no session's: listeners, polls, logs, admin connections.
 pub const SPARE_DESCRIPTORS: usize = 256;

@@ -4,6 +4,7 @@
 //! `used + RESERVE <= max` between two reads; the worker ends the longest-stalled session to make it so again.
 
 use super::sys::{PipeId, Sys};
+use crate::config::PIPES_MAX;
 use crate::proto::Millis;
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -15,9 +16,6 @@ pub const CHUNK_BYTES: usize = 16 * 1024;
 const RESERVE: usize = SCRATCH_BYTES / CHUNK_BYTES + 1;
 /// Chunks kept for the next one in need; more go back to the allocator.
 const FREE_MAX: usize = 64;
-/// Pipes of one worker; who would need one more reads and sends as usual. Two descriptors each, and at worst so many
-/// times [`PIPE_BYTES`](super::sys::PIPE_BYTES) of the kernel's memory.
-const PIPES_MAX: usize = 32;
 /// Chunks of one vectored send.
 const SLICES_MAX: usize = 16;
 
@@ -73,6 +71,14 @@ impl Pool {
         let pipe = if self.pipe_count < PIPES_MAX { sys.pipe().ok() } else { None }?;
         self.pipe_count += 1;
         Some(pipe)
+    }
+
+    /// Nobody uses them any more.
+    pub fn close_pipes<S: Sys>(&mut self, sys: &mut S) {
+        for pipe in self.pipes.drain(..).chain(self.spoilt.drain(..)) {
+            sys.close_pipe(pipe);
+        }
+        self.pipe_count = 0;
     }
 
     /// It is empty again.

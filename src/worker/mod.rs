@@ -437,6 +437,8 @@ impl<S: Sys> Drop for Worker<'_, S> {
                 act::close(&mut pair, Ended { by: By::Proxy, stage, why: Why::WorkerPanic }, &mut self.shell);
             }
         }
+        // The system outlives this worker; what its pool held must not stay open.
+        self.shell.pool.close_pipes(&mut self.shell.home.sys);
     }
 }
 

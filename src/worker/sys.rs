@@ -4,6 +4,7 @@
 
 use super::inbox::Wake;
 use super::token::Token;
+pub use crate::config::PIPE_BYTES;
 use crate::config::Sockets;
 use crate::proto::Millis;
 use mio::unix::SourceFd;
@@ -39,9 +40,6 @@ pub struct Event {
 /// Names a pipe of a [`Sys`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PipeId(pub u32);
-
-/// What a pipe holds at most.
-pub const PIPE_BYTES: usize = 256 * 1024;
 
 /// System calls of one worker. None of them blocks but `poll`; EINTR never comes out.
 pub trait Sys {

@@ -14,7 +14,7 @@ mod text;
 mod threshold;
 mod verdict;
 
-pub use plot::{PlotArgs, run as plot};
+pub use plot::{PlotArgs, percentiles, run as plot};
 pub use threshold::Threshold;
 
 use crate::Failure;
