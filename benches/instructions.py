@@ -28,9 +28,9 @@ UPDATE = "benches/instructions.py --update"
 # In this order in the table: the plain path first.
 PROGRAMS = ["worker", "session", "relay", "frame", "mask", "http1"]
 # What an operation may cost more than the table says: percent, and instructions for the short ones.  The same sources
-# give the same number; in another folder, or beside changed code that has nothing to do with it, one operation of 85
-# has moved by 0.4 %.
-PERCENT, LEAST = 3, 2
+# give the same number.  Changed code that has nothing to do with an operation can move what is inlined into it: a
+# constant that went to another module has moved a third of the table by 3 to 4 %, and one operation by 8.
+PERCENT, LEAST = 5, 8
 # With another compiler, libc or valgrind than the table's, or other vector instructions: those alone move numbers.
 PERCENT_ELSEWHERE = 20
 HEAD = """\

@@ -58,11 +58,11 @@ const UPDATE: &str = "update the table: benches/instructions.py --update";
 fn what_costs_more_fails_and_what_costs_less_is_said() {
     let one = |n, allocations| [("worker, 64 B x 1", n, allocations)];
     check(PLACE, &one(1000.0, 0.0), 0, &[]);
-    check(PLACE, &one(1030.0, 0.0), 0, &[]);
-    check(PLACE, &one(970.0, 0.0), 0, &[]);
-    check(PLACE, &one(1030.1, 0.0), 1, &["DEARER", "1000.0 -> 1030.1", "1 dearer", UPDATE]);
+    check(PLACE, &one(1050.0, 0.0), 0, &[]);
+    check(PLACE, &one(950.0, 0.0), 0, &[]);
+    check(PLACE, &one(1050.1, 0.0), 1, &["DEARER", "1000.0 -> 1050.1", "1 dearer", UPDATE]);
     check(PLACE, &one(1000.0, 1.0), 1, &["DEARER", "1 allocations", UPDATE]);
-    check(PLACE, &one(969.9, 0.0), 0, &["cheaper", "1000.0 -> 969.9", "1 cheaper", UPDATE]);
+    check(PLACE, &one(949.9, 0.0), 0, &["cheaper", "1000.0 -> 949.9", "1 cheaper", UPDATE]);
 }
 
 #[test]
