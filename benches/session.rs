@@ -28,7 +28,7 @@ fn main() {
 }
 
 fn opened() -> Session {
-    let mut session = Session::new(16 * 1024, 0);
+    let mut session = Session::new(16 * 1024, false, 0);
     give(&mut session, Side::Downstream, REQUEST);
     give(&mut session, Side::Upstream, SWITCHING);
     assert!(session.is_open());

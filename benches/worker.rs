@@ -195,8 +195,8 @@ impl Sys for Memory<'_> {
         events.append(&mut self.events);
         Ok(())
     }
-    fn now(&mut self) -> Millis {
-        self.now
+    fn now_us(&mut self) -> u64 {
+        self.now * 1_000
     }
     fn random(&mut self, out: &mut [u8]) {
         out.fill(7);
@@ -223,6 +223,7 @@ fn home<'a>() -> (Home<Memory<'a>>, rtrb::Consumer<Record>) {
         inbox,
         snapshot: Arc::new(snapshot),
         directory: Arc::default(),
+        tls: Arc::default(),
         sessions: Seats::new(1_000),
         handshakes: Seats::new(1_000),
         tally: Default::default(),

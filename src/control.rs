@@ -1,6 +1,8 @@
 //! The control thread: signals, the admin listener, reload, drain. Tells workers through their inboxes, reads their
 //! shards. Never on the data path; starts no thread (that is `server.rs`).
 
+pub mod secure;
+
 use crate::admin::{self, Admin, Ask, Reply};
 use crate::cli::Source;
 use crate::config::Snapshot;
@@ -14,6 +16,7 @@ use crate::worker::listener::{Bound, Twin, bind_all};
 use crate::worker::seats::Seats;
 use crate::worker::sys::clock_us;
 use mio::unix::SourceFd;
+use secure::Secure;
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener};
@@ -41,6 +44,7 @@ pub struct Parts {
     /// Workers started again after a panic.
     pub restarts: Arc<AtomicU64>,
     pub log: log::Control,
+    pub secure: Secure,
     pub started_unix_ms: u64,
     /// Addresses as configured and as bound.
     pub listening: Vec<(SocketAddr, SocketAddr)>,
@@ -174,6 +178,7 @@ impl Control {
         if self.parts.demo {
             self.announce_demo();
         }
+        secure::unverified(&self.snapshot).iter().for_each(|warning| ::log::warn!("{warning}"));
         ::log::info!("ready");
     }
 
@@ -198,7 +203,8 @@ impl Control {
         let admin = admin.map(|at| at.saturating_duration_since(Instant::now()));
         let drain = self.drain_until.filter(|_| !self.stopping);
         let drain = drain.map(|at| Duration::from_millis(at.saturating_sub(now())));
-        [admin, drain].into_iter().flatten().min()
+        let secure = self.parts.secure.deadline().map(|at| Duration::from_millis(at.saturating_sub(now())));
+        [admin, drain, secure].into_iter().flatten().min()
     }
 
     fn on_event(&mut self, token: usize, crew: &mut Crew<'_>) {
@@ -221,6 +227,7 @@ impl Control {
         if let Some(admin) = &mut self.admin {
             admin.on_tick(Instant::now());
         }
+        self.parts.secure.on_tick(now());
         if self.drain_until.is_some_and(|at| at <= now()) && !self.stopping {
             ::log::warn!("the drain deadline has come: closing what is left");
             self.stop(crew);
@@ -295,6 +302,7 @@ impl Control {
             max_sessions: self.parts.sessions.max() as u64,
             max_handshakes: self.parts.handshakes.max() as u64,
             buffer_bytes_max: self.snapshot.limits.buffer_bytes as u64,
+            certificates: self.parts.secure.days_left(),
         }
     }
 
@@ -325,7 +333,8 @@ impl Control {
         if let Some(misfit) = next.misfits(self.parts.nofile, os::cpus()).into_iter().next() {
             return Err(misfit);
         }
-        // All that can fail comes first: binding, opening the log. Then all changes, or none.
+        let tls = self.parts.secure.prepare(&next)?;
+        // All that can fail comes first: reading keys, binding, opening the log. Then all changes, or none.
         let known = |addr: &SocketAddr| self.parts.listening.iter().any(|(configured, _)| configured == addr);
         let fresh: Vec<_> = next.listeners.iter().filter(|listener| !known(&listener.addr)).cloned().collect();
         let mut bound = bind_all(&fresh, crew.outboxes.len(), &next.sockets).map_err(|e| e.to_string())?;
@@ -345,11 +354,14 @@ impl Control {
         self.parts.sessions.set_max(limits.max_sessions);
         self.parts.handshakes.set_max(limits.max_handshakes);
         self.snapshot = Arc::new(next);
+        self.parts.secure.swap(Arc::clone(&tls));
+        secure::unverified(&self.snapshot).iter().for_each(|warning| ::log::warn!("{warning}"));
         self.resolve_first(crew);
         for outbox in &crew.outboxes {
             let twin = |bound: &mut Bound| Some((bound.addr, bound.twin()?));
             let added = bound.iter_mut().filter_map(twin).collect();
-            outbox.send(Command::Swap { snapshot: Arc::clone(&self.snapshot), added, removed: removed.clone() });
+            let (snapshot, tls) = (Arc::clone(&self.snapshot), Arc::clone(&tls));
+            outbox.send(Command::Swap { snapshot, tls, added, removed: removed.clone() });
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! argv -> config -> server -> exit code.
 
-use framegate::cli::{self, Answer, BAD_USAGE, Command};
+use framegate::cli::{self, Answer, BAD_USAGE, Command, Source};
+use framegate::config::{self, Error, Snapshot};
+use framegate::control::secure::Secure;
 use framegate::server::{self, Failure};
-use framegate::{config, os};
+use framegate::{demo, os};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -13,14 +15,20 @@ fn main() -> ExitCode {
             Err(error) => refuse(error.sentences(), BAD_USAGE),
         },
         Ok(Command::ExampleConfig) => say(config::EXAMPLE),
-        Ok(Command::Run(source)) => match source.load() {
-            Ok(snapshot) => exit(server::run(snapshot, source)),
+        Ok(Command::Run(source)) => match load(&source) {
+            Ok((snapshot, secure)) => exit(server::run(snapshot, secure, source)),
             Err(error) => refuse(error.sentences(), BAD_USAGE),
         },
-        Ok(Command::Demo { listen, admin }) => exit(server::demo(listen, admin)),
+        Ok(Command::Demo { listen, admin, tls }) => exit(demo::run(listen, admin, tls)),
         Err(Answer::Told(text)) => say(&text),
         Err(Answer::Wrong(sentence)) => refuse(&[sentence], BAD_USAGE),
     }
+}
+
+fn load(source: &Source) -> Result<(Snapshot, Secure), Error> {
+    let snapshot = source.load()?;
+    let secure = Secure::load(&snapshot).map_err(|problems| Error::files(&source.name(), &problems))?;
+    Ok((snapshot, secure))
 }
 
 fn exit(result: Result<(), Failure>) -> ExitCode {

@@ -80,7 +80,19 @@ pub struct Tally {
     pub urgent: u64,
     /// Access lines lost to a full ring.
     pub log_lost: u64,
+    /// TLS handshakes, and what else became of TLS, by side: in the order of [`TLS_OUTCOMES`].
+    pub tls: Sides<[u64; TLS_OUTCOMES.len()]>,
+    /// Passes of the loop that had much to do, by how long they took: up to each of [`PASS_US`], and longer.
+    pub long_passes: [u64; PASS_US.len() + 1],
+    /// What these took together, in microseconds.
+    pub long_passes_us: u64,
 }
+
+/// The outcomes of [`Tally::tls`]: new keys, a resumed session, and failed, which also counts open sessions.
+pub const TLS_OUTCOMES: [&str; 3] = ["full", "resumed", "failed"];
+
+/// Bounds of [`Tally::long_passes`], in microseconds.
+pub const PASS_US: [u64; 8] = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000];
 
 impl Tally {
     /// A connection came out of an accept queue.
@@ -96,6 +108,25 @@ impl Tally {
         self.sessions += 1;
     }
 
+    /// A TLS handshake with `side` has ended well.
+    pub fn tls_established(&mut self, side: Side, resumed: bool) {
+        self.tls[side][usize::from(resumed)] += 1;
+    }
+
+    /// TLS with `side` has failed.
+    pub fn tls_failed(&mut self, side: Side) {
+        self.tls[side][2] += 1;
+    }
+
+    /// A pass with much to do has taken so long.
+    pub fn long_pass(&mut self, us: u64) {
+        let bucket = PASS_US.iter().position(|bound| us <= *bound).unwrap_or(PASS_US.len());
+        if let Some(count) = self.long_passes.get_mut(bucket) {
+            *count += 1;
+        }
+        self.long_passes_us += us;
+    }
+
     /// The verdict on a connection: a refused handshake, or the end of an open session.
     pub fn ended(&mut self, ended: Ended) {
         match ended.stage {
@@ -103,7 +134,7 @@ impl Tally {
                 self.sessions = self.sessions.saturating_sub(1);
                 self.ended[ended.why][column(ended.by)] += 1;
             }
-            Stage::Request | Stage::Connect | Stage::Answer => {
+            Stage::Tls | Stage::Request | Stage::Connect | Stage::Answer => {
                 self.handshakes = self.handshakes.saturating_sub(1);
                 self.refused[ended.why] += 1;
             }
@@ -158,8 +189,11 @@ impl Tally {
             &mut self.busy_us,
             &mut self.urgent,
             &mut self.log_lost,
+            &mut self.long_passes_us,
         ];
-        singles.into_iter().for_each(visit);
+        singles.into_iter().for_each(&mut *visit);
+        Side::BOTH.iter().for_each(|side| self.tls[*side].iter_mut().for_each(&mut *visit));
+        self.long_passes.iter_mut().for_each(visit);
     }
 }
 
@@ -208,6 +242,8 @@ pub struct Process {
     pub max_sessions: u64,
     pub max_handshakes: u64,
     pub buffer_bytes_max: u64,
+    /// Files with certificates, and how many days they are still valid; less than 0 for none.
+    pub certificates: Vec<(String, i64)>,
 }
 
 /// The text of `/metrics`, Prometheus exposition format 0.0.4. `shards` in the order of the workers.
@@ -238,6 +274,7 @@ struct Metric {
 enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 impl Kind {
@@ -245,11 +282,12 @@ impl Kind {
         match self {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         }
     }
 }
 
-use Kind::{Counter, Gauge};
+use Kind::{Counter, Gauge, Histogram};
 
 macro_rules! metrics {
     ($($kind:ident $name:literal [$($label:literal)*] $help:literal = $samples:expr;)*) => {
@@ -286,6 +324,10 @@ metrics! {
         = |r, out| out.put(&[], r.total.accept_backoffs);
     Counter "framegate_handshakes_total" ["outcome"] "Handshakes that are over: ok for a 101, else the cause."
         = handshakes;
+    Counter "framegate_tls_handshakes_total" ["side" "outcome"] "TLS handshakes with clients and upstreams; failed counts open sessions too."
+        = tls;
+    Gauge "framegate_certificate_days_left" ["file"] "Days until a certificate ends."
+        = |r, out| r.process.certificates.iter().for_each(|(file, days)| out.put(&[file], days));
     Counter "framegate_ended_total" ["cause" "by"] "Open sessions that ended, by cause and by who ended them."
         = ended;
     Counter "framegate_frames_total" ["from" "opcode"] "Frames relayed, by the side they came from and by opcode."
@@ -306,6 +348,8 @@ metrics! {
         = |r, out| out.per_worker(r, |tally| Millionths(tally.busy_us));
     Counter "framegate_worker_passes_total" ["worker"] "Times that a worker's loop came round."
         = |r, out| out.per_worker(r, |tally| tally.passes);
+    Histogram "framegate_long_pass_seconds" [] "Passes that had at least 16 events or a TLS handshake, by how long they took."
+        = long_passes;
     Counter "framegate_events_total" [] "Readiness events handled."
         = |r, out| out.put(&[], r.total.events);
     Counter "framegate_stale_events_total" [] "Events for connections that were already gone."
@@ -403,6 +447,24 @@ fn ended(r: &Reading<'_>, out: &mut Samples<'_>) {
             }
         }
     }
+}
+
+fn tls(r: &Reading<'_>, out: &mut Samples<'_>) {
+    for side in Side::BOTH {
+        for (outcome, count) in TLS_OUTCOMES.iter().zip(r.total.tls[side]) {
+            out.put(&[&side.name(), outcome], count);
+        }
+    }
+}
+
+fn long_passes(r: &Reading<'_>, out: &mut Samples<'_>) {
+    let (name, mut sum) = (out.metric.name, 0);
+    let bounds = PASS_US.iter().map(|us| Millionths(*us).to_string()).chain(["+Inf".to_owned()]);
+    for (bound, count) in bounds.zip(r.total.long_passes) {
+        sum += count;
+        line(out.text, format_args!("{name}_bucket{{le=\"{bound}\"}} {sum}"));
+    }
+    line(out.text, format_args!("{name}_sum {}\n{name}_count {sum}", Millionths(r.total.long_passes_us)));
 }
 
 fn frames(r: &Reading<'_>, out: &mut Samples<'_>) {

@@ -2,10 +2,11 @@
 //! threads: one for each worker, one that resolves names, one that writes the access log, the demo's backend.
 
 use crate::config::Snapshot;
+use crate::control::secure::Secure;
 use crate::control::{Control, Parts};
-use crate::echo::Echo;
 use crate::log;
 use crate::metrics::Shard;
+use crate::tls::Store;
 use crate::worker::inbox::{Directory, Inbox, Outbox, inbox};
 use crate::worker::listener::{BindError, Bound, Listening, Twin, bind_all};
 use crate::worker::seats::Seats;
@@ -16,7 +17,7 @@ use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -30,37 +31,27 @@ const LOG_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Failure(pub String);
 
-fn failed(what: &str, error: impl Display) -> Failure {
+pub fn failed(what: &str, error: impl Display) -> Failure {
     Failure(format!("{what}: {error}"))
 }
 
 /// Runs until it is told to stop. `source` is what a reload reads again.
-pub fn run(snapshot: Snapshot, source: cli::Source) -> Result<(), Failure> {
-    start(snapshot, Some(source), false)
+pub fn run(snapshot: Snapshot, secure: Secure, source: cli::Source) -> Result<(), Failure> {
+    start(snapshot, secure, Some(source), false)
 }
 
-/// The proxy in front of a built-in echo backend, with a page to try.
-pub fn demo(listen: SocketAddr, admin: SocketAddr) -> Result<(), Failure> {
-    let echo = Echo::bind(([127, 0, 0, 1], 0).into()).map_err(|e| failed("cannot start the echo backend", e))?;
-    let backend = echo.local_addr().map_err(|e| failed("cannot start the echo backend", e))?;
-    let (stop, handle) = (Arc::new(AtomicBool::new(false)), echo.handle());
-    let seen = Arc::clone(&stop);
-    let thread = spawn("echo", move || echo.run(&seen))?;
-    let result = start(crate::config::demo(listen, admin, backend), None, true);
-    stop.store(true, Ordering::Relaxed);
-    // It sees the flag within 100 ms even if it cannot be woken.
-    let _slower = handle.wake();
-    join(thread)?.map_err(|e| failed("the echo backend failed", e))?;
-    result
+/// The same in front of a built-in backend, with a page to try; nothing is read again.
+pub fn run_demo(snapshot: Snapshot, secure: Secure) -> Result<(), Failure> {
+    start(snapshot, secure, None, true)
 }
 
-fn start(snapshot: Snapshot, source: Option<cli::Source>, demo: bool) -> Result<(), Failure> {
+fn start(snapshot: Snapshot, secure: Secure, source: Option<cli::Source>, demo: bool) -> Result<(), Failure> {
     log::init(snapshot.log.level);
     let nofile = os::raise_nofile().map_err(|e| failed("cannot raise the limit of open files", e))?;
     if let Some(misfit) = snapshot.misfits(nofile, os::cpus()).into_iter().next() {
         return Err(Failure(misfit));
     }
-    let workers = snapshot.worker_count(os::cpus());
+    let (workers, tls) = (snapshot.worker_count(os::cpus()), secure.store());
     let snapshot = Arc::new(snapshot);
     let bound = bind_all(&snapshot.listeners, workers, &snapshot.sockets).map_err(|e| Failure(e.to_string()))?;
     let admin = snapshot.admin.as_ref().map(|admin| bind_admin(admin.addr)).transpose()?;
@@ -76,6 +67,7 @@ fn start(snapshot: Snapshot, source: Option<cli::Source>, demo: bool) -> Result<
         handshakes: Seats::new(limits.max_handshakes),
         restarts: Arc::new(AtomicU64::new(0)),
         log: log_control.clone(),
+        secure,
         started_unix_ms: unix_ms(),
         listening: bound.iter().map(|bound| (bound.addr, bound.local)).collect(),
     };
@@ -85,7 +77,7 @@ fn start(snapshot: Snapshot, source: Option<cli::Source>, demo: bool) -> Result<
         .map_err(|e| failed("cannot start the control thread", e))?;
     let (names, wanted) = channel();
     let first = start_resolver(wanted, &control, &snapshot, &names)?;
-    let crew = Crew { snapshot: Arc::clone(&snapshot), notices, waker: control.waker(), directory: first };
+    let crew = Crew { snapshot: Arc::clone(&snapshot), tls, notices, waker: control.waker(), directory: first };
     let threads = crew.start(&control, bound, rings)?;
     let (threads, outboxes): (Vec<_>, Vec<_>) = threads.into_iter().unzip();
     let (outboxes, shards): (Vec<_>, Vec<_>) = outboxes.into_iter().unzip();
@@ -129,6 +121,7 @@ fn start_resolver(
 /// What all workers are started with.
 struct Crew {
     snapshot: Arc<Snapshot>,
+    tls: Arc<Store>,
     notices: Sender<usize>,
     waker: Arc<mio::Waker>,
     directory: Arc<Directory>,
@@ -174,6 +167,7 @@ impl Crew {
             listeners,
             inbox,
             snapshot: Arc::clone(&self.snapshot),
+            tls: Arc::clone(&self.tls),
             directory: Arc::clone(&self.directory),
             sessions: control.sessions(),
             handshakes: control.handshakes(),
@@ -209,11 +203,14 @@ fn work(mut home: Home<MioSys>, (index, cpu): (usize, Option<usize>), restarts: 
     }
 }
 
-fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Failure> {
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, Failure> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(|e| failed("cannot start a thread", e))
 }
 
-fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
+pub fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
     thread.join().map_err(|_| Failure("a thread panicked".to_owned()))
 }
 

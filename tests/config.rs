@@ -1,6 +1,8 @@
 //! What a configuration file means, and what is said of a wrong one.
 
-use framegate::config::{self, AccessLog, Error, Format, Limits, ResolvedLimits, SCRATCH_BYTES, Snapshot};
+use framegate::config::{
+    self, AccessLog, Error, Flags, Format, Limits, Listener, ResolvedLimits, SCRATCH_BYTES, Snapshot,
+};
 use framegate::policy::balance::Place;
 use framegate::policy::route::{Mode, Rules};
 use std::path::{Path, PathBuf};
@@ -55,12 +57,16 @@ fn the_least_file_has_the_defaults() {
     assert_eq!(route.group.name, "ws://10.0.0.1:9000");
 }
 
+fn flags(listen: &str, upstream: &str) -> Flags {
+    Flags { listen: Some(listen.to_owned()), tls: None, upstream: upstream.to_owned() }
+}
+
 #[test]
 fn flags_and_demo_give_what_the_least_file_gives() {
-    let by_flags = config::from_flags("0.0.0.0:8080", "ws://10.0.0.1:9000").unwrap();
+    let by_flags = config::from_flags(&flags("0.0.0.0:8080", "ws://10.0.0.1:9000")).unwrap();
     assert_eq!(by_flags, good(LEAST));
     let addr = |text: &str| text.parse().unwrap();
-    let demo = config::demo(addr("0.0.0.0:8080"), addr("127.0.0.1:9901"), addr("10.0.0.1:9000"));
+    let demo = config::demo(vec![Listener::plain(addr("0.0.0.0:8080"))], addr("127.0.0.1:9901"), addr("10.0.0.1:9000"));
     assert_eq!(demo, good(&format!("{LEAST}\n[admin]\nlisten = \"127.0.0.1:9901\"\n")));
 }
 
@@ -73,7 +79,7 @@ fn wrong_flags_are_named() {
         ("8080", "ws://x", format!("--listen: \"8080\" {address}")),
         ("0.0.0.0:80", "x:80", format!("--upstream: \"x:80\" {url}")),
     ] {
-        assert_eq!(config::from_flags(listen, upstream).unwrap_err().to_string(), sentence);
+        assert_eq!(config::from_flags(&flags(listen, upstream)).unwrap_err().to_string(), sentence);
     }
 }
 

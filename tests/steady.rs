@@ -4,8 +4,8 @@
 mod common;
 
 use common::{ACCEPT, masked, plain, request, switching};
+use framegate::config::Listener;
 use framegate::metrics::Shard;
-use framegate::proto::Millis;
 use framegate::worker::inbox::inbox;
 use framegate::worker::listener::{Listening, bind};
 use framegate::worker::seats::Seats;
@@ -116,9 +116,9 @@ impl Sys for Counted {
         self.calls.poll += 1;
         self.sys.poll(events, timeout)
     }
-    fn now(&mut self) -> Millis {
+    fn now_us(&mut self) -> u64 {
         self.calls.now += 1;
-        self.sys.now()
+        self.sys.now_us()
     }
     fn random(&mut self, out: &mut [u8]) {
         self.calls.random += 1;
@@ -131,7 +131,8 @@ impl Sys for Counted {
 }
 
 fn home(upstream: SocketAddr) -> (Home<Counted>, SocketAddr) {
-    let snapshot = config::from_flags("127.0.0.1:0", &format!("ws://{upstream}")).unwrap();
+    let snapshot =
+        config::demo(vec![Listener::plain(([127, 0, 0, 1], 0).into())], ([127, 0, 0, 1], 1).into(), upstream);
     let sys = MioSys::new(snapshot.sockets.clone()).unwrap();
     let (_outbox, inbox) = inbox(sys.waker().unwrap());
     let listener = bind(snapshot.listeners[0].addr, 1, &snapshot.sockets).unwrap().remove(0);
@@ -143,6 +144,7 @@ fn home(upstream: SocketAddr) -> (Home<Counted>, SocketAddr) {
         inbox,
         snapshot: Arc::new(snapshot),
         directory: Arc::default(),
+        tls: Arc::default(),
         sessions: Seats::new(10),
         handshakes: Seats::new(10),
         tally: Default::default(),

@@ -6,10 +6,12 @@ use super::error::{Error, Problems};
 use super::file::{self, File, Section, Typed, TypedList};
 use super::value::{self, Judged, duration_text, shown, size_text};
 use super::{
-    AccessLog, Admin, Drain, Format, Limits, Listener, Log, SCRATCH_BYTES, Snapshot, Sockets, Timeouts, Workers,
+    AccessLog, Admin, CertificateFiles, ClientAuth, Drain, Flags, Format, Limits, Listener, ListenerTls, Log,
+    SCRATCH_BYTES, Snapshot, Sockets, Timeouts, TlsFlags, Workers,
 };
 use crate::policy::balance::{Balance, Endpoint, Group, Place};
 use crate::policy::route::{Entry, HostPattern, Mode, PathPattern, Route, Routes, Rules};
+use crate::policy::tls::{TlsVersion, UpstreamTls};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -43,20 +45,42 @@ pub fn from_text(text: &str, name: &str) -> Result<Snapshot, Error> {
     }
 }
 
-pub fn from_flags(listen: &str, upstream: &str) -> Result<Snapshot, Error> {
-    let addr = value::socket_address(listen).map_err(|e| Error::flag("--listen", &e))?;
-    let endpoint = endpoint::endpoint(upstream).map_err(|e| Error::flag("--upstream", &e))?;
-    Ok(one_route(addr, None, endpoint))
+pub fn from_flags(flags: &Flags) -> Result<Snapshot, Error> {
+    let address = |listen: &str, flag: &str| value::socket_address(listen).map_err(|e| Error::flag(flag, &e));
+    let mut listeners = Vec::new();
+    if let Some(listen) = &flags.listen {
+        listeners.push(Listener::plain(address(listen, "--listen")?));
+    }
+    if let Some(TlsFlags { listen, cert, key }) = &flags.tls {
+        let files = CertificateFiles { cert: cert.clone(), key: key.clone(), ocsp: None };
+        listeners.push(Listener::secure(address(listen, "--tls-listen")?, files));
+    }
+    let endpoint = endpoint::endpoint(&flags.upstream).map_err(|e| Error::flag("--upstream", &e))?;
+    Ok(one_route(listeners, None, endpoint))
 }
 
-pub fn demo(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Snapshot {
-    let endpoint = Endpoint { url: format!("ws://{backend}"), place: Place::Tcp(backend), base: String::new() };
-    one_route(listen, Some(Admin { addr: admin, fault_injection: false }), endpoint)
+pub fn demo(listeners: Vec<Listener>, admin: SocketAddr, backend: SocketAddr) -> Snapshot {
+    let (url, place) = (format!("ws://{backend}"), Place::Tcp(backend));
+    let endpoint = Endpoint { url, place, tls: false, base: String::new() };
+    one_route(listeners, Some(Admin { addr: admin, fault_injection: false }), endpoint)
 }
 
-fn one_route(addr: SocketAddr, admin: Option<Admin>, endpoint: Endpoint) -> Snapshot {
+impl Listener {
+    pub fn plain(addr: SocketAddr) -> Listener {
+        Listener { addr, trusted_proxies: Vec::new(), tls: None, redirect: None }
+    }
+
+    pub fn secure(addr: SocketAddr, files: CertificateFiles) -> Listener {
+        let (certificates, min_version) = (vec![files], TlsVersion::default());
+        let tls = ListenerTls { certificates, min_version, client_auth: ClientAuth::Off, tickets: true };
+        Listener { tls: Some(tls), ..Listener::plain(addr) }
+    }
+}
+
+fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint) -> Snapshot {
     let name = endpoint.url.clone();
-    let group = Arc::new(Group { name, index: 0, endpoints: vec![endpoint], balance: Balance::default() });
+    let (endpoints, tls) = (vec![endpoint], UpstreamTls::default());
+    let group = Arc::new(Group { name, index: 0, endpoints, balance: Balance::default(), tls });
     let route = Route {
         name: "/*".to_owned(),
         group: Arc::clone(&group),
@@ -71,7 +95,7 @@ fn one_route(addr: SocketAddr, admin: Option<Admin>, endpoint: Endpoint) -> Snap
     let entry = Entry { host: HostPattern::Any, path: PathPattern::Under(String::new()), route: Arc::new(route) };
     Snapshot {
         workers: Workers::default(),
-        listeners: vec![Listener { addr, trusted_proxies: Vec::new() }],
+        listeners,
         routes: Routes::new(vec![entry]),
         groups: vec![group],
         limits: Limits::default(),
@@ -150,7 +174,6 @@ impl Building<'_, '_> {
         for section in typed {
             let key = "listener.listen";
             let one = section.get_ref();
-            let trusted_proxies = self.list("listener.trusted_proxies", &one.trusted_proxies, value::network);
             let Some(listen) = &one.listen else {
                 self.problems.add(section.span(), key, "missing; write for example listen = \"0.0.0.0:8080\"");
                 continue;
@@ -159,7 +182,7 @@ impl Building<'_, '_> {
             if addr.port() != 0 && listeners.iter().any(|other| other.addr == addr) {
                 self.problems.add(listen.span(), key, &format!("{addr} is listened on already; write it once"));
             }
-            listeners.push(Listener { addr, trusted_proxies });
+            listeners.push(self.listener(one, addr, section.span()));
         }
         if typed.is_empty() {
             let right = "missing; write a section [[listener]] with listen = \"0.0.0.0:8080\"";
@@ -228,6 +251,7 @@ impl Building<'_, '_> {
             self.take(&format!("{section}.{key}"), typed, inherited, judge)
         };
         let timeouts = Timeouts {
+            tls_ms: take("tls", &typed.tls, inherited.tls_ms, value::timeout),
             request_head_ms: take("request_head", &typed.request_head, inherited.request_head_ms, value::timeout),
             connect_ms: take("connect", &typed.connect, inherited.connect_ms, value::timeout),
             connect_total_ms: take("connect_total", &typed.connect_total, inherited.connect_total_ms, value::timeout),

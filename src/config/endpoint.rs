@@ -1,4 +1,4 @@
-//! URLs of upstream endpoints: `ws://host:port/base`, and `ws+unix:/run/app.sock` with an optional `:/base` behind it.
+//! URLs of upstream endpoints: `ws://host:port/base`, `wss://` with TLS, and `ws+unix:/run/app.sock` with an optional `:/base` behind it.
 
 use super::value::{Judged, quoted};
 use crate::policy::balance::{Endpoint, Place};
@@ -25,13 +25,13 @@ pub fn endpoint(url: &str) -> Judged<Endpoint> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(wrong("is not a URL; write for example \"ws://10.0.0.1:9000\" or \"ws+unix:/run/app.sock\""));
     };
-    match scheme {
-        "ws" => {}
-        "wss" => return Err(wrong("asks for TLS, and TLS is not there yet; write ws:// or leave it out")),
-        _ => return Err(wrong("is not a WebSocket URL; write ws:// or ws+unix:")),
-    }
+    let (tls, port) = match scheme {
+        "ws" => (false, 80),
+        "wss" => (true, 443),
+        _ => return Err(wrong("is not a WebSocket URL; write ws://, wss:// or ws+unix:")),
+    };
     let (authority, base) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-    Ok(Endpoint { url: url.to_owned(), place: place(url, authority)?, base: base_path(url, base)? })
+    Ok(Endpoint { url: url.to_owned(), place: place(url, authority, port)?, tls, base: base_path(url, base)? })
 }
 
 fn unix(url: &str, path: &str) -> Judged<Endpoint> {
@@ -44,10 +44,15 @@ fn unix(url: &str, path: &str) -> Judged<Endpoint> {
     if path.len() > UNIX_PATH_MAX {
         return Err(format!("{} is too long for a socket; at most {UNIX_PATH_MAX} bytes", quoted(url)));
     }
-    Ok(Endpoint { url: url.to_owned(), place: Place::Unix(PathBuf::from(path)), base: base_path(url, base)? })
+    Ok(Endpoint {
+        url: url.to_owned(),
+        place: Place::Unix(PathBuf::from(path)),
+        tls: false,
+        base: base_path(url, base)?,
+    })
 }
 
-fn place(url: &str, authority: &str) -> Judged<Place> {
+fn place(url: &str, authority: &str, default: u16) -> Judged<Place> {
     let wrong = |why: &str| format!("{} {why}", quoted(url));
     if authority.contains('@') {
         return Err(wrong("holds a user or password; leave that out"));
@@ -61,7 +66,7 @@ fn place(url: &str, authority: &str) -> Judged<Place> {
     };
     let (host, port) = split.ok_or_else(|| wrong("has no \"]\" after its IPv6 address"))?;
     let port = match port.strip_prefix(':') {
-        None if port.is_empty() => Some(80),
+        None if port.is_empty() => Some(default),
         // `parse` alone would take a sign.
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|port| *port != 0u16),
         _ => None,
@@ -134,6 +139,8 @@ mod tests {
             ("ws://App.Internal:9000", name("app.internal:9000"), ""),
             ("ws://localhost", name("localhost:80"), ""),
             ("ws://app_1.:81", name("app_1.:81"), ""),
+            ("wss://10.0.0.1", tcp("10.0.0.1:443"), ""),
+            ("wss://x:8443/b", name("x:8443"), "/b"),
             ("ws://x/a..b/...", name("x:80"), "/a..b/..."),
             ("ws+unix:/run/app.sock", unix("/run/app.sock"), ""),
             ("ws+unix:///run/app.sock", unix("/run/app.sock"), ""),
@@ -147,8 +154,7 @@ mod tests {
     fn wrong_urls_say_what_is_wrong() {
         let long = format!("ws+unix:/{}", "x".repeat(UNIX_PATH_MAX));
         for (url, why) in [
-            ("wss://x", "TLS is not there yet"),
-            ("http://x", "write ws:// or ws+unix:"),
+            ("http://x", "write ws://, wss:// or ws+unix:"),
             ("x:80", "is not a URL"),
             ("/run/app.sock", "is not a URL"),
             ("ws:/x", "is not a URL"),

@@ -27,6 +27,11 @@ impl Error {
         Error { sentences: vec![format!("{place}: not UTF-8; write the file as UTF-8 text")] }
     }
 
+    /// What is wrong with files that the configuration names, a sentence each.
+    pub fn files(name: &str, problems: &[String]) -> Error {
+        Error { sentences: problems.iter().map(|problem| format!("{name}: {problem}")).collect() }
+    }
+
     /// A flag stands in the place of file and key.
     pub(super) fn flag(flag: &str, text: &str) -> Error {
         Error { sentences: vec![format!("{flag}: {text}")] }

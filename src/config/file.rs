@@ -44,6 +44,46 @@ pub struct Workers {
 pub struct Listener {
     pub listen: Typed,
     pub trusted_proxies: TypedList,
+    pub redirect: Typed,
+    pub tls: Option<Table<ListenerTls>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ListenerTls {
+    pub certificates: Vec<Section<Certificate>>,
+    pub min_version: Typed,
+    pub client_auth: Typed,
+    pub client_ca: Typed,
+    pub tickets: Typed,
+}
+
+/// A certificate chain with its key.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Certificate {
+    pub cert: Typed,
+    pub key: Typed,
+    pub ocsp: Typed,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamTls {
+    pub ca: Typed,
+    pub server_name: Typed,
+    pub min_version: Typed,
+    pub cert: Typed,
+    pub key: Typed,
+    pub resumption: Typed,
+    pub insecure_skip_verify: Typed,
+}
+
+impl Certificate {
+    /// Of what an upstream is shown.
+    pub fn of(typed: &UpstreamTls) -> Certificate {
+        Certificate { cert: typed.cert.clone(), key: typed.key.clone(), ocsp: None }
+    }
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -77,6 +117,7 @@ pub struct Upstream {
     pub name: Typed,
     pub endpoints: TypedList,
     pub balance: Typed,
+    pub tls: Table<UpstreamTls>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -94,7 +135,8 @@ pub struct Limits {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// Not in a route: it runs before one is known.
+    /// These two not in a route: they run before one is known.
+    pub tls: Typed,
     pub request_head: Typed,
     pub connect: Typed,
     pub connect_total: Typed,

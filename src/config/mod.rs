@@ -10,12 +10,14 @@ mod error;
 mod file;
 mod pattern;
 mod routing;
+mod secure;
 mod value;
 
 pub use error::Error;
 
 use crate::policy::balance::Group;
 use crate::policy::route::Routes;
+pub use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls};
 pub use crate::proto::session::Timeouts;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -49,13 +51,30 @@ pub fn parse(text: &str, name: &str) -> Result<Snapshot, Error> {
     build::from_text(text, name)
 }
 
-/// `run --listen ADDR --upstream URL`: one listener, one route for everything, the rest as by default.
-pub fn from_flags(listen: &str, upstream: &str) -> Result<Snapshot, Error> {
-    build::from_flags(listen, upstream)
+/// What `run` is told without a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flags {
+    /// A listener without TLS.
+    pub listen: Option<String>,
+    /// One with it.
+    pub tls: Option<TlsFlags>,
+    pub upstream: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFlags {
+    pub listen: String,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Listeners as the flags say, one route for everything, the rest as by default.
+pub fn from_flags(flags: &Flags) -> Result<Snapshot, Error> {
+    build::from_flags(flags)
 }
 
 /// `demo`: everything goes to `backend`.
-pub fn demo(listen: SocketAddr, admin: SocketAddr, backend: SocketAddr) -> Snapshot {
+pub fn demo(listen: Vec<Listener>, admin: SocketAddr, backend: SocketAddr) -> Snapshot {
     build::demo(listen, admin, backend)
 }
 
@@ -94,6 +113,9 @@ impl Default for Workers {
 pub struct Listener {
     pub addr: SocketAddr,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub tls: Option<ListenerTls>,
+    /// Every request is sent to this port of the same host, over TLS.
+    pub redirect: Option<u16>,
 }
 
 /// Limits of the whole process. Shared counters are touched at open and close only.

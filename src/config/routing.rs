@@ -7,6 +7,7 @@ use super::value::{self, Judged, quoted, text};
 use super::{endpoint, pattern};
 use crate::policy::balance::{Balance, Endpoint, Group};
 use crate::policy::route::{Entry, HostPattern, Mode, PathPattern, Route, Routes};
+use crate::policy::tls::UpstreamTls;
 use crate::proto::close;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -51,7 +52,8 @@ impl Building<'_, '_> {
                 let why = format!("{} is the name of another upstream; write another", quoted(&name));
                 self.problems.add(at.span(), "upstream.name", &why);
             }
-            groups.push(Arc::new(Group { name, index: groups.len(), endpoints, balance }));
+            let tls = self.upstream_tls(&one.tls, section.span());
+            groups.push(Arc::new(Group { name, index: groups.len(), endpoints, balance, tls }));
         }
         groups
     }
@@ -96,6 +98,7 @@ impl Building<'_, '_> {
                     index: groups.len(),
                     endpoints: vec![endpoint],
                     balance: Balance::default(),
+                    tls: UpstreamTls::default(),
                 });
                 groups.push(Arc::clone(&group));
                 Some(group)
@@ -125,9 +128,11 @@ impl Building<'_, '_> {
         self.read("route.name", &typed.name, value::name);
         let strip = |v: &Value| pattern::strip_prefix(text(v)?, path);
         let limits = &typed.limits;
-        if let Some(at) = &typed.timeouts.request_head {
-            let why = "runs before a route is known; write it in [timeouts]";
-            self.problems.add(at.span(), "route.timeouts.request_head", why);
+        for (key, at) in [("tls", &typed.timeouts.tls), ("request_head", &typed.timeouts.request_head)] {
+            if let Some(at) = at {
+                let why = "runs before a route is known; write it in [timeouts]";
+                self.problems.add(at.span(), &format!("route.timeouts.{key}"), why);
+            }
         }
         Route {
             name: route_name(typed),

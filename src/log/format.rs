@@ -227,8 +227,14 @@ mod tests {
 
     fn route() -> Arc<Route> {
         let place = Place::Tcp("127.0.0.1:9000".parse().unwrap());
-        let endpoint = Endpoint { url: "ws://127.0.0.1:9000".into(), place, base: String::new() };
-        let group = Group { name: "g".into(), index: 0, endpoints: vec![endpoint], balance: Balance::RoundRobin };
+        let endpoint = Endpoint { url: "ws://127.0.0.1:9000".into(), place, tls: false, base: String::new() };
+        let group = Group {
+            name: "g".into(),
+            index: 0,
+            endpoints: vec![endpoint],
+            balance: Balance::RoundRobin,
+            tls: Default::default(),
+        };
         Arc::new(Route {
             name: "chat".into(),
             group: Arc::new(group),
@@ -237,6 +243,7 @@ mod tests {
             mode: Mode::Framed,
             rules: Rules { max_frame: 1, max_message: 1 },
             timeouts: Timeouts {
+                tls_ms: 1,
                 request_head_ms: 0,
                 connect_ms: 0,
                 connect_total_ms: 0,

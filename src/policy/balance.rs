@@ -1,5 +1,6 @@
 //! Upstream groups and who of them is next.
 
+use crate::policy::tls::UpstreamTls;
 use std::path::PathBuf;
 
 /// A named set of servers.
@@ -11,6 +12,8 @@ pub struct Group {
     /// Never empty.
     pub endpoints: Vec<Endpoint>,
     pub balance: Balance,
+    /// For those of the endpoints that are spoken to over TLS.
+    pub tls: UpstreamTls,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,6 +37,8 @@ pub struct Endpoint {
     /// As written, for logs.
     pub url: String,
     pub place: Place,
+    /// `wss`.
+    pub tls: bool,
     /// The URL's own path without a trailing slash: `""` or `/base`.
     pub base: String,
 }

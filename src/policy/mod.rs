@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod route;
+pub mod tls;
 
 use crate::proto::ended::Why;
 use crate::proto::handshake;

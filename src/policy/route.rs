@@ -249,7 +249,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn route(name: &str, strip_prefix: Option<&str>) -> Arc<Route> {
-        let group = Group { name: "g".into(), index: 0, endpoints: Vec::new(), balance: Balance::RoundRobin };
+        let group = Group {
+            name: "g".into(),
+            index: 0,
+            endpoints: Vec::new(),
+            balance: Balance::RoundRobin,
+            tls: Default::default(),
+        };
         Arc::new(Route {
             name: name.into(),
             group: Arc::new(group),

@@ -33,6 +33,8 @@ impl From<Side> for By {
 /// The phase a session was in when what ended it happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
+    /// The client's TLS handshake.
+    Tls,
     /// Reading and judging the client's request.
     Request,
     /// Reaching the upstream.
@@ -46,6 +48,7 @@ pub enum Stage {
 impl Stage {
     pub fn name(self) -> &'static str {
         match self {
+            Stage::Tls => "tls",
             Stage::Request => "request",
             Stage::Connect => "connect",
             Stage::Answer => "answer",
@@ -91,6 +94,30 @@ macro_rules! causes {
 }
 
 causes! {
+    // --- TLS, with the client or with the upstream; the client is told by an alert, if at all
+    TlsTimeout "tls-timeout" 504 0 "The TLS handshake did not end in time.";
+    /// A plain request on a TLS listener.
+    PlainOnTls "plain-on-tls" 400 0 "This port speaks TLS: use https or wss.";
+    /// Not TLS, or not readable as such.
+    TlsMalformed "tls-malformed" 502 0 "The upstream's TLS handshake failed.";
+    TlsVersion "tls-version" 502 0 "The upstream's TLS handshake failed.";
+    /// No cipher suite, group, signature scheme or ALPN protocol in common.
+    TlsNothingShared "tls-nothing-shared" 502 0 "The upstream's TLS handshake failed.";
+    TlsNoCertificate "tls-no-certificate" 502 0 "The upstream's TLS handshake failed.";
+    /// The peer's certificate has ended or not begun.
+    TlsExpired "tls-expired" 502 0 "The upstream's certificate is not valid.";
+    TlsUnknownIssuer "tls-unknown-issuer" 502 0 "The upstream's certificate is not valid.";
+    TlsWrongName "tls-wrong-name" 502 0 "The upstream's certificate is not valid.";
+    TlsBadCertificate "tls-bad-certificate" 502 0 "The upstream's certificate is not valid.";
+    /// The peer ended it with a fatal alert.
+    TlsAlert "tls-alert" 502 0 "The upstream's TLS handshake failed.";
+    /// A record that does not decrypt.
+    TlsBadRecord "tls-bad-record" 502 0 "The upstream's TLS handshake failed.";
+    TlsMisbehaved "tls-misbehaved" 502 0 "The upstream's TLS handshake failed.";
+    /// The fault is ours: no random bytes, no key that serves.
+    TlsInternal "tls-internal" 502 0 "TLS failed.";
+    /// FIN without a close_notify: more may have been said.
+    TlsTruncated "tls-truncated" 502 0 "The upstream's TLS connection was cut.";
     // --- the request head (product contract, section 2: rows from the top)
     /// Not parseable, bare CR or LF, NUL, obs-fold, space before the colon, ...
     Malformed "malformed-head" 400 0 "The request head is malformed.";
@@ -107,6 +134,8 @@ causes! {
     NotUpgrade "not-an-upgrade" 426 0 "This is a WebSocket endpoint.";
     BadKey "bad-key" 400 0 "The Sec-WebSocket-Key header is missing, doubled or wrong.";
     ProtectedHeader "protected-header" 400 0 "The Connection header names a protected header.";
+    /// On a listener with `redirect`.
+    Redirected "redirected" 308 0 "This is served over TLS.";
     NoRoute "no-route" 404 0 "Nothing is served here.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";
     /// The proxy had no descriptor or memory left for the upstream's socket.

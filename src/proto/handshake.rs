@@ -54,6 +54,22 @@ pub fn judge_request(request: &Request<'_>) -> Result<(), Why> {
     Ok(())
 }
 
+/// What an upstream is told of the client's certificate. Such fields of clients are dropped, whatever the listener.
+const CLIENT_SUBJECT: &str = "X-Client-Cert-Subject";
+const CLIENT_SHA256: &str = "X-Client-Cert-SHA256";
+
+/// Where the same is served over TLS, on `port`.
+pub fn location(request: &Request<'_>, port: u16) -> String {
+    let host = request.host;
+    let name = match host.rsplit_once(':') {
+        // The colons within brackets belong to an address.
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    };
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    format!("https://{name}{port}{}{}", request.path, request.query)
+}
+
 /// What the proxy adds to or changes in the request that it writes for the upstream.
 #[derive(Debug)]
 pub struct Forwarding<'a> {
@@ -66,6 +82,8 @@ pub struct Forwarding<'a> {
     pub trusted: bool,
     /// The client came over TLS.
     pub secure: bool,
+    /// Subject and SHA-256 of the certificate that it has shown.
+    pub client: Option<(&'a str, &'a str)>,
     /// 32 hex digits, already chosen (kept from a trusted peer, else new).
     pub request_id: &'a str,
     /// Random 8 bytes for the span (and 16 for the trace where none is continued).
@@ -119,7 +137,11 @@ impl Origin {
         // `_` and `-` are one in CGI and its heirs: a `X_Forwarded_For` would pass for ours there.
         if is_hop_by_hop(name) || name.contains('_') || REWRITTEN.into_iter().any(is) {
             Origin::Rewritten
-        } else if is("forwarded") || is("x-real-ip") || starts_with(name.as_bytes(), "x-forwarded-") {
+        } else if is("forwarded")
+            || is("x-real-ip")
+            || starts_with(name.as_bytes(), "x-forwarded-")
+            || starts_with(name.as_bytes(), "x-client-cert-")
+        {
             Origin::Trust
         } else if is("tracestate") {
             Origin::TraceState
@@ -148,6 +170,10 @@ fn push_forwarding(out: &mut Vec<u8>, request: &Request<'_>, add: &Forwarding<'_
     }
     if !kept("x-real-ip") {
         push_field(out, "X-Real-IP", peer.as_bytes());
+    }
+    if let Some((subject, sha256)) = add.client.filter(|_| !kept(CLIENT_SUBJECT) && !kept(CLIENT_SHA256)) {
+        push_field(out, CLIENT_SUBJECT, subject.as_bytes());
+        push_field(out, CLIENT_SHA256, sha256.as_bytes());
     }
     push_field(out, "X-Request-Id", add.request_id.as_bytes());
 }

@@ -8,6 +8,8 @@ use crate::proto::{Millis, Side, Sides};
 /// Timeouts in milliseconds; every phase has one. Only `idle_ms` may be 0, which is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
+    /// The client's TLS handshake, from accept on. One with an upstream belongs to its try to connect.
+    pub tls_ms: Millis,
     pub request_head_ms: Millis,
     /// One try.
     pub connect_ms: Millis,
@@ -23,6 +25,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Timeouts {
+            tls_ms: 10_000,
             request_head_ms: 10_000,
             connect_ms: 3_000,
             connect_total_ms: 10_000,
@@ -69,8 +72,16 @@ pub enum Event {
     ConnectFailed(Why),
     /// No endpoint is left to try.
     Exhausted,
+    /// The client has said something of a TLS handshake.
+    Spoke,
+    /// The client's TLS handshake has ended well.
+    Secured,
+    /// TLS of that side has failed; the alert that says so is on its way.
+    Insecure(Side, Why),
     /// All that was read before is delivered; no more will come.
     Eof(Side),
+    /// The same, but TLS was not ended: more may have been said.
+    Truncated(Side),
     Reset(Side),
     /// All that waited for that side has left.
     Flushed(Side),
@@ -89,6 +100,7 @@ pub enum Event {
 /// Which deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Due {
+    Tls,
     RequestHead,
     Connect,
     ConnectTotal,

@@ -191,13 +191,13 @@ impl Open {
         }
     }
 
-    /// No more bytes will come from `side`: its FIN.
-    pub(super) fn on_eof(&mut self, side: Side) -> Cause {
+    /// No more bytes will come from `side`: its FIN, or `why` else.
+    pub(super) fn on_eof(&mut self, side: Side, why: Why) -> Cause {
         self.directions[side].eof = true;
         if self.directions[side].out != Out::Flowing {
             return None;
         }
-        self.lost(side).or(Some((side.into(), Why::Eof)))
+        self.lost(side).or(Some((side.into(), why)))
     }
 
     /// Where the route wants the loss of an upstream said by a Close, it is owed from now on.

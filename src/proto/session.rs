@@ -3,6 +3,8 @@
 //! `poll_action`, which the shell drains after each of them. Wishes (`wants`, `deadline`) are derived.
 //!
 //! ```text
+//! Securing
+//!    |
 //! Request -> Deciding -> Connecting -> Answer -> Open ---------> Over
 //!    |          |            |           |  \                      ^
 //!    |          |            |           |   `-> Passing -.        |
@@ -10,16 +12,16 @@
 //!    `----------'------------'-----------'-----------> Over            the client left
 //! ```
 
+mod heads;
 mod phase;
 
 use super::ended::{By, Ended, Stage, Why};
-use super::handshake;
-use super::http1::{self, Body, HeadScan, Request, Spans};
+use super::http1::{HeadScan, Request};
 pub use super::interface::{Action, Admission, Due, Event, Given, Timeouts, Totals, Want};
-use super::open::{Open, Record};
+use super::open::Record;
 use super::relay::{Counts, Taken};
 use super::{Millis, Side};
-use phase::{Answering, Asked, Connecting, Leaving, Passing, Phase, Reading};
+use phase::{Answering, Connecting, Leaving, Phase, Reading, Securing};
 
 /// Answers of the upstream with other statuses than 101 pass up to this many bytes of body.
 const ANSWER_BODY_MAX: u64 = 1 << 20;
@@ -43,10 +45,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// A client has connected; its head may have `head_max` bytes, early bytes included.
-    pub fn new(head_max: usize, now: Millis) -> Session {
-        let reading = Reading { held: Vec::new(), scan: HeadScan::default(), head_max };
-        Session { phase: Phase::Request(Box::new(reading)), since: now, ended: None, status: 0, outbox: Vec::new() }
+    /// A client has connected; its head may have `head_max` bytes, early bytes included. `secure`: once its TLS handshake
+    /// has ended ([`Event::Secured`]).
+    pub fn new(head_max: usize, secure: bool, now: Millis) -> Session {
+        let phase = match secure {
+            true => Phase::Securing(Securing { head_max, spoke: false }),
+            false => Phase::Request(Box::new(Reading::new(head_max))),
+        };
+        Session { phase, since: now, ended: None, status: 0, outbox: Vec::new() }
     }
 
     /// An open session that goes on from where another one was recorded.
@@ -87,101 +93,6 @@ impl Session {
         }
     }
 
-    fn on_request_bytes(&mut self, bytes: &[u8], now: Millis) -> Taken {
-        let Phase::Request(reading) = &mut self.phase else { return Taken::kept(bytes.len()) };
-        reading.held.extend_from_slice(bytes);
-        match reading.scan.advance(&reading.held) {
-            Err(why) => self.refuse(By::Downstream, why, now),
-            Ok(None) if reading.held.len() >= reading.head_max => {
-                self.refuse(By::Downstream, Why::HeadTooLarge, now);
-            }
-            Ok(None) => {}
-            Ok(Some(head_len)) => {
-                let head = reading.held.get(..head_len).unwrap_or(&[]);
-                match http1::parse_request(head).map(|request| Spans::of(&request, head)) {
-                    Err(why) => self.refuse(By::Downstream, why, now),
-                    Ok(spans) => {
-                        let held = std::mem::take(&mut reading.held);
-                        let asked = Asked { held, head_len, head_max: reading.head_max, spans };
-                        self.outbox.push(Action::Decide);
-                        self.enter(Phase::Deciding(Box::new(asked)), now);
-                    }
-                }
-            }
-        }
-        Taken::kept(bytes.len())
-    }
-
-    fn on_answer_bytes(&mut self, bytes: &[u8], now: Millis) -> Taken {
-        let Phase::Answer(answering) = &mut self.phase else { return Taken::kept(bytes.len()) };
-        let before = answering.held.len();
-        answering.held.extend_from_slice(bytes);
-        let head_len = match answering.scan.advance(&answering.held) {
-            Ok(Some(head_len)) => head_len,
-            Ok(None) if answering.held.len() < answering.asked.head_max => return Taken::kept(bytes.len()),
-            _ => {
-                self.refuse(By::Upstream, Why::BadAnswer, now);
-                return Taken::kept(bytes.len());
-            }
-        };
-        // Never zero: without the first of these bytes the head was not complete.
-        let used = head_len.saturating_sub(before).max(1);
-        if let Err(why) = self.on_answer_head(head_len, now) {
-            self.refuse(By::Upstream, why, now);
-        }
-        Taken::kept(used)
-    }
-
-    fn on_answer_head(&mut self, head_len: usize, now: Millis) -> Result<(), Why> {
-        let Phase::Answer(answering) = &mut self.phase else { return Ok(()) };
-        answering.held.truncate(head_len);
-        let response = http1::parse_response(&answering.held)?;
-        if let 100 | 102..200 = response.status {
-            answering.interim_bytes += head_len;
-            answering.held.clear();
-            answering.scan = HeadScan::default();
-            let much = answering.interim_bytes > INTERIM_BYTES_MAX;
-            return if much { Err(Why::BadAnswer) } else { Ok(()) };
-        }
-        if response.status != 101 {
-            let body = http1::body_of(&response)?;
-            let head = http1::write_answer(&response, &answering.admission.request_id);
-            self.outbox.push(Action::Send(Side::Downstream, head));
-            self.status = response.status;
-            self.note(By::Upstream, Why::Answered);
-            if matches!(body, Body::None) {
-                self.leave(now);
-            } else {
-                // The upstream head timeout goes on: `since` stays.
-                let since = self.since;
-                self.enter(Phase::Passing(Box::new(Passing { body, passed: 0 })), since);
-            }
-            return Ok(());
-        }
-        let request = answering.asked.request().ok_or(Why::Malformed)?;
-        let extensions = handshake::judge_response(&request, &response)?;
-        let head = handshake::write_switching(&request, &response);
-        let subprotocol = http1::values(&response.fields, "sec-websocket-protocol").next().map(Box::from);
-        let early = answering.asked.held.split_off(answering.asked.head_len);
-        let open = Open::new(&answering.admission, extensions);
-        self.status = 101;
-        self.outbox.extend([Action::Send(Side::Downstream, head), Action::Opened { early, subprotocol }]);
-        self.enter(Phase::Open(open), now);
-        Ok(())
-    }
-
-    fn on_body_bytes(&mut self, bytes: &[u8], now: Millis) -> Taken {
-        let Phase::Passing(passing) = &mut self.phase else { return Taken::kept(bytes.len()) };
-        let room = ANSWER_BODY_MAX - passing.passed;
-        let bytes_max = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
-        let (n, done) = passing.body.advance(bytes.get(..bytes_max).unwrap_or(bytes)).unwrap_or((0, true));
-        passing.passed += n as u64;
-        if done || passing.passed >= ANSWER_BODY_MAX {
-            self.leave(now);
-        }
-        Taken { consumed: bytes.len(), ..Taken::forward(n) }
-    }
-
     /// `n` bytes of `from` were thrown away, as [`Want::Discard`] allows.
     pub fn on_discarded(&mut self, from: Side, n: usize, now: Millis) {
         match &mut self.phase {
@@ -206,7 +117,15 @@ impl Session {
             Event::Connected(request) => self.on_connected(request, now),
             Event::ConnectFailed(why) => self.on_connect_failed(why, now),
             Event::Exhausted => self.on_exhausted(now),
-            Event::Eof(side) => self.on_eof(side, now),
+            Event::Spoke => {
+                if let Phase::Securing(securing) = &mut self.phase {
+                    securing.spoke = true;
+                }
+            }
+            Event::Secured => self.on_secured(now),
+            Event::Insecure(side, why) => self.on_insecure(side, why, now),
+            Event::Eof(side) => self.on_eof(side, Why::Eof, now),
+            Event::Truncated(side) => self.on_truncated(side, now),
             Event::Reset(side) => self.on_reset(side, now),
             Event::Flushed(side) => {
                 if let Phase::Open(open) = &mut self.phase {
@@ -268,14 +187,15 @@ impl Session {
         }
     }
 
-    fn on_eof(&mut self, side: Side, now: Millis) {
+    fn on_eof(&mut self, side: Side, why: Why, now: Millis) {
+        let silent = self.is_silent();
         match (&mut self.phase, side) {
             (Phase::Open(open), _) => {
-                if let Some((by, why)) = open.on_eof(side) {
+                if let Some((by, why)) = open.on_eof(side, why) {
                     self.note(by, why);
                 }
             }
-            (Phase::Request(reading), Side::Downstream) if reading.held.is_empty() => {
+            (_, Side::Downstream) if silent => {
                 self.note(By::Downstream, Why::NeverSpoke);
                 self.over();
             }
@@ -292,12 +212,13 @@ impl Session {
                 self.outbox.push(Action::Abort(Side::Upstream));
                 self.leave(now);
             }
-            (_, Side::Downstream) => self.left(Why::Eof),
-            (_, Side::Upstream) => self.refuse(By::Upstream, Why::Eof, now),
+            (_, Side::Downstream) => self.left(why),
+            (_, Side::Upstream) => self.refuse(By::Upstream, why, now),
         }
     }
 
     fn on_reset(&mut self, side: Side, now: Millis) {
+        let silent = self.is_silent();
         match (&mut self.phase, side) {
             (Phase::Open(open), _) => {
                 let Some((by, why)) = open.on_reset(side) else { return };
@@ -307,7 +228,7 @@ impl Session {
                     self.over();
                 }
             }
-            (Phase::Request(reading), Side::Downstream) if reading.held.is_empty() => {
+            (_, Side::Downstream) if silent => {
                 self.note(By::Downstream, Why::NeverSpoke);
                 self.over();
             }
@@ -319,6 +240,45 @@ impl Session {
             }
             (_, Side::Downstream) => self.left(Why::Reset),
             (_, Side::Upstream) => self.refuse(By::Upstream, Why::Reset, now),
+        }
+    }
+
+    /// More may have been said than was read: nobody may take that for the whole.
+    fn on_truncated(&mut self, side: Side, now: Millis) {
+        match (&self.phase, side) {
+            (Phase::Passing(_), Side::Upstream) => self.on_reset(side, now),
+            _ => self.on_eof(side, Why::TlsTruncated, now),
+        }
+    }
+
+    fn on_secured(&mut self, now: Millis) {
+        if let Phase::Securing(securing) = &self.phase {
+            let reading = Box::new(Reading::new(securing.head_max));
+            self.enter(Phase::Request(reading), now);
+        }
+    }
+
+    /// Nothing more can be said to that side, but for the alert that the shell has sent.
+    fn on_insecure(&mut self, side: Side, why: Why, now: Millis) {
+        match (&mut self.phase, side) {
+            (Phase::Open(open), _) => {
+                let cause = open.on_reset(side);
+                self.note(side.into(), why);
+                if cause.is_some_and(|(_, why)| why == Why::Reset) {
+                    self.outbox.push(Action::Abort(side.other()));
+                    self.over();
+                }
+            }
+            (Phase::Connecting(_), Side::Upstream) => self.on_connect_failed(why, now),
+            (Phase::Securing(_), Side::Downstream) if why == Why::PlainOnTls => self.refuse(By::Downstream, why, now),
+            (Phase::Leaving(_), Side::Downstream) => self.over(),
+            (Phase::Passing(_), Side::Upstream) => self.on_reset(side, now),
+            (_, Side::Upstream) => self.refuse(By::Upstream, why, now),
+            (_, Side::Downstream) => {
+                self.note(By::Downstream, why);
+                self.outbox.push(Action::Abort(Side::Upstream));
+                self.leave(now);
+            }
         }
     }
 
@@ -368,12 +328,13 @@ impl Session {
     }
 
     fn on_drain(&mut self) {
+        let silent = self.is_silent();
         match &mut self.phase {
             Phase::Open(open) => {
                 let (by, why) = open.close_both(Why::Drain);
                 self.note(by, why);
             }
-            Phase::Request(reading) if reading.held.is_empty() => {
+            _ if silent => {
                 self.note(By::Proxy, Why::NeverSpoke);
                 self.over();
             }
@@ -384,15 +345,21 @@ impl Session {
 
     /// The client has sent no byte: it is closed without a word, whoever closes it.
     fn is_silent(&self) -> bool {
-        matches!(&self.phase, Phase::Request(reading) if reading.held.is_empty())
+        match &self.phase {
+            Phase::Securing(securing) => !securing.spoke,
+            Phase::Request(reading) => reading.held.is_empty(),
+            _ => false,
+        }
     }
 
     fn on_due(&mut self, due: Due, now: Millis) {
+        let silent = self.is_silent();
         match (due, &mut self.phase) {
-            (Due::RequestHead, Phase::Request(reading)) if reading.held.is_empty() => {
+            (Due::Tls | Due::RequestHead, _) if silent => {
                 self.note(By::Downstream, Why::NeverSpoke);
                 self.over();
             }
+            (Due::Tls, _) => self.on_insecure(Side::Downstream, Why::TlsTimeout, now),
             (Due::RequestHead, _) => self.refuse(By::Downstream, Why::HeadTimeout, now),
             (Due::Connect, _) => self.on_connect_failed(Why::ConnectTimeout, now),
             (Due::ConnectTotal, _) => self.refuse(By::Upstream, Why::ConnectTimeout, now),
@@ -436,7 +403,10 @@ impl Session {
     pub fn wants(&self, side: Side) -> Want {
         match (&self.phase, side) {
             (Phase::Open(open), _) => open.wants(side),
-            (Phase::Request(reading), Side::Downstream) => Want::Bytes(reading.head_max - reading.held.len()),
+            (Phase::Securing(_), Side::Downstream) => Want::Bytes(usize::MAX),
+            (Phase::Request(reading), Side::Downstream) => {
+                Want::Bytes(reading.head_max.saturating_sub(reading.held.len()).max(1))
+            }
             (Phase::Answer(answering), Side::Upstream) => {
                 Want::Bytes(answering.asked.head_max.saturating_sub(answering.held.len()).max(1))
             }
@@ -455,6 +425,7 @@ impl Session {
     pub fn deadline(&self, timeouts: &Timeouts, last_seen: Millis) -> Option<(Millis, Due)> {
         let at = |ms: Millis, due| Some((self.since + ms, due));
         match &self.phase {
+            Phase::Securing(_) => at(timeouts.tls_ms, Due::Tls),
             Phase::Request(_) | Phase::Deciding(_) => at(timeouts.request_head_ms, Due::RequestHead),
             Phase::Connecting(connecting) => {
                 let total = (self.since + timeouts.connect_total_ms, Due::ConnectTotal);
@@ -520,6 +491,7 @@ impl Session {
 
     pub fn stage(&self) -> Stage {
         match self.phase {
+            Phase::Securing(_) => Stage::Tls,
             Phase::Request(_) | Phase::Deciding(_) => Stage::Request,
             Phase::Connecting(_) => Stage::Connect,
             Phase::Answer(_) | Phase::Passing(_) | Phase::Leaving(_) => Stage::Answer,

@@ -2,8 +2,9 @@
 //! policy is asked, the session is told.
 
 use super::conn::Conn;
-use super::pair::{Cold, Pair};
-use super::pump::{deliver, deliver_last, feed, tell};
+use super::pair::{Cold, Dial, Pair};
+use super::pump::{deliver, feed, tell};
+use super::secure;
 use super::shell::Shell;
 use super::sys::{Sys, Target, is_exhaustion};
 use super::token::{Key, Token};
@@ -18,6 +19,7 @@ use crate::proto::handshake::{self, Forwarding};
 use crate::proto::http1;
 use crate::proto::relay::Lead;
 use crate::proto::session::{Action, Admission, Event};
+use crate::tls::Tls;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
@@ -44,7 +46,7 @@ fn carry_out<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, action: Action, shell: 
             }
         }
         Action::Refuse(why) => refuse(pair, why, shell),
-        Action::Send(to, bytes) => deliver(pair, to, (Lead::EMPTY, &bytes), shell),
+        Action::Send(to, bytes) => deliver(pair, to, (Lead::EMPTY, &bytes), false, shell),
         Action::Opened { early, subprotocol } => {
             opened(pair, subprotocol, shell);
             feed(pair, key, (Side::Downstream, &early), shell);
@@ -79,9 +81,13 @@ fn decide<S: Sys>(pair: &mut Pair<S::Sock>, shell: &mut Shell<'_, S>) -> Event {
     let route = verdict.ok().cloned();
     let text = [cold.request_id.as_bytes(), request.host.as_bytes(), request.target.as_bytes()];
     pair.facts = Some(Arc::new(Facts::new(text, cold.peer, route.clone(), pair.opened_at)));
+    if cold.redirect.is_some() {
+        return Event::Refused(Why::Redirected);
+    }
     let Some(route) = route else {
         return Event::Refused(verdict.err().unwrap_or(Why::NoRoute));
     };
+    cold.store = Some(Arc::clone(&shell.home.tls));
     let Some(seat) = shell.home.sessions.take() else { return Event::Refused(Why::MaxSessions) };
     if shell.home.log.is_on() {
         let value = |name: &str| field(http1::values(&request.fields, name).next());
@@ -169,21 +175,58 @@ fn target_of<S: Sys>(endpoint: &Endpoint, address: usize, shell: &Shell<'_, S>) 
 
 /// The upstream's socket says that something has become of a try.
 pub(super) fn connecting<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) {
+    let tls = new_tls(pair);
     let Some(conn) = &mut pair.conns[Side::Upstream] else { return };
     // Writable without an error is connected; why it is not, only the kernel knows.
-    let connected = if conn.ready.hangup { shell.home.sys.connected(conn.sock()) } else { Ok(true) };
-    let event = match connected {
+    let is_up = if conn.ready.hangup { shell.home.sys.connected(conn.sock()) } else { Ok(true) };
+    let event = match is_up {
         Ok(false) => return,
-        Ok(true) => {
-            conn.up = true;
-            match new_request(pair, shell) {
-                Some(request) => Event::Connected(request),
-                None => Event::ConnectFailed(Why::ConnectRefused),
+        Ok(true) => match tls {
+            None => {
+                conn.up = true;
+                return connected(pair, key, shell);
             }
-        }
+            Some(tls) => match tls.and_then(|tls| secure::greet(pair, tls, shell)) {
+                Ok(()) => return,
+                Err(why) => Event::ConnectFailed(why),
+            },
+        },
         Err(_) => Event::ConnectFailed(Why::ConnectRefused),
     };
     tell(pair, key, event, shell);
+}
+
+/// TLS toward the endpoint of this try; `None` for a plain one.
+fn new_tls<S>(pair: &Pair<S>) -> Option<Result<Box<Tls>, Why>> {
+    let (route, cold) = (pair.route.as_ref()?, pair.cold.as_ref()?);
+    let index = pair.endpoint as usize;
+    if !route.group.endpoints.get(index)?.tls {
+        return None;
+    }
+    let Some((config, name)) = cold.store.as_ref().and_then(|store| store.upstream(route.group.index, index)) else {
+        return Some(Err(Why::TlsInternal));
+    };
+    Some(Tls::client(config, name).map(Box::new).map_err(secure::why_of))
+}
+
+/// The upstream can be spoken to: the request goes there.
+pub(super) fn connected<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) {
+    let event = match new_request(pair, shell) {
+        Some(request) => Event::Connected(request),
+        None => Event::ConnectFailed(Why::ConnectRefused),
+    };
+    tell(pair, key, event, shell);
+}
+
+/// The client's TLS handshake has ended: what it has shown of itself goes to the upstream with its request.
+pub(super) fn secured<S>(pair: &mut Pair<S>) {
+    let shown = match &pair.conns[Side::Downstream] {
+        Some(Conn { tls: Some(tls), .. }) => tls.peer(),
+        _ => None,
+    };
+    if let Some(cold) = &mut pair.cold {
+        cold.client = shown;
+    }
 }
 
 fn new_request<S: Sys>(pair: &Pair<S::Sock>, shell: &mut Shell<'_, S>) -> Option<Vec<u8>> {
@@ -194,7 +237,8 @@ fn new_request<S: Sys>(pair: &Pair<S::Sock>, shell: &mut Shell<'_, S>) -> Option
         host: route.host_header.as_deref(),
         peer: cold.peer.ip().to_canonical(),
         trusted: cold.trusted,
-        secure: false,
+        secure: cold.secure,
+        client: cold.client.as_ref().map(|client| (client.subject.as_str(), client.sha256.as_str())),
         request_id: &cold.request_id,
         trace_seed: shell.random(),
     };
@@ -206,9 +250,10 @@ fn refuse<S: Sys>(pair: &mut Pair<S::Sock>, why: Why, shell: &mut Shell<'_, S>) 
         Some(cold) if !cold.request_id.is_empty() => cold.request_id.clone(),
         _ => hex(&shell.random::<16>()),
     };
-    let answer = http1::write_refusal(why, &id);
-    // So does one each refusal.
-    deliver_last(pair, Side::Downstream, (Lead::EMPTY, &answer), shell);
+    let location = (why == Why::Redirected).then(|| location(pair)).flatten();
+    let answer = http1::write_refusal(why, &id, location.as_deref());
+    // A FIN follows each refusal.
+    deliver(pair, Side::Downstream, (Lead::EMPTY, &answer), true, shell);
 }
 
 fn opened<S: Sys>(pair: &mut Pair<S::Sock>, subprotocol: Option<Box<[u8]>>, shell: &mut Shell<'_, S>) {
@@ -236,13 +281,19 @@ fn inject<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, close: Close, shell: &mut 
     // "a client MUST mask all frames that it sends": toward the upstream we are one.
     let key = (to == Side::Upstream).then(|| shell.random());
     // A FIN follows each Close of ours.
-    deliver_last(pair, to, (Lead::EMPTY, &close.frame(key)), shell);
+    deliver(pair, to, (Lead::EMPTY, &close.frame(key)), true, shell);
 }
 
 /// Sends the FIN that is owed once nothing waits before it.
 pub(super) fn finish<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, shell: &mut Shell<'_, S>) {
     if !pair.flows[to].fin_owed || pair.flows[to].backlog.is_some() {
         return;
+    }
+    if pair.is_secure(to) && !pair.flows[to].truncated {
+        secure::farewell(pair, to, shell);
+        if pair.flows[to].backlog.is_some() {
+            return;
+        }
     }
     pair.flows[to].fin_owed = false;
     pair.session.on_event(Event::Finished(to), shell.now);
@@ -294,9 +345,26 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
+/// Where a listener that only redirects sends this request.
+fn location<S>(pair: &Pair<S>) -> Option<String> {
+    let (request, port) = (pair.session.request()?, pair.cold.as_ref()?.redirect?);
+    Some(handshake::location(&request, port))
+}
+
 impl Cold {
-    pub fn new(peer: std::net::SocketAddr, trusted: bool) -> Box<Cold> {
-        let dial = Default::default();
-        Box::new(Cold { peer, trusted, request_id: String::new(), origin: None, agent: None, dial })
+    /// Of a client that has just connected; `redirect` and `secure` are its listener's.
+    pub fn new(peer: std::net::SocketAddr, trusted: bool, redirect: Option<u16>, secure: bool) -> Box<Cold> {
+        Box::new(Cold {
+            peer,
+            trusted,
+            redirect,
+            secure,
+            request_id: String::new(),
+            origin: None,
+            agent: None,
+            dial: Dial::default(),
+            store: None,
+            client: None,
+        })
     }
 }

@@ -12,8 +12,8 @@ use std::io::IoSlice;
 /// Bytes of one read, and so the most that one read can leave behind.
 pub use crate::config::SCRATCH_BYTES;
 pub const CHUNK_BYTES: usize = 16 * 1024;
-/// One scratch, and a chunk for what the proxy itself adds to it.
-const RESERVE: usize = SCRATCH_BYTES / CHUNK_BYTES + 1;
+/// One scratch, a chunk for what TLS adds to it, and one for what the proxy itself does.
+const RESERVE: usize = SCRATCH_BYTES / CHUNK_BYTES + 2;
 /// Chunks kept for the next one in need; more go back to the allocator.
 const FREE_MAX: usize = 64;
 /// Chunks of one vectored send.

@@ -5,6 +5,7 @@
 
 use super::sys::{Event, PipeId, Sys};
 use super::token::Role;
+use crate::tls::Tls;
 use std::io::{ErrorKind, IoSlice};
 use std::num::NonZeroUsize;
 
@@ -14,8 +15,10 @@ pub struct Conn<S> {
     pub ready: Ready,
     /// Which try this is, so that an event of another one is told from its own.
     pub role: Role,
-    /// The connection is made.
+    /// The connection is made, and so is TLS where there is any: bytes of the session may flow.
     pub up: bool,
+    /// What is read and sent here is ciphertext.
+    pub tls: Option<Box<Tls>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,7 +47,7 @@ pub enum Progress {
 
 impl<S> Conn<S> {
     pub fn new(sock: S, role: Role, up: bool) -> Conn<S> {
-        Conn { sock, ready: Ready::default(), role, up }
+        Conn { sock, ready: Ready::default(), role, up, tls: None }
     }
 
     pub fn sock(&self) -> &S {

@@ -11,6 +11,7 @@ pub mod listener;
 mod pair;
 mod pump;
 pub mod seats;
+mod secure;
 mod shell;
 mod splice;
 pub mod sys;
@@ -21,9 +22,11 @@ mod turn;
 pub use buffers::{CHUNK_BYTES, SCRATCH_BYTES};
 pub use shell::Home;
 
+use crate::config::Listener;
 use crate::proto::ended::{By, Ended, Why};
 use crate::proto::session::{Event, Session};
 use crate::proto::{Millis, Side, Sides};
+use crate::tls::Tls;
 use conn::Conn;
 use inbox::Command;
 use listener::{ACCEPTS_MAX, BACKOFF_MS, Listening};
@@ -38,6 +41,10 @@ use sys::Sys;
 use timers::{Tick, Wheel};
 use token::{Key, Role, Token};
 
+/// Steps of TLS handshakes in a pass: some 100 us each where keys are exchanged.
+const SHAKES_MAX: usize = 8;
+/// A pass with so many events is timed.
+const LONG_PASS_EVENTS: usize = 16;
 /// Counters reach other threads at most this often.
 const PUBLISH_MS: Millis = 100;
 
@@ -48,6 +55,8 @@ pub struct Worker<'h, S: Sys> {
     wheel: Wheel,
     /// Pairs that are ready but were put off: budget used up, source unparked.
     ring: VecDeque<Key>,
+    /// Pairs whose TLS handshake can go on, in the order in which they came.
+    shaking: VecDeque<Key>,
     /// Slots to be freed at the end of the pass.
     over: Vec<usize>,
     /// Sessions that a drain will reach, and when.
@@ -75,6 +84,7 @@ impl<'h, S: Sys> Worker<'h, S> {
             pairs: Slab::new(),
             wheel: Wheel::new(now),
             ring: VecDeque::new(),
+            shaking: VecDeque::new(),
             over: Vec::new(),
             drain: VecDeque::new(),
             events: Vec::new(),
@@ -99,17 +109,24 @@ impl<'h, S: Sys> Worker<'h, S> {
         let timeout = self.timeout();
         let mut events = std::mem::take(&mut self.events);
         self.shell.home.sys.poll(&mut events, timeout)?;
-        self.shell.now = self.shell.home.sys.now();
+        let began_us = self.shell.home.sys.now_us();
+        self.shell.now = began_us / 1000;
         self.run_timers();
         for event in &events {
             self.on_event(event);
         }
         self.shell.home.tally.events += events.len() as u64;
         self.unpublished |= !events.is_empty();
+        let mut long = events.len() >= LONG_PASS_EVENTS;
         self.events = events;
         self.run_ring();
         self.run_accepts();
+        long |= self.run_handshakes();
         self.free_slots();
+        if long {
+            let us = self.shell.home.sys.now_us().saturating_sub(began_us);
+            self.shell.home.tally.long_pass(us);
+        }
         self.publish();
         Ok(!self.is_done())
     }
@@ -194,6 +211,9 @@ impl<'h, S: Sys> Worker<'h, S> {
         if !pair.queued && Side::BOTH.iter().any(|side| pair.may_read(*side)) {
             pair.queued = true;
             self.ring.push_back(key);
+        } else if !pair.queued && Side::BOTH.iter().any(|side| pair.waits_to_shake(*side)) {
+            pair.queued = true;
+            self.shaking.push_back(key);
         }
         while self.shell.pool.is_short() && self.end_longest_stalled() {}
     }
@@ -223,6 +243,24 @@ impl<'h, S: Sys> Worker<'h, S> {
             }
             self.turn(key);
         }
+    }
+
+    /// After everything else: a storm of handshakes must not starve those who are through. Whether there were any.
+    fn run_handshakes(&mut self) -> bool {
+        if self.shaking.is_empty() {
+            return false;
+        }
+        self.shell.shakes = SHAKES_MAX;
+        while self.shell.shakes > 0 {
+            let Some(key) = self.shaking.pop_front() else { break };
+            let pair = self.pairs.get_mut(key.slot as usize);
+            if let Some(pair) = pair.filter(|pair| pair.generation == key.generation) {
+                pair.queued = false;
+            }
+            self.turn(key);
+        }
+        self.shell.shakes = 0;
+        true
     }
 
     fn run_timers(&mut self) {
@@ -306,21 +344,26 @@ impl<'h, S: Sys> Worker<'h, S> {
         let (now, home) = (self.shell.now, &mut *self.shell.home);
         home.tally.accepted();
         home.generation = Key::next_generation(home.generation);
-        let trusted = home.snapshot.listeners.iter().any(|config| {
-            config.addr == listener && config.trusted_proxies.iter().any(|net| net.contains(&peer.ip().to_canonical()))
-        });
+        let config = home.snapshot.listeners.iter().find(|config| config.addr == listener);
+        let trusted =
+            |config: &Listener| config.trusted_proxies.iter().any(|net| net.contains(&peer.ip().to_canonical()));
+        let (trusted, redirect) = (config.is_some_and(trusted), config.and_then(|config| config.redirect));
+        let server = home.tls.listener(listener);
+        let (secure, tls) = (server.is_some(), server.and_then(|config| Tls::server(config).ok()).map(Box::new));
         let slot = self.pairs.vacant_entry();
         let key = Key { slot: slot.key() as u32, generation: home.generation };
         // Where registering fails for want of memory the client's conn is dropped at once, like one that left.
         let up = home.sys.register(&sock, Token::Pair(key, Role::DOWNSTREAM).pack()).is_ok();
-        let conn = Conn::new(sock, Role::DOWNSTREAM, up);
+        let up = up && tls.is_some() == secure;
+        let mut conn = Conn::new(sock, Role::DOWNSTREAM, up && !secure);
+        conn.tls = tls;
         slot.insert(Pair {
-            session: Session::new(home.snapshot.limits.head_bytes, now),
+            session: Session::new(home.snapshot.limits.head_bytes, secure, now),
             conns: Sides::new(Some(conn), None),
             flows: Sides::default(),
             route: None,
             facts: None,
-            cold: Some(Cold::new(peer, trusted)),
+            cold: Some(Cold::new(peer, trusted, redirect, secure)),
             seat: Some(seat),
             last_seen: now,
             opened_at: now,
@@ -367,7 +410,7 @@ impl<'h, S: Sys> Worker<'h, S> {
         let now = self.shell.now;
         let accept = |listening: &Listening<S::Listener>| listening.owed.then_some(listening.not_before);
         let soonest = [
-            (!self.ring.is_empty()).then_some(now),
+            (!self.ring.is_empty() || !self.shaking.is_empty()).then_some(now),
             self.wheel.next_at(),
             self.drain.front().map(|(at, _)| *at),
             self.shell.home.listeners.iter().filter_map(accept).min(),
@@ -380,8 +423,8 @@ impl<'h, S: Sys> Worker<'h, S> {
     fn read_inbox(&mut self) {
         while let Ok(command) = self.shell.home.inbox.try_recv() {
             match command {
-                Command::Swap { snapshot, added, removed } => {
-                    self.shell.home.snapshot = snapshot;
+                Command::Swap { snapshot, tls, added, removed } => {
+                    (self.shell.home.snapshot, self.shell.home.tls) = (snapshot, tls);
                     self.swap_listeners(added, &removed);
                 }
                 Command::Resolved(directory) => self.shell.home.directory = directory,

@@ -15,6 +15,7 @@ use crate::policy::route::Route;
 use crate::proto::ended::Why;
 use crate::proto::session::{Due, Event, Session, Timeouts, Want};
 use crate::proto::{Millis, Side, Sides};
+use crate::tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -55,6 +56,8 @@ pub struct Flow {
     pub backlog: Option<Box<Backlog>>,
     /// FIN follows the backlog.
     pub fin_owed: bool,
+    /// What this is the end of was cut: a FIN is to say so, without a close_notify before it.
+    pub truncated: bool,
 }
 
 /// What only the handshake needs.
@@ -68,6 +71,14 @@ pub struct Cold {
     pub origin: Option<Box<[u8]>>,
     pub agent: Option<Box<[u8]>>,
     pub dial: Dial,
+    /// What TLS toward upstreams is made of, as it was when the session was admitted.
+    pub store: Option<Arc<tls::Store>>,
+    /// The certificate that the client has shown.
+    pub client: Option<tls::Facts>,
+    /// Where a listener sends its clients instead of serving them.
+    pub redirect: Option<u16>,
+    /// The client came over TLS.
+    pub secure: bool,
 }
 
 /// Which endpoints and addresses of them were tried.
@@ -105,6 +116,44 @@ impl<S> Pair<S> {
             }
         };
         broken && unread()
+    }
+
+    /// What is read from and sent to `side` is TLS.
+    #[inline]
+    pub fn is_secure(&self, side: Side) -> bool {
+        self.conns[side].as_ref().is_some_and(|conn| conn.tls.is_some())
+    }
+
+    /// Neither side has TLS: what one sends may go to the other as it is.
+    pub fn is_plain(&self) -> bool {
+        !Side::BOTH.iter().any(|side| self.is_secure(*side))
+    }
+
+    /// The TLS handshake of `side` could go on: something has come, or its end; or it could begin.
+    pub fn waits_to_shake(&self, side: Side) -> bool {
+        self.conns[side].as_ref().is_some_and(|conn| match conn.tls {
+            _ if conn.up => false,
+            Some(_) => conn.ready.read,
+            None => conn.ready.write && self.greets(),
+        })
+    }
+
+    /// The endpoint under way is to be spoken to over TLS.
+    fn greets(&self) -> bool {
+        let endpoints = self.route.as_ref().map(|route| &route.group.endpoints);
+        endpoints.and_then(|all| all.get(self.endpoint as usize)).is_some_and(|endpoint| endpoint.tls)
+    }
+
+    /// The try that is under way has come to something that needs no TLS, or to its end.
+    pub fn is_answered(&self) -> bool {
+        let conn = self.conns[Side::Upstream].as_ref();
+        conn.is_some_and(|conn| !conn.up && conn.tls.is_none() && conn.ready.write) && !self.greets()
+    }
+
+    /// What the end of the bytes of `side` means.
+    pub fn end_of(&self, side: Side) -> Event {
+        let tls = self.conns[side].as_ref().and_then(|conn| conn.tls.as_ref());
+        if tls.is_none_or(|tls| tls.is_closed_by_peer()) { Event::Eof(side) } else { Event::Truncated(side) }
     }
 
     pub fn ready(&self, side: Side) -> Ready {

@@ -5,6 +5,7 @@ use super::act;
 use super::buffers::{Backlog, SCRATCH_BYTES};
 use super::conn::Progress;
 use super::pair::Pair;
+use super::secure;
 use super::shell::Shell;
 use super::splice::splice_once;
 use super::sys::Sys;
@@ -30,13 +31,14 @@ pub(super) fn pump<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell
         let progress = match pair.session.wants(from) {
             Want::Nothing => return,
             Want::Bytes(max) => relay_once(pair, key, (from, max), shell),
-            Want::Payload(passable) => splice_once(pair, key, (from, passable), shell),
+            Want::Payload(passable) if pair.is_plain() => splice_once(pair, key, (from, passable), shell),
+            Want::Payload(_) => relay_once(pair, key, (from, SCRATCH_BYTES), shell),
             Want::Discard => discard_once(pair, key, from, shell),
         };
         match progress {
             Progress::Moved(n) => bytes += n.get(),
             Progress::Blocked => return,
-            Progress::Eof => return tell(pair, key, Event::Eof(from), shell),
+            Progress::Eof => return tell(pair, key, pair.end_of(from), shell),
             Progress::Reset => return tell(pair, key, Event::Reset(from), shell),
         }
         reads += 1;
@@ -50,6 +52,9 @@ pub(super) fn relay_once<S: Sys>(
     (from, max): (Side, usize),
     shell: &mut Shell<'_, S>,
 ) -> Progress {
+    if pair.is_secure(from) {
+        return secure::relay_once(pair, key, (from, max), shell);
+    }
     // Taken out for as long as its slices are walked, and put back: the shell stays free for the session's actions.
     let mut scratch = std::mem::take(&mut shell.scratch);
     let buf = scratch.get_mut(..max.min(SCRATCH_BYTES)).unwrap_or(&mut []);
@@ -99,10 +104,7 @@ pub(super) fn feed<S: Sys>(
         let (now, later) = slice.split_at_checked(taken.consumed.max(1)).unwrap_or((slice, &[]));
         if taken.forward > 0 || !taken.lead.is_empty() {
             let bytes = now.get(..taken.forward).unwrap_or(now);
-            match taken.last {
-                false => deliver(pair, from.other(), (taken.lead, bytes), shell),
-                true => deliver_last(pair, from.other(), (taken.lead, bytes), shell),
-            }
+            deliver(pair, from.other(), (taken.lead, bytes), taken.last, shell);
         } else if pair.session.wants(from) == Want::Discard {
             // It came in one read with what closed this direction.
             shell.home.tally.discarded_bytes += taken.consumed as u64;
@@ -112,12 +114,29 @@ pub(super) fn feed<S: Sys>(
     }
 }
 
-/// Sends bytes behind all that was sent to `to`: at once, or into its backlog as far as the kernel refuses them.
+/// Sends bytes behind all that was sent to `to`: at once, or into its backlog as far as the kernel refuses them. `last`: a FIN
+/// follows at once, so that both may leave in one segment.
 #[inline]
 pub(super) fn deliver<S: Sys>(
     pair: &mut Pair<S::Sock>,
     to: Side,
     (lead, bytes): (Lead, &[u8]),
+    last: bool,
+    shell: &mut Shell<'_, S>,
+) {
+    if pair.is_secure(to) {
+        return secure::deliver(pair, to, (lead, bytes), last, shell);
+    }
+    deliver_raw(pair, to, (lead, bytes), last, shell);
+}
+
+/// The same for what goes onto the wire as it is.
+#[inline]
+pub(super) fn deliver_raw<S: Sys>(
+    pair: &mut Pair<S::Sock>,
+    to: Side,
+    (lead, bytes): (Lead, &[u8]),
+    last: bool,
     shell: &mut Shell<'_, S>,
 ) {
     let Some(conn) = &mut pair.conns[to] else { return };
@@ -126,39 +145,11 @@ pub(super) fn deliver<S: Sys>(
         backlog.push(bytes, &mut shell.pool);
         return;
     }
-    let progress = if lead.is_empty() {
-        conn.push(&mut shell.home.sys, bytes)
-    } else {
-        conn.push_vectored(&mut shell.home.sys, &[IoSlice::new(lead.bytes()), IoSlice::new(bytes)])
+    let progress = match (lead.is_empty(), last) {
+        (true, false) => conn.push(&mut shell.home.sys, bytes),
+        (true, true) => conn.push_last(&mut shell.home.sys, bytes),
+        (false, _) => conn.push_vectored(&mut shell.home.sys, &[IoSlice::new(lead.bytes()), IoSlice::new(bytes)]),
     };
-    keep(pair, to, (lead, bytes), progress, shell);
-}
-
-/// The same for bytes that a FIN follows at once, so that both leave in one segment.
-pub(super) fn deliver_last<S: Sys>(
-    pair: &mut Pair<S::Sock>,
-    to: Side,
-    (lead, bytes): (Lead, &[u8]),
-    shell: &mut Shell<'_, S>,
-) {
-    match &mut pair.conns[to] {
-        Some(conn) if lead.is_empty() && pair.flows[to].backlog.is_none() => {
-            let progress = conn.push_last(&mut shell.home.sys, bytes);
-            keep(pair, to, (lead, bytes), progress, shell);
-        }
-        _ => deliver(pair, to, (lead, bytes), shell),
-    }
-}
-
-/// Keeps what the kernel refused.
-#[inline]
-fn keep<S: Sys>(
-    pair: &mut Pair<S::Sock>,
-    to: Side,
-    (lead, bytes): (Lead, &[u8]),
-    progress: Progress,
-    shell: &mut Shell<'_, S>,
-) {
     let sent = match progress {
         Progress::Moved(n) if n.get() == lead.bytes().len() + bytes.len() => return,
         Progress::Moved(n) => n.get(),

@@ -9,6 +9,7 @@ use crate::config::Snapshot;
 use crate::log::Ring;
 use crate::metrics::{Shard, Tally};
 use crate::proto::Millis;
+use crate::tls::{Buffer, Store};
 use std::sync::Arc;
 
 /// What outlives a worker that unwinds: its sockets' poll, its listeners with their queues, its way in, its counts.
@@ -17,6 +18,8 @@ pub struct Home<S: Sys> {
     pub listeners: Vec<Listening<S::Listener>>,
     pub inbox: Inbox<S::Listener>,
     pub snapshot: Arc<Snapshot>,
+    /// What TLS is made of, of the same snapshot.
+    pub tls: Arc<Store>,
     pub directory: Arc<Directory>,
     /// Seats for admitted sessions, of the whole process.
     pub sessions: Arc<Seats>,
@@ -39,6 +42,12 @@ pub struct Home<S: Sys> {
 pub(super) struct Shell<'h, S: Sys> {
     pub home: &'h mut Home<S>,
     pub scratch: Box<[u8]>,
+    /// What TLS has opened of one read; empty between two.
+    pub plain: Vec<u8>,
+    /// What TLS has sealed for one send; empty between two.
+    pub sealed: Buffer,
+    /// Handshake steps that are still allowed in this pass; none while messages are served.
+    pub shakes: usize,
     pub pool: Pool,
     /// Read once a poll return.
     pub now: Millis,
@@ -48,9 +57,11 @@ pub(super) struct Shell<'h, S: Sys> {
 
 impl<'h, S: Sys> Shell<'h, S> {
     pub fn new(home: &'h mut Home<S>) -> Shell<'h, S> {
-        let now = home.sys.now();
+        let now = home.sys.now_us() / 1000;
         let pool = Pool::new(home.snapshot.limits.buffer_bytes / home.workers.max(1));
-        let mut shell = Shell { home, scratch: vec![0; SCRATCH_BYTES].into(), pool, now, cursors: Vec::new() };
+        let (scratch, cursors) = (vec![0; SCRATCH_BYTES].into(), Vec::new());
+        let (plain, sealed) = (Vec::new(), Buffer::default());
+        let mut shell = Shell { home, scratch, plain, sealed, shakes: 0, pool, now, cursors };
         shell.reset_cursors();
         shell
     }

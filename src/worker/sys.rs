@@ -6,7 +6,6 @@ use super::inbox::Wake;
 use super::token::Token;
 pub use crate::config::PIPE_BYTES;
 use crate::config::Sockets;
-use crate::proto::Millis;
 use mio::unix::SourceFd;
 use slab::Slab;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
@@ -86,8 +85,8 @@ pub trait Sys {
     fn deregister_listener(&mut self, listener: &mut Self::Listener) -> io::Result<()>;
     /// Waits for events; `None` waits for ever. `events` is cleared first.
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
-    /// The process-wide monotonic clock. One read a poll return.
-    fn now(&mut self) -> Millis;
+    /// The process-wide monotonic clock in microseconds. One read a poll return, and one more after a pass with much to do.
+    fn now_us(&mut self) -> u64;
     /// Bytes of a CSPRNG.
     fn random(&mut self, out: &mut [u8]);
     /// CPU time of this thread in microseconds, read at most every 100 ms.
@@ -252,8 +251,8 @@ impl Sys for MioSys {
         Ok(())
     }
 
-    fn now(&mut self) -> Millis {
-        clock_us(libc::CLOCK_MONOTONIC) / 1000
+    fn now_us(&mut self) -> u64 {
+        clock_us(libc::CLOCK_MONOTONIC)
     }
 
     fn random(&mut self, out: &mut [u8]) {

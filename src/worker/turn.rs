@@ -4,6 +4,7 @@
 use super::act;
 use super::pair::Pair;
 use super::pump::{pump, tell};
+use super::secure;
 use super::shell::Shell;
 use super::sys::Sys;
 use super::token::Key;
@@ -13,8 +14,7 @@ use crate::proto::session::Event;
 /// Connect, flush, finish, read; and last, what no read will say: resets, and whether a client that waits has left.
 #[inline]
 pub(super) fn turn<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) {
-    let upstream = pair.conns[Side::Upstream].as_ref();
-    if upstream.is_some_and(|conn| !conn.up && conn.ready.write) {
+    if pair.is_answered() {
         act::connecting(pair, key, shell);
     }
     for to in Side::BOTH {
@@ -22,6 +22,13 @@ pub(super) fn turn<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell
             pair.flush(to, &mut shell.home.sys, &mut shell.pool, shell.now);
             act::finish(pair, to, shell);
             act::settle(pair, key, shell);
+        }
+    }
+    for side in Side::BOTH {
+        // They have a budget of their own: what is not allowed now waits in their queue.
+        if shell.shakes > 0 && pair.waits_to_shake(side) {
+            shell.shakes -= 1;
+            secure::shake(pair, key, side, shell);
         }
     }
     for from in Side::BOTH {

@@ -86,6 +86,7 @@ impl Subject for Real {
             inbox,
             snapshot,
             directory: Arc::default(),
+            tls: Arc::default(),
             sessions: Arc::clone(&seats[0]),
             handshakes: Arc::clone(&seats[1]),
             tally: Default::default(),

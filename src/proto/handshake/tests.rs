@@ -137,7 +137,16 @@ fn methods_are_compared_with_their_case() {
 
 fn add(trusted: bool) -> Forwarding<'static> {
     let peer = [203, 0, 113, 7].into();
-    Forwarding { path: "/up", host: None, peer, trusted, secure: false, request_id: "rid", trace_seed: SEED }
+    Forwarding {
+        path: "/up",
+        host: None,
+        peer,
+        trusted,
+        secure: false,
+        client: None,
+        request_id: "rid",
+        trace_seed: SEED,
+    }
 }
 
 /// What the upstream gets for `head`, as lines; always one head that says what we think it does.
@@ -257,6 +266,7 @@ fn route_peer_and_transport_show_in_the_request() {
         host: Some("backend:9000"),
         peer: "::ffff:192.0.2.1".parse().unwrap(),
         secure: true,
+        client: None,
         path: "/base/y",
         ..add(false)
     };

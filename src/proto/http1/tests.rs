@@ -615,7 +615,7 @@ fn the_framing_of_an_answer_stays() {
 #[test]
 fn refusals_are_whole_answers() {
     for cause in crate::proto::ended::CAUSES {
-        let bytes = write_refusal(cause.why, "id-1");
+        let bytes = write_refusal(cause.why, "id-1", None);
         if cause.status == 0 {
             assert!(bytes.is_empty(), "{}", cause.name);
             continue;
@@ -640,7 +640,7 @@ fn refusals_are_whole_answers() {
         assert_eq!(field("allow"), (cause.status == 405).then(|| "GET".into()));
         assert_eq!(field("retry-after").is_some(), matches!(cause.status, 429 | 503));
     }
-    let refusal = String::from_utf8(write_refusal(Why::NoRoute, "x")).unwrap();
+    let refusal = String::from_utf8(write_refusal(Why::NoRoute, "x", None)).unwrap();
     assert!(refusal.starts_with("HTTP/1.1 404 Not Found\r\n"), "{refusal}");
 }
 

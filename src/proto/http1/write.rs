@@ -35,8 +35,8 @@ pub fn write_answer(response: &Response<'_>, request_id: &str) -> Vec<u8> {
 
 /// Our own refusal: status line of `why`'s status, `Connection: close`, short body, `X-Request-Id`; the extra
 /// fields the status asks for (405 Allow, 426 Upgrade and version, 429 and 503 Retry-After). Nothing where the
-/// table of [`crate::proto::ended`] has no status: such an end is silent.
-pub fn write_refusal(why: Why, request_id: &str) -> Vec<u8> {
+/// table of [`crate::proto::ended`] has no status: such an end is silent. `location` is where a redirect goes.
+pub fn write_refusal(why: Why, request_id: &str, location: Option<&str>) -> Vec<u8> {
     let cause = why.cause();
     if cause.status == 0 {
         return Vec::new();
@@ -46,6 +46,9 @@ pub fn write_refusal(why: Why, request_id: &str) -> Vec<u8> {
     push(&mut out, &[b"HTTP/1.1 ", status.as_bytes(), b" ", reason_of(cause.status).as_bytes(), b"\r\n"]);
     push_field(&mut out, "Content-Type", b"text/plain; charset=utf-8");
     push_field(&mut out, "Content-Length", (cause.text.len() + 1).to_string().as_bytes());
+    if let Some(location) = location {
+        push_field(&mut out, "Location", location.as_bytes());
+    }
     match cause.status {
         405 => push_field(&mut out, "Allow", b"GET"),
         426 => {
@@ -113,6 +116,7 @@ fn caseless(a: &[u8], b: &[u8]) -> Ordering {
 /// Reason phrases of RFC 9110 section 15 (and RFC 6585) for the statuses of our refusals.
 fn reason_of(status: u16) -> &'static str {
     match status {
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

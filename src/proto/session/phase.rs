@@ -9,6 +9,8 @@ use crate::proto::relay::Taken;
 
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// Nothing is read but TLS itself; the head's limit is kept for what follows.
+    Securing(Securing),
     Request(Box<Reading>),
     Deciding(Box<Asked>),
     Connecting(Box<Connecting>),
@@ -21,10 +23,23 @@ pub(super) enum Phase {
 }
 
 #[derive(Debug)]
+pub(super) struct Securing {
+    pub(super) head_max: usize,
+    /// The client has said something.
+    pub(super) spoke: bool,
+}
+
+#[derive(Debug)]
 pub(super) struct Reading {
     pub(super) held: Vec<u8>,
     pub(super) scan: HeadScan,
     pub(super) head_max: usize,
+}
+
+impl Reading {
+    pub(super) fn new(head_max: usize) -> Reading {
+        Reading { held: Vec::new(), scan: HeadScan::default(), head_max }
+    }
 }
 
 /// A complete request: `held[..head_len]` is its head, the rest came early.

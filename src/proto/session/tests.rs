@@ -29,7 +29,7 @@ struct Driver {
 
 impl Driver {
     fn new(mode: Mode, loss: Option<u16>) -> Driver {
-        Driver { session: Session::new(16 * 1024, 0), seen: Seen::default(), now: 0, mode, loss }
+        Driver { session: Session::new(16 * 1024, false, 0), seen: Seen::default(), now: 0, mode, loss }
     }
 
     fn opened() -> Driver {
@@ -330,7 +330,7 @@ fn a_client_that_leaves_takes_its_upstream_with_it() {
 
 #[test]
 fn a_head_is_never_read_beyond_its_limit() {
-    let mut driver = Driver { session: Session::new(200, 0), ..Driver::new(Mode::Framed, None) };
+    let mut driver = Driver { session: Session::new(200, false, 0), ..Driver::new(Mode::Framed, None) };
     driver.bytes(Side::Downstream, &REQUEST[..100]);
     assert_eq!(driver.session.wants(Side::Downstream), Want::Bytes(100));
     driver.bytes(Side::Downstream, &REQUEST[..100].repeat(9));
@@ -349,7 +349,7 @@ fn late_data_where_no_close_can_be_sent_any_more_leaves_the_close_deadline() {
 
 #[test]
 fn a_refusal_is_sent_whole_to_a_client_that_half_closes() {
-    let mut session = Session::new(16 * 1024, 0);
+    let mut session = Session::new(16 * 1024, false, 0);
     let given = Given { now: 0, rules: Rules::default(), counts: &mut Counts::default() };
     session.on_bytes(Side::Downstream, b"GET / HTTP/1.1\r\n bad\r\n\r\n", given);
     while session.poll_action(0).is_some() {}

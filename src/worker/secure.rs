@@ -1,0 +1,227 @@
+//! TLS of a pair's conns: the handshake step by step, and what stands between the kernel and the session afterwards. Above
+//! this file bytes are plaintext, below it ciphertext; a backlog holds what was sealed.
+
+use super::act;
+use super::buffers::SCRATCH_BYTES;
+use super::conn::{Conn, Progress};
+use super::pair::Pair;
+use super::pump::{deliver_raw, feed, tell};
+use super::shell::Shell;
+use super::sys::Sys;
+use super::token::Key;
+use crate::proto::Side;
+use crate::proto::ended::Why;
+use crate::proto::relay::Lead;
+use crate::proto::session::Event;
+use crate::tls::{Failure, Opened, PAYLOAD_MAX, RECORD_BYTES, Tls};
+
+/// Reads of one conn in a handshake step.
+const READS_MAX: u32 = 4;
+
+/// Begins the handshake of one side, or goes on with it as far as what has come allows.
+pub(super) fn shake<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, side: Side, shell: &mut Shell<'_, S>) {
+    if !pair.is_secure(side) {
+        return act::connecting(pair, key, shell);
+    }
+    for _ in 0..READS_MAX {
+        if !pair.waits_to_shake(side) {
+            return;
+        }
+        let (progress, opened) = pull(pair, (side, SCRATCH_BYTES), shell);
+        deliver_sealed(pair, side, false, shell);
+        match (progress, opened) {
+            (Progress::Blocked, _) => return,
+            (Progress::Moved(_), Err(failure)) => return fail(pair, key, (side, failure), shell),
+            (Progress::Moved(_), Ok(opened)) => {
+                pair.session.on_event(Event::Spoke, shell.now);
+                if opened.established {
+                    return established(pair, key, (side, opened), shell);
+                }
+                if opened.closed {
+                    return lost(pair, key, (side, Progress::Eof), shell);
+                }
+            }
+            (end @ (Progress::Eof | Progress::Reset), _) => return lost(pair, key, (side, end), shell),
+        }
+    }
+}
+
+/// The first words toward an upstream that has just been connected.
+pub(super) fn greet<S: Sys>(pair: &mut Pair<S::Sock>, mut tls: Box<Tls>, shell: &mut Shell<'_, S>) -> Result<(), Why> {
+    tls.open(&mut [], &mut shell.plain, &mut shell.sealed).map_err(why_of)?;
+    if let Some(conn) = &mut pair.conns[Side::Upstream] {
+        conn.tls = Some(tls);
+    }
+    deliver_sealed(pair, Side::Upstream, false, shell);
+    Ok(())
+}
+
+fn established<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, (side, opened): (Side, Opened), shell: &mut Shell<'_, S>) {
+    if let Some(conn) = &mut pair.conns[side] {
+        conn.up = true;
+        let resumed = conn.tls.as_ref().is_some_and(|tls| tls.is_resumed());
+        shell.home.tally.tls_established(side, resumed);
+    }
+    match side {
+        Side::Downstream => {
+            act::secured(pair);
+            tell(pair, key, Event::Secured, shell);
+        }
+        Side::Upstream => act::connected(pair, key, shell),
+    }
+    take_plain(pair, key, side, shell);
+    if opened.closed {
+        tell(pair, key, Event::Eof(side), shell);
+    }
+}
+
+fn lost<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, (side, end): (Side, Progress), shell: &mut Shell<'_, S>) {
+    let event = match (side, end) {
+        (Side::Downstream, Progress::Reset) => Event::Reset(side),
+        (Side::Downstream, _) => Event::Eof(side),
+        (Side::Upstream, Progress::Reset) => Event::ConnectFailed(Why::Reset),
+        (Side::Upstream, _) => Event::ConnectFailed(Why::Eof),
+    };
+    tell(pair, key, event, shell);
+}
+
+fn fail<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, (side, failure): (Side, Failure), shell: &mut Shell<'_, S>) {
+    if let Some(conn) = &mut pair.conns[side] {
+        // From here on it is a plain socket that is read to its end.
+        conn.up = true;
+        if failure == Failure::PlainHttp {
+            conn.tls = None;
+        }
+    }
+    shell.home.tally.tls_failed(side);
+    pair.session.on_event(Event::Spoke, shell.now);
+    tell(pair, key, Event::Insecure(side, why_of(failure)), shell);
+}
+
+/// One read of up to some `max` bytes, opened and shown to the session.
+#[inline]
+pub(super) fn relay_once<S: Sys>(
+    pair: &mut Pair<S::Sock>,
+    key: Key,
+    (from, max): (Side, usize),
+    shell: &mut Shell<'_, S>,
+) -> Progress {
+    let (progress, opened) = pull(pair, (from, max), shell);
+    deliver_sealed(pair, from, false, shell);
+    take_plain(pair, key, from, shell);
+    match opened {
+        Err(failure) => {
+            shell.home.tally.tls_failed(from);
+            tell(pair, key, Event::Insecure(from, why_of(failure)), shell);
+            Progress::Blocked
+        }
+        Ok(opened) if opened.closed => Progress::Eof,
+        Ok(_) => progress,
+    }
+}
+
+/// Reads once and opens what came: plaintext stands in `shell.plain` then, and what TLS has to say in `shell.sealed`.
+fn pull<S: Sys>(
+    pair: &mut Pair<S::Sock>,
+    (from, max): (Side, usize),
+    shell: &mut Shell<'_, S>,
+) -> (Progress, Result<Opened, Failure>) {
+    let Some(Conn { tls: Some(tls), .. }) = &pair.conns[from] else {
+        return (Progress::Blocked, Ok(Opened::default()));
+    };
+    let kept = tls.kept();
+    let end = match max / PAYLOAD_MAX {
+        // Never so little that a record's header would come in pieces.
+        0 => kept + max.max(1024),
+        records => (records * RECORD_BYTES).max(kept + 1024),
+    };
+    let Some(conn) = &mut pair.conns[from] else { return (Progress::Blocked, Ok(Opened::default())) };
+    let room = shell.scratch.get_mut(kept..end.min(SCRATCH_BYTES)).unwrap_or(&mut []);
+    let progress = conn.pull(&mut shell.home.sys, room);
+    let (Progress::Moved(n), Some(tls)) = (progress, &mut conn.tls) else { return (progress, Ok(Opened::default())) };
+    let bytes = shell.scratch.get_mut(..kept + n.get()).unwrap_or(&mut []);
+    (progress, tls.open(bytes, &mut shell.plain, &mut shell.sealed))
+}
+
+/// Shows the session the plaintext that was opened.
+#[inline]
+fn take_plain<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell: &mut Shell<'_, S>) {
+    if shell.plain.is_empty() {
+        return;
+    }
+    pair.last_seen = shell.now;
+    // Taken out for as long as it is walked: the shell stays free for the session's actions.
+    let mut plain = std::mem::take(&mut shell.plain);
+    let mut unread = plain.as_slice();
+    while !unread.is_empty() {
+        let n = shell.home.sys.next_slice(unread.len()).clamp(1, unread.len());
+        let (slice, rest) = unread.split_at(n);
+        feed(pair, key, (from, slice), shell);
+        unread = rest;
+    }
+    plain.clear();
+    shell.plain = plain;
+}
+
+/// Seals what is to leave toward `to`, and sends it; `last`: a FIN follows at once, and our close_notify goes before it.
+pub(super) fn deliver<S: Sys>(
+    pair: &mut Pair<S::Sock>,
+    to: Side,
+    (lead, bytes): (Lead, &[u8]),
+    last: bool,
+    shell: &mut Shell<'_, S>,
+) {
+    let Some(Conn { tls: Some(tls), .. }) = &mut pair.conns[to] else { return };
+    let (now, sealed) = (shell.now, &mut shell.sealed);
+    let result = if lead.is_empty() {
+        tls.seal(bytes, now, sealed)
+    } else {
+        // A header that came in two reads: it stays in one record with what follows it.
+        tls.seal(&[lead.bytes(), bytes].concat(), now, sealed)
+    };
+    let result = if last { result.and_then(|()| tls.close(sealed)) } else { result };
+    if result.is_err() {
+        // No key is left to seal with: nothing more can be said.
+        if let Some(conn) = &mut pair.conns[to] {
+            conn.ready.broken = true;
+        }
+    }
+    deliver_sealed(pair, to, last, shell);
+}
+
+/// Says that nothing more comes, where that was not said yet.
+pub(super) fn farewell<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, shell: &mut Shell<'_, S>) {
+    if let Some(Conn { tls: Some(tls), .. }) = &mut pair.conns[to] {
+        // What cannot be sealed is not said; the FIN alone tells the peer that something is missing.
+        let _unsaid = tls.close(&mut shell.sealed);
+        deliver_sealed(pair, to, true, shell);
+    }
+}
+
+fn deliver_sealed<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, last: bool, shell: &mut Shell<'_, S>) {
+    if shell.sealed.is_empty() {
+        return;
+    }
+    let mut sealed = std::mem::take(&mut shell.sealed);
+    deliver_raw(pair, to, (Lead::EMPTY, sealed.bytes()), last, shell);
+    sealed.clear();
+    shell.sealed = sealed;
+}
+
+pub(super) fn why_of(failure: Failure) -> Why {
+    match failure {
+        Failure::PlainHttp => Why::PlainOnTls,
+        Failure::Garbage => Why::TlsMalformed,
+        Failure::Version => Why::TlsVersion,
+        Failure::NothingShared => Why::TlsNothingShared,
+        Failure::NoCertificate => Why::TlsNoCertificate,
+        Failure::Expired => Why::TlsExpired,
+        Failure::UnknownIssuer => Why::TlsUnknownIssuer,
+        Failure::WrongName => Why::TlsWrongName,
+        Failure::BadCertificate => Why::TlsBadCertificate,
+        Failure::Alert(_) => Why::TlsAlert,
+        Failure::BadRecord => Why::TlsBadRecord,
+        Failure::Misbehaved => Why::TlsMisbehaved,
+        Failure::Internal => Why::TlsInternal,
+    }
+}
