@@ -113,9 +113,10 @@ enum TypedCommand {
     },
     /// Proxy to real backends
     #[command(
-        override_usage = "framegate run -c <FILE>\n       framegate run [--listen <ADDR>] [--tls-listen <ADDR> --cert <FILE> --key <FILE>] --upstream <URL>",
+        override_usage = "framegate run -c <FILE>\n       framegate run [--listen <ADDR>] [--tls-listen <ADDR> --cert ... --key ...] --upstream <URL>",
         after_help = "Examples:  framegate run -c framegate.toml
            framegate run --listen 0.0.0.0:8080 --upstream ws://10.0.0.1:9000
+           framegate run --tls-listen 0.0.0.0:443 --cert c.pem --key k.pem --upstream ws://app:9000
 
 SIGTERM or SIGINT: close sessions gently and exit; a second one exits now.
 SIGHUP: read the file again; a bad file changes nothing."

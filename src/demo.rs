@@ -36,7 +36,7 @@ fn proxy(
     (tls, backend): (Option<SocketAddr>, SocketAddr),
 ) -> Result<(), Failure> {
     let mut listeners = vec![Listener::plain(listen)];
-    let made = tls.map(|addr| Made::new(addr)).transpose().map_err(|e| failed("cannot make a certificate", e))?;
+    let made = tls.map(Made::new).transpose().map_err(|e| failed("cannot make a certificate", e))?;
     if let Some(made) = &made {
         listeners.push(Listener::secure(made.addr, made.files.clone()));
     }

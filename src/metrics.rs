@@ -255,8 +255,13 @@ pub fn render(shards: &[Arc<Shard>], process: &Process) -> String {
     let mut text = String::with_capacity(16 * 1024);
     for metric in METRICS {
         let (name, help, kind) = (metric.name, metric.help, metric.kind.name());
+        let start = text.len();
         line(&mut text, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+        let empty = text.len();
         (metric.samples)(&reading, &mut Samples { text: &mut text, metric });
+        if text.len() == empty {
+            text.truncate(start);
+        }
     }
     text
 }
@@ -440,7 +445,16 @@ fn handshakes(r: &Reading<'_>, out: &mut Samples<'_>) {
 
 fn ended(r: &Reading<'_>, out: &mut Samples<'_>) {
     for cause in CAUSES {
-        let of_open_sessions = cause.why as usize >= Why::Close as usize;
+        let of_tls = matches!(
+            cause.why,
+            Why::TlsMalformed
+                | Why::TlsAlert
+                | Why::TlsBadRecord
+                | Why::TlsMisbehaved
+                | Why::TlsTruncated
+                | Why::TlsInternal
+        );
+        let of_open_sessions = of_tls || cause.why as usize >= Why::Close as usize;
         for (by, count) in BY.iter().zip(r.total.ended[cause.why]) {
             if count > 0 || of_open_sessions {
                 out.put(&[&cause.name, &by.name()], count);
@@ -615,7 +629,7 @@ mod tests {
                 let (name, help) = rest.split_once(' ').unwrap();
                 assert!(!help.is_empty());
                 let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap().to_string();
-                assert!(kind == "counter" || kind == "gauge");
+                assert!(["counter", "gauge", "histogram"].contains(&kind.as_str()));
                 assert!(families.insert(name.to_string()), "{name} twice");
                 assert!(lines.peek().is_some_and(|next| next.starts_with(name)), "{name} is empty");
                 family = name.to_string();
@@ -623,6 +637,7 @@ mod tests {
             }
             let (series, number) = line.rsplit_once(' ').unwrap();
             let rest = series.strip_prefix(&family).unwrap_or_else(|| panic!("{line} outside of its family"));
+            let rest = ["_bucket", "_sum", "_count"].iter().find_map(|part| rest.strip_prefix(part)).unwrap_or(rest);
             read_labels(rest);
             let number: f64 = number.parse().unwrap();
             assert!(samples.insert(series.to_string(), number).is_none(), "{series} twice");
@@ -665,6 +680,9 @@ mod tests {
         tally.refused[Why::NoRoute] = 2;
         tally.refused[Why::Reset] = 1;
         tally.ended[Why::Close] = [6, 0, 0];
+        tally.tls[Side::Upstream] = [0, 0, 3];
+        tally.long_pass(1_700);
+        tally.long_pass(50_000);
         tally.publish(&shards[0]);
         Tally { accepted: 1, sessions: 2, ..tally }.publish(&shards[1]);
         let process = Process {
@@ -673,6 +691,7 @@ mod tests {
             reloads_ok: 2,
             log_lost: 1,
             draining: true,
+            certificates: vec![("a\"b.pem".to_owned(), -3)],
             ..Process::default()
         };
         let text = render(&shards, &process);
@@ -681,6 +700,11 @@ mod tests {
         assert_eq!(of("framegate_build_info{version=\"1.2\\\"3\\\\\\n\"}"), Some(1.0));
         assert_eq!(of("process_start_time_seconds"), Some(1_700_000_000.123));
         assert_eq!(of("framegate_workers"), Some(2.0));
+        assert_eq!(of("framegate_certificate_days_left{file=\"a\\\"b.pem\"}"), Some(-3.0));
+        assert_eq!(of("framegate_tls_handshakes_total{side=\"upstream\",outcome=\"failed\"}"), Some(6.0));
+        assert_eq!(of("framegate_long_pass_seconds_bucket{le=\"0.002000\"}"), Some(2.0));
+        assert_eq!(of("framegate_long_pass_seconds_bucket{le=\"+Inf\"}"), Some(4.0));
+        assert_eq!(of("framegate_long_pass_seconds_sum"), Some(0.1034));
         assert_eq!(of("framegate_draining"), Some(1.0));
         assert_eq!(of("framegate_reloads_total{result=\"ok\"}"), Some(2.0));
         assert_eq!(of("framegate_accepted_total"), Some(5.0));
@@ -711,7 +735,10 @@ mod tests {
             let shard = Arc::new(Shard::default());
             shard.cells[cell].store(3_000_000, Relaxed);
             let after = read_text(&render(&[shard], &process));
-            let changed = after.iter().filter(|(series, value)| before.get(*series).unwrap_or(&0.0) != *value).count();
+            // A pass counts in all longer buckets as well.
+            let single = |series: &&String| !series.contains("_bucket{");
+            let changed = after.iter().filter(|(series, value)| before.get(*series).unwrap_or(&0.0) != *value);
+            let changed = changed.map(|(series, _)| series).filter(single).count();
             assert_eq!(changed, 1, "cell {cell}");
         }
     }

@@ -46,7 +46,7 @@ fn the_least_file_has_the_defaults() {
     assert_eq!(snapshot.listeners.len(), 1);
     assert_eq!(snapshot.listeners[0].addr.to_string(), "0.0.0.0:8080");
     assert_eq!(snapshot.limits, Limits::default());
-    assert_eq!(millis(&snapshot.timeouts), [10_000, 3_000, 10_000, 10_000, 300_000, 5_000, 60_000]);
+    assert_eq!(millis(&snapshot.timeouts), [10_000, 10_000, 3_000, 10_000, 10_000, 300_000, 5_000, 60_000]);
     assert_eq!(snapshot.admin, None, "two processes on one host must not collide by default");
     let route = snapshot.routes.find("any.host", "/any/path").unwrap();
     assert_eq!(route.name, "/*");
@@ -128,6 +128,7 @@ buffers = "1MiB"
 max_frame = "3KiB"
 max_message = 4096
 [timeouts]
+tls = "19ms"
 request_head = "20ms"
 connect = "21ms"
 connect_total = "22ms"
@@ -151,9 +152,18 @@ listen = "off"
 fault_injection = true
 "#;
 
-fn millis(timeouts: &config::Timeouts) -> [u64; 7] {
+fn millis(timeouts: &config::Timeouts) -> [u64; 8] {
     let t = timeouts;
-    [t.request_head_ms, t.connect_ms, t.connect_total_ms, t.upstream_head_ms, t.idle_ms, t.close_ms, t.write_stall_ms]
+    [
+        t.tls_ms,
+        t.request_head_ms,
+        t.connect_ms,
+        t.connect_total_ms,
+        t.upstream_head_ms,
+        t.idle_ms,
+        t.close_ms,
+        t.write_stall_ms,
+    ]
 }
 
 #[test]
@@ -164,7 +174,7 @@ fn every_key_of_a_route_takes_effect() {
     assert_eq!(live.strip_prefix.as_deref(), Some("/live"));
     assert_eq!(live.host_header.as_deref(), Some("app.internal:9000"));
     assert_eq!(live.rules, Rules { max_frame: 1024, max_message: 2048 });
-    assert_eq!(millis(&live.timeouts), [20, 11, 12, 13, 0, 15, 16]);
+    assert_eq!(millis(&live.timeouts), [19, 20, 11, 12, 13, 0, 15, 16]);
 
     let other = snapshot.routes.find("example.com", "/live").unwrap();
     assert_eq!((other.name.as_str(), other.on_upstream_loss), ("/*", Some(1012)));
@@ -191,7 +201,7 @@ fn every_key_of_the_process_takes_effect() {
     let trusted: Vec<_> = snapshot.listeners[0].trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(trusted, ["10.0.0.0/8", "::1/128"]);
     assert_eq!(snapshot.listeners.len(), 2, "port 0 may be there twice");
-    assert_eq!(millis(&snapshot.timeouts), [20, 21, 22, 23, 24, 25, 26]);
+    assert_eq!(millis(&snapshot.timeouts), [19, 20, 21, 22, 23, 24, 25, 26]);
     let limits = &snapshot.limits;
     assert_eq!((limits.max_sessions, limits.max_handshakes), (Some(1000), Some(100)));
     assert_eq!((limits.head_bytes, limits.buffer_bytes), (8 << 10, 1 << 20));
@@ -380,9 +390,9 @@ const WRONG: &[(&str, &str, &str)] = &[
         "missing; write the name of an [[upstream]], or a URL such as \"ws://10.0.0.1:9000\"",
     ),
     (
-        "[[route]]\npath = \"/x\"\nupstream = \"wss://a\"\n",
+        "[[route]]\npath = \"/x\"\nupstream = \"ftp://a\"\n",
         "7:12: route.upstream",
-        "\"wss://a\" asks for TLS, and TLS is not there yet; write ws:// or leave it out",
+        "\"ftp://a\" is not a WebSocket URL; write ws://, wss:// or ws+unix:",
     ),
     (
         "[[route]]\npath = \"/x\"\nupstream = \"app\"\n",
@@ -476,6 +486,47 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("[log]\nlevel = \"info\n", "6:14: not TOML", "invalid basic string, expected `\"`"),
     ("upstream app\n", "5:10: not TOML", "key with no value, expected `=`"),
     ("[log\n", "5:5: not TOML", "unclosed table, expected `]`"),
+    // TLS.
+    (
+        "[[listener]]\nlisten = \"[::]:1\"\ntls = { }\n",
+        "5:1: listener.tls.certificates",
+        "missing; write for example certificates = [{ cert = \"/etc/tls/chain.pem\", key = \"/etc/tls/key.pem\" }]",
+    ),
+    (
+        "[[listener]]\nlisten = \"[::]:1\"\ntls = { certificates = [{ cert = \"a\" }] }\n",
+        "7:25: listener.tls.certificates.key",
+        "missing; a certificate and its key belong together",
+    ),
+    (
+        "[[listener]]\nlisten = \"[::]:1\"\ntls = { certificates = [{ cert = \"a\", key = \"b\" }], client_auth = \"required\" }\n",
+        "7:67: listener.tls.client_auth",
+        "needs client_ca beside it, a file with the authorities' certificates",
+    ),
+    (
+        "[[listener]]\nlisten = \"[::]:1\"\nredirect = \"https\"\ntls = { certificates = [{ cert = \"a\", key = \"b\" }] }\n",
+        "7:12: listener.redirect",
+        "is for a listener without TLS; write it there, or leave tls out",
+    ),
+    (
+        "[[listener]]\nlisten = \"[::]:1\"\nredirect = \"http\"\n",
+        "7:12: listener.redirect",
+        "\"http\" is not possible here; write \"https\", \"https:8443\" for another port, or \"off\"",
+    ),
+    (
+        "[[upstream]]\nname = \"x\"\nendpoints = [\"wss://a\"]\ntls = { ca = \"a\", insecure_skip_verify = true }\n",
+        "8:44: upstream.tls.insecure_skip_verify",
+        "makes ca meaningless; leave one of the two out",
+    ),
+    (
+        "[[upstream]]\nname = \"x\"\nendpoints = [\"wss://a\"]\ntls.server_name = \"a b\"\n",
+        "8:19: upstream.tls.server_name",
+        "\"a b\" is no name or address that a certificate can be for",
+    ),
+    (
+        "[[upstream]]\nname = \"x\"\nendpoints = [\"wss://a\"]\ntls.min_version = \"1.1\"\n",
+        "8:19: upstream.tls.min_version",
+        "\"1.1\" is not possible here; write \"1.2\" or \"1.3\"",
+    ),
     // Columns count characters.
     ("limits = { \"ü\" = 1 }\n", "5:12: route.limits.ü", "unknown key; known are \"max_frame\" and \"max_message\""),
     (
@@ -602,9 +653,9 @@ fn the_example_has_every_key() {
             keys += 1;
             let line = body.lines().find(|line| line.starts_with(&format!("{key} = ")));
             let line = line.unwrap_or_else(|| panic!("{header} {key}"));
-            // Tables within a route: their keys stand on the same line.
-            for inner in known_keys(&format!("[[route]]\n{key} = {{ {UNLIKE} = 1 }}\n")) {
-                if section == "route" && inner != "request_head" {
+            // Tables within a section: their keys stand on the same line.
+            for inner in known_keys(&format!("{header}\n{key} = {{ {UNLIKE} = 1 }}\n")) {
+                if !(section == "route" && ["tls", "request_head"].contains(&inner.as_str())) {
                     keys += 1;
                     assert!(line.contains(&format!("{inner} = ")), "{header} {key} {inner}");
                 }

@@ -17,7 +17,8 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("config", &["policy", "proto"], &["serde", "toml", "humantime", "parse_size", "ipnet", "log"]),
     ("metrics", &["proto"], &[]),
     ("log", &["proto", "policy", "config"], &["log", "env_logger", "humantime", "rtrb", "serde", "serde_json"]),
-    ("worker", &["proto", "policy", "config", "metrics", "log"], &["slab"]),
+    ("tls", &["policy", "config"], &["rustls", "rustls_native_certs", "webpki", "aws_lc_rs", "base64", "humantime"]),
+    ("worker", &["proto", "policy", "config", "metrics", "log", "tls"], &["slab"]),
 ];
 /// Files of a layer that may use more crates.
 const SHELL: &[(&str, &[&str])] = &[

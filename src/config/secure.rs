@@ -16,9 +16,9 @@ impl Building<'_, '_> {
     pub fn listener(&mut self, typed: &file::Listener, addr: SocketAddr, at: Range<usize>) -> Listener {
         let trusted_proxies = self.list("listener.trusted_proxies", &typed.trusted_proxies, value::network);
         let tls = typed.tls.as_ref().map(|tls| self.listener_tls(tls, at));
-        let redirect = self.read("listener.redirect", &typed.redirect, redirect);
-        if let (Some(redirect), true) = (&typed.redirect, tls.is_some()) {
-            let why = "is for a listener without TLS; write it there, or leave [listener.tls] out";
+        let redirect = self.take("listener.redirect", &typed.redirect, None, redirect);
+        if let (Some(redirect), Some(_), true) = (&typed.redirect, redirect, tls.is_some()) {
+            let why = "is for a listener without TLS; write it there, or leave tls out";
             self.problems.add(redirect.span(), "listener.redirect", why);
         }
         Listener { addr, trusted_proxies, tls, redirect }
@@ -120,15 +120,18 @@ fn file(value: &Value) -> Judged<PathBuf> {
     }
 }
 
-fn redirect(value: &Value) -> Judged<u16> {
+fn redirect(value: &Value) -> Judged<Option<u16>> {
     let text = text(value)?;
+    if text == "off" {
+        return Ok(None);
+    }
     let port = match text.strip_prefix("https") {
         Some("") => Some(HTTPS_PORT),
         Some(port) => port.strip_prefix(':').and_then(|port| port.parse().ok()).filter(|port| *port != 0),
         None => None,
     };
-    port.ok_or_else(|| {
-        format!("{} is not possible here; write \"https\", or \"https:8443\" for another port", quoted(text))
+    port.map(Some).ok_or_else(|| {
+        format!("{} is not possible here; write \"https\", \"https:8443\" for another port, or \"off\"", quoted(text))
     })
 }
 
