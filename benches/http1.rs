@@ -22,6 +22,7 @@ fn main() {
     let response = parse_response(ANSWER.as_bytes()).expect("a good answer");
     judge_response(&request, &response).expect("a good handshake");
     let add = Forwarding {
+        client: None,
         path: request.path,
         host: None,
         peer: [203, 0, 113, 7].into(),

@@ -56,7 +56,7 @@ fn carry_out<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, action: Action, shell: 
             pair.flows[to].fin_owed = true;
             finish(pair, to, shell);
         }
-        Action::Hangup(side) => drop(pair.drop_conn(side, &mut shell.pool)),
+        Action::Hangup(side) => hang_up(pair, side, shell),
         Action::Abort(side) => {
             pair.flush(side, &mut shell.home.sys, &mut shell.pool, shell.now);
             if let Some(sock) = pair.drop_conn(side, &mut shell.pool) {
@@ -311,7 +311,7 @@ pub(super) fn finish<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, shell: &mut She
 pub(super) fn close<S: Sys>(pair: &mut Pair<S::Sock>, ended: Ended, shell: &mut Shell<'_, S>) {
     shell.home.tally.ended(ended);
     for side in Side::BOTH {
-        drop(pair.drop_conn(side, &mut shell.pool));
+        hang_up(pair, side, shell);
     }
     pair.seat = None;
     let peer = pair.facts.as_ref().map(|facts| facts.peer).or(pair.cold.as_ref().map(|cold| cold.peer));
@@ -343,6 +343,14 @@ fn write<S: Sys>(record: Record, shell: &mut Shell<'_, S>) {
 fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// Closes a connection. TLS says that this is the end, unless it is none.
+fn hang_up<S: Sys>(pair: &mut Pair<S::Sock>, side: Side, shell: &mut Shell<'_, S>) {
+    if pair.is_secure(side) && !pair.flows[side].truncated {
+        secure::farewell(pair, side, shell);
+    }
+    drop(pair.drop_conn(side, &mut shell.pool));
 }
 
 /// Where a listener that only redirects sends this request.

@@ -17,6 +17,8 @@ use crate::tls::{Failure, Opened, PAYLOAD_MAX, RECORD_BYTES, Tls};
 
 /// Reads of one conn in a handshake step.
 const READS_MAX: u32 = 4;
+/// Bytes of ciphertext that are asked for at the least.
+const LEAST_READ: usize = 1024;
 
 /// Begins the handshake of one side, or goes on with it as far as what has come allows.
 pub(super) fn shake<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, side: Side, shell: &mut Shell<'_, S>) {
@@ -130,10 +132,10 @@ fn pull<S: Sys>(
         return (Progress::Blocked, Ok(Opened::default()));
     };
     let kept = tls.kept();
-    let end = match max / PAYLOAD_MAX {
-        // Never so little that a record's header would come in pieces.
-        0 => kept + max.max(1024),
-        records => (records * RECORD_BYTES).max(kept + 1024),
+    // Whole records, where the peer sends full ones; never so little that there would be much reading for nothing.
+    let end = match max.min(SCRATCH_BYTES) / PAYLOAD_MAX {
+        0 => kept + max.max(LEAST_READ),
+        records => (records * RECORD_BYTES).max(kept + LEAST_READ),
     };
     let Some(conn) = &mut pair.conns[from] else { return (Progress::Blocked, Ok(Opened::default())) };
     let room = shell.scratch.get_mut(kept..end.min(SCRATCH_BYTES)).unwrap_or(&mut []);

@@ -2,6 +2,11 @@
 //! Ports are 0, waits are conditions with a deadline. Nothing here uses the proxy's own framer.
 #![allow(dead_code)] // each test binary uses its own part
 
+pub mod pki;
+pub mod shim;
+
+use pki::PKI;
+pub use shim::{PLAIN, SECURED};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -90,7 +95,7 @@ impl Proxy {
     /// Runs `framegate run -c` with `toml`, and waits until it is ready. `addr` is its first listener.
     pub fn start(toml: &str) -> Proxy {
         let config = temp_path("toml");
-        std::fs::write(&config, toml).unwrap();
+        std::fs::write(&config, shim::secure(toml)).unwrap();
         Proxy::spawn(Command::new(env!("CARGO_BIN_EXE_framegate")).arg("run").arg("-c").arg(&config), config.clone())
     }
 
@@ -107,12 +112,16 @@ impl Proxy {
     pub fn spawn(command: &mut Command, config: PathBuf) -> Proxy {
         // A backtrace of a debug build takes seconds on a busy machine, and a panicking worker waits for it.
         command.env("RUST_BACKTRACE", "0");
+        if SECURED.upstreams {
+            command.env("SSL_CERT_FILE", PKI.ca());
+        }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Lines::of(child.stderr.take().unwrap());
         let log = Lines::of(child.stdout.take().unwrap());
         let after = |line: &str, what: &str| line.split_once(what).map(|(_, rest)| rest.to_owned());
         let addr = said.wait("an address", |line| after(line, "listening on ")?.parse().ok());
         said.wait("ready", |line| line.ends_with(" ready").then_some(()));
+        let addr = if SECURED.clients { shim::before_tls(addr) } else { addr };
         Proxy { child, addr, said, log, config }
     }
 
@@ -203,7 +212,9 @@ impl Drop for Proxy {
 pub fn temp_path(ending: &str) -> PathBuf {
     static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    std::env::temp_dir().join(format!("framegate-test-{}-{n}.{ending}", std::process::id()))
+    // Several suites of one program have a count each.
+    let suite = module_path!().replace("::", "-");
+    std::env::temp_dir().join(format!("framegate-{suite}-{}-{n}.{ending}", std::process::id()))
 }
 
 /// Asks again and again until there is an answer; fails after [`PATIENCE`].

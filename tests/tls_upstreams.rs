@@ -1,0 +1,12 @@
+//! The suites of plain sockets once more, with TLS toward upstreams: `common/shim.rs` stands between each test and the proxy.
+
+#[path = "close.rs"]
+mod close;
+#[path = "endings.rs"]
+mod endings;
+#[path = "hostile.rs"]
+mod hostile;
+#[path = "limits.rs"]
+mod limits;
+#[path = "relay.rs"]
+mod relay;
