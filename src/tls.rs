@@ -61,6 +61,8 @@ pub struct Tls {
     /// Our close_notify has been sealed: nothing can follow it.
     closed: bool,
     peer_closed: bool,
+    /// Why nothing goes any more: rustls is not asked again.
+    failed: Option<Failure>,
 }
 
 enum Conn {
@@ -92,7 +94,7 @@ impl Tls {
 
     fn new(conn: Conn) -> Tls {
         let (established, closed, peer_closed) = (false, false, false);
-        Tls { conn, kept: Vec::new(), sent: 0, sent_at: 0, established, closed, peer_closed }
+        Tls { conn, kept: Vec::new(), sent: 0, sent_at: 0, established, closed, peer_closed, failed: None }
     }
 
     /// Whether the handshake has ended.
@@ -129,6 +131,9 @@ impl Tls {
     /// goes behind what stands in `plain`. What rustls has to say itself (handshake, tickets, key updates, alerts) goes into
     /// `sealed`, to be sent in any case, after a failure too.
     pub fn open(&mut self, bytes: &mut [u8], plain: &mut Vec<u8>, sealed: &mut Buffer) -> Result<Opened, Failure> {
+        if let Some(failure) = self.failed {
+            return Err(failure);
+        }
         let kept = self.kept.len();
         if let Some(room) = bytes.get_mut(..kept) {
             room.copy_from_slice(&self.kept);
@@ -157,7 +162,7 @@ impl Tls {
     /// Seals application data into records behind what stands in `sealed`. `now` in milliseconds tells a pause. Nothing comes of
     /// it before the handshake has ended, and after [`Tls::close`].
     pub fn seal(&mut self, plain: &[u8], now: u64, sealed: &mut Buffer) -> Result<(), Failure> {
-        if self.closed || !self.established || plain.is_empty() {
+        if self.closed || !self.established || self.failed.is_some() || plain.is_empty() {
             return Ok(());
         }
         if now.saturating_sub(self.sent_at) > PAUSE_MS {
@@ -172,7 +177,7 @@ impl Tls {
 
     /// Seals our close_notify, once; nothing follows it.
     pub fn close(&mut self, sealed: &mut Buffer) -> Result<(), Failure> {
-        if std::mem::replace(&mut self.closed, true) || !self.established {
+        if std::mem::replace(&mut self.closed, true) || !self.established || self.failed.is_some() {
             return Ok(());
         }
         self.say(Say::Goodbye, sealed)
@@ -194,23 +199,25 @@ impl Tls {
         plain: &mut Vec<u8>,
         sealed: &mut Buffer,
     ) -> (usize, Result<(), Failure>) {
-        let (mut used, mut failed) = (0, None);
-        loop {
+        let mut used = 0;
+        // After a failure only the alert is fetched that says why.
+        while self.failed.is_none() || self.state().wants_write() {
             let rest = bytes.get_mut(used..).unwrap_or(&mut []);
             let (discard, step) = match &mut self.conn {
                 Conn::Server(conn) => step(conn.process_tls_records(rest), &mut say, plain, sealed),
                 Conn::Client(conn) => step(conn.process_tls_records(rest), &mut say, plain, sealed),
             };
             used += discard;
-            match (step, failed) {
-                (Ok(Step::Again), _) => {}
-                (Ok(Step::PeerClosed), _) => self.peer_closed = true,
-                (Ok(Step::Rest), None) => return (used, Ok(())),
-                // The alert that says why is still to be fetched.
-                (Err(failure), None) => failed = Some(failure),
-                (_, Some(failure)) => return (used, Err(failure)),
+            match step {
+                Ok(Step::Again) => {}
+                Ok(Step::PeerClosed) => self.peer_closed = true,
+                Ok(Step::Rest) => break,
+                Err(failure) => {
+                    self.failed.get_or_insert(failure);
+                }
             }
         }
+        (used, self.failed.map_or(Ok(()), Err))
     }
 
     fn state(&self) -> &CommonState {
@@ -316,3 +323,6 @@ impl fmt::Debug for Tls {
         shown.field("side", &side).field("established", &self.established).field("kept", &self.kept.len()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

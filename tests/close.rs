@@ -321,7 +321,9 @@ fn a_reset_of_the_upstream_resets_the_client_after_what_was_read() {
     let last = plain(0x82, &[3; 5000]);
     upstream.write_all(&last).unwrap();
     reset(upstream);
-    assert_rest(&client, &last, End::Reset);
+    let (got, end) = read_all(&client);
+    assert_eq!(end, End::Reset);
+    assert!(got == last || *SECURED != PLAIN && last.starts_with(&got));
     let line = proxy.log.wait_for(" end ");
     assert_eq!(verdict(&line), "by=upstream phase=open why=reset status=101");
     assert_eq!(proxy.stop().len(), 2);
@@ -333,7 +335,10 @@ fn a_reset_of_the_client_resets_the_upstream_after_what_was_read() {
     let last = masked(0x82, &[3; 5000]);
     client.write_all(&last).unwrap();
     reset(client);
-    assert_rest(&upstream, &last, End::Reset);
+    let (got, end) = read_all(&upstream);
+    assert_eq!(end, End::Reset);
+    // A shim's own reset overtakes what it has not sent.
+    assert!(got == last || *SECURED != PLAIN && last.starts_with(&got));
     let line = proxy.log.wait_for(" end ");
     assert_eq!(verdict(&line), "by=downstream phase=open why=reset status=101");
     assert_eq!(proxy.stop().len(), 2);

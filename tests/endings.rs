@@ -3,8 +3,8 @@
 mod common;
 
 use common::{
-    End, Proxy, accept, before, close_payload, connect, eventually, listen, masked, open, patient, plain, read_all,
-    read_close, read_exact, read_head, request, reset, switching, temp_path,
+    End, PLAIN, Proxy, SECURED, accept, before, close_payload, connect, eventually, listen, masked, open, patient,
+    plain, read_all, read_close, read_exact, read_head, request, reset, switching, temp_path,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -149,7 +149,10 @@ fn an_answer_that_was_read_is_sent_whole_to_a_client_that_half_closes() {
     while !feeder.is_finished() {
         got += read_slowly(&client, Instant::now() + Duration::from_millis(1)).0;
     }
-    eventually("the rest waits", || (proxy.metric("framegate_backlog_bytes") > 0.0).then_some(()));
+    // Of two shims and their buffers nothing can be said.
+    if *SECURED == PLAIN {
+        eventually("the rest waits", || (proxy.metric("framegate_backlog_bytes") > 0.0).then_some(()));
+    }
     client.shutdown(Shutdown::Write).unwrap();
     let (rest, end) = read_all(&client);
     assert_eq!((got + rest.len(), end), (BODY, End::Fin));

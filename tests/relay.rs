@@ -780,7 +780,8 @@ fn a_hail_of_frames_passes_whole_to_slow_readers_and_ends_with_fin() {
 /// Our Close cannot be delivered to who reads nothing: the session ends at its deadline all the same.
 #[test]
 fn a_close_to_who_reads_nothing_ends_at_its_deadline() {
-    let bench = Bench::new("timeouts = { close = \"300ms\" }");
+    // Where a boundary is reached before it stalls, the Close waits to leave, and only then its deadline begins.
+    let bench = Bench::new("timeouts = { close = \"300ms\", write_stall = \"5s\" }");
     for from in BOTH {
         let (sender, stalled) = bench.open(from);
         let frames = from.frame(0x82, &[1; 60_000]).repeat(500);

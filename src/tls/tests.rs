@@ -1,0 +1,352 @@
+//! The driver against rustls' buffered connections, in memory: every cut, every byte changed, every way to end.
+
+use super::*;
+use proptest::prelude::*;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConnection, Connection, RootCertStore, ServerConnection};
+use std::io::{Read, Write};
+use std::sync::LazyLock;
+
+type Both = (Arc<ServerConfig>, Arc<ClientConfig>);
+
+static CONFIGS: LazyLock<[Both; 2]> = LazyLock::new(|| [&[&TLS13], &[&TLS12]].map(|versions| configs(versions)));
+
+fn configs(versions: &[&'static rustls::SupportedProtocolVersion]) -> Both {
+    let key = KeyPair::generate().unwrap();
+    let cert = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let (cert, key) = (cert.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap());
+    let provider = Arc::new(default_provider());
+    let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap();
+    let server = server.with_no_client_auth().with_single_cert(vec![cert.clone()], key).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(cert as CertificateDer<'_>).unwrap();
+    let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    (Arc::new(server), Arc::new(client.with_root_certificates(roots).with_no_client_auth()))
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from("localhost").unwrap()
+}
+
+/// Ours on one side, rustls' own on the other, and the bytes between them.
+struct Wire {
+    ours: Tls,
+    theirs: Connection,
+    plain: Vec<u8>,
+    sealed: Buffer,
+    scratch: Vec<u8>,
+    last: Opened,
+}
+
+impl Wire {
+    fn server(version: usize) -> Wire {
+        let (server, client) = &CONFIGS[version];
+        Wire::new(Tls::server(server).unwrap(), ClientConnection::new(client.clone(), name()).unwrap().into())
+    }
+
+    fn client(version: usize) -> Wire {
+        let (server, client) = &CONFIGS[version];
+        let mut wire =
+            Wire::new(Tls::client(client, &name()).unwrap(), ServerConnection::new(server.clone()).unwrap().into());
+        wire.feed(&[]).unwrap();
+        wire
+    }
+
+    fn new(ours: Tls, mut theirs: Connection) -> Wire {
+        theirs.set_buffer_limit(None);
+        let (plain, sealed, scratch) = (Vec::new(), Buffer::default(), vec![0; 256 * 1024]);
+        Wire { ours, theirs, plain, sealed, scratch, last: Opened::default() }
+    }
+
+    /// What came in one read.
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let kept = self.ours.kept();
+        self.scratch[kept..kept + bytes.len()].copy_from_slice(bytes);
+        let result = self.ours.open(&mut self.scratch[..kept + bytes.len()], &mut self.plain, &mut self.sealed);
+        self.last = result?;
+        Ok(())
+    }
+
+    /// What they have to say, in pieces of `cut` bytes.
+    fn receive(&mut self, cut: usize) -> Result<(), Failure> {
+        let mut bytes = Vec::new();
+        while self.theirs.wants_write() {
+            self.theirs.write_tls(&mut bytes).unwrap();
+        }
+        bytes.chunks(cut).try_for_each(|piece| self.feed(piece))
+    }
+
+    /// What we have to say; what it says to them.
+    fn send(&mut self) -> Result<Vec<u8>, rustls::Error> {
+        let mut bytes = self.sealed.bytes();
+        let mut plain = Vec::new();
+        while !bytes.is_empty() {
+            self.theirs.read_tls(&mut bytes).unwrap();
+            let state = self.theirs.process_new_packets()?;
+            let start = plain.len();
+            plain.resize(start + state.plaintext_bytes_to_read(), 0);
+            self.theirs.reader().read_exact(&mut plain[start..]).unwrap();
+        }
+        self.sealed.clear();
+        Ok(plain)
+    }
+
+    fn shake(mut self, cut: usize) -> Wire {
+        for _ in 0..6 {
+            self.send().unwrap();
+            self.receive(cut).unwrap();
+        }
+        assert!(self.ours.is_established() && !self.theirs.is_handshaking());
+        self
+    }
+
+    fn says(&mut self, bytes: &[u8]) {
+        self.theirs.writer().write_all(bytes).unwrap();
+    }
+}
+
+const SIDES: [fn(usize) -> Wire; 2] = [Wire::server, Wire::client];
+
+fn both_ways(mut wire: Wire, cut: usize) {
+    for len in [1, 125, 1350, 1351, 4096, 4097, 16_384, 16_385, 100_000] {
+        let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + len) as u8).collect();
+        wire.says(&bytes);
+        wire.receive(cut).unwrap();
+        assert!(wire.plain == bytes, "{len} bytes to us, cut at {cut}");
+        wire.plain.clear();
+        assert_eq!(wire.ours.kept(), 0, "at rest nothing is kept");
+        assert_eq!(wire.ours.kept.capacity(), 0, "nor memory for it");
+        wire.ours.seal(&bytes, 5, &mut wire.sealed).unwrap();
+        assert!(wire.send().unwrap() == bytes, "{len} bytes to them");
+    }
+    assert!(wire.sealed.is_empty());
+}
+
+#[test]
+fn bytes_pass_both_ways_however_they_are_cut() {
+    for (side, version) in SIDES.iter().flat_map(|side| [(side, 0), (side, 1)]) {
+        for cut in [1, 2, 3, 5, 7, 64, 1000, 16_384, 100_000] {
+            both_ways(side(version).shake(cut), cut);
+        }
+    }
+}
+
+#[test]
+fn a_record_cut_at_every_byte_is_opened_once() {
+    for version in [0, 1] {
+        let mut wire = Wire::server(version).shake(usize::MAX);
+        for at in 0..200 {
+            wire.says(&[at as u8; 150]);
+            let mut bytes = Vec::new();
+            wire.theirs.write_tls(&mut bytes).unwrap();
+            let (first, second) = bytes.split_at(at.min(bytes.len()));
+            wire.feed(first).unwrap();
+            wire.feed(second).unwrap();
+            assert_eq!(std::mem::take(&mut wire.plain), [at as u8; 150]);
+        }
+    }
+}
+
+/// Payload lengths of the records that stand in `bytes`, by their headers.
+fn records(mut bytes: &[u8]) -> Vec<usize> {
+    let mut lens = Vec::new();
+    while let Some((&[_, _, _, high, low], rest)) = bytes.split_first_chunk::<5>() {
+        let len = usize::from(u16::from_be_bytes([high, low]));
+        // Content type and tag of TLS 1.3.
+        lens.push(len - 17);
+        bytes = &rest[len..];
+    }
+    lens
+}
+
+#[test]
+fn records_are_small_after_a_pause_and_full_later_and_a_small_write_stays_whole() {
+    let mut wire = Wire::server(0).shake(usize::MAX);
+    let mut sealed = |len: usize, now| {
+        wire.sealed.clear();
+        wire.ours.seal(&vec![0; len], now, &mut wire.sealed).unwrap();
+        records(wire.sealed.bytes())
+    };
+    assert_eq!(sealed(4096, 10_000), [4096]);
+    assert_eq!(sealed(4097, 10_000), [1350, 1350, 1350, 47]);
+    let long = sealed(100_000, 10_000);
+    assert!(long[0] == 1350 && long.contains(&16_384), "{long:?}");
+    assert_eq!(sealed(20_000, 10_500), [16_384, 3616]);
+    assert_eq!(sealed(1_000, 11_000), [1_000]);
+    assert_eq!(sealed(5_000, 12_001)[0], 1350, "a pause of over a second");
+}
+
+#[test]
+fn an_end_is_told_from_a_cut() {
+    for (side, version) in SIDES.iter().flat_map(|side| [(side, 0), (side, 1)]) {
+        let mut wire = side(version).shake(usize::MAX);
+        wire.says(b"last");
+        wire.theirs.send_close_notify();
+        wire.receive(1).unwrap();
+        assert!(wire.plain == b"last" && wire.last.closed && wire.ours.is_closed_by_peer());
+        // The other direction goes on.
+        wire.ours.seal(b"more", 0, &mut wire.sealed).unwrap();
+        wire.ours.close(&mut wire.sealed).unwrap();
+        wire.ours.close(&mut wire.sealed).unwrap();
+        wire.ours.seal(b"too late", 0, &mut wire.sealed).unwrap();
+        assert_eq!(wire.send().unwrap(), b"more");
+        assert!(wire.theirs.process_new_packets().unwrap().peer_has_closed());
+    }
+}
+
+#[test]
+fn keys_are_updated_and_a_flood_of_updates_is_no_flood_of_answers() {
+    for side in SIDES {
+        let mut wire = side(0).shake(usize::MAX);
+        for round in 0..20_u8 {
+            wire.theirs.refresh_traffic_keys().unwrap();
+            wire.says(&[round]);
+            wire.receive(3).unwrap();
+            assert_eq!(std::mem::take(&mut wire.plain), [round]);
+            assert!(wire.sealed.bytes().len() < 100, "an answer waits for what goes out anyway");
+        }
+        wire.ours.seal(b"after", 0, &mut wire.sealed).unwrap();
+        assert_eq!(wire.send().unwrap(), b"after");
+    }
+}
+
+#[test]
+fn what_is_no_tls_is_told_apart() {
+    for (bytes, failure) in [
+        (b"GET / HTTP/1.1\r\n\r\n".as_slice(), Failure::PlainHttp),
+        (b"\x80\x2e\x01\x00\x02\x00\x15\x00\x00\x00\x10", Failure::Garbage),
+        (b"\x16\x03\x01\xff\xff", Failure::Garbage),
+        (b"\x17\x03\x03\x00\x01\x00", Failure::Misbehaved),
+        (b"\x15\x03\x01\x00\x02\x02\x28", Failure::Alert(40)),
+    ] {
+        let mut wire = Wire::server(0);
+        assert_eq!(wire.feed(bytes), Err(failure), "{bytes:x?}");
+    }
+    // A warning that stays one.
+    let mut wire = Wire::server(0);
+    assert_eq!(wire.feed(b"\x15\x03\x01\x00\x02\x01\x5a"), Ok(()));
+}
+
+#[test]
+fn a_failure_leaves_an_alert_to_be_sent() {
+    let mut wire = Wire::server(0).shake(usize::MAX);
+    wire.says(b"x");
+    let mut bytes = Vec::new();
+    wire.theirs.write_tls(&mut bytes).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    assert_eq!(wire.feed(&bytes), Err(Failure::BadRecord));
+    assert!(!wire.sealed.is_empty());
+    assert!(wire.send().is_err_and(|e| e == rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac)));
+    // And nothing but that, ever after.
+    assert!(wire.feed(b"more").is_err());
+}
+
+#[test]
+fn a_handshake_message_that_never_ends_is_given_up() {
+    // A certificate of nearly 16 MiB is announced by a server, in records that fit.
+    let mut wire = Wire::server(0);
+    let hello = [&[0x16, 3, 1, 0x40, 0, 1, 0xff, 0xff, 0xff][..], &[0; 16_380]].concat();
+    let more = [&[0x16, 3, 1, 0x40, 0][..], &[0; 16_384]].concat();
+    let mut result = wire.feed(&hello);
+    for _ in 0..100 {
+        result = result.and_then(|()| wire.feed(&more));
+        assert!(wire.ours.kept() <= KEPT_MAX + 2 * RECORD_BYTES);
+    }
+    assert!(result.is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// Whatever one byte of the stream is changed into, wherever it is cut: nothing but what was said comes out, and no panic.
+    #[test]
+    fn a_changed_byte_never_passes(
+        version in 0usize..2, server: bool, at in 0usize..6000, to: u8, cuts in proptest::collection::vec(1usize..400, 1..20)
+    ) {
+        let mut wire = if server { Wire::server(version) } else { Wire::client(version) };
+        let (mut seen, mut cuts) = (0, cuts.into_iter().cycle());
+        let mut failed = false;
+        for round in 0..8 {
+            let _theirs_may_fail = wire.send();
+            if !wire.theirs.is_handshaking() && round < 7 {
+                let _unsaid_after_an_alert = wire.theirs.writer().write_all(b"said");
+            }
+            let mut bytes = Vec::new();
+            while wire.theirs.wants_write() {
+                wire.theirs.write_tls(&mut bytes).unwrap();
+            }
+            if let Some(byte) = at.checked_sub(seen).and_then(|at| bytes.get_mut(at)) {
+                *byte = to;
+            }
+            seen += bytes.len();
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() && !failed {
+                let (now, later) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+                failed = wire.feed(now).is_err();
+                rest = later;
+            }
+        }
+        prop_assert!(b"said".repeat(8).starts_with(&wire.plain), "{:?}", wire.plain);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(server: bool, bytes in proptest::collection::vec(any::<u8>(), 0..2000), cut in 1usize..100) {
+        let mut wire = if server { Wire::server(0) } else { Wire::client(0) };
+        let _failure = bytes.chunks(cut).try_for_each(|piece| wire.feed(piece));
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_of_certificates_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0usize..400, to: u8) {
+        let _none = der::read(&bytes);
+        let key = KeyPair::generate().unwrap();
+        bytes = CertificateParams::new(vec!["a.example".to_owned()]).unwrap().self_signed(&key).unwrap().der().to_vec();
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte = to;
+        }
+        let _some = der::read(&bytes);
+    }
+}
+
+#[test]
+fn a_certificate_says_who_it_is_and_how_long() {
+    use rcgen::{DnType, DnValue, date_time_ymd};
+    for (until, seconds) in
+        [((2049, 12, 31), 2_524_521_600), ((2050, 3, 1), 2_529_705_600), ((2024, 2, 29), 1_709_164_800)]
+    {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.not_before = date_time_ymd(1999, 1, 1);
+        params.not_after = date_time_ymd(until.0, until.1, until.2);
+        let name = &mut params.distinguished_name;
+        name.remove(DnType::CommonName);
+        name.push(DnType::CountryName, DnValue::PrintableString("DE".try_into().unwrap()));
+        name.push(DnType::OrganizationName, "A, B + \"C\"\r\nX-Forged: 1");
+        name.push(DnType::CommonName, " ü#");
+        name.push(DnType::CustomDnType(vec![1, 2, 840, 113_549, 1]), "x");
+        let key = KeyPair::generate().unwrap();
+        let words = der::read(params.self_signed(&key).unwrap().der()).unwrap();
+        let expected = r#"1.2.840.113549.1=x,CN=\ \C3\BC#,O=A\, B \+ \"C\"\0D\0AX-Forged: 1,C=DE"#;
+        assert_eq!(words, der::Words { subject: expected.to_owned(), not_after: seconds });
+    }
+}
+
+#[test]
+fn our_own_certificate_is_one() {
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+    for addr in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        let now = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000);
+        let (cert, key) = self_signed(addr, now).unwrap();
+        use rustls::pki_types::pem::PemObject;
+        let der = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        rustls::sign::CertifiedKey::from_der(vec![der.clone()], key, &default_provider()).unwrap();
+        let words = der::read(&der).unwrap();
+        assert_eq!((words.subject.as_str(), words.not_after), ("CN=framegate demo", 1_800_000_000 + 90 * 24 * 3600));
+        let cert = webpki::EndEntityCert::try_from(&der).unwrap();
+        for name in [ServerName::IpAddress(addr.into()), name()] {
+            cert.verify_is_valid_for_subject_name(&name).unwrap();
+        }
+    }
+}
