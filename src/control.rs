@@ -195,7 +195,19 @@ impl Control {
         if let Some(page) = page {
             eprintln!("    metrics:     curl http://{page}/metrics");
         }
+        if let Some((addr, cert)) = self.demo_tls() {
+            eprintln!("    TLS:         curl --cacert {cert} https://{addr}/");
+            eprintln!("                 framegate-loadtest echo wss://{addr}/ --ca {cert}");
+        }
         eprintln!("\n  One access line for each session's start and end follows. Ctrl-C stops it.\n");
+    }
+
+    /// Where the demo serves TLS, and the certificate that it made for it.
+    fn demo_tls(&self) -> Option<(SocketAddr, String)> {
+        let listener = self.snapshot.listeners.iter().find(|listener| listener.tls.is_some())?;
+        let (_, addr) = self.parts.listening.iter().find(|(configured, _)| *configured == listener.addr)?;
+        let cert = &listener.tls.as_ref()?.certificates.first()?.cert;
+        Some((*addr, cert.display().to_string()))
     }
 
     fn timeout(&self) -> Option<Duration> {

@@ -36,8 +36,8 @@ pub const OVERHEAD_MAX: usize = 5 + 8 + 16;
 /// Ciphertext of whole records, as most peers send it: TLS 1.3 with a tag of 16 bytes. A read that ends there leaves
 /// nothing over.
 pub const RECORD_BYTES: usize = PAYLOAD_MAX + 5 + 1 + 16;
-/// What may be kept of an incomplete handshake message: rustls takes them up to 64 KiB.
-const KEPT_MAX: usize = 80 * 1024;
+/// What may be kept of messages that are not whole yet: enough for any chain of certificates.
+const KEPT_MAX: usize = 2 * RECORD_BYTES;
 /// Room for a KeyUpdate that goes before application data.
 const SLACK: usize = 64;
 /// A record that fits into one segment of the common MTU with IPv6 and timestamps.

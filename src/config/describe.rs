@@ -1,15 +1,24 @@
 //! What a snapshot means on this machine: the text of `check`, and what does not fit.
 
 use super::value::{duration_text, size_text};
-use super::{AccessLog, Format, Listener, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SPARE_DESCRIPTORS, Snapshot, Timeouts};
+use super::{
+    AccessLog, ClientAuth, Format, Listener, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SPARE_DESCRIPTORS, Snapshot,
+    Timeouts,
+};
 use crate::policy::balance::Group;
 use crate::policy::route::{Entry, HostPattern, PathPattern, Route};
+use crate::policy::tls::TlsVersion;
 use std::fmt::{self, Write};
 
 /// User memory of an idle session, the most that we allow ourselves.
 const SESSION_BYTES: usize = 768;
 /// Two TCP sockets with what the kernel keeps beside them, their buffers empty.
 const KERNEL_BYTES: usize = 8 << 10;
+/// What TLS adds to each of the two sides of a session that have it: its keys, and a record that is not whole yet.
+const TLS_BYTES: usize = 3 << 10;
+const RECORD_BYTES: usize = 17 << 10;
+/// What a handshake may hold of messages that are not whole yet.
+const SHAKE_BYTES: usize = 2 * RECORD_BYTES;
 
 impl Snapshot {
     /// Workers that start with `cpus` CPUs to run on.
@@ -145,6 +154,18 @@ impl Snapshot {
             (self.limits.buffer_bytes, "buffers for slow receivers, all workers together".to_owned()),
             (workers.saturating_mul(SCRATCH_BYTES), format!("{workers} workers with 128 KiB to read into")),
         ];
+        let clients = self.listeners.iter().any(|listener| listener.tls.is_some());
+        let upstreams = self.groups.iter().any(|group| group.endpoints.iter().any(|endpoint| endpoint.tls));
+        for (of, _) in [("clients", clients), ("upstreams", upstreams)].iter().filter(|(_, tls)| *tls) {
+            let each = format!(
+                "{sessions} times {} for TLS with {of}, and {} of a record",
+                size_text(TLS_BYTES as u64),
+                size_text(RECORD_BYTES as u64)
+            );
+            rows.push((sessions.saturating_mul(TLS_BYTES + RECORD_BYTES), each));
+            let shakes = format!("{handshakes} TLS handshakes with {of}, {} each", size_text(SHAKE_BYTES as u64));
+            rows.push((handshakes.saturating_mul(SHAKE_BYTES), shakes));
+        }
         if self.routes.entries().iter().any(|entry| entry.route.splice) {
             let of = format!("{PIPES_MAX} pipes of {} in the kernel for each worker", size_text(PIPE_BYTES as u64));
             rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), of));
@@ -161,9 +182,28 @@ impl Snapshot {
 
 fn listener_text(listener: &Listener) -> String {
     let trusted: Vec<_> = listener.trusted_proxies.iter().map(ToString::to_string).collect();
-    match trusted.as_slice() {
-        [] => listener.addr.to_string(),
-        _ => format!("{}, trusts {}", listener.addr, trusted.join(", ")),
+    let mut text = listener.addr.to_string();
+    if let Some(tls) = &listener.tls {
+        text += &format!(", TLS {} and later", version_text(tls.min_version));
+        text += match tls.client_auth {
+            ClientAuth::Off => "",
+            ClientAuth::Optional(_) => ", client certificates optional",
+            ClientAuth::Required(_) => ", client certificates required",
+        };
+    }
+    if let Some(port) = listener.redirect {
+        text += &format!(", redirects to https on port {port}");
+    }
+    if !trusted.is_empty() {
+        text += &format!(", trusts {}", trusted.join(", "));
+    }
+    text
+}
+
+fn version_text(version: TlsVersion) -> &'static str {
+    match version {
+        TlsVersion::V1_2 => "1.2",
+        TlsVersion::V1_3 => "1.3",
     }
 }
 
@@ -208,6 +248,7 @@ fn group_text(group: &Group) -> String {
 fn timeouts_text(timeouts: &Timeouts, usual: Option<&Timeouts>) -> String {
     let all = |t: &Timeouts| {
         [
+            ("tls", t.tls_ms),
             ("request_head", t.request_head_ms),
             ("connect", t.connect_ms),
             ("connect_total", t.connect_total_ms),

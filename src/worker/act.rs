@@ -81,7 +81,8 @@ fn decide<S: Sys>(pair: &mut Pair<S::Sock>, shell: &mut Shell<'_, S>) -> Event {
     let route = verdict.ok().cloned();
     let text = [cold.request_id.as_bytes(), request.host.as_bytes(), request.target.as_bytes()];
     pair.facts = Some(Arc::new(Facts::new(text, cold.peer, route.clone(), pair.opened_at)));
-    if cold.redirect.is_some() {
+    if let Some(port) = cold.redirect {
+        cold.location = Some(handshake::location(&request, port));
         return Event::Refused(Why::Redirected);
     }
     let Some(route) = route else {
@@ -250,7 +251,7 @@ fn refuse<S: Sys>(pair: &mut Pair<S::Sock>, why: Why, shell: &mut Shell<'_, S>) 
         Some(cold) if !cold.request_id.is_empty() => cold.request_id.clone(),
         _ => hex(&shell.random::<16>()),
     };
-    let location = (why == Why::Redirected).then(|| location(pair)).flatten();
+    let location = pair.cold.as_mut().and_then(|cold| cold.location.take());
     let answer = http1::write_refusal(why, &id, location.as_deref());
     // A FIN follows each refusal.
     deliver(pair, Side::Downstream, (Lead::EMPTY, &answer), true, shell);
@@ -353,12 +354,6 @@ fn hang_up<S: Sys>(pair: &mut Pair<S::Sock>, side: Side, shell: &mut Shell<'_, S
     drop(pair.drop_conn(side, &mut shell.pool));
 }
 
-/// Where a listener that only redirects sends this request.
-fn location<S>(pair: &Pair<S>) -> Option<String> {
-    let (request, port) = (pair.session.request()?, pair.cold.as_ref()?.redirect?);
-    Some(handshake::location(&request, port))
-}
-
 impl Cold {
     /// Of a client that has just connected; `redirect` and `secure` are its listener's.
     pub fn new(peer: std::net::SocketAddr, trusted: bool, redirect: Option<u16>, secure: bool) -> Box<Cold> {
@@ -373,6 +368,7 @@ impl Cold {
             dial: Dial::default(),
             store: None,
             client: None,
+            location: None,
         })
     }
 }

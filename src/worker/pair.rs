@@ -77,6 +77,8 @@ pub struct Cold {
     pub client: Option<tls::Facts>,
     /// Where a listener sends its clients instead of serving them.
     pub redirect: Option<u16>,
+    /// Where this request is sent.
+    pub location: Option<String>,
     /// The client came over TLS.
     pub secure: bool,
 }

@@ -77,15 +77,27 @@ pub(super) fn relay_once<S: Sys>(
 }
 
 fn discard_once<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell: &mut Shell<'_, S>) -> Progress {
+    if pair.conns[from].as_ref().is_some_and(|conn| conn.tls.as_ref().is_some_and(|tls| tls.is_established())) {
+        return secure::discard_once(pair, key, from, shell);
+    }
     let Some(conn) = &mut pair.conns[from] else { return Progress::Blocked };
     let progress = conn.discard(&mut shell.home.sys, DISCARD_BYTES);
     if let Progress::Moved(n) = progress {
-        shell.home.tally.discarded_bytes += n.get() as u64;
-        pair.session.on_discarded(from, n.get(), shell.now);
-        pair.stirred = true;
-        act::settle(pair, key, shell);
+        discarded(pair, key, (from, n.get()), shell);
     }
     progress
+}
+
+pub(super) fn discarded<S: Sys>(
+    pair: &mut Pair<S::Sock>,
+    key: Key,
+    (from, n): (Side, usize),
+    shell: &mut Shell<'_, S>,
+) {
+    shell.home.tally.discarded_bytes += n as u64;
+    pair.session.on_discarded(from, n, shell.now);
+    pair.stirred = true;
+    act::settle(pair, key, shell);
 }
 
 /// Shows the session one slice, as often as it takes, and sends on what may pass.

@@ -5,7 +5,7 @@ use super::act;
 use super::buffers::SCRATCH_BYTES;
 use super::conn::{Conn, Progress};
 use super::pair::Pair;
-use super::pump::{deliver_raw, feed, tell};
+use super::pump::{deliver_raw, discarded, feed, tell};
 use super::shell::Shell;
 use super::sys::Sys;
 use super::token::Key;
@@ -111,6 +111,16 @@ pub(super) fn relay_once<S: Sys>(
     let (progress, opened) = pull(pair, (from, max), shell);
     deliver_sealed(pair, from, false, shell);
     take_plain(pair, key, from, shell);
+    end_of(pair, key, (from, progress, opened), shell)
+}
+
+/// What a read has come to besides its bytes.
+fn end_of<S: Sys>(
+    pair: &mut Pair<S::Sock>,
+    key: Key,
+    (from, progress, opened): (Side, Progress, Result<Opened, Failure>),
+    shell: &mut Shell<'_, S>,
+) -> Progress {
     match opened {
         Err(failure) => {
             shell.home.tally.tls_failed(from);
@@ -120,6 +130,23 @@ pub(super) fn relay_once<S: Sys>(
         Ok(opened) if opened.closed => Progress::Eof,
         Ok(_) => progress,
     }
+}
+
+/// One read whose plaintext is thrown away: only its amount and its end matter.
+pub(super) fn discard_once<S: Sys>(
+    pair: &mut Pair<S::Sock>,
+    key: Key,
+    from: Side,
+    shell: &mut Shell<'_, S>,
+) -> Progress {
+    let (progress, opened) = pull(pair, (from, SCRATCH_BYTES), shell);
+    deliver_sealed(pair, from, false, shell);
+    let n = shell.plain.len();
+    shell.plain.clear();
+    if n > 0 {
+        discarded(pair, key, (from, n), shell);
+    }
+    end_of(pair, key, (from, progress, opened), shell)
 }
 
 /// Reads once and opens what came: plaintext stands in `shell.plain` then, and what TLS has to say in `shell.sealed`.
