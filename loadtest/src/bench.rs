@@ -1,12 +1,13 @@
 //! Load in laps, on the calling thread: what the measurements of proxies are made of. Between laps the connections
 //! stay open and nothing is under way, so a lap's cost is that of its own messages.
 
+use crate::Failure;
 use crate::client::Client;
 use crate::crew::{Clock, Gate, Share};
 use crate::measure::Sample;
+use crate::opening::{self, OpeningArgs};
 use crate::plan::{Group, Plan, Target, Windows};
 use crate::spec::GroupSpec;
-use crate::{Failure, opening};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +31,12 @@ pub struct Lap {
 
 impl Bench {
     /// Groups of connections to one address; nothing is opened yet.
-    pub fn new(addr: SocketAddr, groups: &[GroupSpec]) -> Result<Bench, Failure> {
-        let target: Arc<Target> = Arc::new(opening::target(&format!("ws://{addr}/"), &Default::default())?);
+    /// With TLS any certificate will do; `resumes` tells whether sessions of TLS are resumed.
+    pub fn new(addr: SocketAddr, groups: &[GroupSpec], (tls, resumes): (bool, bool)) -> Result<Bench, Failure> {
+        let scheme = if tls { "wss" } else { "ws" };
+        let mut args = OpeningArgs::default();
+        (args.tls.insecure, args.tls.no_resumption) = (tls, !resumes);
+        let target: Arc<Target> = Arc::new(opening::target(&format!("{scheme}://{addr}/"), &args)?);
         let groups: Result<Vec<Group>, String> = groups.iter().map(|spec| spec.build(target.clone())).collect();
         let windows = Windows { ramp: Duration::ZERO, settle: Duration::ZERO, measure: PATIENCE, cooldown: PATIENCE };
         let (url, pins, sources) = (addr.to_string(), vec![], vec![]);

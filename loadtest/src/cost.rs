@@ -124,7 +124,8 @@ fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Fai
 impl Row {
     fn open(&self, workload: &Workload) -> Result<Bench, Failure> {
         let told = |e: Failure| format!("{}: {e}", self.target.name);
-        let mut bench = Bench::new(self.target.addr, &workload.groups).map_err(told)?;
+        let mut bench =
+            Bench::new(self.target.addr, &workload.groups, (self.target.tls, workload.resumes)).map_err(told)?;
         bench.open().map_err(told)?;
         Ok(bench)
     }

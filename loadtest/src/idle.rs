@@ -79,7 +79,7 @@ fn measure(args: &IdleArgs, target: &Target) -> Result<Vec<(f64, f64)>, Failure>
         let (size, connections) = (Some(args.payload.to_string()), Some(sessions - open));
         // One message on each as soon as it is open, as a storm does.
         let spec = GroupSpec { shape: Some(ShapeSpec::Storm), size, connections, ..GroupSpec::default() };
-        let mut bench = Bench::new(target.addr, &[spec])?;
+        let mut bench = Bench::new(target.addr, &[spec], (target.tls, true))?;
         bench.open()?;
         benches.push(bench);
         open = sessions;

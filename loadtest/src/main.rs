@@ -44,6 +44,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use generate::{ScenarioArgs, ShapeArgs};
 use spec::ShapeSpec;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// A scenario with every key.
@@ -119,6 +120,18 @@ struct RelayArgs {
     /// Pass the bytes through a pipe in the kernel
     #[arg(long)]
     splice: bool,
+    /// Clients speak TLS: the certificate chain, PEM
+    #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "splice")]
+    cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+fn relay(args: &RelayArgs) -> Result<(), Failure> {
+    let files = args.cert.as_ref().zip(args.key.as_ref());
+    let tls = files.map(|(cert, key)| tls::Acceptor::new(cert, key)).transpose()?;
+    Ok(relay::run(args.listen, args.upstream, args.splice, tls)?)
 }
 
 fn main() -> ExitCode {
@@ -200,7 +213,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             Ok(())
         }
         Command::Serve(role) => serve::run(role),
-        Command::Relay(args) => relay::run(args.listen, args.upstream, args.splice).map_err(Failure::from),
+        Command::Relay(args) => relay(&args),
         Command::Cost(args) => cost::run(&args),
         Command::Memory(args) => idle::run(&args),
         Command::Syscalls(args) => syscalls::run(&args),

@@ -5,6 +5,7 @@
 //! means an empty socket, unless FIN or RST is known. What a socket refuses waits in a backlog of its own, and its
 //! source is not read until that is gone. Knows nothing of frames, and has no timeouts.
 
+use crate::tls::{Accepted, Acceptor};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
@@ -26,11 +27,11 @@ const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Relays every connection made to `listen` to `upstream`, for ever.
-/// With `splice` bytes pass through a pipe in the kernel instead of through the buffer.
-pub fn run(listen: SocketAddr, upstream: SocketAddr, splice: bool) -> io::Result<()> {
+/// With `splice` bytes pass through a pipe in the kernel instead of through the buffer; with `tls` clients speak that.
+pub fn run(listen: SocketAddr, upstream: SocketAddr, splice: bool, tls: Option<Acceptor>) -> io::Result<()> {
     crate::proc::raise_descriptor_limit().map_err(|e| io::Error::other(e.to_string()))?;
     let mut relay = Relay::bind(listen, upstream)?;
-    relay.splices = splice;
+    (relay.splices, relay.tls) = (splice, tls);
     // Read by whoever starts this with port 0.
     println!("listening on {}", relay.listener.local_addr()?);
     let mut events = Events::with_capacity(1024);
@@ -48,12 +49,20 @@ struct Relay {
     listener: TcpListener,
     upstream: SocketAddr,
     splices: bool,
+    tls: Option<Acceptor>,
     pairs: Slab<[End; 2]>,
     /// Flows put off because their turn was over: pair and source.
     ready: Vec<(usize, usize)>,
     /// Freed at the end of the batch, when no event of it can name them any more.
     ended: Vec<usize>,
-    buffer: Vec<u8>,
+    buffers: Buffers,
+}
+
+/// Of the whole relay.
+struct Buffers {
+    read: Vec<u8>,
+    plain: Vec<u8>,
+    sealed: Vec<u8>,
 }
 
 /// One socket of a pair: index 0 the client's, 1 the upstream's.
@@ -70,6 +79,7 @@ struct End {
     /// Of a splicing relay: what is on its way to this socket, and how much that is.
     pipe: Option<(OwnedFd, OwnedFd)>,
     held: usize,
+    tls: Option<Accepted>,
 }
 
 enum Next {
@@ -89,8 +99,9 @@ impl Relay {
         let mut listener = TcpListener::from_std(socket.into());
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-        let (pairs, buffer) = (Slab::new(), vec![0; BUFFER_BYTES]);
-        Ok(Relay { poll, listener, upstream, splices: false, pairs, ready: Vec::new(), ended: Vec::new(), buffer })
+        let buffers = Buffers { read: vec![0; BUFFER_BYTES], plain: Vec::new(), sealed: Vec::new() };
+        let (pairs, splices, tls) = (Slab::new(), false, None);
+        Ok(Relay { poll, listener, upstream, splices, tls, pairs, ready: Vec::new(), ended: Vec::new(), buffers })
     }
 
     fn on_events(&mut self, events: &Events) {
@@ -141,7 +152,8 @@ impl Relay {
     fn open(&mut self, client: TcpStream, upstream: TcpStream) -> io::Result<()> {
         let slot = self.pairs.vacant_key();
         let registry = self.poll.registry();
-        let pair = [End::new(client, slot * 2, registry)?, End::new(upstream, slot * 2 + 1, registry)?];
+        let mut pair = [End::new(client, slot * 2, registry)?, End::new(upstream, slot * 2 + 1, registry)?];
+        pair[0].tls = self.tls.as_ref().map(Acceptor::accept).transpose()?;
         self.pairs.insert(pair);
         Ok(())
     }
@@ -150,7 +162,7 @@ impl Relay {
     fn flow(&mut self, slot: usize, from: usize) {
         let Some([client, upstream]) = self.pairs.get_mut(slot) else { return };
         let (source, dest) = if from == 0 { (client, upstream) } else { (upstream, client) };
-        let next = if self.splices { splice_once(source, dest) } else { advance(source, dest, &mut self.buffer) };
+        let next = if self.splices { splice_once(source, dest) } else { advance(source, dest, &mut self.buffers) };
         match next {
             Ok(Next::Wait) => {}
             Ok(Next::Again) => self.ready.push((slot, from)),
@@ -159,21 +171,19 @@ impl Relay {
     }
 }
 
-fn advance(source: &mut End, dest: &mut End, buffer: &mut [u8]) -> io::Result<Next> {
+fn advance(source: &mut End, dest: &mut End, buffers: &mut Buffers) -> io::Result<Next> {
     for _ in 0..READS_PER_TURN {
         // Not writable yet: still connecting.
         if !dest.writable || !dest.flush()? || !source.readable || source.ended {
             return Ok(Next::Wait);
         }
-        match source.stream.read(buffer) {
-            Ok(0) => {
-                source.ended = true;
-                dest.stream.shutdown(Shutdown::Write)?;
-                return Ok(if dest.ended { Next::Over } else { Next::Wait });
-            }
+        match source.stream.read(&mut buffers.read) {
+            Ok(0) => return end(source, dest, buffers),
             Ok(n) => {
-                source.readable = n == buffer.len() || source.read_closed;
-                dest.send(&buffer[..n])?;
+                source.readable = n == buffers.read.len() || source.read_closed;
+                if pass(source, dest, n, buffers)? {
+                    return end(source, dest, buffers);
+                }
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => source.readable = false,
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -181,6 +191,39 @@ fn advance(source: &mut End, dest: &mut End, buffer: &mut [u8]) -> io::Result<Ne
         }
     }
     Ok(if source.readable { Next::Again } else { Next::Wait })
+}
+
+/// Passes on the first `n` bytes that were read. Whether TLS has ended with them.
+fn pass(source: &mut End, dest: &mut End, n: usize, buffers: &mut Buffers) -> io::Result<bool> {
+    let Buffers { read, plain, sealed } = buffers;
+    plain.clear();
+    sealed.clear();
+    let mut ended = false;
+    match (&mut source.tls, &mut dest.tls) {
+        (Some(tls), _) => {
+            ended = tls.open(&read[..n], plain, sealed)?;
+            source.send(sealed)?;
+            dest.send(plain)?;
+        }
+        (None, Some(tls)) => {
+            tls.seal(&read[..n], sealed)?;
+            dest.send(sealed)?;
+        }
+        (None, None) => dest.send(&read[..n])?,
+    }
+    Ok(ended)
+}
+
+/// The source says no more.
+fn end(source: &mut End, dest: &mut End, buffers: &mut Buffers) -> io::Result<Next> {
+    source.ended = true;
+    if let Some(tls) = &mut dest.tls {
+        buffers.sealed.clear();
+        tls.close(&mut buffers.sealed)?;
+        dest.send(&buffers.sealed)?;
+    }
+    dest.stream.shutdown(Shutdown::Write)?;
+    Ok(if dest.ended { Next::Over } else { Next::Wait })
 }
 
 /// The same through a pipe; one splice in and one out a turn.
@@ -239,12 +282,17 @@ impl End {
             backlog,
             pipe: None,
             held: 0,
+            tls: None,
         })
     }
 
     /// Tries the kernel first; only what it refuses is kept.
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut sent = 0;
+        if !self.backlog.is_empty() {
+            sent = bytes.len();
+            self.backlog.extend_from_slice(bytes);
+        }
         while sent < bytes.len() && self.writable {
             match self.stream.write(&bytes[sent..]) {
                 Ok(n) => sent += n,

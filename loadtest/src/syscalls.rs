@@ -66,7 +66,11 @@ pub fn run(args: &SyscallsArgs) -> Result<(), Failure> {
 fn count(args: &SyscallsArgs, target: &Target, scratch: &Scratch) -> Result<(Vec<(String, u64)>, u64), Failure> {
     let (connections, closed) = (Some(args.connections), Some(usize::from(args.window)));
     let size = Some(args.payload.to_string());
-    let mut bench = Bench::new(target.addr, &[GroupSpec { connections, closed, size, ..GroupSpec::default() }])?;
+    let mut bench = Bench::new(
+        target.addr,
+        &[GroupSpec { connections, closed, size, ..GroupSpec::default() }],
+        (target.tls, true),
+    )?;
     bench.open()?;
     bench.lap(args.duration / 10)?;
     let report = scratch.subfolder(&target.name)?.join("strace");

@@ -2,6 +2,10 @@
 //! connections of a target; each has a [`Channel`], which seals and opens bytes on a socket that it borrows. Looks at
 //! no plaintext and holds none longer than the caller's buffer is too small for it.
 
+mod accept;
+
+pub use accept::{Accepted, Acceptor};
+
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};

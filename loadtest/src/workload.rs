@@ -11,6 +11,8 @@ pub struct Workload {
     pub opens_anew: bool,
     /// The unit is a session, not a message.
     pub counts_sessions: bool,
+    /// Sessions of TLS are resumed, where there is TLS.
+    pub resumes: bool,
 }
 
 /// The server behind the proxies.
@@ -26,7 +28,8 @@ pub fn echo(payload: usize, window: usize, connections: usize) -> Workload {
         1 => format!("{payload} B ping-pong over {connections} sessions"),
         _ => format!("{payload} B, {window} under way on each of {connections} sessions"),
     };
-    Workload { title, groups: vec![group], backing: Backing::Echo, opens_anew: false, counts_sessions: false }
+    let (groups, backing) = (vec![group], Backing::Echo);
+    Workload { title, groups, backing, opens_anew: false, counts_sessions: false, resumes: true }
 }
 
 pub fn named(name: &str) -> Result<Workload, String> {
@@ -36,6 +39,7 @@ pub fn named(name: &str) -> Result<Workload, String> {
         backing: Backing::Echo,
         opens_anew: false,
         counts_sessions: false,
+        resumes: true,
     };
     Ok(match name {
         "64" => echo(64, 1, 200),
@@ -52,8 +56,9 @@ pub fn named(name: &str) -> Result<Workload, String> {
                 vec![GroupSpec { shape: Some(ShapeSpec::Push), connections: Some(500), ..GroupSpec::default() }],
             )
         },
-        "churn" => Workload {
+        "churn" | "resume" => Workload {
             counts_sessions: true,
+            resumes: name == "resume",
             ..standing("connect, upgrade, echo 64 B, close, 50 at a time", vec![closed(ShapeSpec::Churn, 50, 50, 64)])
         },
         "latency" => {
@@ -66,9 +71,26 @@ pub fn named(name: &str) -> Result<Workload, String> {
                 GroupSpec { name: Some("bulk".into()), ..closed(ShapeSpec::Echo, 1, 1, 1 << 20) },
             ],
         ),
+        "storm" => Workload {
+            resumes: false,
+            ..standing(
+                "1000 chatty sessions, 4000 x 64 B a second (Poisson), beside 2000 a second that connect, upgrade, echo, close",
+                vec![
+                    open("chatty", 1000, 4000.0),
+                    GroupSpec {
+                        name: Some("herd".into()),
+                        shape: Some(ShapeSpec::Churn),
+                        connections: Some(200),
+                        rate: Some(2000.0),
+                        arrival: Some("poisson".into()),
+                        ..GroupSpec::default()
+                    },
+                ],
+            )
+        },
         other => {
             return Err(format!(
-                "unknown workload {other:?}: write 64, 1k, 64x32, 16k, 64k, 4m, push, churn, latency or mixed"
+                "unknown workload {other:?}: write 64, 1k, 64x32, 16k, 64k, 4m, push, churn, resume, latency, mixed or storm"
             ));
         }
     })

@@ -53,7 +53,11 @@ pub fn from_flags(flags: &Flags) -> Result<Snapshot, Error> {
     }
     if let Some(TlsFlags { listen, cert, key }) = &flags.tls {
         let files = CertificateFiles { cert: cert.clone(), key: key.clone(), ocsp: None };
-        listeners.push(Listener::secure(address(listen, "--tls-listen")?, files));
+        let addr = address(listen, "--tls-listen")?;
+        if listeners.iter().any(|plain: &Listener| plain.addr == addr) {
+            return Err(Error::flag("--tls-listen", &format!("{addr} is that of --listen; write another")));
+        }
+        listeners.push(Listener::secure(addr, files));
     }
     let endpoint = endpoint::endpoint(&flags.upstream).map_err(|e| Error::flag("--upstream", &e))?;
     Ok(one_route(listeners, None, endpoint))
@@ -179,10 +183,12 @@ impl Building<'_, '_> {
                 continue;
             };
             let Some(addr) = self.read(key, &one.listen, value::address) else { continue };
-            if addr.port() != 0 && listeners.iter().any(|other| other.addr == addr) {
+            let listener = self.listener(one, addr, section.span());
+            // They are told apart by their address: with port 0 there may be several only if they are all alike.
+            if listeners.iter().any(|other| other.addr == addr && (addr.port() != 0 || *other != listener)) {
                 self.problems.add(listen.span(), key, &format!("{addr} is listened on already; write it once"));
             }
-            listeners.push(self.listener(one, addr, section.span()));
+            listeners.push(listener);
         }
         if typed.is_empty() {
             let right = "missing; write a section [[listener]] with listen = \"0.0.0.0:8080\"";

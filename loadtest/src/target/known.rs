@@ -69,7 +69,19 @@ const ENVOY: Known = Known {
     access: "",
 };
 
-pub const KNOWN: [Known; 14] = [
+const RELAY_TLS: &[&str] = &[
+    "relay",
+    "--listen",
+    "127.0.0.1:{port}",
+    "--upstream",
+    "{backend}",
+    "--cert",
+    "{dir}/cert.pem",
+    "--key",
+    "{dir}/key.pem",
+];
+
+pub const KNOWN: [Known; 20] = [
     RELAY,
     Known { name: "relay2", ..RELAY },
     Known { name: "relay-splice", arguments: RELAY_SPLICE, ..RELAY },
@@ -85,6 +97,12 @@ pub const KNOWN: [Known; 14] = [
     // Its standard output is a file in {dir}.
     Known { name: "haproxy-log", access: "log stdout format raw local0\n    option httplog", ..HAPROXY },
     ENVOY,
+    Known { name: "relay-tls", arguments: RELAY_TLS, ..RELAY },
+    Known { name: "relay2-tls", arguments: RELAY_TLS, ..RELAY },
+    Known { name: "framegate-tls", config: config!("framegate-tls.toml"), ..FRAMEGATE },
+    Known { name: "nginx-tls", config: config!("nginx-tls.conf"), ..NGINX },
+    Known { name: "haproxy-tls", config: config!("haproxy-tls.cfg"), ..HAPROXY },
+    Known { name: "envoy-tls", config: config!("envoy-tls.yaml"), ..ENVOY },
 ];
 
 /// Measured when nobody says which, as far as they are there.

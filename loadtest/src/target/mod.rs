@@ -22,7 +22,8 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(clap::Args)]
 pub struct TargetArgs {
     /// direct, relay, relay2, relay-splice, framegate, framegate-splice, framegate-log, nginx, nginx-bulk, nginx-log,
-    /// haproxy, haproxy-bulk, haproxy-splice, haproxy-log, envoy, or NAME=COMMAND with {port}, {backend} and {dir};
+    /// haproxy, haproxy-bulk, haproxy-splice, haproxy-log, envoy; relay-tls, relay2-tls, framegate-tls, nginx-tls, haproxy-tls,
+    /// envoy-tls; or NAME=COMMAND with {port}, {backend} and {dir}, spoken to over TLS if NAME ends with -tls;
     /// ratios refer to the first that is a process [default: relay, relay2, and of framegate, nginx, haproxy and envoy
     /// those that are there]
     #[arg(long = "target", value_name = "TARGET", value_delimiter = ',')]
@@ -117,6 +118,11 @@ impl Spec {
         matches!(self.kind, Kind::Known(known, ..) if known.is_peer())
     }
 
+    /// It is spoken to over TLS: its name says so.
+    fn is_secure(&self) -> bool {
+        self.name.ends_with("-tls")
+    }
+
     fn command(&self, places: &Places, cpu: usize) -> Result<Command, Failure> {
         match &self.kind {
             Kind::Direct => Err("the direct way has no command".into()),
@@ -145,6 +151,8 @@ pub struct Target {
     pub name: String,
     pub addr: SocketAddr,
     pub is_peer: bool,
+    /// It is spoken to over TLS.
+    pub tls: bool,
     child: Option<Running>,
 }
 
@@ -153,9 +161,13 @@ impl Target {
     pub fn start(spec: &Spec, backend: SocketAddr, dir: &Scratch, place: Place) -> Result<Target, Failure> {
         let (name, is_peer) = (spec.name.clone(), spec.is_peer());
         if let Kind::Direct = spec.kind {
-            return Ok(Target { name, addr: backend, is_peer, child: None });
+            return Ok(Target { name, addr: backend, is_peer, tls: false, child: None });
         }
         let dir = dir.subfolder(&name)?;
+        let tls = spec.is_secure();
+        if tls {
+            certify(&dir)?;
+        }
         let port = free_port()?;
         let errors = dir.join("stderr");
         let mut command = spec.command(&Places { port, backend, dir: &dir }, place.proxy_cpu)?;
@@ -172,7 +184,7 @@ impl Target {
             }
             sleep(Duration::from_millis(10));
         }
-        Ok(Target { name, addr, is_peer, child: Some(child) })
+        Ok(Target { name, addr, is_peer, tls, child: Some(child) })
     }
 
     /// None for the backend itself.
@@ -219,6 +231,15 @@ impl Scratch {
         fs::create_dir_all(&path)?;
         Ok(path)
     }
+}
+
+/// A certificate for whoever serves TLS, on P-256: the chain, its key, and both in one file as HAProxy wants them.
+fn certify(dir: &Path) -> Result<(), Failure> {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    fs::write(dir.join("both.pem"), format!("{cert}{key}"))?;
+    fs::write(dir.join("cert.pem"), cert)?;
+    Ok(fs::write(dir.join("key.pem"), key)?)
 }
 
 impl Drop for Scratch {
