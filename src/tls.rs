@@ -2,12 +2,13 @@
 //! sessions; the caller owns all buffers, so that a connection at rest holds none but an incomplete record.
 //!
 //! Read in this order: [`Tls`] (one connection), `tls/setup.rs` (from the configuration to what all connections of a
-//! listener or an upstream share), `tls/certificate.rs`, `tls/tickets.rs`, `tls/failure.rs`.
+//! listener or an upstream share), `tls/certificate.rs`, `tls/cipher.rs`, `tls/tickets.rs`, `tls/failure.rs`.
 //!
 //! Of rustls 0.23 the unbuffered API is used, in the shape that 0.24 will have; nothing of it shows outside.
 
 mod buffer;
 mod certificate;
+mod cipher;
 mod der;
 mod failure;
 mod made;

@@ -1,6 +1,7 @@
 //! What all connections of a listener, or to an upstream, share: made from the snapshot, as a whole or not at all.
 
 use super::certificate::{Certificate, Slot, read_chain};
+use super::cipher::provider;
 use super::tickets::{Keys, Tickets};
 use crate::config::Snapshot;
 use crate::policy::balance::{Endpoint, Group, Place};
@@ -8,7 +9,6 @@ use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls, Roots, TlsVe
 use aws_lc_rs::digest::{Context, SHA256};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
-use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
@@ -119,7 +119,7 @@ impl Store {
     fn server(&mut self, tls: &ListenerTls, keys: &Arc<Keys>) -> Result<Server, String> {
         let slots: Result<Vec<_>, _> = tls.certificates.iter().map(|files| self.slot(files)).collect();
         let chooser = Arc::new(Chooser::new(slots?));
-        let provider = Arc::new(default_provider());
+        let provider = Arc::new(provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions(tls.min_version))
             .map_err(|e| e.to_string())?;
@@ -159,7 +159,7 @@ impl Store {
             return Ok(None);
         }
         let tls = &group.tls;
-        let provider = Arc::new(default_provider());
+        let provider = Arc::new(provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions(tls.min_version))
             .map_err(|e| e.to_string())?

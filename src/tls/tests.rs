@@ -3,26 +3,39 @@
 use super::*;
 use proptest::prelude::*;
 use rcgen::{CertificateParams, KeyPair};
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConnection, Connection, RootCertStore, ServerConnection};
+use rustls::{CipherSuite, ClientConnection, Connection, RootCertStore, ServerConnection};
 use std::io::{Read, Write};
 use std::sync::LazyLock;
 
 type Both = (Arc<ServerConfig>, Arc<ClientConfig>);
 
-static CONFIGS: LazyLock<[Both; 2]> = LazyLock::new(|| [&[&TLS13], &[&TLS12]].map(|versions| configs(versions)));
+/// What is spoken: TLS 1.3 with what is chosen first, 1.2, and 1.3 with each of its other suites.
+const KINDS: usize = 4;
 
-fn configs(versions: &[&'static rustls::SupportedProtocolVersion]) -> Both {
+/// Ours with the provider that is used in earnest, theirs with rustls' own.
+static CONFIGS: LazyLock<[(Both, Both); KINDS]> = LazyLock::new(|| {
     let key = KeyPair::generate().unwrap();
     let cert = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
-    let (cert, key) = (cert.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap());
-    let provider = Arc::new(default_provider());
+    [0, 1, 2, 3].map(|kind| [cipher::provider(), default_provider()].map(|p| configs(kind, p, cert.der(), &key)).into())
+});
+
+fn configs(kind: usize, mut provider: CryptoProvider, cert: &CertificateDer<'static>, key: &KeyPair) -> Both {
+    match kind {
+        0 => {}
+        1 => provider.cipher_suites.retain(|suite| suite.tls13().is_none()),
+        2 => provider.cipher_suites.retain(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256),
+        _ => provider.cipher_suites.retain(|suite| suite.suite() == CipherSuite::TLS13_CHACHA20_POLY1305_SHA256),
+    }
+    let versions: &[_] = if kind == 1 { &[&TLS12] } else { &[&TLS13] };
+    let (provider, key) = (Arc::new(provider), PrivateKeyDer::try_from(key.serialize_der()).unwrap());
     let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap();
     let server = server.with_no_client_auth().with_single_cert(vec![cert.clone()], key).unwrap();
     let mut roots = RootCertStore::empty();
-    roots.add(cert as CertificateDer<'_>).unwrap();
+    roots.add(cert.clone()).unwrap();
     let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     (Arc::new(server), Arc::new(client.with_root_certificates(roots).with_no_client_auth()))
 }
@@ -42,13 +55,13 @@ struct Wire {
 }
 
 impl Wire {
-    fn server(version: usize) -> Wire {
-        let (server, client) = &CONFIGS[version];
+    fn server(kind: usize) -> Wire {
+        let ((server, _), (_, client)) = &CONFIGS[kind];
         Wire::new(Tls::server(server).unwrap(), ClientConnection::new(client.clone(), name()).unwrap().into())
     }
 
-    fn client(version: usize) -> Wire {
-        let (server, client) = &CONFIGS[version];
+    fn client(kind: usize) -> Wire {
+        let ((_, client), (server, _)) = &CONFIGS[kind];
         let mut wire =
             Wire::new(Tls::client(client, &name()).unwrap(), ServerConnection::new(server.clone()).unwrap().into());
         wire.feed(&[]).unwrap();
@@ -127,17 +140,17 @@ fn both_ways(mut wire: Wire, cut: usize) {
 
 #[test]
 fn bytes_pass_both_ways_however_they_are_cut() {
-    for (side, version) in SIDES.iter().flat_map(|side| [(side, 0), (side, 1)]) {
+    for (side, kind) in SIDES.iter().flat_map(|side| (0..KINDS).map(move |kind| (side, kind))) {
         for cut in [1, 2, 3, 5, 7, 64, 1000, 16_384, 100_000] {
-            both_ways(side(version).shake(cut), cut);
+            both_ways(side(kind).shake(cut), cut);
         }
     }
 }
 
 #[test]
 fn a_record_cut_at_every_byte_is_opened_once() {
-    for version in [0, 1] {
-        let mut wire = Wire::server(version).shake(usize::MAX);
+    for kind in 0..KINDS {
+        let mut wire = Wire::server(kind).shake(usize::MAX);
         for at in 0..200 {
             wire.says(&[at as u8; 150]);
             let mut bytes = Vec::new();
@@ -180,9 +193,24 @@ fn records_are_small_after_a_pause_and_full_later_and_a_small_write_stays_whole(
 }
 
 #[test]
+fn keys_are_as_good_when_others_have_taken_their_place() {
+    // More connections than key schedules are kept for, talking in turn.
+    let mut wires: Vec<Wire> = (0..600).map(|i| Wire::server(2 * (i % 2)).shake(usize::MAX)).collect();
+    for round in 0..3_u8 {
+        for wire in &mut wires {
+            wire.says(&[round]);
+            wire.receive(usize::MAX).unwrap();
+            assert_eq!(std::mem::take(&mut wire.plain), [round]);
+            wire.ours.seal(&[round], 0, &mut wire.sealed).unwrap();
+            assert_eq!(wire.send().unwrap(), [round]);
+        }
+    }
+}
+
+#[test]
 fn an_end_is_told_from_a_cut() {
-    for (side, version) in SIDES.iter().flat_map(|side| [(side, 0), (side, 1)]) {
-        let mut wire = side(version).shake(usize::MAX);
+    for (side, kind) in SIDES.iter().flat_map(|side| (0..KINDS).map(move |kind| (side, kind))) {
+        let mut wire = side(kind).shake(usize::MAX);
         wire.says(b"last");
         wire.theirs.send_close_notify();
         wire.receive(1).unwrap();
@@ -264,9 +292,9 @@ proptest! {
     /// Whatever one byte of the stream is changed into, wherever it is cut: nothing but what was said comes out, and no panic.
     #[test]
     fn a_changed_byte_never_passes(
-        version in 0usize..2, server: bool, at in 0usize..6000, to: u8, cuts in proptest::collection::vec(1usize..400, 1..20)
+        kind in 0..KINDS, server: bool, at in 0usize..6000, to: u8, cuts in proptest::collection::vec(1usize..400, 1..20)
     ) {
-        let mut wire = if server { Wire::server(version) } else { Wire::client(version) };
+        let mut wire = if server { Wire::server(kind) } else { Wire::client(kind) };
         let (mut seen, mut cuts) = (0, cuts.into_iter().cycle());
         let mut failed = false;
         for round in 0..8 {
