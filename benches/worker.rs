@@ -195,8 +195,8 @@ impl Sys for Memory<'_> {
         events.append(&mut self.events);
         Ok(())
     }
-    fn now_us(&mut self) -> u64 {
-        self.now * 1_000
+    fn now(&mut self) -> Millis {
+        self.now
     }
     fn random(&mut self, out: &mut [u8]) {
         out.fill(7);

@@ -83,15 +83,15 @@ pub struct Tally {
     /// TLS handshakes, and what else became of TLS, by side: in the order of [`TLS_OUTCOMES`].
     pub tls: Sides<[u64; TLS_OUTCOMES.len()]>,
     /// Passes of the loop that had much to do, by how long they took: up to each of [`PASS_US`], and longer.
-    pub long_passes: [u64; PASS_US.len() + 1],
+    pub busy_passes: [u64; PASS_US.len() + 1],
     /// What these took together, in microseconds.
-    pub long_passes_us: u64,
+    pub busy_passes_us: u64,
 }
 
 /// The outcomes of [`Tally::tls`]: new keys, a resumed session, and failed, which also counts open sessions.
 pub const TLS_OUTCOMES: [&str; 3] = ["full", "resumed", "failed"];
 
-/// Bounds of [`Tally::long_passes`], in microseconds.
+/// Bounds of [`Tally::busy_passes`], in microseconds.
 pub const PASS_US: [u64; 8] = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000];
 
 impl Tally {
@@ -119,12 +119,12 @@ impl Tally {
     }
 
     /// A pass with much to do has taken so long.
-    pub fn long_pass(&mut self, us: u64) {
+    pub fn busy_pass(&mut self, us: u64) {
         let bucket = PASS_US.iter().position(|bound| us <= *bound).unwrap_or(PASS_US.len());
-        if let Some(count) = self.long_passes.get_mut(bucket) {
+        if let Some(count) = self.busy_passes.get_mut(bucket) {
             *count += 1;
         }
-        self.long_passes_us += us;
+        self.busy_passes_us += us;
     }
 
     /// The verdict on a connection: a refused handshake, or the end of an open session.
@@ -189,11 +189,11 @@ impl Tally {
             &mut self.busy_us,
             &mut self.urgent,
             &mut self.log_lost,
-            &mut self.long_passes_us,
+            &mut self.busy_passes_us,
         ];
         singles.into_iter().for_each(&mut *visit);
         Side::BOTH.iter().for_each(|side| self.tls[*side].iter_mut().for_each(&mut *visit));
-        self.long_passes.iter_mut().for_each(visit);
+        self.busy_passes.iter_mut().for_each(visit);
     }
 }
 
@@ -353,8 +353,8 @@ metrics! {
         = |r, out| out.per_worker(r, |tally| Millionths(tally.busy_us));
     Counter "framegate_worker_passes_total" ["worker"] "Times that a worker's loop came round."
         = |r, out| out.per_worker(r, |tally| tally.passes);
-    Histogram "framegate_long_pass_seconds" [] "Passes that had at least 16 events or a TLS handshake, by how long they took."
-        = long_passes;
+    Histogram "framegate_pass_busy_seconds" [] "Passes with at least 32 events, or where there is TLS, by the CPU time they took."
+        = busy_passes;
     Counter "framegate_events_total" [] "Readiness events handled."
         = |r, out| out.put(&[], r.total.events);
     Counter "framegate_stale_events_total" [] "Events for connections that were already gone."
@@ -471,14 +471,14 @@ fn tls(r: &Reading<'_>, out: &mut Samples<'_>) {
     }
 }
 
-fn long_passes(r: &Reading<'_>, out: &mut Samples<'_>) {
+fn busy_passes(r: &Reading<'_>, out: &mut Samples<'_>) {
     let (name, mut sum) = (out.metric.name, 0);
     let bounds = PASS_US.iter().map(|us| Millionths(*us).to_string()).chain(["+Inf".to_owned()]);
-    for (bound, count) in bounds.zip(r.total.long_passes) {
+    for (bound, count) in bounds.zip(r.total.busy_passes) {
         sum += count;
         line(out.text, format_args!("{name}_bucket{{le=\"{bound}\"}} {sum}"));
     }
-    line(out.text, format_args!("{name}_sum {}\n{name}_count {sum}", Millionths(r.total.long_passes_us)));
+    line(out.text, format_args!("{name}_sum {}\n{name}_count {sum}", Millionths(r.total.busy_passes_us)));
 }
 
 fn frames(r: &Reading<'_>, out: &mut Samples<'_>) {
@@ -681,8 +681,8 @@ mod tests {
         tally.refused[Why::Reset] = 1;
         tally.ended[Why::Close] = [6, 0, 0];
         tally.tls[Side::Upstream] = [0, 0, 3];
-        tally.long_pass(1_700);
-        tally.long_pass(50_000);
+        tally.busy_pass(1_700);
+        tally.busy_pass(50_000);
         tally.publish(&shards[0]);
         Tally { accepted: 1, sessions: 2, ..tally }.publish(&shards[1]);
         let process = Process {
@@ -702,9 +702,9 @@ mod tests {
         assert_eq!(of("framegate_workers"), Some(2.0));
         assert_eq!(of("framegate_certificate_days_left{file=\"a\\\"b.pem\"}"), Some(-3.0));
         assert_eq!(of("framegate_tls_handshakes_total{side=\"upstream\",outcome=\"failed\"}"), Some(6.0));
-        assert_eq!(of("framegate_long_pass_seconds_bucket{le=\"0.002000\"}"), Some(2.0));
-        assert_eq!(of("framegate_long_pass_seconds_bucket{le=\"+Inf\"}"), Some(4.0));
-        assert_eq!(of("framegate_long_pass_seconds_sum"), Some(0.1034));
+        assert_eq!(of("framegate_pass_busy_seconds_bucket{le=\"0.002000\"}"), Some(2.0));
+        assert_eq!(of("framegate_pass_busy_seconds_bucket{le=\"+Inf\"}"), Some(4.0));
+        assert_eq!(of("framegate_pass_busy_seconds_sum"), Some(0.1034));
         assert_eq!(of("framegate_draining"), Some(1.0));
         assert_eq!(of("framegate_reloads_total{result=\"ok\"}"), Some(2.0));
         assert_eq!(of("framegate_accepted_total"), Some(5.0));

@@ -6,6 +6,7 @@ mod common;
 use common::{ACCEPT, masked, plain, request, switching};
 use framegate::config::Listener;
 use framegate::metrics::Shard;
+use framegate::proto::Millis;
 use framegate::worker::inbox::inbox;
 use framegate::worker::listener::{Listening, bind};
 use framegate::worker::seats::Seats;
@@ -116,9 +117,9 @@ impl Sys for Counted {
         self.calls.poll += 1;
         self.sys.poll(events, timeout)
     }
-    fn now_us(&mut self) -> u64 {
+    fn now(&mut self) -> Millis {
         self.calls.now += 1;
-        self.sys.now_us()
+        self.sys.now()
     }
     fn random(&mut self, out: &mut [u8]) {
         self.calls.random += 1;

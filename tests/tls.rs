@@ -14,7 +14,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -454,6 +454,38 @@ fn upstreams_are_verified_and_shown_our_certificate() {
     }
 }
 
+/// Whoever reads the rest of a stream must learn whether that was all of it.
+#[test]
+fn an_end_passes_as_an_end_and_a_cut_as_a_cut() {
+    let (listener, addr) = listen();
+    let pair = PKI.server();
+    let app = format!("[[upstream]]\nname = \"app\"\nendpoints = [\"wss://{addr}\"]\ntls = {{ ca = {:?} }}", PKI.ca());
+    let proxy = Proxy::start(&config("app", &certificates(&[&pair]), &format!("mode = \"opaque\"\n{app}")));
+    let config = server_config(&pair, false);
+    for cut in [false, true] {
+        let mut client = dial(proxy.addr, "localhost", &trusting());
+        client.write_all(request("/", "").as_bytes()).unwrap();
+        let mut upstream = accept_tls(&listener, &config);
+        tls_head(&mut upstream);
+        upstream.write_all(switching("").as_bytes()).unwrap();
+        tls_head(&mut client);
+        if !cut {
+            client.conn.send_close_notify();
+            client.flush().unwrap();
+        }
+        client.sock.shutdown(Shutdown::Write).unwrap();
+        let end = upstream.read(&mut [0]).map_err(|e| e.kind());
+        assert_eq!(end, if cut { Err(ErrorKind::UnexpectedEof) } else { Ok(0) });
+        // The other direction goes on, and has an end of its own.
+        upstream.write_all(b"more").unwrap();
+        upstream.conn.send_close_notify();
+        upstream.flush().unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"more");
+    }
+}
+
 #[test]
 fn an_upstream_that_fails_tls_is_a_502_that_says_why() {
     let (listener, addr) = listen();
@@ -870,7 +902,7 @@ fn many_at_once_are_all_served() {
         }
         assert_eq!(storm.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>(), 200);
     });
-    eventually("long passes", || (proxy.metric("framegate_long_pass_seconds_count") > 0.0).then_some(()));
+    eventually("long passes", || (proxy.metric("framegate_pass_busy_seconds_count") > 0.0).then_some(()));
 }
 
 /// TLS on a socket that takes a few bytes at a time, with records in pieces of every length.

@@ -139,7 +139,9 @@ impl Relay {
             match self.listener.accept() {
                 Ok((client, _)) => {
                     // A client whose upstream cannot even be tried is closed.
-                    let _ = connect(self.upstream).and_then(|upstream| self.open(client, upstream));
+                    if let Err(e) = connect(self.upstream).and_then(|upstream| self.open(client, upstream)) {
+                        eprintln!("relay: cannot connect to the upstream: {e}");
+                    }
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}

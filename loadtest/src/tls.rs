@@ -3,6 +3,7 @@
 //! no plaintext and holds none longer than the caller's buffer is too small for it.
 
 mod accept;
+mod stock;
 
 pub use accept::{Accepted, Acceptor};
 
@@ -87,9 +88,10 @@ impl TlsArgs {
             (None, None) => builder.with_no_client_auth(),
             _ => return Err("--cert and --key go together".into()),
         };
-        if self.no_resumption {
-            config.resumption = Resumption::disabled();
-        }
+        config.resumption = match self.no_resumption {
+            true => Resumption::disabled(),
+            false => Resumption::store(Arc::new(stock::Stock::default())),
+        };
         for protocol in &self.alpn {
             if ["h2", "h2c", "h3"].contains(&protocol.as_str()) {
                 return Err(format!("--alpn {protocol}: only HTTP/1.1 is spoken here; write --alpn http/1.1"));

@@ -32,7 +32,7 @@ const RESUMED_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub struct Store {
     servers: Vec<(SocketAddr, Arc<Server>)>,
-    /// By index of the group.
+    /// By index of the group; empty where none has TLS.
     clients: Vec<Option<Client>>,
     slots: Vec<Arc<Slot>>,
 }
@@ -67,6 +67,9 @@ impl Store {
             let client = store.client(group).map_err(|e| problems.push(format!("upstream \"{}\": {e}", group.name)));
             store.clients.push(client.ok().flatten());
         }
+        if store.clients.iter().all(Option::is_none) {
+            store.clients.clear();
+        }
         if problems.is_empty() { Ok(store) } else { Err(problems) }
     }
 
@@ -82,7 +85,7 @@ impl Store {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.servers.is_empty() && self.clients.iter().all(Option::is_none)
+        self.servers.is_empty() && self.clients.is_empty()
     }
 
     /// Takes over what has changed in the files: a sentence for each pair that did, an error where the new one is not whole.

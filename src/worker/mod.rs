@@ -43,8 +43,8 @@ use token::{Key, Role, Token};
 
 /// Steps of TLS handshakes in a pass: some 100 us each where keys are exchanged.
 const SHAKES_MAX: usize = 8;
-/// A pass with so many events is timed.
-const LONG_PASS_EVENTS: usize = 16;
+/// A pass with fewer events is not timed where there is no TLS: it is short, and the clock would be felt.
+const LONG_PASS_EVENTS: usize = 32;
 /// Counters reach other threads at most this often.
 const PUBLISH_MS: Millis = 100;
 
@@ -109,23 +109,23 @@ impl<'h, S: Sys> Worker<'h, S> {
         let timeout = self.timeout();
         let mut events = std::mem::take(&mut self.events);
         self.shell.home.sys.poll(&mut events, timeout)?;
-        let began_us = self.shell.home.sys.now_us();
-        self.shell.now = began_us / 1000;
+        self.shell.now = self.shell.home.sys.now();
+        let secure = !self.shell.home.tls.is_empty();
+        let began_us = (secure || events.len() >= LONG_PASS_EVENTS).then(|| self.shell.home.sys.busy_us());
         self.run_timers();
         for event in &events {
             self.on_event(event);
         }
         self.shell.home.tally.events += events.len() as u64;
         self.unpublished |= !events.is_empty();
-        let mut long = events.len() >= LONG_PASS_EVENTS;
         self.events = events;
         self.run_ring();
         self.run_accepts();
-        long |= self.run_handshakes();
+        self.run_handshakes();
         self.free_slots();
-        if long {
-            let us = self.shell.home.sys.now_us().saturating_sub(began_us);
-            self.shell.home.tally.long_pass(us);
+        if let Some(began_us) = began_us {
+            let us = self.shell.home.sys.busy_us().saturating_sub(began_us);
+            self.shell.home.tally.busy_pass(us);
         }
         self.publish();
         Ok(!self.is_done())
@@ -245,11 +245,8 @@ impl<'h, S: Sys> Worker<'h, S> {
         }
     }
 
-    /// After everything else: a storm of handshakes must not starve those who are through. Whether there were any.
-    fn run_handshakes(&mut self) -> bool {
-        if self.shaking.is_empty() {
-            return false;
-        }
+    /// After everything else: a storm of handshakes must not starve those who are through.
+    fn run_handshakes(&mut self) {
         self.shell.shakes = SHAKES_MAX;
         while self.shell.shakes > 0 {
             let Some(key) = self.shaking.pop_front() else { break };
@@ -260,7 +257,6 @@ impl<'h, S: Sys> Worker<'h, S> {
             self.turn(key);
         }
         self.shell.shakes = 0;
-        true
     }
 
     fn run_timers(&mut self) {

@@ -38,11 +38,18 @@ pub(super) fn pump<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell
         match progress {
             Progress::Moved(n) => bytes += n.get(),
             Progress::Blocked => return,
-            Progress::Eof => return tell(pair, key, pair.end_of(from), shell),
+            Progress::Eof => return ended(pair, key, from, shell),
             Progress::Reset => return tell(pair, key, Event::Reset(from), shell),
         }
         reads += 1;
     }
+}
+
+/// The bytes of a side have ended. Where they were cut, whoever reads the rest of them is to see that too.
+fn ended<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell: &mut Shell<'_, S>) {
+    let event = pair.end_of(from);
+    pair.flows[from.other()].truncated = matches!(event, Event::Truncated(_));
+    tell(pair, key, event, shell);
 }
 
 #[inline]

@@ -57,7 +57,7 @@ pub(super) struct Shell<'h, S: Sys> {
 
 impl<'h, S: Sys> Shell<'h, S> {
     pub fn new(home: &'h mut Home<S>) -> Shell<'h, S> {
-        let now = home.sys.now_us() / 1000;
+        let now = home.sys.now();
         let pool = Pool::new(home.snapshot.limits.buffer_bytes / home.workers.max(1));
         let (scratch, cursors) = (vec![0; SCRATCH_BYTES].into(), Vec::new());
         let (plain, sealed) = (Vec::new(), Buffer::default());

@@ -6,6 +6,7 @@ use super::inbox::Wake;
 use super::token::Token;
 pub use crate::config::PIPE_BYTES;
 use crate::config::Sockets;
+use crate::proto::Millis;
 use mio::unix::SourceFd;
 use slab::Slab;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
@@ -85,11 +86,11 @@ pub trait Sys {
     fn deregister_listener(&mut self, listener: &mut Self::Listener) -> io::Result<()>;
     /// Waits for events; `None` waits for ever. `events` is cleared first.
     fn poll(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
-    /// The process-wide monotonic clock in microseconds. One read a poll return, and one more after a pass with much to do.
-    fn now_us(&mut self) -> u64;
+    /// The process-wide monotonic clock. One read a poll return.
+    fn now(&mut self) -> Millis;
     /// Bytes of a CSPRNG.
     fn random(&mut self, out: &mut [u8]);
-    /// CPU time of this thread in microseconds, read at most every 100 ms.
+    /// CPU time of this thread in microseconds: read every 100 ms, and before and after a pass that may be long.
     fn busy_us(&mut self) -> u64;
     /// The next slice of a read of which `unread` is left: everything at once for a plain socket, one
     /// record at a time for TLS. A simulation cuts where it likes. Never empty unless `unread` is.
@@ -251,8 +252,8 @@ impl Sys for MioSys {
         Ok(())
     }
 
-    fn now_us(&mut self) -> u64 {
-        clock_us(libc::CLOCK_MONOTONIC)
+    fn now(&mut self) -> Millis {
+        clock_us(libc::CLOCK_MONOTONIC) / 1000
     }
 
     fn random(&mut self, out: &mut [u8]) {

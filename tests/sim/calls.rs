@@ -6,6 +6,7 @@ use crate::faults::Fault;
 use crate::kernel::{Id, Link, What, trace};
 use crate::schedule::Leg;
 use crate::world::{World, world, world_if_free};
+use framegate::proto::Millis;
 use framegate::worker::sys::{Event, PipeId, Sys, Target};
 use std::io;
 use std::net::SocketAddr;
@@ -219,8 +220,8 @@ impl Sys for SimSys {
         Ok(())
     }
 
-    fn now_us(&mut self) -> u64 {
-        world(|w| w.kernel.now)
+    fn now(&mut self) -> Millis {
+        world(|w| w.kernel.now / 1_000)
     }
 
     fn random(&mut self, out: &mut [u8]) {

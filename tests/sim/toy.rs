@@ -92,7 +92,7 @@ impl Toy {
         let open = self.slots.iter().flatten().map(|p| p.last + IDLE_MS).min();
         let timeout = if self.owed { Some(100) } else { open.map(|at| at.saturating_sub(self.now)) };
         self.sys.poll(&mut events, timeout.map(Duration::from_millis)).expect("infallible here");
-        self.now = self.sys.now_us() / 1_000;
+        self.now = self.sys.now();
         for event in &events {
             self.on_event(event);
         }
