@@ -516,7 +516,8 @@ impl Session {
     fn note(&mut self, by: By, why: Why) {
         let stage = self.stage();
         // A FIN is weaker than any other cause, and a Close than what its own sender did after it.
-        let gives_way = |first: Why| (first == Why::Eof && why != Why::Eof) || why == Why::DataAfterClose;
+        let is_fin = |why: Why| matches!(why, Why::Eof | Why::TlsTruncated);
+        let gives_way = |first: Why| (is_fin(first) && !is_fin(why)) || why == Why::DataAfterClose;
         let weak = self.ended.is_none_or(|ended| gives_way(ended.why));
         if weak {
             self.ended = Some(Ended { by, stage, why });

@@ -2,7 +2,7 @@
 //! command that replays it.
 //!
 //! `SIM_SEEDS=1000000` runs so many schedules, `SIM_SEED=17` replays one with a trace (`SIM_CUTS` where its faults and
-//! cuts were those of another seed). All belong with `cargo test --profile sim --test sim`.
+//! cuts were those of another seed, `SIM_TLS=down`, `up` or `both` where there was TLS). All belong with `cargo test --profile sim --test sim`.
 
 mod buf;
 mod bugs;
@@ -16,6 +16,7 @@ mod peers;
 mod rng;
 mod run;
 mod schedule;
+mod seal;
 mod subject;
 mod toy;
 mod wire;
@@ -23,15 +24,15 @@ mod world;
 
 use bugs::Bug;
 use run::{Failure, many, one};
-use subject::{Real, Subject};
+use subject::{Real, Subject, With};
 use toy::Toy;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn check(seed: u64) -> Result<(), Failure> {
-    one::<Real>(seed, seed, None).map(drop)
+fn check<S: Subject>(seed: u64) -> Result<(), Failure> {
+    one::<S>(seed, seed, None).map(drop)
 }
 
 /// Schedules of a run that nobody asked for by number: enough for every kind of fault.
@@ -42,15 +43,30 @@ fn every_schedule_ends_as_it_should() {
     if let Some(seed) = number("SIM_SEED") {
         return replay(seed);
     }
-    let report = many(0, number("SIM_SEEDS").unwrap_or(SEEDS), check);
+    let report = many(0, number("SIM_SEEDS").unwrap_or(SEEDS), check::<Real>);
     report.print();
-    report.must_be_clean();
+    report.must_be_clean("");
     assert!(report.schedules < SEEDS || report.counts.iter().all(|n| *n > 0), "a kind of fault never struck");
+}
+
+/// The same over TLS: toward clients, toward upstreams, and both. One handshake costs more than a whole schedule without.
+#[test]
+fn every_schedule_ends_as_it_should_over_tls() {
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS) / 10;
+    many(0, seeds, check::<With<true, false>>).must_be_clean("SIM_TLS=down ");
+    many(0, seeds, check::<With<false, true>>).must_be_clean("SIM_TLS=up ");
+    many(0, seeds, check::<With<true, true>>).must_be_clean("SIM_TLS=both ");
 }
 
 fn replay(seed: u64) {
     world::world(|w| w.kernel.trace = true);
-    let result = one::<Real>(seed, number("SIM_CUTS").unwrap_or(seed), None);
+    let cuts = number("SIM_CUTS").unwrap_or(seed);
+    let result = match std::env::var("SIM_TLS").as_deref() {
+        Ok("down") => one::<With<true, false>>(seed, cuts, None),
+        Ok("up") => one::<With<false, true>>(seed, cuts, None),
+        Ok("both") => one::<With<true, true>>(seed, cuts, None),
+        _ => one::<Real>(seed, cuts, None),
+    };
     world::world(|w| w.kernel.trace = false);
     if let Err(failure) = result {
         panic!("seed {}: {}", failure.seed, failure.what);
@@ -76,25 +92,27 @@ fn planted_bugs_are_found() {
 /// One script under two schedules of cuts and faults: the verdicts are the same wherever the script leaves no race.
 #[test]
 fn the_verdict_does_not_depend_on_the_segmentation() {
+    many(0, number("SIM_SEEDS").unwrap_or(SEEDS) / 10, twice::<Real>).must_be_clean("");
+    many(0, number("SIM_SEEDS").unwrap_or(SEEDS) / 50, twice::<With<true, true>>).must_be_clean("SIM_TLS=both ");
+}
+
+fn twice<S: Subject>(seed: u64) -> Result<(), Failure> {
     const OTHER: u64 = 0x0500_0000_0000;
-    let twice = |seed: u64| {
-        let first = one::<Real>(seed, seed ^ OTHER, None)?;
-        let certain = world::world(|w| w.script.sessions.iter().map(|s| s.is_certain()).collect::<Vec<_>>());
-        let second = one::<Real>(seed, !seed ^ OTHER, None)?;
-        for (i, certain) in certain.into_iter().enumerate() {
-            if certain && first[i] != second[i] {
-                let what = format!("session {i}: {:?} or {:?}, as the bytes were cut", first[i], second[i]);
-                return Err(Failure { seed, cuts: seed ^ OTHER, what });
-            }
+    let first = one::<S>(seed, seed ^ OTHER, None)?;
+    let certain = world::world(|w| w.script.sessions.iter().map(|s| s.is_certain()).collect::<Vec<_>>());
+    let second = one::<S>(seed, !seed ^ OTHER, None)?;
+    for (i, certain) in certain.into_iter().enumerate() {
+        if certain && first[i] != second[i] {
+            let what = format!("session {i}: {:?} or {:?}, as the bytes were cut", first[i], second[i]);
+            return Err(Failure { seed, cuts: seed ^ OTHER, what });
         }
-        Ok(())
-    };
-    many(0, number("SIM_SEEDS").unwrap_or(SEEDS) / 10, twice).must_be_clean();
+    }
+    Ok(())
 }
 
 /// Kernel, peers and oracle themselves, without the worker.
 #[test]
 fn a_bare_relay_passes_and_its_planted_bugs_are_found() {
-    many(0, 2_000, |seed| one::<Toy>(seed, seed, None).map(drop)).must_be_clean();
+    many(0, 2_000, |seed| one::<Toy>(seed, seed, None).map(drop)).must_be_clean("");
     Bug::ALL.into_iter().filter(|bug| *bug != Bug::InsideFrame).for_each(finds::<Toy>);
 }

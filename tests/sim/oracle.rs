@@ -105,8 +105,10 @@ impl Case<'_> {
             Opening::Leaves { .. } => {
                 ensure!(self.backend.is_none(), "half a request made a connection");
                 let Some(Verdict { ended, .. }) = self.ended.first() else { return Ok(()) };
-                let fits = matches!(ended.why, Why::NeverSpoke | Why::Reset | Why::Eof);
-                ensure!(fits && ended.stage == Phase::Request, "verdict {ended:?} on a client that left");
+                let end = [Why::Eof, self.end_of(Side::Downstream)].contains(&ended.why);
+                let fits = end || matches!(ended.why, Why::NeverSpoke | Why::Reset);
+                let early = ended.stage == Phase::Request || ended.stage == Phase::Tls && self.client.seal.is_some();
+                ensure!(fits && early, "verdict {ended:?} on a client that left");
                 Ok(())
             }
             // The RST may overtake the request.
@@ -136,9 +138,16 @@ impl Case<'_> {
         Ok(())
     }
 
+    /// What the worker says of an end of `side`: a cut is none.
+    fn end_of(&self, side: Side) -> Why {
+        let peer = if side == Side::Downstream { Some(self.client) } else { self.backend };
+        if peer.is_some_and(|peer| peer.facts.cut) { Why::TlsTruncated } else { Why::Eof }
+    }
+
     fn verdict(&self, whys: &[Why]) -> Judgement {
         let Some(Verdict { ended, .. }) = self.ended.first() else { return Err("no verdict".into()) };
-        ensure!(whys.contains(&ended.why), "verdict {ended:?}, expected one of {whys:?}");
+        let end = whys.contains(&Why::Eof) && Side::BOTH.iter().any(|side| self.end_of(*side) == ended.why);
+        ensure!(end || whys.contains(&ended.why), "verdict {ended:?}, expected one of {whys:?}");
         Ok(())
     }
 
@@ -196,11 +205,13 @@ impl Case<'_> {
         let why_of = |side: Side| self.session.parts[side as usize].bad.map(|(_, why)| why);
         let by = |side: Side| ended.by == By::from(side);
         let fits = match self.session.end {
-            End::Close(_) | End::BothClose if opaque => ended.why == Why::Eof,
+            End::Close(_) | End::BothClose if opaque => {
+                Side::BOTH.iter().any(|side| by(*side) && ended.why == self.end_of(*side))
+            }
             End::Close(s) | End::Unanswered(s) => by(s) && ended.why == Why::Close,
             End::BothClose => ended.by != By::Proxy && ended.why == Why::Close,
-            End::Fin(s) | End::FinInFrame(s) => by(s) && ended.why == Why::Eof,
-            End::Drop(s) => by(s) && matches!(ended.why, Why::Eof | Why::Reset),
+            End::Fin(s) | End::FinInFrame(s) => by(s) && ended.why == self.end_of(s),
+            End::Drop(s) => by(s) && (ended.why == Why::Reset || ended.why == self.end_of(s)),
             End::Rst(s) => by(s) && (ended.why == Why::Reset || mild(s) && ended.why == Why::Eof),
             End::Idle => ended.by == By::Proxy && ended.why == Why::IdleTimeout,
             End::Violation(s) => !by(s.other()) && Some(ended.why) == why_of(s),
@@ -223,7 +234,7 @@ impl Case<'_> {
             ensure!(same == got.len(), "byte {same} of {} differs or was never sent", got.len());
             let whole = same == log.len() || !self.must_be_whole(side);
             ensure!(whole, "{same} of {} bytes came out", log.len());
-            return self.ended_well(to);
+            return self.ended_well(from, to);
         }
         // The answer to a Close of the proxy's own is consumed.
         let answer = from.facts.answered_at.filter(|_| self.session.end == End::Idle);
@@ -244,14 +255,19 @@ impl Case<'_> {
         if closes && !self.urgent() {
             ensure!(got.len() > passed, "no Close from the proxy");
         }
-        self.ended_well(to)
+        self.ended_well(from, to)
     }
 
     /// Every session ends at both its ends; who reads no more sees nothing of it.
-    fn ended_well(&self, to: &Peer) -> Judgement {
+    fn ended_well(&self, from: &Peer, to: &Peer) -> Judgement {
         let part = &self.session.parts[if to.side == Some(Side::Downstream) { 0 } else { 1 }];
         let ended = to.facts.eof || to.facts.reset || part.deaf_after.is_some() || to.left();
         ensure!(ended, "{:?} never saw the end: {:?}", to.side, to.facts);
+        // At a deadline nobody waits for room in a socket; a RST may overtake a close_notify; a cut passes on as one.
+        let rst = matches!(self.session.end, End::Rst(_) | End::Drop(_));
+        let hurried = rst || matches!(self.session.end, End::Unanswered(_) | End::Stall(_) | End::ViolationAndClose(_));
+        let told = to.seal.is_none() || !to.facts.eof || to.broken || to.facts.notified || hurried || from.facts.cut;
+        ensure!(told, "{:?} saw a cut where the script says {:?}", to.side, self.session.end);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use crate::faults::Fault;
 use crate::frames::{Walk, push_close, read_head};
 use crate::kernel::{Id, Kernel, Micros, What, trace};
 use crate::schedule::{Finish, Opening, Part, REFUSED, Script, Session};
+use crate::seal::Seal;
 use framegate::proto::Side;
 
 /// Keys with their answers, computed elsewhere (RFC 6455, section 4.2.2).
@@ -58,6 +59,9 @@ pub struct Facts {
     /// Urgent data was sent, and the worker was told of it while the session was whole.
     pub urgent: bool,
     pub urgent_told: bool,
+    /// With TLS: it ended without a close_notify, and whether the worker's has come.
+    pub cut: bool,
+    pub notified: bool,
     /// Faults so far when the session opened.
     pub faults_before: u64,
 }
@@ -79,7 +83,7 @@ pub struct Peer {
     sent: usize,
     frames_at: usize,
     fin_sent: bool,
-    broken: bool,
+    pub broken: bool,
     /// No reads, no writes before these moments.
     read_after: Micros,
     write_after: Micros,
@@ -88,6 +92,11 @@ pub struct Peer {
     /// Sends mostly in so large pieces; 0: everything at once.
     grain: usize,
     torn: u32,
+    pub seal: Option<Seal>,
+    /// Ends TLS without a close_notify.
+    pub rude: bool,
+    /// FIN is to follow what waits.
+    fin_due: bool,
 }
 
 /// What a peer looks at besides itself.
@@ -157,7 +166,7 @@ impl Peer {
         self.read(me, &view, kernel);
         self.react(me, &view, kernel);
         self.write(me, &view, kernel);
-        self.end(&view, kernel);
+        self.end(me, &view, kernel);
     }
 
     /// A decoy resets its connection as soon as it is queued.
@@ -209,7 +218,12 @@ impl Peer {
             }
             let max = if kernel.rng.one_in(8) { kernel.rng.size(1, 64) } else { usize::MAX };
             let (head, rx, open) = (&mut self.head, &mut self.rx, self.stage == Stage::Open);
-            let got = kernel.recv(self.sock, max, |bytes| if open { rx } else { head }.extend_from_slice(bytes));
+            let take = |bytes: &[u8]| if open { rx } else { head }.extend_from_slice(bytes);
+            let got = match &mut self.seal {
+                Some(seal) => seal.recv(self.sock, max, kernel, take),
+                None => kernel.recv(self.sock, max, take),
+            };
+            self.facts.notified |= self.seal.as_ref().is_some_and(|seal| seal.notified);
             trace!(kernel, "peer {me} reads {got:?}");
             match got {
                 Ok(0) => self.facts.eof = true,
@@ -259,6 +273,7 @@ impl Peer {
         match view.session.opening {
             Opening::Silent => self.stage = Stage::Refused,
             Opening::Hangs => {
+                self.facts.cut = self.seal.is_some();
                 kernel.close(self.sock);
                 self.stage = Stage::Gone;
             }
@@ -351,13 +366,16 @@ impl Peer {
     fn write(&mut self, me: usize, view: &View<'_>, kernel: &mut Kernel) {
         let limit = self.limit(view);
         while self.sent < limit && !self.broken && !self.fin_sent && kernel.now >= self.write_after {
+            if !self.flush(me, kernel) {
+                return;
+            }
             self.urgent(view, kernel);
             self.see_to_faults(view, kernel);
             let mut n = (limit - self.sent).min(self.piece(kernel));
             if let Some(at) = view.mine.urgent_at.map(|at| self.frames_at + at).filter(|at| *at > self.sent) {
                 n = n.min(at - self.sent);
             }
-            match kernel.send(self.sock, &self.out[self.sent..self.sent + n], usize::MAX) {
+            match self.send(n, kernel) {
                 Ok(n) => {
                     let early = self.stage == Stage::Head || self.side == Some(Side::Upstream);
                     if early && self.sent <= self.frames_at && self.sent + n > self.frames_at {
@@ -371,7 +389,34 @@ impl Peer {
             self.facts.acted |= self.stage == Stage::Open && self.sent > self.frames_at + view.mine.act_at;
             self.pace(me, kernel);
         }
-        self.urgent(view, kernel);
+        if self.flush(me, kernel) {
+            self.urgent(view, kernel);
+        }
+    }
+
+    fn send(&mut self, n: usize, kernel: &mut Kernel) -> crate::kernel::Sys<usize> {
+        let bytes = &self.out[self.sent..self.sent + n];
+        let Some(seal) = &mut self.seal else { return kernel.send(self.sock, bytes, usize::MAX) };
+        let new_keys = kernel.rng.one_in(50);
+        seal.seal(bytes, new_keys);
+        Ok(n)
+    }
+
+    /// Sends what waits below TLS. Whether more may be said.
+    fn flush(&mut self, me: usize, kernel: &mut Kernel) -> bool {
+        let Some(seal) = &mut self.seal else { return true };
+        if self.broken {
+            return false;
+        }
+        match seal.flush(self.sock, kernel) {
+            Ok(()) if !seal.is_sent() => {
+                let at = kernel.now + kernel.rng.below(400);
+                self.later(me, at, kernel);
+            }
+            Ok(()) | Err(libc::EAGAIN) => {}
+            Err(_) => self.broken = true,
+        }
+        self.seal.as_ref().is_some_and(Seal::is_clear)
     }
 
     fn urgent(&mut self, view: &View<'_>, kernel: &mut Kernel) {
@@ -423,22 +468,28 @@ impl Peer {
 
     // --- how it ends
 
-    fn end(&mut self, view: &View<'_>, kernel: &mut Kernel) {
+    fn end(&mut self, me: usize, view: &View<'_>, kernel: &mut Kernel) {
         let all_sent = self.sent >= self.limit(view);
         if self.broken && (self.facts.eof || self.facts.reset) {
             return self.gone(kernel);
         }
+        if !self.broken && self.seal.as_ref().is_some_and(|seal| !seal.is_sent()) {
+            return;
+        }
+        if std::mem::take(&mut self.fin_due) {
+            let _ = kernel.shutdown(self.sock);
+        }
         if self.side == Some(Side::Downstream) && self.stage == Stage::Head && all_sent {
-            self.leave(view, kernel);
+            self.leave(me, view, kernel);
         }
         if self.stage == Stage::Open && self.sent == self.out.len() && self.ready(view) {
-            self.act(kernel);
+            self.act(me, kernel);
         }
         let both_closed = self.walk.close.is_some() && self.closed(view);
         if self.stage == Stage::Open && self.side == Some(Side::Upstream) && both_closed && all_sent {
-            self.fin(kernel);
+            self.fin(me, kernel);
         }
-        let finished = self.broken || all_sent || view.mine.mute || self.facts.reset;
+        let finished = self.broken || (all_sent || view.mine.mute || self.facts.reset) && !self.fin_due;
         if self.stage != Stage::Gone && (self.facts.eof || self.facts.reset) && finished {
             self.gone(kernel);
         }
@@ -449,7 +500,7 @@ impl Peer {
         (view.mine.close_at.is_some() || self.facts.answered_at.is_some()) && self.sent == self.out.len()
     }
 
-    fn leave(&mut self, view: &View<'_>, kernel: &mut Kernel) {
+    fn leave(&mut self, me: usize, view: &View<'_>, kernel: &mut Kernel) {
         let rst = match view.session.opening {
             Opening::Leaves { rst, .. } | Opening::LeavesWaiting { rst } => rst,
             _ => return,
@@ -458,13 +509,13 @@ impl Peer {
             kernel.abort(self.sock);
             self.stage = Stage::Gone;
         } else {
-            self.fin(kernel);
+            self.fin(me, kernel);
         }
     }
 
-    fn act(&mut self, kernel: &mut Kernel) {
+    fn act(&mut self, me: usize, kernel: &mut Kernel) {
         match self.finish {
-            Some(Finish::Fin) => self.fin(kernel),
+            Some(Finish::Fin) => self.fin(me, kernel),
             Some(Finish::Drop) => return self.gone(kernel),
             Some(Finish::Rst) => {
                 self.facts.acted = true;
@@ -476,15 +527,26 @@ impl Peer {
         self.facts.acted = true;
     }
 
-    fn fin(&mut self, kernel: &mut Kernel) {
+    fn fin(&mut self, me: usize, kernel: &mut Kernel) {
         if !self.fin_sent {
             self.fin_sent = true;
-            let _ = kernel.shutdown(self.sock);
+            // Before the end of a handshake there is no good way to leave.
+            self.rude |= self.seal.as_ref().is_some_and(|seal| !seal.is_open());
+            self.facts.cut = self.rude && self.seal.is_some();
+            match &mut self.seal {
+                Some(seal) if !self.rude => {
+                    seal.say_goodbye();
+                    self.fin_due = true;
+                    kernel.wake_peer(me);
+                }
+                _ => drop(kernel.shutdown(self.sock)),
+            }
         }
     }
 
     fn gone(&mut self, kernel: &mut Kernel) {
         self.facts.acted |= self.finish == Some(Finish::Drop) && !self.facts.eof && !self.facts.reset;
+        self.facts.cut |= self.seal.is_some() && !self.fin_sent;
         kernel.close(self.sock);
         self.stage = Stage::Gone;
     }

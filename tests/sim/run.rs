@@ -7,8 +7,8 @@ use crate::peers::Peer;
 use crate::schedule::Script;
 use crate::subject::{Subject, Verdict};
 use crate::world::{World, world};
-use framegate::proto::Side;
 use framegate::proto::ended::Ended;
+use framegate::proto::{Side, Sides};
 use framegate::worker::sys::clock_us;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +49,7 @@ pub fn one<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdict
 fn schedule<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdicts, String> {
     let script = Script::draw(seed, S::JUDGES);
     world(|w| {
+        w.secure = Sides::new(S::SECURE[0], S::SECURE[1]);
         w.begin(script, cuts);
         w.bug = bug;
     });
@@ -143,12 +144,12 @@ impl Report {
         }
     }
 
-    /// Fails with the first failing seed and the command that replays it.
-    pub fn must_be_clean(&self) {
+    /// Fails with the first failing seed and the command that replays it; `tls` stands before it.
+    pub fn must_be_clean(&self, tls: &str) {
         let Some(Failure { seed, cuts, what }) = self.failures.iter().min_by_key(|f| f.seed) else { return };
         let cuts = if cuts == seed { String::new() } else { format!(" SIM_CUTS={cuts}") };
         let command =
-            format!("SIM_SEED={seed}{cuts} cargo test --profile sim --test sim every_schedule -- --nocapture");
+            format!("{tls}SIM_SEED={seed}{cuts} cargo test --profile sim --test sim every_schedule -- --nocapture");
         panic!("seed {seed}: {what}\n  replay: {command}");
     }
 }

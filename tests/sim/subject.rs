@@ -3,11 +3,13 @@
 
 use crate::bugs::Bug;
 use crate::calls::{SimListener, SimSys};
+use crate::seal::{NAME, PKI};
 use framegate::config::{self, Snapshot};
 use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
 use framegate::proto::Sides;
 use framegate::proto::ended::Ended;
+use framegate::tls::{Keys, Store};
 use framegate::worker::inbox::{Wake, inbox};
 use framegate::worker::listener::Listening;
 use framegate::worker::seats::Seats;
@@ -34,26 +36,54 @@ pub type Drive<'a> = dyn FnMut(&mut dyn FnMut() -> bool) -> Result<(), String> +
 pub trait Subject {
     /// Whether it judges handshakes and frames; a bare relay does not, and is spared such scripts.
     const JUDGES: bool;
+    /// Speaks TLS to clients, and to upstreams.
+    const SECURE: [bool; 2];
 
     /// Brings one up, gives one iteration of its loop after the other to `drive`, and sees that nothing is left over.
     fn run(bug: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String>;
 }
 
-/// The real one.
-pub struct Real;
+/// The real one, with TLS to clients and to upstreams or without.
+pub struct With<const DOWN: bool, const UP: bool>;
+
+pub type Real = With<false, false>;
 
 /// Verdicts that one schedule may bring.
 const RECORDS: usize = 64;
 
-static SNAPSHOT: LazyLock<Arc<Snapshot>> = LazyLock::new(|| Arc::new(snapshot()));
+type Made = (Arc<Snapshot>, Arc<Store>);
+
+/// By whether clients, and whether upstreams, have TLS.
+static MADE: [LazyLock<Made>; 4] = [
+    LazyLock::new(|| made(false, false)),
+    LazyLock::new(|| made(true, false)),
+    LazyLock::new(|| made(false, true)),
+    LazyLock::new(|| made(true, true)),
+];
+
+fn made(down: bool, up: bool) -> Made {
+    let snapshot = snapshot(down, up);
+    let keys = Keys::fresh(0).expect("random bytes");
+    let store = Store::load(&snapshot, &keys).unwrap_or_else(|e| panic!("{e:?}"));
+    (Arc::new(snapshot), Arc::new(store))
+}
 
 /// Four sessions' routes; two endpoints for each, which share their path.
-fn snapshot() -> Snapshot {
+fn snapshot(down: bool, up: bool) -> Snapshot {
     let mut text =
-        String::from("[[listener]]\nlisten = \"192.0.2.0:80\"\n[limits]\nmax_sessions = 1000\nmax_handshakes = 1000\n");
+        String::from("[limits]\nmax_sessions = 1000\nmax_handshakes = 1000\n[[listener]]\nlisten = \"192.0.2.0:80\"\n");
+    let (cert, key) = (&PKI.cert, &PKI.key);
+    if down {
+        text += &format!("tls = {{ certificates = [{{ cert = {cert:?}, key = {key:?} }}] }}\n");
+    }
+    let (scheme, tls) = match up {
+        true => ("wss", format!("tls = {{ ca = {cert:?}, server_name = \"{NAME}\", resumption = false }}\n")),
+        false => ("ws", String::new()),
+    };
     for i in 0..4 {
-        text +=
-            &format!("[[upstream]]\nname = \"tcp{i}\"\nendpoints = [\"ws://10.0.{i}.1:80\", \"ws://10.0.{i}.2:80\"]\n");
+        text += &format!(
+            "[[upstream]]\nname = \"tcp{i}\"\nendpoints = [\"{scheme}://10.0.{i}.1:80\", \"{scheme}://10.0.{i}.2:80\"]\n{tls}"
+        );
         text += &format!("[[upstream]]\nname = \"unix{i}\"\nendpoints = [\"ws+unix:/sim/{i}.sock\"]\n");
         for (leg, upstream, mode) in [("tcp", "tcp", "framed"), ("unix", "unix", "framed"), ("opaque", "tcp", "opaque")]
         {
@@ -72,11 +102,12 @@ impl Wake for NoWake {
     fn wake(&self) {}
 }
 
-impl Subject for Real {
+impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
     const JUDGES: bool = true;
+    const SECURE: [bool; 2] = [DOWN, UP];
 
     fn run(_: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
-        let snapshot = Arc::clone(&SNAPSHOT);
+        let (snapshot, tls) = (*MADE[usize::from(DOWN) + 2 * usize::from(UP)]).clone();
         let (log, mut records) = tap(RECORDS);
         let (_outbox, inbox) = inbox(Box::new(NoWake));
         let seats = [Seats::new(1_000), Seats::new(1_000)];
@@ -86,7 +117,7 @@ impl Subject for Real {
             inbox,
             snapshot,
             directory: Arc::default(),
-            tls: Arc::default(),
+            tls,
             sessions: Arc::clone(&seats[0]),
             handshakes: Arc::clone(&seats[1]),
             tally: Default::default(),

@@ -7,7 +7,8 @@ use crate::faults::Fault;
 use crate::kernel::{Id, Kernel, Micros, Owner, Sys, What, trace};
 use crate::peers::{Peer, Stage};
 use crate::schedule::{Connect, Leg, Script};
-use framegate::proto::Side;
+use crate::seal::Seal;
+use framegate::proto::{Side, Sides};
 use framegate::worker::sys::Event;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -59,6 +60,8 @@ pub struct World {
     pub peers: Vec<Peer>,
     pub peers_used: usize,
     pub script: Script,
+    /// Sides with TLS, where it is TCP.
+    pub secure: Sides<bool>,
     pub bug: Option<Bug>,
     /// Nothing can happen any more: no event, no timer.
     pub still: bool,
@@ -112,11 +115,20 @@ impl World {
             self.peers.push(Peer::default());
         }
         self.peers[self.peers_used].begin(side, session, sock, &mut self.kernel);
+        if let Some(index) = session
+            && self.secure[side]
+            && (side == Side::Downstream || self.script.sessions[index].leg != Leg::Unix)
+        {
+            let peer = &mut self.peers[self.peers_used];
+            peer.seal = Some(if side == Side::Downstream { Seal::client() } else { Seal::server() });
+            peer.rude = self.script.sessions[index].key % 2 == 1;
+        }
         self.peers_used += 1;
     }
 
     fn windows(&mut self, session: Option<usize>, a: Id, b: Id) {
         let tiny = session.is_some_and(|i| self.script.sessions[i].tiny);
+        let secure = Side::BOTH.iter().any(|side| self.secure[*side]);
         if tiny {
             self.kernel.faults.note(Fault::TinyWindow);
         }
@@ -125,6 +137,8 @@ impl World {
         for id in [a, b] {
             let rng = &mut self.kernel.rng;
             let sizes: &[usize] = match (tiny, session) {
+                // A handshake must pass in its time.
+                (true, _) if secure => &[150, 300, 600],
                 (true, Some(0)) => &[24, 40, 64, 150],
                 (true, _) => &[3, 7, 16, 40, 64],
                 (false, _) => &[300, 1_000, 4_096, 65_536, 65_536],
