@@ -17,6 +17,7 @@ mod tickets;
 
 pub use buffer::Buffer;
 pub use certificate::Facts;
+pub use cipher::provider;
 pub use failure::Failure;
 pub use made::self_signed;
 pub use setup::Store;
@@ -140,20 +141,24 @@ impl Tls {
             room.copy_from_slice(&self.kept);
         }
         if !self.established && matches!(self.conn, Conn::Server(_)) && is_plain_http(bytes) {
+            self.failed = Some(Failure::PlainHttp);
             return Err(Failure::PlainHttp);
         }
         let (used, result) = self.drive(bytes, Say::Nothing, plain, sealed);
         let rest = bytes.get(used..).unwrap_or(&[]);
+        if result.is_ok() && rest.len() > KEPT_MAX {
+            self.failed = Some(Failure::Garbage);
+        }
+        if let Some(failure) = self.failed {
+            self.kept = Vec::new();
+            return Err(failure);
+        }
         if rest.is_empty() {
             self.kept = Vec::new();
         } else if used > 0 || rest.len() > kept {
             self.kept.clear();
             self.kept.reserve_exact(rest.len());
             self.kept.extend_from_slice(rest);
-        }
-        result?;
-        if self.kept.len() > KEPT_MAX {
-            return Err(Failure::Garbage);
         }
         let established = !self.established && !self.state().is_handshaking();
         self.established |= established;
@@ -203,7 +208,8 @@ impl Tls {
         let mut used = 0;
         // After a failure only the alert is fetched that says why.
         while self.failed.is_none() || self.state().wants_write() {
-            let rest = bytes.get_mut(used..).unwrap_or(&mut []);
+            // What follows a failure is not looked at: it could only fail again.
+            let rest = bytes.get_mut(used..).filter(|_| self.failed.is_none()).unwrap_or(&mut []);
             let (discard, step) = match &mut self.conn {
                 Conn::Server(conn) => step(conn.process_tls_records(rest), &mut say, plain, sealed),
                 Conn::Client(conn) => step(conn.process_tls_records(rest), &mut say, plain, sealed),

@@ -3,16 +3,19 @@
 
 mod common;
 
+use common::pki::{PKI, provider};
 use common::{ACCEPT, masked, plain, request, switching};
-use framegate::config::Listener;
+use framegate::config::{Listener, Snapshot};
 use framegate::metrics::Shard;
 use framegate::proto::Millis;
+use framegate::tls::{Keys, Store};
 use framegate::worker::inbox::inbox;
 use framegate::worker::listener::{Listening, bind};
 use framegate::worker::seats::Seats;
 use framegate::worker::sys::{Event, MioSys, Sys, Target};
 use framegate::worker::{Home, Worker};
 use framegate::{config, log};
+use rustls::{ClientConfig, ClientConnection};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{self, IoSlice, Read, Write};
@@ -132,8 +135,12 @@ impl Sys for Counted {
 }
 
 fn home(upstream: SocketAddr) -> (Home<Counted>, SocketAddr) {
-    let snapshot =
-        config::demo(vec![Listener::plain(([127, 0, 0, 1], 0).into())], ([127, 0, 0, 1], 1).into(), upstream);
+    let plain = Listener::plain(([127, 0, 0, 1], 0).into());
+    let snapshot = config::demo(vec![plain], ([127, 0, 0, 1], 1).into(), upstream);
+    home_of(snapshot, Arc::default())
+}
+
+fn home_of(snapshot: Snapshot, tls: Arc<Store>) -> (Home<Counted>, SocketAddr) {
     let sys = MioSys::new(snapshot.sockets.clone()).unwrap();
     let (_outbox, inbox) = inbox(sys.waker().unwrap());
     let listener = bind(snapshot.listeners[0].addr, 1, &snapshot.sockets).unwrap().remove(0);
@@ -145,7 +152,7 @@ fn home(upstream: SocketAddr) -> (Home<Counted>, SocketAddr) {
         inbox,
         snapshot: Arc::new(snapshot),
         directory: Arc::default(),
-        tls: Arc::default(),
+        tls,
         sessions: Seats::new(10),
         handshakes: Seats::new(10),
         tally: Default::default(),
@@ -224,4 +231,118 @@ fn a_message_meets_one_recv_one_send_and_nothing_else() {
     assert_eq!(after.now - before.now, after.poll - before.poll, "one clock read a poll return");
     let rest = |calls: Calls| (calls.vectored, calls.register, calls.random, calls.other);
     assert_eq!(rest(after), rest(before), "no epoll_ctl, nothing else");
+}
+
+/// What the worker does until the client has opened `n` bytes; allocations are those of its passes alone.
+struct Secure<'w> {
+    worker: Worker<'w, Counted>,
+    client: TcpStream,
+    tls: ClientConnection,
+    allocations: u64,
+}
+
+impl Secure<'_> {
+    fn pass(&mut self) {
+        let before = ALLOCATIONS.with(Cell::get);
+        self.worker.pass().unwrap();
+        self.allocations += ALLOCATIONS.with(Cell::get) - before;
+    }
+
+    /// Everything that waits, in one write where the socket takes it.
+    fn flush(&mut self) {
+        let mut bytes = Vec::new();
+        while self.tls.wants_write() {
+            self.tls.write_tls(&mut bytes).unwrap();
+        }
+        self.client.write_all(&bytes).unwrap();
+    }
+
+    fn until(&mut self, what: &str, done: impl Fn(&[u8], &ClientConnection) -> bool) -> Vec<u8> {
+        let (mut got, deadline) = (Vec::new(), Instant::now() + common::PATIENCE);
+        while !done(&got, &self.tls) {
+            assert!(Instant::now() < deadline, "{what}: {} bytes", got.len());
+            self.flush();
+            match self.tls.read_tls(&mut self.client) {
+                Ok(0) => panic!("{what}: the end after {} bytes", got.len()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.pass(),
+                other => drop(other.unwrap()),
+            }
+            let state = self.tls.process_new_packets().unwrap();
+            let start = got.len();
+            got.resize(start + state.plaintext_bytes_to_read(), 0);
+            self.tls.reader().read_exact(&mut got[start..]).unwrap();
+        }
+        got
+    }
+}
+
+#[test]
+fn a_message_over_tls_meets_one_recv_and_one_send_however_many_records_it_has() {
+    let upstream_listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = PKI.server();
+    let text = format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\ntls = {{ certificates = [{}] }}\n[[route]]\nupstream = \"ws://{}\"\n",
+        server.toml(),
+        upstream_listener.local_addr().unwrap()
+    );
+    let snapshot = config::parse(&text, "test").unwrap();
+    let store = Store::load(&snapshot, &Keys::fresh(0).unwrap()).unwrap();
+    let (mut home, addr) = home_of(snapshot, Arc::new(store));
+    let client = common::connect(addr);
+    client.set_nonblocking(true).unwrap();
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(PKI.roots()).with_no_client_auth();
+    let tls = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut secure = Secure { worker: Worker::new(&mut home).unwrap(), client, tls, allocations: 0 };
+    secure.until("a handshake", |_, tls| !tls.is_handshaking());
+    secure.tls.writer().write_all(request("/", "").as_bytes()).unwrap();
+    secure.flush();
+    upstream_listener.set_nonblocking(true).unwrap();
+    let mut upstream = common::eventually("a connection", || {
+        secure.pass();
+        upstream_listener.accept().ok().map(|(stream, _)| stream)
+    });
+    upstream.set_nonblocking(true).unwrap();
+    upstream.set_nodelay(true).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(pass_until(&mut secure.worker, &upstream, 1));
+    }
+    upstream.write_all(switching("").as_bytes()).unwrap();
+    secure.until("a 101", |got, _| got.ends_with(b"\r\n\r\n"));
+
+    // Small records at first, some thirty of them in a message; and full ones, when all buffers have grown.
+    for (len, records) in
+        [(64, None), (40_000, None), (50_000, None), (64, Some(1)), (6_000, Some(1)), (50_000, Some(4))]
+    {
+        let (up, down) = (masked(0x82, &vec![7; len]), plain(0x82, &vec![7; len]));
+        let (calls, allocations) = (secure.worker.home().sys.calls, secure.allocations);
+        upstream.write_all(&down).unwrap();
+        assert!(secure.until("a message", |got, _| got.len() >= down.len()) == down);
+        let after = secure.worker.home().sys.calls;
+        assert_eq!((after.recv - calls.recv, after.send - calls.send), (1, 1), "{len} bytes to the client");
+        assert_eq!(after.register, calls.register);
+        let made = secure.allocations - allocations;
+        // rustls makes one vector for each record that it seals, and we none.
+        assert!(records.is_none_or(|records| made == records), "{made} allocations for {records:?} records");
+
+        let (calls, allocations) = (secure.worker.home().sys.calls, secure.allocations);
+        secure.tls.writer().write_all(&up).unwrap();
+        secure.flush();
+        let mut got = Vec::new();
+        while got.len() < up.len() {
+            secure.pass();
+            let mut buf = vec![0; up.len()];
+            match upstream.read(&mut buf) {
+                Ok(n) => got.extend_from_slice(&buf[..n]),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        assert!(got == up);
+        let after = secure.worker.home().sys.calls;
+        assert_eq!((after.recv - calls.recv, after.send - calls.send), (1, 1), "{len} bytes to the upstream");
+        let made = secure.allocations - allocations;
+        // And another one for the plaintext of each that it opens.
+        assert!(records.is_none_or(|records| made == records), "{made} allocations for {records:?} records");
+    }
 }

@@ -887,6 +887,108 @@ fn node_and_python_talk_through_tls_on_both_sides() {
 }
 
 /// A storm of handshakes does not keep those who are through from being served.
+const NGINX: &str = "daemon off; master_process off; pid FOLDER/nginx.pid; error_log stderr; events {}
+http {
+  access_log off; client_body_temp_path FOLDER; proxy_temp_path FOLDER; fastcgi_temp_path FOLDER; uwsgi_temp_path FOLDER;
+  scgi_temp_path FOLDER;
+  server {
+    listen 127.0.0.1:PORT ssl; ssl_certificate CERT; ssl_certificate_key KEY; ssl_buffer_size 4k;
+    location / {
+      proxy_pass http://BACKEND; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection Upgrade;
+    }
+  }
+}";
+
+#[test]
+fn nginx_is_an_upstream_with_tls() {
+    if Command::new("nginx").arg("-v").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "CI has nginx");
+        return eprintln!("skipped: no nginx here");
+    }
+    let (listener, backend) = listen();
+    let (pair, folder) = (PKI.server(), common::temp_path("nginx"));
+    std::fs::create_dir(&folder).unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let conf = NGINX.replace("FOLDER", folder.to_str().unwrap()).replace("PORT", &port.to_string());
+    let conf = conf.replace("BACKEND", &backend.to_string()).replace("CERT", pair.cert.to_str().unwrap());
+    std::fs::write(folder.join("conf"), conf.replace("KEY", pair.key.to_str().unwrap())).unwrap();
+    let mut nginx = Command::new("nginx").arg("-c").arg(folder.join("conf")).arg("-p").arg(&folder).spawn().unwrap();
+    eventually("nginx", || TcpStream::connect(("127.0.0.1", port)).ok());
+    let proxy = before_wss(&format!("127.0.0.1:{port}"), &format!("ca = {:?}", PKI.ca()), "");
+    let client = connect(proxy.addr);
+    let accepted = std::thread::spawn(move || tungstenite::accept(accept(&listener)).unwrap());
+    let (mut client, _) = tungstenite::client(format!("ws://{}/", proxy.addr), client).unwrap();
+    let mut upstream = accepted.join().unwrap();
+    for len in [0, 1, 4_096, 70_000, 1_000_000] {
+        let message = tungstenite::Message::binary(vec![len as u8; len]);
+        client.send(message.clone()).unwrap();
+        let there = upstream.read().unwrap();
+        assert!(there == message, "{len} bytes there");
+        upstream.send(there).unwrap();
+        assert!(client.read().unwrap() == message, "{len} bytes back");
+    }
+    client.close(None).unwrap();
+    assert!(upstream.read().unwrap().is_close());
+    assert!(upstream.read().is_err());
+    drop(upstream);
+    assert!(client.read().unwrap().is_close());
+    drop(client);
+    let end = proxy.log.wait_for(" end ");
+    assert!(end.contains("why=close"), "{end}");
+    nginx.kill().unwrap();
+    nginx.wait().unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// The page tells what it saw in its last message.
+const PAGE: &str = "data:text/html,<script>const s = new WebSocket('URL'); s.binaryType = 'arraybuffer';\
+    s.onopen = () => s.send('from the page');\
+    s.onmessage = m => s.send(m.data.byteLength + ' ' + new Uint8Array(m.data).every(b => b === 7));</script>";
+
+#[test]
+fn chromium_talks_through_tls() {
+    let named = std::env::var("CHROMIUM").ok();
+    let known = ["chromium", "chromium-browser", "google-chrome"].map(str::to_owned);
+    let runs = |c: &String| Command::new(c).arg("--version").output().is_ok_and(|o| o.status.success());
+    let Some(chromium) = named.into_iter().chain(known).find(runs) else {
+        assert!(std::env::var_os("CI").is_none(), "CI has Chromium");
+        return eprintln!("skipped: no Chromium here");
+    };
+    let (listener, addr) = listen();
+    let proxy = start(addr, "");
+    let spki = Command::new("sh")
+        .args([
+            "-c",
+            "openssl x509 -in \"$0\" -noout -pubkey | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary",
+        ])
+        .arg(PKI.server().cert)
+        .output()
+        .unwrap();
+    let spki = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, spki.stdout);
+    let profile = common::temp_path("chromium");
+    let mut child = Command::new(chromium)
+        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
+        .args(["--disable-extensions", "--disable-background-networking", "--no-proxy-server"])
+        .arg("--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets")
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(format!("--ignore-certificate-errors-spki-list={spki}"))
+        .args(["--remote-debugging-port=0", &PAGE.replace("URL", &format!("wss://localhost:{}/", proxy.addr.port()))])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut upstream = tungstenite::accept(accept(&listener)).unwrap();
+    assert_eq!(upstream.read().unwrap().into_text().unwrap().as_str(), "from the page");
+    upstream.send(tungstenite::Message::binary(vec![7; 100_000])).unwrap();
+    assert_eq!(upstream.read().unwrap().into_text().unwrap().as_str(), "100000 true");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What it still writes while it ends does not matter.
+    let _left = std::fs::remove_dir_all(profile);
+    counts(&proxy, "framegate_tls_handshakes_total{side=\"downstream\",outcome=\"failed\"}", 0.0);
+}
+
 #[test]
 fn many_at_once_are_all_served() {
     let (listener, addr) = listen();

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const WARM_MAX: usize = 1024;
 
 /// The provider of everything: aws-lc, with the ciphers of this file.
-pub(super) fn provider() -> CryptoProvider {
+pub fn provider() -> CryptoProvider {
     static SUITES: LazyLock<Vec<Tls13CipherSuite>> = LazyLock::new(|| {
         let all = default_provider().cipher_suites;
         all.iter().filter_map(|suite| suite.tls13().and_then(ours)).collect()

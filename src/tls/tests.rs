@@ -242,6 +242,22 @@ fn keys_are_updated_and_a_flood_of_updates_is_no_flood_of_answers() {
 }
 
 #[test]
+fn nothing_stays_behind_many_updates_in_one_read() {
+    for side in SIDES {
+        for updates in 1..40 {
+            let mut wire = side(0).shake(usize::MAX);
+            wire.ours.seal(b"before", 0, &mut wire.sealed).unwrap();
+            for _ in 0..updates {
+                wire.theirs.refresh_traffic_keys().unwrap();
+            }
+            wire.says(b"behind");
+            let failed = wire.receive(usize::MAX).is_err();
+            assert!(failed || wire.plain == b"behind", "{updates} updates: {} bytes are kept", wire.ours.kept());
+        }
+    }
+}
+
+#[test]
 fn what_is_no_tls_is_told_apart() {
     for (bytes, failure) in [
         (b"GET / HTTP/1.1\r\n\r\n".as_slice(), Failure::PlainHttp),
