@@ -91,7 +91,7 @@ pin = false
 listen = "127.0.0.1:0"
 trusted_proxies = ["10.1.2.3/8", "::1"]
 [[listener]]
-listen = "127.0.0.1:0"
+listen = "127.0.0.2:0"
 [[route]]
 name = "live"
 host = "*.Example.com"
@@ -514,7 +514,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     ),
     (
         "[[upstream]]\nname = \"x\"\nendpoints = [\"wss://a\"]\ntls = { ca = \"a\", insecure_skip_verify = true }\n",
-        "8:44: upstream.tls.insecure_skip_verify",
+        "8:42: upstream.tls.insecure_skip_verify",
         "makes ca meaningless; leave one of the two out",
     ),
     (
@@ -525,7 +525,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "[[upstream]]\nname = \"x\"\nendpoints = [\"wss://a\"]\ntls.min_version = \"1.1\"\n",
         "8:19: upstream.tls.min_version",
-        "\"1.1\" is not possible here; write \"1.2\" or \"1.3\"",
+        "\"1.1\" is not possible here; did you mean \"1.2\" or \"1.3\"?",
     ),
     // Columns count characters.
     ("limits = { \"ü\" = 1 }\n", "5:12: route.limits.ü", "unknown key; known are \"max_frame\" and \"max_message\""),
@@ -662,7 +662,7 @@ fn the_example_has_every_key() {
             }
         }
     }
-    assert_eq!(keys, 50);
+    assert_eq!(keys, 66);
 }
 
 /// A key like no other.
@@ -767,7 +767,7 @@ upstreams
   ws://10.0.0.1:9000
 
 workers    4 (one per CPU), pinned
-timeouts   request_head 10s, connect 3s, connect_total 10s, upstream_head 10s, idle 5m, close 5s, write_stall 1m
+timeouts   tls 10s, request_head 10s, connect 3s, connect_total 10s, upstream_head 10s, idle 5m, close 5s, write_stall 1m
 sockets    notsent_lowat 128KiB, keepalive 1m, user_timeout kernel's
 drain      spread 10s, deadline 25s
 log        access to stdout as text, diagnostics from info

@@ -17,8 +17,8 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn peers_that_are_there_echo_with_each_of_their_configurations() {
-    for name in ["nginx", "haproxy", "envoy"] {
-        for variant in ["", "-bulk", "-log", "-splice"] {
+    for name in ["relay", "framegate", "nginx", "haproxy", "envoy"] {
+        for variant in ["", "-bulk", "-log", "-splice", "-tls"] {
             let target = format!("{name}{variant}");
             let output =
                 run(&format!("cost --target {target} --rounds 1 --round-ms 50 --payload 65536 --connections 4"));

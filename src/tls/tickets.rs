@@ -53,7 +53,7 @@ impl Keys {
         Some(Arc::new(Keys(RwLock::new(Ring { keys: vec![Key::fresh()?], since: now_unix_s }))))
     }
 
-    /// A new key takes the place of one that is older than [`PERIOD_S`]; whether it did. Without random bytes the old one stays.
+    /// A new key takes the place of one that is six hours old; whether it did. Without random bytes the old one stays.
     pub fn rotate(&self, now_unix_s: u64) -> bool {
         let mut ring = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if now_unix_s < ring.since + PERIOD_S {
