@@ -121,7 +121,7 @@ impl Open {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn on_bytes(&mut self, from: Side, bytes: &[u8], given: Given<'_>) -> (Taken, Cause) {
         let direction = &mut self.directions[from];
         if !matches!(direction.out, Out::Flowing | Out::Owing(_)) {

