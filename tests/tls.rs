@@ -8,17 +8,19 @@ use common::{
     ACCEPT, Proxy, accept, before, connect, eventually, field, http, listen, masked, patient, plain, read_all,
     read_exact, read_head, request, switching, temp_path, verdict,
 };
-use rustls::pki_types::ServerName;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+    ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, RootCertStore, ServerConfig,
+    ServerConnection, SignatureScheme, StreamOwned,
 };
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 type Client = StreamOwned<ClientConnection, TcpStream>;
 type Server = StreamOwned<ServerConnection, TcpStream>;
@@ -162,6 +164,63 @@ fn the_certificate_is_the_one_for_the_name() {
     }
     let log = proxy.log.wait_for("why=tls-alert");
     assert_eq!(field(&log, "phase"), Some("tls"), "{log}");
+}
+
+/// Notes the OCSP response that comes with a certificate.
+#[derive(Debug, Default)]
+struct Stapled(Mutex<Vec<u8>>);
+
+impl ServerCertVerifier for Stapled {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        ocsp: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.0.lock().unwrap() = ocsp.to_vec();
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[test]
+fn an_ocsp_response_is_stapled() {
+    let (_listener, addr) = listen();
+    let (pair, response) = (PKI.server(), common::temp_path("ocsp"));
+    std::fs::write(&response, b"what the authority said").unwrap();
+    let stapled = format!("{{ cert = {:?}, key = {:?}, ocsp = {response:?} }}", pair.cert, pair.key);
+    let proxy = start(addr, &format!("certificates = [{stapled}]"));
+    let noted = Arc::new(Stapled::default());
+    for version in [&TLS12, &TLS13] {
+        let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]).unwrap();
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::<Stapled>::clone(&noted));
+        shake(dial(proxy.addr, "localhost", &Arc::new(builder.with_no_client_auth()))).unwrap();
+        assert_eq!(std::mem::take(&mut *noted.0.lock().unwrap()), b"what the authority said");
+    }
+    std::fs::remove_file(response).unwrap();
 }
 
 #[test]

@@ -87,10 +87,10 @@ impl Bench {
         Ok(())
     }
 
-    /// Until nothing is under way.
+    /// Until nothing is under way: what a lap began is paid for in that lap.
     fn settle(&mut self) -> Result<(), Failure> {
         let deadline = self.clock.now() + PATIENCE.as_nanos() as u64;
-        while self.client.has_under_way() {
+        while !self.client.is_at_rest() {
             if self.clock.now() > deadline {
                 return Err(format!("{}: replies did not come back in {PATIENCE:?}", self.addr).into());
             }
