@@ -499,7 +499,7 @@ fn a_healthy_session_never_waits_for_stalled_ones() {
     let (listener, addr) = listen();
     let proxy = Proxy::alone_before(addr, "timeouts = { close = \"300ms\" }\n[limits]\nbuffers = \"256KiB\"");
     let (mut healthy, mut echo) = open(&proxy, &listener);
-    let stalled: Vec<_> = (0..8).map(|_| open(&proxy, &listener)).collect();
+    let stalled: Vec<_> = (0..32).map(|_| open(&proxy, &listener)).collect();
     let long = &plain(0x82, &vec![1; 32 << 20]);
     std::thread::scope(|scope| {
         for (_, upstream) in &stalled {
