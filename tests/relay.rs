@@ -784,7 +784,8 @@ fn a_close_to_who_reads_nothing_ends_at_its_deadline() {
     let bench = Bench::new("timeouts = { close = \"300ms\", write_stall = \"5s\" }");
     for from in BOTH {
         let (sender, stalled) = bench.open(from);
-        let frames = from.frame(0x82, &[1; 60_000]).repeat(500);
+        // More than all sockets on the way take together, those of two shims among them.
+        let frames = from.frame(0x82, &[1; 60_000]).repeat(1_500);
         sender.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
         assert!((&sender).write_all(&frames).is_err(), "all was taken for a peer that reads nothing");
         // Now the stalled one offends.
