@@ -172,7 +172,9 @@ impl Case<'_> {
             let enough = frames.iter().all(|n| *n >= 20);
             ensure!(enough, "only {frames:?} frames were relayed");
             let faults = self.faults - backend.facts.faults_before;
-            ensure!(faults >= 3, "only {faults} faults");
+            // With TLS a peer is ahead of its wire, and cannot tell when to bring some about.
+            let sealed = self.client.seal.is_some() || backend.seal.is_some();
+            ensure!(faults >= 3 || sealed, "only {faults} faults");
         }
         Ok(())
     }
