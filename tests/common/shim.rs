@@ -70,7 +70,7 @@ static SERVER: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| {
 
 /// Where a plain client comes in that is to reach `server` over TLS.
 pub fn before_tls(server: SocketAddr) -> SocketAddr {
-    serve(server, true, || {
+    serve(server, || {
         let name = ServerName::try_from("localhost").unwrap();
         ClientConnection::new(Arc::clone(&CLIENT), name).unwrap().into()
     })
@@ -78,20 +78,18 @@ pub fn before_tls(server: SocketAddr) -> SocketAddr {
 
 /// Where TLS clients come in that are to reach the plain `server`.
 pub fn before_plain(server: SocketAddr) -> SocketAddr {
-    serve(server, false, || ServerConnection::new(Arc::clone(&SERVER)).unwrap().into())
+    serve(server, || ServerConnection::new(Arc::clone(&SERVER)).unwrap().into())
 }
 
-fn serve(server: SocketAddr, small: bool, secure: fn() -> Connection) -> SocketAddr {
+fn serve(server: SocketAddr, secure: fn() -> Connection) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    if small {
-        shrink(&SockRef::from(&listener)).unwrap();
-    }
+    shrink(&SockRef::from(&listener)).unwrap();
     let addr = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for from in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || {
                 // A server that is not there resets its client.
-                let Ok(to) = dial(server, small) else { return super::reset(from) };
+                let Ok(to) = dial(server) else { return super::reset(from) };
                 let tls = secure();
                 // Who comes in is plain where we are a client of TLS.
                 let (plain, wire) = if matches!(tls, Connection::Client(_)) { (from, to) } else { (to, from) };
@@ -103,11 +101,9 @@ fn serve(server: SocketAddr, small: bool, secure: fn() -> Connection) -> SocketA
 }
 
 /// With small buffers, as the other side inherits them from its listener, what waits does so at the proxy.
-fn dial(server: SocketAddr, small: bool) -> std::io::Result<TcpStream> {
+fn dial(server: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket2::new(Domain::IPV4, Type::STREAM, None)?;
-    if small {
-        shrink(&socket)?;
-    }
+    shrink(&socket)?;
     socket.connect(&server.into())?;
     Ok(socket.into())
 }
