@@ -141,7 +141,7 @@ impl Client {
         self.conns.iter().any(|(_, conn)| conn.has_under_way())
     }
 
-    /// Nothing is under way, and no connection is opening or closing.
+    /// Nothing is under way, and no connection is opening.
     pub fn is_at_rest(&self) -> bool {
         self.conns.iter().all(|(_, conn)| conn.is_open() && !conn.has_under_way())
     }

@@ -21,11 +21,6 @@ impl Buffer {
         self.len = (self.len + n).min(self.bytes.len());
     }
 
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.room(bytes.len()).copy_from_slice(bytes);
-        self.advance(bytes.len());
-    }
-
     pub fn clear(&mut self) {
         self.len = 0;
     }

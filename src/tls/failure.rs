@@ -1,6 +1,6 @@
 //! Why TLS failed, as few words: what an operator can act on.
 
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, PeerMisbehaved};
+use rustls::{CertificateError, Error, PeerIncompatible, PeerMisbehaved};
 
 /// Why a handshake failed, or an established connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,14 +48,6 @@ impl Failure {
             | Error::InappropriateHandshakeMessage { .. }
             | Error::PeerSentOversizedRecord => Failure::Misbehaved,
             _ => Failure::Internal,
-        }
-    }
-
-    /// The name of the alert that the peer sent, where it is one that says something.
-    pub fn alert_name(self) -> Option<String> {
-        match self {
-            Failure::Alert(number) => Some(format!("{:?}", AlertDescription::from(number))),
-            _ => None,
         }
     }
 }

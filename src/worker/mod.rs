@@ -237,12 +237,17 @@ impl<'h, S: Sys> Worker<'h, S> {
     fn run_ring(&mut self) {
         for _ in 0..self.ring.len() {
             let Some(key) = self.ring.pop_front() else { return };
-            let pair = self.pairs.get_mut(key.slot as usize);
-            if let Some(pair) = pair.filter(|pair| pair.generation == key.generation) {
-                pair.queued = false;
-            }
-            self.turn(key);
+            self.queued_turn(key);
         }
+    }
+
+    /// The turn of a pair that stood in a queue: it may be put into one again.
+    fn queued_turn(&mut self, key: Key) {
+        let pair = self.pairs.get_mut(key.slot as usize);
+        if let Some(pair) = pair.filter(|pair| pair.generation == key.generation) {
+            pair.queued = false;
+        }
+        self.turn(key);
     }
 
     /// After everything else: a storm of handshakes must not starve those who are through.
@@ -253,11 +258,7 @@ impl<'h, S: Sys> Worker<'h, S> {
         self.shell.shakes = SHAKES_MAX;
         while self.shell.shakes > 0 {
             let Some(key) = self.shaking.pop_front() else { break };
-            let pair = self.pairs.get_mut(key.slot as usize);
-            if let Some(pair) = pair.filter(|pair| pair.generation == key.generation) {
-                pair.queued = false;
-            }
-            self.turn(key);
+            self.queued_turn(key);
         }
         self.shell.shakes = 0;
     }
