@@ -286,7 +286,9 @@ fn a_message_over_tls_meets_one_recv_and_one_send_however_many_records_it_has() 
         upstream_listener.local_addr().unwrap()
     );
     let snapshot = config::parse(&text, "test").unwrap();
-    let store = Store::load(&snapshot, &Keys::fresh(0).unwrap()).unwrap();
+    let keys = Keys::new();
+    assert!(keys.begin(0));
+    let store = Store::load(&snapshot, &keys).unwrap();
     let (mut home, addr) = home_of(snapshot, Arc::new(store));
     let client = common::connect(addr);
     client.set_nonblocking(true).unwrap();

@@ -26,9 +26,8 @@ pub struct Secure {
 impl Secure {
     /// Reads all files of a snapshot; what is wrong with them comes out as sentences.
     pub fn load(snapshot: &Snapshot) -> Result<Secure, Vec<String>> {
-        let keys =
-            Keys::fresh(unix_s().unsigned_abs()).ok_or_else(|| vec!["no random bytes for ticket keys".to_owned()])?;
-        let store = Arc::new(Store::load(snapshot, &keys)?);
+        let keys = Keys::new();
+        let store = Arc::new(read(snapshot, &keys)?);
         Ok(Secure { keys, store, look_at: 0, warn_at: 0 })
     }
 
@@ -38,7 +37,7 @@ impl Secure {
 
     /// What a reload would go on with, or why it cannot.
     pub fn prepare(&self, next: &Snapshot) -> Result<Arc<Store>, String> {
-        Store::load(next, &self.keys).map(Arc::new).map_err(|problems| problems.join("\n"))
+        read(next, &self.keys).map(Arc::new).map_err(|problems| problems.join("\n"))
     }
 
     /// A reload has taken place.
@@ -88,6 +87,14 @@ impl Secure {
     pub fn days_left(&self) -> Vec<(String, i64)> {
         days_left(&self.store).collect()
     }
+}
+
+fn read(snapshot: &Snapshot, keys: &Arc<Keys>) -> Result<Store, Vec<String>> {
+    let wanted = snapshot.listeners.iter().any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.tickets));
+    if wanted && !keys.begin(unix_s().unsigned_abs()) {
+        return Err(vec!["no random bytes for ticket keys".to_owned()]);
+    }
+    Store::load(snapshot, keys)
 }
 
 fn days_left(store: &Store) -> impl Iterator<Item = (String, i64)> {

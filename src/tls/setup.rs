@@ -31,7 +31,7 @@ const RESUMED_MAX: usize = 256;
 /// Everything of TLS that a snapshot asks for.
 #[derive(Debug, Default)]
 pub struct Store {
-    servers: Vec<(SocketAddr, Arc<Server>)>,
+    servers: Vec<(SocketAddr, Server)>,
     /// By index of the group; empty where none has TLS.
     clients: Vec<Option<Client>>,
     slots: Vec<Arc<Slot>>,
@@ -59,7 +59,7 @@ impl Store {
         for listener in &snapshot.listeners {
             let Some(tls) = &listener.tls else { continue };
             match store.server(tls, keys) {
-                Ok(server) => store.servers.push((listener.addr, Arc::new(server))),
+                Ok(server) => store.servers.push((listener.addr, server)),
                 Err(e) => problems.push(format!("listener {}: {e}", listener.addr)),
             }
         }

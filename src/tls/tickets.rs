@@ -48,15 +48,26 @@ impl Key {
 }
 
 impl Keys {
-    /// `None` where there are no random bytes to be had.
-    pub fn fresh(now_unix_s: u64) -> Option<Arc<Keys>> {
-        Some(Arc::new(Keys(RwLock::new(Ring { keys: vec![Key::fresh()?], since: now_unix_s }))))
+    /// Without a key yet, and so without tickets: the first random bytes of a process are dear, and not everybody needs them.
+    pub fn new() -> Arc<Keys> {
+        Arc::new(Keys(RwLock::new(Ring { keys: Vec::new(), since: 0 })))
+    }
+
+    /// Makes the first key, if there is none. `false` where there are no random bytes to be had.
+    pub fn begin(&self, now_unix_s: u64) -> bool {
+        let mut ring = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if ring.keys.is_empty() {
+            let Some(key) = Key::fresh() else { return false };
+            ring.keys.push(key);
+            ring.since = now_unix_s;
+        }
+        true
     }
 
     /// A new key takes the place of one that is six hours old; whether it did. Without random bytes the old one stays.
     pub fn rotate(&self, now_unix_s: u64) -> bool {
         let mut ring = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if now_unix_s < ring.since + PERIOD_S {
+        if ring.keys.is_empty() || now_unix_s < ring.since + PERIOD_S {
             return false;
         }
         let Some(key) = Key::fresh() else { return false };
@@ -154,13 +165,19 @@ impl ProducesTickets for Tickets {
 mod tests {
     use super::*;
 
+    fn keys(now_unix_s: u64) -> Arc<Keys> {
+        let keys = Keys::new();
+        assert!(keys.begin(now_unix_s));
+        keys
+    }
+
     fn tickets(keys: &Arc<Keys>, context: &[u8]) -> Tickets {
         Tickets { keys: Arc::clone(keys), context: context.to_vec() }
     }
 
     #[test]
     fn a_ticket_opens_for_a_period_and_as_long_again() {
-        let keys = Keys::fresh(1_000).unwrap();
+        let keys = keys(1_000);
         let tickets = tickets(&keys, b"x");
         let ticket = tickets.encrypt(b"state").unwrap();
         assert_eq!(tickets.decrypt(&ticket).as_deref(), Some(b"state".as_slice()));
@@ -172,8 +189,20 @@ mod tests {
     }
 
     #[test]
+    fn before_the_first_key_there_are_no_tickets_and_afterwards_it_stays() {
+        let keys = Keys::new();
+        let tickets = tickets(&keys, b"x");
+        assert!(!keys.rotate(9 * PERIOD_S));
+        assert_eq!(tickets.encrypt(b"state"), None);
+        assert!(keys.begin(9 * PERIOD_S));
+        let ticket = tickets.encrypt(b"state").unwrap();
+        assert!(keys.begin(9 * PERIOD_S + 1) && !keys.rotate(10 * PERIOD_S - 1));
+        assert_eq!(tickets.decrypt(&ticket).as_deref(), Some(b"state".as_slice()));
+    }
+
+    #[test]
     fn after_a_long_sleep_no_old_key_is_left() {
-        let keys = Keys::fresh(0).unwrap();
+        let keys = keys(0);
         let tickets = tickets(&keys, b"x");
         let ticket = tickets.encrypt(b"state").unwrap();
         assert!(keys.rotate(5 * PERIOD_S));
@@ -182,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_ticket_of_another_listener_or_with_a_changed_byte_is_worth_nothing() {
-        let keys = Keys::fresh(0).unwrap();
+        let keys = keys(0);
         let ticket = tickets(&keys, b"no certificate").encrypt(b"state").unwrap();
         assert_eq!(tickets(&keys, b"certificate required").decrypt(&ticket), None);
         for i in 0..ticket.len() {
@@ -195,7 +224,7 @@ mod tests {
 
     #[test]
     fn another_process_goes_on_with_the_keys() {
-        let keys = Keys::fresh(7).unwrap();
+        let keys = keys(7);
         let ticket = tickets(&keys, b"").encrypt(b"state").unwrap();
         keys.rotate(7 + PERIOD_S);
         let written = keys.to_bytes();
