@@ -199,12 +199,9 @@ pub(super) fn connecting<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, shell: &mut
 
 /// TLS toward the endpoint of this try; `None` for a plain one.
 fn new_tls<S>(pair: &Pair<S>) -> Option<Result<Box<Tls>, Why>> {
-    let (route, cold) = (pair.route.as_ref()?, pair.cold.as_ref()?);
-    let index = pair.endpoint as usize;
-    if !route.group.endpoints.get(index)?.tls {
-        return None;
-    }
-    let Some((config, name)) = cold.store.as_ref().and_then(|store| store.upstream(route.group.index, index)) else {
+    let (route, cold) = (pair.route.as_ref().filter(|_| pair.greets())?, pair.cold.as_ref()?);
+    let (group, endpoint) = (route.group.index, pair.endpoint as usize);
+    let Some((config, name)) = cold.store.as_ref().and_then(|store| store.upstream(group, endpoint)) else {
         return Some(Err(Why::TlsInternal));
     };
     Some(Tls::client(config, name).map(Box::new).map_err(secure::why_of))

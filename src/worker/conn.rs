@@ -68,7 +68,7 @@ impl<S> Conn<S> {
         self.ready.broken |= event.error;
     }
 
-    /// One read into `buf`, to be taken slice by slice with [`Sys::next_slice`].
+    /// One read into `buf`, to be shown slice by slice ([`Sys::next_slice`]).
     #[inline]
     pub fn pull<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, buf: &mut [u8]) -> Progress {
         if self.ready.spent {

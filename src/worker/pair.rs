@@ -141,7 +141,7 @@ impl<S> Pair<S> {
     }
 
     /// The endpoint under way is to be spoken to over TLS.
-    fn greets(&self) -> bool {
+    pub fn greets(&self) -> bool {
         let endpoints = self.route.as_ref().map(|route| &route.group.endpoints);
         endpoints.and_then(|all| all.get(self.endpoint as usize)).is_some_and(|endpoint| endpoint.tls)
     }

@@ -72,13 +72,7 @@ pub(super) fn relay_once<S: Sys>(
         None => Progress::Blocked,
     };
     if let Progress::Moved(n) = progress {
-        let mut unread = buf.get_mut(..n.get()).unwrap_or(&mut []);
-        while !unread.is_empty() {
-            let n = shell.home.sys.next_slice(unread.len()).clamp(1, unread.len());
-            let (slice, rest) = unread.split_at_mut(n);
-            pass_on(pair, key, (from, slice), shell);
-            unread = rest;
-        }
+        pass_on(pair, key, (from, buf.get(..n.get()).unwrap_or(&[])), shell);
         pair.last_seen = shell.now;
     }
     shell.scratch = scratch;
@@ -109,21 +103,22 @@ pub(super) fn discarded<S: Sys>(
     act::settle(pair, key, shell);
 }
 
-/// Shows the session one slice, as often as it takes, and sends on what may pass.
+/// Shows the session what was read, slice by slice, and sends on what may pass.
 #[inline(never)]
-pub(super) fn feed<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, slice: (Side, &[u8]), shell: &mut Shell<'_, S>) {
-    pass_on(pair, key, slice, shell);
+pub(super) fn feed<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, unread: (Side, &[u8]), shell: &mut Shell<'_, S>) {
+    pass_on(pair, key, unread, shell);
 }
 
 /// The same in one piece with the caller, who is the plain path: it costs an eighth less so.
 #[inline(always)]
-fn pass_on<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, (from, mut slice): (Side, &[u8]), shell: &mut Shell<'_, S>) {
-    while !slice.is_empty() {
+fn pass_on<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, (from, mut unread): (Side, &[u8]), shell: &mut Shell<'_, S>) {
+    while !unread.is_empty() {
+        let slice = unread.get(..shell.home.sys.next_slice(unread.len())).unwrap_or(unread);
         let rules = pair.route.as_ref().map_or_else(Default::default, |route| route.rules);
         let given = Given { now: shell.now, rules, counts: &mut shell.home.tally.relay[from] };
         let taken = pair.session.on_bytes(from, slice, given);
         debug_assert!(taken.consumed > 0 && taken.forward <= taken.consumed);
-        let (now, later) = slice.split_at_checked(taken.consumed.max(1)).unwrap_or((slice, &[]));
+        let (now, later) = unread.split_at_checked(taken.consumed.max(1)).unwrap_or((unread, &[]));
         if taken.forward > 0 || !taken.lead.is_empty() {
             let bytes = now.get(..taken.forward).unwrap_or(now);
             deliver(pair, from.other(), (taken.lead, bytes), taken.last, shell);
@@ -131,7 +126,7 @@ fn pass_on<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, (from, mut slice): (Side,
             // It came in one read with what closed this direction.
             shell.home.tally.discarded_bytes += taken.consumed as u64;
         }
-        slice = later;
+        unread = later;
         act::settle(pair, key, shell);
     }
 }

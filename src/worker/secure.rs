@@ -181,13 +181,7 @@ fn take_plain<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell: &mu
     pair.last_seen = shell.now;
     // Taken out for as long as it is walked: the shell stays free for the session's actions.
     let mut plain = std::mem::take(&mut shell.plain);
-    let mut unread = plain.as_slice();
-    while !unread.is_empty() {
-        let n = shell.home.sys.next_slice(unread.len()).clamp(1, unread.len());
-        let (slice, rest) = unread.split_at(n);
-        feed(pair, key, (from, slice), shell);
-        unread = rest;
-    }
+    feed(pair, key, (from, &plain), shell);
     plain.clear();
     shell.plain = plain;
 }

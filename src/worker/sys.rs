@@ -92,8 +92,8 @@ pub trait Sys {
     fn random(&mut self, out: &mut [u8]);
     /// CPU time of this thread in microseconds: read every 100 ms, and before and after a pass that may be long.
     fn busy_us(&mut self) -> u64;
-    /// The next slice of a read of which `unread` is left: everything at once for a plain socket, one
-    /// record at a time for TLS. A simulation cuts where it likes. Never empty unless `unread` is.
+    /// How much of the bytes that are `unread` the session is shown at once: everything. A simulation cuts where it likes, but
+    /// never shows nothing.
     fn next_slice(&mut self, unread: usize) -> usize {
         unread
     }
