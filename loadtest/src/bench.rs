@@ -8,6 +8,7 @@ use crate::measure::Sample;
 use crate::opening::{self, OpeningArgs};
 use crate::plan::{Group, Plan, Target, Windows};
 use crate::spec::GroupSpec;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub struct Bench {
     addr: SocketAddr,
     clock: Clock,
     client: Client,
+    agreed: BTreeSet<String>,
 }
 
 /// What a lap did. Every message that was sent has come back.
@@ -43,7 +45,7 @@ impl Bench {
         let plan = Plan { url, groups: groups?, windows, threads: 1, pins, sources, seed: 1 };
         let clock = Clock::start();
         let client = Client::new(&plan, Share { index: 0, of: 1 }, clock)?;
-        Ok(Bench { addr, clock, client })
+        Ok(Bench { addr, clock, client, agreed: BTreeSet::new() })
     }
 
     /// Opens the connections that stay.
@@ -99,9 +101,15 @@ impl Bench {
         Ok(())
     }
 
+    /// Versions and ciphers of TLS that its connections have had.
+    pub fn agreed(&self) -> &BTreeSet<String> {
+        &self.agreed
+    }
+
     /// A measurement of something that goes wrong is none.
-    fn check(&self, samples: &[[Sample; 2]]) -> Result<(), Failure> {
+    fn check(&mut self, samples: &[[Sample; 2]]) -> Result<(), Failure> {
         for [_, whole] in samples {
+            self.agreed.extend(whole.counts.tls.keys().cloned());
             if let Some((fault, count, said)) = whole.counts.seen().next() {
                 return Err(format!("{}: {count} errors ({}): {said}", self.addr, fault.name()).into());
             }
