@@ -455,6 +455,10 @@ impl Conn {
                 self.readable = false;
                 Ok(None)
             }
+            // A Close has come, behind which nothing can be missing; many servers say no more than that.
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof && self.close_code.is_some() => {
+                Err((Fault::Closed, self.farewell()))
+            }
             Err(e) => Err(broken(e)),
         }
     }

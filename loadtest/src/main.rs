@@ -147,7 +147,7 @@ fn main() -> ExitCode {
     }
 }
 
-const RARE: [&str; 15] = [
+const RARE: [&str; 16] = [
     "settle",
     "cooldown",
     "header",
@@ -157,6 +157,7 @@ const RARE: [&str; 15] = [
     "host",
     "connect_timeout",
     "tls_version",
+    "tls_cipher",
     "cert",
     "key",
     "sni",

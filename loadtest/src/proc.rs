@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 
-/// What the scheduler has given a process, all threads together, in nanoseconds.
+/// What the scheduler has given a process and its children, all threads together, in nanoseconds.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cpu {
     /// Time on a CPU, user and system. Exact once the process sleeps.
@@ -16,12 +16,30 @@ pub struct Cpu {
 
 pub fn cpu(pid: u32) -> Result<Cpu, Failure> {
     let mut sum = Cpu::default();
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let task = schedstat(&task?.path())?;
-        sum.ran += task.ran;
-        sum.waited += task.waited;
+    for pid in family(pid)? {
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let task = schedstat(&task?.path())?;
+            sum.ran += task.ran;
+            sum.waited += task.waited;
+        }
     }
     Ok(sum)
+}
+
+/// The process, its children, and theirs: some proxies do all their work in a child.
+fn family(pid: u32) -> Result<Vec<u32>, Failure> {
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(&pid) = family.get(next) {
+        for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let children = fs::read_to_string(task?.path().join("children"))?;
+            for child in children.split_whitespace() {
+                family.push(child.parse()?);
+            }
+        }
+        next += 1;
+    }
+    Ok(family)
 }
 
 fn schedstat(task: &std::path::Path) -> Result<Cpu, Failure> {
@@ -38,9 +56,18 @@ pub fn own_cpu() -> Result<Cpu, Failure> {
     schedstat(std::path::Path::new("/proc/thread-self"))
 }
 
-/// Memory that the process has written and shares with nobody, in KiB.
+/// Memory that the process and its children have written and share with nobody, in KiB.
 pub fn private_dirty_kib(pid: u32) -> Result<u64, Failure> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    family(pid)?.into_iter().map(|pid| dirty_kib(&pid.to_string())).sum()
+}
+
+/// The same of this process alone.
+pub fn own_private_dirty_kib() -> Result<u64, Failure> {
+    dirty_kib("self")
+}
+
+fn dirty_kib(process: &str) -> Result<u64, Failure> {
+    let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
     field(&text, "Private_Dirty:").ok_or_else(|| "smaps_rollup has no Private_Dirty".into())
 }
 

@@ -169,7 +169,7 @@ impl<'a> Director<'a> {
     }
 
     fn direct(mut self, rx: &Receiver<Said>, watch: &mut dyn Watch) -> Result<Outcome, Failure> {
-        let memory_before = proc::private_dirty_kib(std::process::id()).unwrap_or_default();
+        let memory_before = proc::own_private_dirty_kib().unwrap_or_default();
         while self.rested < self.shared.plan.threads {
             match rx.recv_timeout(TICK.min(LOOK * 4)) {
                 Ok(said) => self.on_said(said, watch)?,
@@ -211,7 +211,7 @@ impl<'a> Director<'a> {
     }
 
     fn note_memory(&mut self, before: u64) {
-        let now = proc::private_dirty_kib(std::process::id()).unwrap_or_default();
+        let now = proc::own_private_dirty_kib().unwrap_or_default();
         // Of fewer the threads' own buffers would be most of it.
         if self.open >= 1000 {
             self.outcome.memory_per_connection = Some(now.saturating_sub(before) as f64 * 1024.0 / self.open as f64);

@@ -14,7 +14,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind,
-    ProtocolVersion, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+    ProtocolVersion, RootCertStore, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
 };
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,9 @@ pub struct TlsArgs {
     /// Only this version of TLS
     #[arg(long, value_name = "VERSION", value_parser = ["1.2", "1.3"])]
     pub tls_version: Option<String>,
+    /// Only this cipher suite, by its name at IANA
+    #[arg(long, value_name = "NAME")]
+    pub tls_cipher: Option<String>,
     /// Trust the CAs in this PEM file instead of the system's
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub ca: Option<PathBuf>,
@@ -68,7 +71,7 @@ impl TlsArgs {
         let name = self.sni.as_deref().unwrap_or(host);
         let name =
             ServerName::try_from(name.to_owned()).map_err(|_| format!("{name:?} is no name for a certificate"))?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let provider = Arc::new(self.provider()?);
         let versions: &[&SupportedProtocolVersion] = match self.tls_version.as_deref() {
             Some("1.2") => &[&rustls::version::TLS12],
             Some("1.3") => &[&rustls::version::TLS13],
@@ -107,6 +110,18 @@ impl TlsArgs {
         Ok(client)
     }
 
+    /// What there is of ciphers, or the one that was asked for.
+    fn provider(&self) -> Result<CryptoProvider, String> {
+        let mut provider = aws_lc_rs::default_provider();
+        let Some(name) = &self.tls_cipher else { return Ok(provider) };
+        let known: Vec<String> = provider.cipher_suites.iter().map(name_of).collect();
+        provider.cipher_suites.retain(|suite| name_of(suite) == *name);
+        match provider.cipher_suites.is_empty() {
+            true => Err(format!("--tls-cipher {name}: known are {}", known.join(", "))),
+            false => Ok(provider),
+        }
+    }
+
     fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
         if self.insecure {
             return Ok(Arc::new(AnyCertificate(provider)));
@@ -128,6 +143,12 @@ impl TlsArgs {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
         Ok(verifier.map_err(|e| format!("the CA certificates cannot be used: {e}"))?)
     }
+}
+
+/// As IANA names it; rustls has a prefix of its own for those of TLS 1.3.
+fn name_of(suite: &SupportedCipherSuite) -> String {
+    let name = suite.suite().as_str().unwrap_or_default();
+    name.strip_prefix("TLS13_").map_or_else(|| name.to_owned(), |rest| format!("TLS_{rest}"))
 }
 
 /// At least one.

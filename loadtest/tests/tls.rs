@@ -28,13 +28,15 @@ struct Told {
     path: String,
     fields: HashMap<String, String>,
     version: String,
+    cipher: String,
     resumed: bool,
     sni: Option<String>,
     alpn: Option<String>,
     has_certificate: bool,
 }
 
-/// A WebSocket echo, over TLS if it has a configuration, that remembers what it was told. It ends with the process.
+/// A WebSocket echo, over TLS if it has a configuration, that remembers what it was told. It ends with the process, and its
+/// connections without a close_notify: after the Close, or at once where somebody asks for `/cut`.
 struct Server {
     addr: SocketAddr,
     told: Arc<Mutex<Vec<Told>>>,
@@ -76,6 +78,7 @@ fn serve(socket: TcpStream, config: Option<Arc<ServerConfig>>, list: &Mutex<Vec<
         }
     }
     told.version = format!("{:?}", stream.conn.protocol_version().unwrap());
+    told.cipher = stream.conn.negotiated_cipher_suite().unwrap().suite().as_str().unwrap().to_owned();
     told.resumed = stream.conn.handshake_kind() == Some(HandshakeKind::Resumed);
     told.sni = stream.conn.server_name().map(str::to_owned);
     told.alpn = stream.conn.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
@@ -96,7 +99,11 @@ fn echo<S: Read + Write>(stream: S, mut told: Told, list: &Mutex<Vec<Told>>) {
         Ok(response)
     };
     let Ok(mut socket) = tungstenite::accept_hdr(stream, read) else { return };
+    let cuts = told.path == "/cut";
     list.lock().unwrap().push(told);
+    if cuts {
+        return;
+    }
     while let Ok(message) = socket.read() {
         if (message.is_binary() || message.is_text()) && socket.send(message).is_err() {
             return;
@@ -247,6 +254,35 @@ fn handshakes_are_resumed_unless_that_is_off() {
 }
 
 #[test]
+fn one_cipher_can_be_asked_for() {
+    let authority = Authority::new(false);
+    let server = Server::start(Some(authority.config.clone()));
+    let (url, ca) = (format!("wss://{}/", server.addr), authority.file("ca.pem"));
+    for (name, shown) in [
+        ("TLS_AES_128_GCM_SHA256", "TLS13_AES_128_GCM_SHA256"),
+        ("TLS_CHACHA20_POLY1305_SHA256", "TLS13_CHACHA20_POLY1305_SHA256"),
+        ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+    ] {
+        succeeds(&[&["echo", &url, "--ca", &ca, "--tls-cipher", name], SHORT].concat());
+        let told = server.told.lock().unwrap().drain(..).collect::<Vec<_>>();
+        assert!(told.len() == 2 && told.iter().all(|told| told.cipher == shown), "{name}: {told:?}");
+    }
+}
+
+#[test]
+fn an_end_without_close_notify_is_a_fault_unless_a_close_came_before_it() {
+    let authority = Authority::new(false);
+    let server = Server::start(Some(authority.config.clone()));
+    let (url, ca) = (format!("wss://{}", server.addr), authority.file("ca.pem"));
+    let words = ["--ca", &ca, "-r", "30", "-d", "300ms", "--settle", "0s", "-t", "1", "--fail-if", "errors>0"];
+    succeeds(&[&["churn", &url], &words[..]].concat());
+    let output = run(&[&["churn", &format!("{url}/cut")], &words[..]].concat());
+    let shown = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{shown}");
+    assert!(shown.contains("without close_notify"), "{shown}");
+}
+
+#[test]
 fn large_messages_pass_over_tls() {
     let authority = Authority::new(false);
     let server = Server::start(Some(authority.config.clone()));
@@ -286,6 +322,13 @@ fn what_cannot_work_is_told_in_a_sentence() {
         (&secure, &["--ca", "/no/such/file"], Some(2), "cannot read"),
         (&secure, &["--ca", &ca, "--cert", &cert, "--key", &wrong_key], Some(2), "is not that of"),
         (&secure, &["--insecure", "--alpn", "h2"], Some(2), "only HTTP/1.1"),
+        (&secure, &["--insecure", "--tls-cipher", "RC4"], Some(2), "known are TLS_AES_256_GCM_SHA384, "),
+        (
+            &secure,
+            &["--insecure", "--tls-cipher", "TLS_AES_128_GCM_SHA256", "--tls-version", "1.2"],
+            Some(2),
+            "TLS cannot be set up",
+        ),
         (&plain, &["--header", "A: b\r\nC: d"], Some(2), "control character"),
         (&plain, &["--source", "192.0.2.1"], Some(2), "one of this host"),
         (&plain, &["--source", "::1"], Some(2), "one is IPv4, the other IPv6"),

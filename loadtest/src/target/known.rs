@@ -69,6 +69,21 @@ const ENVOY: Known = Known {
     access: "",
 };
 
+const CADDY: Known = Known {
+    name: "caddy-tls",
+    program: Program::Peer("caddy"),
+    arguments: &["run", "--adapter", "caddyfile", "--config", "{config}"],
+    config: config!("caddy-tls.caddyfile"),
+    access: "",
+};
+const SOZU: Known = Known {
+    name: "sozu-tls",
+    program: Program::Peer("sozu"),
+    arguments: &["start", "-c", "{config}"],
+    config: config!("sozu-tls.toml"),
+    access: "",
+};
+
 const RELAY_TLS: &[&str] = &[
     "relay",
     "--listen",
@@ -81,7 +96,7 @@ const RELAY_TLS: &[&str] = &[
     "{dir}/key.pem",
 ];
 
-pub const KNOWN: [Known; 20] = [
+pub const KNOWN: [Known; 22] = [
     RELAY,
     Known { name: "relay2", ..RELAY },
     Known { name: "relay-splice", arguments: RELAY_SPLICE, ..RELAY },
@@ -103,6 +118,8 @@ pub const KNOWN: [Known; 20] = [
     Known { name: "nginx-tls", config: config!("nginx-tls.conf"), ..NGINX },
     Known { name: "haproxy-tls", config: config!("haproxy-tls.cfg"), ..HAPROXY },
     Known { name: "envoy-tls", config: config!("envoy-tls.yaml"), ..ENVOY },
+    CADDY,
+    SOZU,
 ];
 
 /// Measured when nobody says which, as far as they are there.

@@ -23,7 +23,7 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 pub struct TargetArgs {
     /// direct, relay, relay2, relay-splice, framegate, framegate-splice, framegate-log, nginx, nginx-bulk, nginx-log,
     /// haproxy, haproxy-bulk, haproxy-splice, haproxy-log, envoy; relay-tls, relay2-tls, framegate-tls, nginx-tls, haproxy-tls,
-    /// envoy-tls; or NAME=COMMAND with {port}, {backend} and {dir}, spoken to over TLS if NAME ends with -tls;
+    /// envoy-tls, caddy-tls, sozu-tls; or NAME=COMMAND with {port}, {backend} and {dir}, spoken to over TLS if NAME ends with -tls;
     /// ratios refer to the first that is a process [default: relay, relay2, and of framegate, nginx, haproxy and envoy
     /// those that are there]
     #[arg(long = "target", value_name = "TARGET", value_delimiter = ',')]
