@@ -707,6 +707,9 @@ fn check_reads_keys_and_certificates() {
     );
     assert!(said.contains(&format!("warning    the certificate in {} has ended\n", expired.cert.display())), "{said}");
     assert!(said.contains("TLS 1.2"), "{said}");
+    let memory =
+        ["3KiB for TLS with clients, and 17KiB of a record", "workers with 1 MiB for the keys of those that talk"];
+    assert!(memory.iter().all(|row| said.contains(row)), "{said}");
 
     let mixed = Pair { cert: server.cert.clone(), key: soon.key.clone() };
     let none = Pair { cert: "/no/such.pem".into(), key: server.key.clone() };

@@ -17,6 +17,8 @@ const KERNEL_BYTES: usize = 8 << 10;
 /// What TLS adds to each of the two sides of a session that have it: its keys, and a record that is not whole yet.
 const TLS_BYTES: usize = 3 << 10;
 const RECORD_BYTES: usize = 17 << 10;
+/// What TLS takes of a worker: the keys of those that talk, and one buffer each for bytes opened and sealed.
+const TLS_WORKER_BYTES: usize = 1 << 20;
 /// What a handshake may hold of messages that are not whole yet.
 const SHAKE_BYTES: usize = 2 * RECORD_BYTES;
 
@@ -165,6 +167,11 @@ impl Snapshot {
             rows.push((sessions.saturating_mul(TLS_BYTES + RECORD_BYTES), each));
             let shakes = format!("{handshakes} TLS handshakes with {of}, {} each", size_text(SHAKE_BYTES as u64));
             rows.push((handshakes.saturating_mul(SHAKE_BYTES), shakes));
+        }
+        if clients || upstreams {
+            let of =
+                format!("{workers} workers with 1 MiB for the keys of those that talk, and what is opened and sealed");
+            rows.push((workers.saturating_mul(TLS_WORKER_BYTES), of));
         }
         if self.routes.entries().iter().any(|entry| entry.route.splice) {
             let of = format!("{PIPES_MAX} pipes of {} in the kernel for each worker", size_text(PIPE_BYTES as u64));
