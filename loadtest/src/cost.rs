@@ -4,7 +4,7 @@
 //! in which something else had the proxy's CPU.
 
 use crate::Failure;
-use crate::bench::{Bench, Lap};
+use crate::bench::{Bench, CIPHER, Lap};
 use crate::measure::{Metric, empty};
 use crate::proc::{Cpu, cpu};
 use crate::report::percentiles;
@@ -12,7 +12,6 @@ use crate::table::{self, Cells};
 use crate::target::{Backend, Place, Scratch, Target, TargetArgs};
 use crate::workload::{self, Backing, Workload};
 use hdrhistogram::Histogram;
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,8 +52,6 @@ struct Row {
     /// Open all the time, unless the workload opens its sessions for each lap.
     standing: Option<Bench>,
     rounds: Vec<Round>,
-    /// Versions and ciphers of its TLS.
-    agreed: BTreeSet<String>,
     /// Of all rounds together.
     latencies: Histogram<u64>,
 }
@@ -90,8 +87,7 @@ fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Fai
         // One for each: what one target leaves behind, ports above all, is no burden to the next.
         let backend = Backend::start(workload.backing.arguments())?;
         let target = Target::start(&spec, backend.addr, &scratch, place)?;
-        let (rounds, agreed, latencies) = (Vec::new(), BTreeSet::new(), empty());
-        let mut row = Row { target, _backend: backend, standing: None, rounds, agreed, latencies };
+        let mut row = Row { target, _backend: backend, standing: None, rounds: Vec::new(), latencies: empty() };
         if !workload.opens_anew {
             row.standing = Some(row.open(workload)?);
         }
@@ -111,9 +107,8 @@ fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Fai
         }
     }
     let mut title = format!("{}, {} rounds of {} ms", workload.title, args.rounds, args.round_ms);
-    let agreed: Vec<_> = rows.iter().map(|row| (row.target.name.as_str(), &row.agreed)).collect();
-    if let Some(agreed) = one_cipher(&agreed)? {
-        title = format!("{title}, {agreed}");
+    if rows.iter().any(|row| row.target.tls) {
+        title = format!("{title}, TLS 1.3, {CIPHER}");
     }
     table::print(&title, &costs(&rows, workload), args.markdown.as_deref())?;
     if let Some(path) = &args.plot {
@@ -146,7 +141,6 @@ impl Row {
         let before = self.used()?;
         let lap = bench.lap(Duration::from_millis(args.round_ms)).map_err(|e| format!("{}: {e}", self.target.name))?;
         let after = self.used()?;
-        self.agreed.extend(bench.agreed().iter().cloned());
         if workload.opens_anew {
             bench.close()?
         } else {
@@ -204,16 +198,6 @@ impl Round {
             quantiles: QUANTILES.map(|(_, quantile)| histogram.value_at_quantile(quantile) as f64),
         })
     }
-}
-
-/// What all connections of all targets have agreed on; `None` without TLS. Whoever has another cipher does other work.
-fn one_cipher<'a>(targets: &[(&str, &'a BTreeSet<String>)]) -> Result<Option<&'a str>, String> {
-    let agreed: BTreeSet<&str> = targets.iter().flat_map(|(_, agreed)| *agreed).map(String::as_str).collect();
-    if agreed.len() > 1 {
-        let told = targets.iter().map(|(name, agreed)| format!("{name}: {agreed:?}")).collect::<Vec<_>>();
-        return Err(format!("these cannot be compared, for their TLS is not the same: {}", told.join(", ")));
-    }
-    Ok(agreed.first().copied())
 }
 
 /// The latencies that a workload is about: of its first group.
@@ -305,18 +289,7 @@ impl Backing {
 
 #[cfg(test)]
 mod tests {
-    use super::{median, one_cipher};
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn what_speaks_another_cipher_is_not_compared() {
-        let of = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<BTreeSet<_>>();
-        let (none, one, two) = (of(&[]), of(&["TLS 1.3, A"]), of(&["TLS 1.3, A", "TLS 1.3, B"]));
-        assert_eq!(one_cipher(&[("relay", &none), ("nginx", &none)]), Ok(None));
-        assert_eq!(one_cipher(&[("relay", &one), ("nginx", &one)]), Ok(Some("TLS 1.3, A")));
-        let refused = one_cipher(&[("relay", &one), ("nginx", &two)]).unwrap_err();
-        assert!(refused.contains("nginx: {\"TLS 1.3, A\", \"TLS 1.3, B\"}"), "{refused}");
-    }
+    use super::median;
 
     #[test]
     fn the_median_is_the_middle() {
