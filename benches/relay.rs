@@ -5,7 +5,7 @@ mod common;
 
 use framegate::proto::Side;
 use framegate::proto::handshake::Extensions;
-use framegate::proto::relay::{Counts, Cursor, Rules, Taken};
+use framegate::proto::relay::{Counts, Cursor, FrameLimits, Relayed};
 use std::hint::black_box;
 
 fn main() {
@@ -14,8 +14,8 @@ fn main() {
             let read = common::masked_frame(payload).repeat(batch);
             let (mut cursor, mut counts) = (Cursor::new(Side::Downstream, Extensions::None), Counts::default());
             common::bench(&format!("relay, {payload} B x {batch}"), 20_000, || {
-                let (taken, stop) = cursor.walk(black_box(&read), Rules::default(), &mut counts);
-                assert!(taken == Taken::forward(read.len()) && stop.is_none());
+                let (taken, stop) = cursor.walk(black_box(&read), FrameLimits::default(), &mut counts);
+                assert!(taken == Relayed::forward(read.len()) && stop.is_none());
             });
         }
     }
@@ -23,7 +23,7 @@ fn main() {
     let read = common::masked_frame(64);
     let (mut cursor, mut counts) = (Cursor::new(Side::Downstream, Extensions::None), Counts::default());
     common::bench("relay, 64 B cut in its header", 20_000, || {
-        black_box(cursor.walk(black_box(&read[..3]), Rules::default(), &mut counts));
-        black_box(cursor.walk(black_box(&read[3..]), Rules::default(), &mut counts));
+        black_box(cursor.walk(black_box(&read[..3]), FrameLimits::default(), &mut counts));
+        black_box(cursor.walk(black_box(&read[3..]), FrameLimits::default(), &mut counts));
     });
 }

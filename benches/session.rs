@@ -5,8 +5,8 @@ mod common;
 
 use common::{REQUEST, SWITCHING};
 use framegate::proto::Side;
-use framegate::proto::relay::{Counts, Mode, Rules};
-use framegate::proto::session::{Action, Admission, Event, Given, Session};
+use framegate::proto::relay::{Counts, FrameLimits, Mode};
+use framegate::proto::session::{Action, Admission, Event, RelayInput, Session};
 use std::hint::black_box;
 
 fn main() {
@@ -14,7 +14,7 @@ fn main() {
     let mut session = opened();
     let mut counts = Counts::default();
     common::bench("session, one 64 B message", 100_000, || {
-        let given = Given { now: 1, rules: Rules::default(), counts: &mut counts };
+        let given = RelayInput { now: 1, rules: FrameLimits::default(), counts: &mut counts };
         black_box(session.on_bytes(Side::Downstream, black_box(&frame), given));
         assert!(session.poll_action(1).is_none());
     });
@@ -36,7 +36,7 @@ fn opened() -> Session {
 }
 
 fn give(session: &mut Session, from: Side, bytes: &[u8]) {
-    let given = Given { now: 1, rules: Rules::default(), counts: &mut Counts::default() };
+    let given = RelayInput { now: 1, rules: FrameLimits::default(), counts: &mut Counts::default() };
     session.on_bytes(from, bytes, given);
     while let Some(action) = session.poll_action(1) {
         let event = match action {

@@ -10,9 +10,9 @@ use framegate::metrics::Shard;
 use framegate::proto::{Millis, Side};
 use framegate::worker::inbox::{Wake, inbox};
 use framegate::worker::listener::Listening;
-use framegate::worker::seats::Seats;
+use framegate::worker::permits::Permits;
 use framegate::worker::sys::{Event, Sys, Target};
-use framegate::worker::{Home, Worker};
+use framegate::worker::{Worker, WorkerCore};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ fn messages() {
         (payload, batch, masked_frame(payload).repeat(batch), plain_frame(payload).repeat(batch))
     });
     let (_, _, one_up, one_down) = &reads[0];
-    let (mut home, _records) = home();
-    let mut worker = Worker::new(&mut home).expect("a worker");
+    let (mut core, _records) = core();
+    let mut worker = Worker::new(&mut core).expect("a worker");
     open(&mut worker);
     for (payload, batch, up, down) in &reads {
         bench(&format!("worker, {payload} B x {batch} to upstream"), 20_000, || {
@@ -53,9 +53,9 @@ fn messages() {
         arrive(&mut worker, (0, Side::Downstream), &one_up[3..]);
     });
     bench("worker, a pass with nothing to do", 20_000, || {
-        worker.pass().expect("a pass");
+        worker.run_once().expect("a pass");
     });
-    let sys = &worker.home().sys;
+    let sys = &worker.core().sys;
     assert_eq!(sys.sent, sys.received, "everything that came has left");
 }
 
@@ -63,24 +63,24 @@ fn messages() {
 fn many_sessions() {
     const SESSIONS: usize = 100;
     let push = plain_frame(1 << 10);
-    let (mut home, _records) = home();
-    let mut worker = Worker::new(&mut home).expect("a worker");
+    let (mut core, _records) = core();
+    let mut worker = Worker::new(&mut core).expect("a worker");
     (0..SESSIONS).for_each(|_| open(&mut worker));
     bench("worker, push 1024 B to 100 clients", 500, || {
         for session in 0..SESSIONS {
-            worker.home().sys.has(&push, (session, Side::Upstream));
+            worker.core().sys.has(&push, (session, Side::Upstream));
         }
-        worker.pass().expect("a pass");
+        worker.run_once().expect("a pass");
     });
-    let sys = &worker.home().sys;
+    let sys = &worker.core().sys;
     assert_eq!(sys.sent, sys.received);
 }
 
 /// A session's whole life: accepted, connected, opened, one message each way, closed by its client.
 fn churn() {
     let (up, down) = (masked_frame(64), plain_frame(64));
-    let (mut home, mut records) = home();
-    let mut worker = Worker::new(&mut home).expect("a worker");
+    let (mut core, mut records) = core();
+    let mut worker = Worker::new(&mut core).expect("a worker");
     bench("worker, session opened, one echo, closed", 1_000, || {
         open(&mut worker);
         arrive(&mut worker, (0, Side::Downstream), &up);
@@ -90,7 +90,7 @@ fn churn() {
         arrive(&mut worker, (0, Side::Upstream), &[]);
         arrive(&mut worker, (0, Side::Downstream), &[]);
         assert_eq!(worker.pairs(), 0);
-        worker.home().sys.tokens.clear();
+        worker.core().sys.tokens.clear();
         let lines = (records.pop(), records.pop());
         assert!(matches!(lines, (Ok(Record::Start(_)), Ok(Record::End(_)))));
     });
@@ -99,12 +99,12 @@ fn churn() {
 /// What idle sessions cost: the wheel looks at each every 51.2 s, and files it anew.
 fn timers() {
     const SESSIONS: usize = 100;
-    let (mut home, _records) = home();
-    let mut worker = Worker::new(&mut home).expect("a worker");
+    let (mut core, _records) = core();
+    let mut worker = Worker::new(&mut core).expect("a worker");
     (0..SESSIONS).for_each(|_| open(&mut worker));
     bench("worker, the wheel looks at 100 idle sessions", 500, || {
-        worker.home().sys.now += 51_200;
-        worker.pass().expect("a pass");
+        worker.core().sys.now += 51_200;
+        worker.run_once().expect("a pass");
     });
     assert_eq!(worker.pairs(), SESSIONS, "nobody was idle for too long");
 }
@@ -206,7 +206,7 @@ impl Sys for Memory<'_> {
     }
 }
 
-fn home<'a>() -> (Home<Memory<'a>>, rtrb::Consumer<Record>) {
+fn core<'a>() -> (WorkerCore<Memory<'a>>, rtrb::Consumer<Record>) {
     let snapshot: Snapshot = config::parse(
         "[[listener]]\nlisten = \"192.0.2.1:80\"\n[limits]\nmax_sessions = 1000\nmax_handshakes = 1000\n\
         [[upstream]]\nname = \"a\"\nendpoints = [\"ws://10.0.0.1:80\"]\n\
@@ -217,15 +217,15 @@ fn home<'a>() -> (Home<Memory<'a>>, rtrb::Consumer<Record>) {
     // As in `run`: the access log is on, and a ring holds its records. Sixteen sessions' are enough where nobody reads.
     let (log, records) = log::tap(32);
     let (_outbox, inbox) = inbox(Box::new(NoWake));
-    let home = Home {
+    let core = WorkerCore {
         sys: Memory { now: 1_000, ..Memory::default() },
         listeners: vec![Listening::new(snapshot.listeners[0].addr, ())],
         inbox,
         snapshot: Arc::new(snapshot),
         directory: Arc::default(),
         tls: Arc::default(),
-        sessions: Seats::new(1_000),
-        handshakes: Seats::new(1_000),
+        sessions: Permits::new(1_000),
+        handshakes: Permits::new(1_000),
         tally: Default::default(),
         shard: Arc::new(Shard::default()),
         log,
@@ -234,7 +234,7 @@ fn home<'a>() -> (Home<Memory<'a>>, rtrb::Consumer<Record>) {
         workers: 1,
         draining: false,
     };
-    (home, records)
+    (core, records)
 }
 
 struct NoWake;
@@ -245,23 +245,23 @@ impl Wake for NoWake {
 
 /// One more session, open.
 fn open(worker: &mut Worker<'_, Memory<'_>>) {
-    let session = worker.home().sys.tokens.len() / 2;
-    let sys = &mut worker.home().sys;
+    let session = worker.core().sys.tokens.len() / 2;
+    let sys = &mut worker.core().sys;
     sys.clients += 1;
     sys.events.push(Event { token: sys.listener, readable: true, ..Event::default() });
-    worker.pass().expect("a pass");
+    worker.run_once().expect("a pass");
     arrive(worker, (session, Side::Downstream), REQUEST);
-    let sys = &mut worker.home().sys;
+    let sys = &mut worker.core().sys;
     // The connection to the upstream is made.
     sys.events.push(Event { token: sys.tokens[2 * session + 1], writable: true, ..Event::default() });
-    worker.pass().expect("a pass");
+    worker.run_once().expect("a pass");
     arrive(worker, (session, Side::Upstream), SWITCHING);
-    let sys = &mut worker.home().sys;
+    let sys = &mut worker.core().sys;
     (sys.sent, sys.received) = (0, 0);
 }
 
 /// One read's worth arrives, and the worker passes once.
 fn arrive<'a>(worker: &mut Worker<'_, Memory<'a>>, at: (usize, Side), bytes: &'a [u8]) {
-    worker.home().sys.has(bytes, at);
-    worker.pass().expect("a pass");
+    worker.core().sys.has(bytes, at);
+    worker.run_once().expect("a pass");
 }

@@ -13,7 +13,7 @@ use crate::proto::Millis;
 use crate::resolver;
 use crate::worker::inbox::{Command, Directory, Outbox};
 use crate::worker::listener::{Bound, Twin, bind_all};
-use crate::worker::seats::Seats;
+use crate::worker::permits::Permits;
 use crate::worker::sys::clock_us;
 use mio::unix::SourceFd;
 use secure::Secure;
@@ -39,8 +39,8 @@ pub struct Parts {
     /// The admin listener shows the demo's page.
     pub demo: bool,
     pub nofile: u64,
-    pub sessions: Arc<Seats>,
-    pub handshakes: Arc<Seats>,
+    pub sessions: Arc<Permits>,
+    pub handshakes: Arc<Permits>,
     /// Workers started again after a panic.
     pub restarts: Arc<AtomicU64>,
     pub log: log::Control,
@@ -118,11 +118,11 @@ impl Control {
         Arc::clone(&self.waker)
     }
 
-    pub fn sessions(&self) -> Arc<Seats> {
+    pub fn sessions(&self) -> Arc<Permits> {
         Arc::clone(&self.parts.sessions)
     }
 
-    pub fn handshakes(&self) -> Arc<Seats> {
+    pub fn handshakes(&self) -> Arc<Permits> {
         Arc::clone(&self.parts.handshakes)
     }
 

@@ -5,7 +5,7 @@
 //! control thread reads the shards and renders. A tally outlives a panic of its worker: counters go on,
 //! gauges are set right by [`Tally::sessions_lost`]. Knows no socket, clock or thread.
 
-use crate::proto::ended::{By, CAUSES, Ended, Stage, Why};
+use crate::proto::end::{CAUSES, Cause, End, Party, Phase};
 use crate::proto::frame::opcode;
 use crate::proto::relay::Counts;
 use crate::proto::{Side, Sides};
@@ -27,16 +27,16 @@ impl<T: Default + Copy> Default for ByCause<T> {
     }
 }
 
-impl<T> Index<Why> for ByCause<T> {
+impl<T> Index<Cause> for ByCause<T> {
     type Output = T;
-    fn index(&self, why: Why) -> &T {
-        &self.0[why as usize]
+    fn index(&self, cause: Cause) -> &T {
+        &self.0[cause as usize]
     }
 }
 
-impl<T> IndexMut<Why> for ByCause<T> {
-    fn index_mut(&mut self, why: Why) -> &mut T {
-        &mut self.0[why as usize]
+impl<T> IndexMut<Cause> for ByCause<T> {
+    fn index_mut(&mut self, cause: Cause) -> &mut T {
+        &mut self.0[cause as usize]
     }
 }
 
@@ -128,23 +128,23 @@ impl Tally {
     }
 
     /// The verdict on a connection: a refused handshake, or the end of an open session.
-    pub fn ended(&mut self, ended: Ended) {
-        match ended.stage {
-            Stage::Open => {
+    pub fn ended(&mut self, ended: End) {
+        match ended.phase {
+            Phase::Open => {
                 self.sessions = self.sessions.saturating_sub(1);
-                self.ended[ended.why][column(ended.by)] += 1;
+                self.ended[ended.cause][column(ended.party)] += 1;
             }
-            Stage::Tls | Stage::Request | Stage::Connect | Stage::Answer => {
+            Phase::Tls | Phase::Request | Phase::Connect | Phase::Response => {
                 self.handshakes = self.handshakes.saturating_sub(1);
-                self.refused[ended.why] += 1;
+                self.refused[ended.cause] += 1;
             }
         }
     }
 
     /// The worker lost all that it held to a panic: every connection ended by it, gauges at zero.
     pub fn sessions_lost(&mut self) {
-        self.ended[Why::WorkerPanic][column(By::Proxy)] += self.sessions;
-        self.refused[Why::WorkerPanic] += self.handshakes;
+        self.ended[Cause::WorkerPanic][column(Party::Proxy)] += self.sessions;
+        self.refused[Cause::WorkerPanic] += self.handshakes;
         (self.sessions, self.handshakes, self.backlog_bytes) = (0, 0, 0);
     }
 
@@ -323,7 +323,7 @@ metrics! {
         = |r, out| out.put(&[], r.total.handshakes);
     Gauge "framegate_handshakes_max" [] "Limit of handshakes in flight, 0 for none."
         = |r, out| out.put(&[], r.process.max_handshakes);
-    Counter "framegate_accepted_total" [] "Connections accepted."
+    Counter "framegate_connections_accepted_total" [] "Connections accepted."
         = |r, out| out.put(&[], r.total.accepted);
     Counter "framegate_accept_backoffs_total" [] "Times that accepting was put off for want of descriptors or memory."
         = |r, out| out.put(&[], r.total.accept_backoffs);
@@ -333,7 +333,7 @@ metrics! {
         = tls;
     Gauge "framegate_certificate_days_left" ["file"] "Days until a certificate ends."
         = |r, out| r.process.certificates.iter().for_each(|(file, days)| out.put(&[file], days));
-    Counter "framegate_ended_total" ["cause" "by"] "Open sessions that ended, by cause and by who ended them."
+    Counter "framegate_sessions_ended_total" ["cause" "ended_by"] "Open sessions that ended, by cause and by who ended them."
         = ended;
     Counter "framegate_frames_total" ["from" "opcode"] "Frames relayed, by the side they came from and by opcode."
         = frames;
@@ -345,15 +345,15 @@ metrics! {
         = |r, out| out.put(&[], r.total.backlog_bytes);
     Gauge "framegate_backlog_bytes_max" [] "Limit of the bytes that may wait for slow receivers."
         = |r, out| out.put(&[], r.process.buffer_bytes_max);
-    Counter "framegate_stalled_total" [] "Times that a receiver blocked and its sender was no longer read."
+    Counter "framegate_receiver_stalls_total" [] "Times that a receiver blocked and its sender was no longer read."
         = |r, out| out.put(&[], r.total.stalled);
-    Counter "framegate_urgent_total" [] "Connections on which TCP urgent data was seen."
+    Counter "framegate_urgent_data_total" [] "Connections on which TCP urgent data was seen."
         = |r, out| out.put(&[], r.total.urgent);
     Counter "framegate_worker_busy_seconds_total" ["worker"] "CPU time of a worker's thread."
         = |r, out| out.per_worker(r, |tally| Millionths(tally.busy_us));
-    Counter "framegate_worker_passes_total" ["worker"] "Times that a worker's loop came round."
+    Counter "framegate_worker_loop_iterations_total" ["worker"] "Times that a worker's loop came round."
         = |r, out| out.per_worker(r, |tally| tally.passes);
-    Histogram "framegate_pass_busy_seconds" [] "Passes with at least 32 events, or where there is TLS, by the CPU time they took."
+    Histogram "framegate_loop_busy_seconds" [] "Passes with at least 32 events, or where there is TLS, by the CPU time they took."
         = busy_passes;
     Counter "framegate_events_total" [] "Readiness events handled."
         = |r, out| out.put(&[], r.total.events);
@@ -419,13 +419,13 @@ impl Write for LabelValue<'_> {
 }
 
 /// The columns of [`Tally::ended`].
-const BY: [By; 3] = [By::Downstream, By::Upstream, By::Proxy];
+const BY: [Party; 3] = [Party::Downstream, Party::Upstream, Party::Proxy];
 
-fn column(by: By) -> usize {
-    match by {
-        By::Downstream => 0,
-        By::Upstream => 1,
-        By::Proxy => 2,
+fn column(party: Party) -> usize {
+    match party {
+        Party::Downstream => 0,
+        Party::Upstream => 1,
+        Party::Proxy => 2,
     }
 }
 
@@ -434,30 +434,30 @@ fn column(by: By) -> usize {
 
 fn handshakes(r: &Reading<'_>, out: &mut Samples<'_>) {
     out.put(&[&"ok"], r.total.handshakes_ok);
-    for cause in CAUSES {
-        let count = r.total.refused[cause.why];
-        let silent = matches!(cause.why, Why::NeverSpoke | Why::Answered | Why::WorkerPanic);
-        if count > 0 || cause.status != 0 || silent {
-            out.put(&[&cause.name], count);
+    for info in CAUSES {
+        let count = r.total.refused[info.cause];
+        let silent = matches!(info.cause, Cause::NoRequest | Cause::UpstreamResponse | Cause::WorkerPanic);
+        if count > 0 || info.status != 0 || silent {
+            out.put(&[&info.name], count);
         }
     }
 }
 
 fn ended(r: &Reading<'_>, out: &mut Samples<'_>) {
-    for cause in CAUSES {
+    for info in CAUSES {
         let of_tls = matches!(
-            cause.why,
-            Why::TlsMalformed
-                | Why::TlsAlert
-                | Why::TlsBadRecord
-                | Why::TlsMisbehaved
-                | Why::TlsTruncated
-                | Why::TlsInternal
+            info.cause,
+            Cause::TlsMalformed
+                | Cause::TlsAlert
+                | Cause::TlsBadRecord
+                | Cause::TlsMisbehaved
+                | Cause::TlsTruncated
+                | Cause::TlsInternal
         );
-        let of_open_sessions = of_tls || cause.why as usize >= Why::Close as usize;
-        for (by, count) in BY.iter().zip(r.total.ended[cause.why]) {
+        let of_open_sessions = of_tls || info.cause as usize >= Cause::Close as usize;
+        for (by, count) in BY.iter().zip(r.total.ended[info.cause]) {
             if count > 0 || of_open_sessions {
-                out.put(&[&cause.name, &by.name()], count);
+                out.put(&[&info.name, &by.name()], count);
             }
         }
     }
@@ -549,8 +549,8 @@ mod tests {
         tally
     }
 
-    fn ended(stage: Stage, by: By, why: Why) -> Ended {
-        Ended { by, stage, why }
+    fn ended(phase: Phase, party: Party, cause: Cause) -> End {
+        End { party, phase, cause }
     }
 
     #[test]
@@ -588,18 +588,18 @@ mod tests {
         for _ in 0..3 {
             tally.opened();
         }
-        tally.ended(ended(Stage::Request, By::Downstream, Why::NoRoute));
-        tally.ended(ended(Stage::Open, By::Upstream, Why::Close));
+        tally.ended(ended(Phase::Request, Party::Downstream, Cause::NoRoute));
+        tally.ended(ended(Phase::Open, Party::Upstream, Cause::Close));
         assert_eq!((tally.sessions, tally.handshakes), (2, 1));
-        assert_eq!(tally.refused[Why::NoRoute], 1);
-        assert_eq!(tally.ended[Why::Close], [0, 1, 0]);
+        assert_eq!(tally.refused[Cause::NoRoute], 1);
+        assert_eq!(tally.ended[Cause::Close], [0, 1, 0]);
         balanced(&tally);
 
         tally.backlog_bytes = 77;
         tally.sessions_lost();
         assert_eq!((tally.sessions, tally.handshakes, tally.backlog_bytes), (0, 0, 0));
-        assert_eq!(tally.ended[Why::WorkerPanic], [0, 0, 2]);
-        assert_eq!(tally.refused[Why::WorkerPanic], 1);
+        assert_eq!(tally.ended[Cause::WorkerPanic], [0, 0, 2]);
+        assert_eq!(tally.refused[Cause::WorkerPanic], 1);
         balanced(&tally);
     }
 
@@ -613,7 +613,10 @@ mod tests {
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
             assert_eq!(name.ends_with("_total"), metric.kind == Counter, "{name}");
             assert!(metric.help.ends_with('.') && !metric.help.contains(['\\', '\n']), "{name}");
-            assert!(metric.labels.iter().all(|label| label.bytes().all(|b| b.is_ascii_lowercase())), "{name}");
+            assert!(
+                metric.labels.iter().all(|label| label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')),
+                "{name}"
+            );
         }
     }
 
@@ -652,7 +655,7 @@ mod tests {
         let mut rest = text.strip_prefix('{').unwrap();
         loop {
             let (name, value) = rest.split_once("=\"").unwrap();
-            assert!(!name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase()), "{text}");
+            assert!(!name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{text}");
             let mut chars = value.char_indices();
             let end = loop {
                 match chars.next().unwrap() {
@@ -677,9 +680,9 @@ mod tests {
         tally.relay[Side::Downstream].frames[opcode::TEXT as usize] = 11;
         tally.relay[Side::Upstream].frames[0xb] = 1;
         tally.relay[Side::Upstream].bytes = 1000;
-        tally.refused[Why::NoRoute] = 2;
-        tally.refused[Why::Reset] = 1;
-        tally.ended[Why::Close] = [6, 0, 0];
+        tally.refused[Cause::NoRoute] = 2;
+        tally.refused[Cause::Reset] = 1;
+        tally.ended[Cause::Close] = [6, 0, 0];
         tally.tls[Side::Upstream] = [0, 0, 3];
         tally.busy_pass(1_700);
         tally.busy_pass(50_000);
@@ -702,12 +705,12 @@ mod tests {
         assert_eq!(of("framegate_workers"), Some(2.0));
         assert_eq!(of("framegate_certificate_days_left{file=\"a\\\"b.pem\"}"), Some(-3.0));
         assert_eq!(of("framegate_tls_handshakes_total{side=\"upstream\",outcome=\"failed\"}"), Some(6.0));
-        assert_eq!(of("framegate_pass_busy_seconds_bucket{le=\"0.002000\"}"), Some(2.0));
-        assert_eq!(of("framegate_pass_busy_seconds_bucket{le=\"+Inf\"}"), Some(4.0));
-        assert_eq!(of("framegate_pass_busy_seconds_sum"), Some(0.1034));
+        assert_eq!(of("framegate_loop_busy_seconds_bucket{le=\"0.002000\"}"), Some(2.0));
+        assert_eq!(of("framegate_loop_busy_seconds_bucket{le=\"+Inf\"}"), Some(4.0));
+        assert_eq!(of("framegate_loop_busy_seconds_sum"), Some(0.1034));
         assert_eq!(of("framegate_draining"), Some(1.0));
         assert_eq!(of("framegate_reloads_total{result=\"ok\"}"), Some(2.0));
-        assert_eq!(of("framegate_accepted_total"), Some(5.0));
+        assert_eq!(of("framegate_connections_accepted_total"), Some(5.0));
         assert_eq!(of("framegate_sessions{worker=\"0\"}"), Some(3.0));
         assert_eq!(of("framegate_sessions{worker=\"1\"}"), Some(2.0));
         assert_eq!(of("framegate_worker_busy_seconds_total{worker=\"1\"}"), Some(1.5));
@@ -718,11 +721,11 @@ mod tests {
         assert_eq!(of("framegate_bytes_total{from=\"upstream\"}"), Some(2000.0));
         assert_eq!(of("framegate_handshakes_total{outcome=\"no-route\"}"), Some(4.0));
         assert_eq!(of("framegate_handshakes_total{outcome=\"reset\"}"), Some(2.0));
-        assert_eq!(of("framegate_handshakes_total{outcome=\"never-spoke\"}"), Some(0.0));
+        assert_eq!(of("framegate_handshakes_total{outcome=\"no-request\"}"), Some(0.0));
         assert_eq!(of("framegate_handshakes_total{outcome=\"mask-bit\"}"), None);
-        assert_eq!(of("framegate_ended_total{cause=\"close\",by=\"downstream\"}"), Some(12.0));
-        assert_eq!(of("framegate_ended_total{cause=\"worker-panic\",by=\"proxy\"}"), Some(0.0));
-        assert_eq!(of("framegate_ended_total{cause=\"no-route\",by=\"proxy\"}"), None);
+        assert_eq!(of("framegate_sessions_ended_total{cause=\"close\",ended_by=\"downstream\"}"), Some(12.0));
+        assert_eq!(of("framegate_sessions_ended_total{cause=\"worker-panic\",ended_by=\"proxy\"}"), Some(0.0));
+        assert_eq!(of("framegate_sessions_ended_total{cause=\"no-route\",ended_by=\"proxy\"}"), None);
         assert_eq!(of("framegate_log_lines_lost_total"), Some(11.0));
     }
 

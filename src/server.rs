@@ -6,12 +6,12 @@ use crate::control::secure::Secure;
 use crate::control::{Control, Parts};
 use crate::log;
 use crate::metrics::Shard;
-use crate::tls::Store;
+use crate::tls::TlsConfigs;
 use crate::worker::inbox::{Directory, Inbox, Outbox, inbox};
 use crate::worker::listener::{BindError, Bound, Listening, Twin, bind_all};
-use crate::worker::seats::Seats;
+use crate::worker::permits::Permits;
 use crate::worker::sys::{MioSys, clock_us};
-use crate::worker::{Home, Worker};
+use crate::worker::{Worker, WorkerCore};
 use crate::{cli, os, resolver};
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
@@ -63,8 +63,8 @@ fn start(snapshot: Snapshot, secure: Secure, source: Option<cli::Source>, demo: 
         source,
         demo,
         nofile,
-        sessions: Seats::new(limits.max_sessions),
-        handshakes: Seats::new(limits.max_handshakes),
+        sessions: Permits::new(limits.max_sessions),
+        handshakes: Permits::new(limits.max_handshakes),
         restarts: Arc::new(AtomicU64::new(0)),
         log: log_control.clone(),
         secure,
@@ -121,7 +121,7 @@ fn start_resolver(
 /// What all workers are started with.
 struct Crew {
     snapshot: Arc<Snapshot>,
-    tls: Arc<Store>,
+    tls: Arc<TlsConfigs>,
     notices: Sender<usize>,
     waker: Arc<mio::Waker>,
     directory: Arc<Directory>,
@@ -141,12 +141,12 @@ impl Crew {
             let twin = |bound: &mut Bound| Some(Listening::new(bound.addr, bound.twin()?));
             let listeners = bound.iter_mut().filter_map(twin).collect();
             let shard = Arc::new(Shard::default());
-            let home = self.home(control, (sys, inbox, listeners, ring), (Arc::clone(&shard), workers));
+            let core = self.core(control, (sys, inbox, listeners, ring), (Arc::clone(&shard), workers));
             let cpu = cpus.get(index % cpus.len().max(1)).copied().filter(|_| self.snapshot.workers.pin);
             let (notices, control_waker) = (self.notices.clone(), Arc::clone(&self.waker));
             let restarts = control.restarts();
             let thread = spawn(&format!("worker-{index}"), move || {
-                work(home, (index, cpu), &restarts);
+                work(core, (index, cpu), &restarts);
                 // Control is there until all workers have ended.
                 let _told = notices.send(index);
                 let _woken = control_waker.wake();
@@ -156,13 +156,13 @@ impl Crew {
         Ok(started)
     }
 
-    fn home(
+    fn core(
         &self,
         control: &Control,
         (sys, inbox, listeners, log): (MioSys, Inbox<Twin>, Vec<Listening<Twin>>, log::Ring),
         (shard, workers): (Arc<Shard>, usize),
-    ) -> Home<MioSys> {
-        Home {
+    ) -> WorkerCore<MioSys> {
+        WorkerCore {
             sys,
             listeners,
             inbox,
@@ -182,22 +182,22 @@ impl Crew {
     }
 }
 
-/// A worker's thread. A panic ends the sessions of this worker, nothing else: what it must not take is in its home.
-fn work(mut home: Home<MioSys>, (index, cpu): (usize, Option<usize>), restarts: &AtomicU64) {
+/// A worker's thread. A panic ends the sessions of this worker, nothing else: what it must not take is in its core.
+fn work(mut core: WorkerCore<MioSys>, (index, cpu): (usize, Option<usize>), restarts: &AtomicU64) {
     if let Some(Err(error)) = cpu.map(os::pin) {
         ::log::warn!("worker {index} is not pinned: {error}");
     }
     loop {
         let began = Instant::now();
-        let ran = catch_unwind(AssertUnwindSafe(|| Worker::new(&mut home)?.run()));
+        let ran = catch_unwind(AssertUnwindSafe(|| Worker::new(&mut core)?.run()));
         match ran {
             Ok(Ok(())) => return,
             Ok(Err(error)) => ::log::error!("worker {index} failed and is started again: {error}"),
             Err(_) => ::log::error!("worker {index} panicked and is started again; its sessions are lost"),
         }
         restarts.fetch_add(1, Ordering::Relaxed);
-        home.tally.sessions_lost();
-        home.tally.publish(&home.shard);
+        core.tally.sessions_lost();
+        core.tally.publish(&core.shard);
         // One that cannot even start must not spin.
         std::thread::sleep(RESTART_PAUSE.saturating_sub(began.elapsed()));
     }

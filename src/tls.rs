@@ -16,12 +16,12 @@ mod setup;
 mod tickets;
 
 pub use buffer::Buffer;
-pub use certificate::Facts;
+pub use certificate::CertInfo;
 pub use cipher::provider;
 pub use failure::Failure;
 pub use made::self_signed;
-pub use setup::Store;
-pub use tickets::Keys;
+pub use setup::TlsConfigs;
+pub use tickets::TicketKeys;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
@@ -110,8 +110,8 @@ impl Tls {
     }
 
     /// The certificate that the peer has shown.
-    pub fn peer(&self) -> Option<Facts> {
-        Facts::of(self.state().peer_certificates()?.first()?)
+    pub fn peer(&self) -> Option<CertInfo> {
+        CertInfo::of(self.state().peer_certificates()?.first()?)
     }
 
     /// Whether [`Tls::close`] has been called.
@@ -186,7 +186,7 @@ impl Tls {
         if std::mem::replace(&mut self.closed, true) || !self.established || self.failed.is_some() {
             return Ok(());
         }
-        self.say(Say::Goodbye, sealed)
+        self.say(Say::CloseNotify, sealed)
     }
 
     fn say(&mut self, say: Say<'_>, sealed: &mut Buffer) -> Result<(), Failure> {
@@ -240,7 +240,7 @@ enum Say<'a> {
     Nothing,
     /// With what was sent since the last pause.
     Data(&'a [u8], &'a mut u32),
-    Goodbye,
+    CloseNotify,
 }
 
 enum Step {
@@ -286,7 +286,7 @@ fn step<D>(
             let said = match std::mem::replace(say, Say::Nothing) {
                 Say::Nothing => Ok(()),
                 Say::Data(bytes, sent) => write(&mut traffic, bytes, sent, sealed),
-                Say::Goodbye => traffic.queue_close_notify(sealed.room(SLACK)).map(|n| sealed.advance(n)),
+                Say::CloseNotify => traffic.queue_close_notify(sealed.room(SLACK)).map(|n| sealed.advance(n)),
             };
             said.map(|()| Step::Rest).map_err(|_| Failure::Internal)
         }

@@ -91,7 +91,7 @@ fn a_close_of_the_client_passes_verbatim_and_it_gets_our_fin_first() {
         fin(&s.upstream);
         assert_rest(&s.upstream, b"", End::Fin);
         fin(&s.client);
-        s.ends(&format!("by=downstream phase=open why=close status=101 code_up={code} code_down={code}"));
+        s.ends(&format!("ended_by=downstream phase=open cause=close status=101 code_up={code} code_down={code}"));
     }
 }
 
@@ -116,7 +116,7 @@ fn a_close_of_the_upstream_passes_verbatim_and_the_client_gets_our_fin_first() {
         assert_quiet(&s.upstream);
         fin(&s.upstream);
         assert_rest(&s.upstream, b"", End::Fin);
-        s.ends(&format!("by=upstream phase=open why=close status=101 code_up=3001 code_down={code}"));
+        s.ends(&format!("ended_by=upstream phase=open cause=close status=101 code_up=3001 code_down={code}"));
     }
 }
 
@@ -140,7 +140,7 @@ fn a_close_torn_at_every_byte_passes_whole() {
     let ends: Vec<_> = log.iter().filter(|line| line.contains(" end ")).map(|line| verdict(line)).collect();
     assert_eq!(
         ends,
-        vec!["by=downstream phase=open why=close status=101 code_up=4999 code_down=1005"; close.len() - 1]
+        vec!["ended_by=downstream phase=open cause=close status=101 code_up=4999 code_down=1005"; close.len() - 1]
     );
 }
 
@@ -153,7 +153,7 @@ fn a_close_without_an_answer_ends_at_the_close_deadline() {
     assert_rest(&s.upstream, &close, End::Fin);
     assert_due(begun, 300);
     assert_rest(&s.client, b"", End::Fin);
-    s.ends("by=downstream phase=open why=close status=101 code_up=1000");
+    s.ends("ended_by=downstream phase=open cause=close status=101 code_up=1000");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn an_upstream_that_keeps_its_connection_after_both_closes_is_left_at_the_deadli
     fin(&s.client);
     assert_rest(&s.upstream, b"", End::Fin);
     assert_due(begun, 300);
-    s.ends("by=downstream phase=open why=close status=101 code_up=1005 code_down=1005");
+    s.ends("ended_by=downstream phase=open cause=close status=101 code_up=1005 code_down=1005");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn what_follows_a_close_is_discarded_and_the_other_sides_close_still_comes() {
     fin(&s.client);
     fin(&s.upstream);
     assert_rest(&s.upstream, b"", End::Fin);
-    s.ends("by=downstream phase=open why=close status=101 code_up=1000 code_down=1000");
+    s.ends("ended_by=downstream phase=open cause=close status=101 code_up=1000 code_down=1000");
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn who_sends_on_after_its_close_gets_1002_when_no_close_comes_back() {
     fin(&s.upstream);
     assert_rest(&s.upstream, &close, End::Fin);
     fin(&s.client);
-    s.ends("by=downstream phase=open why=data-after-close status=101 code_up=1000 code_down=1002");
+    s.ends("ended_by=downstream phase=open cause=data-after-close status=101 code_up=1000 code_down=1002");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn a_fin_of_the_client_is_passed_on_and_the_upstream_goes_on_sending() {
     assert_quiet(&s.client);
     fin(&s.upstream);
     assert_rest(&s.client, b"", End::Fin);
-    s.ends("by=downstream phase=open why=eof status=101");
+    s.ends("ended_by=downstream phase=open cause=eof status=101");
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn a_fin_of_the_upstream_is_passed_on_and_the_client_goes_on_sending() {
     assert_quiet(&s.upstream);
     fin(&s.client);
     assert_rest(&s.upstream, b"", End::Fin);
-    s.ends("by=upstream phase=open why=eof status=101");
+    s.ends("ended_by=upstream phase=open cause=eof status=101");
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn a_close_after_the_other_sides_fin_still_passes() {
     assert_eq!(read_exact(&s.upstream, close.len()), close);
     fin(&s.client);
     assert_rest(&s.upstream, b"", End::Fin);
-    s.ends("by=downstream phase=open why=close status=101 code_up=1001");
+    s.ends("ended_by=downstream phase=open cause=close status=101 code_up=1001");
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn a_half_closed_session_ends_at_the_idle_timeout() {
     assert_eq!(read_close(&s.client), (1001, "idle timeout".to_owned()));
     assert_rest(&s.client, b"", End::Fin);
     fin(&s.upstream);
-    s.ends("by=proxy phase=open why=idle-timeout status=101 code_down=1001");
+    s.ends("ended_by=proxy phase=open cause=idle-timeout status=101 code_down=1001");
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn a_fin_in_the_middle_of_a_frame_comes_after_what_there_was_of_it() {
         s.client.write_all(&more).unwrap();
         fin(&s.client);
         assert_rest(&s.upstream, &more, End::Fin);
-        s.ends("by=upstream phase=open why=eof status=101");
+        s.ends("ended_by=upstream phase=open cause=eof status=101");
     }
     let frame = masked(0x82, &[7; 300]);
     let mut s = Session::open("");
@@ -289,7 +289,7 @@ fn a_fin_in_the_middle_of_a_frame_comes_after_what_there_was_of_it() {
     assert_rest(&s.upstream, &frame[..100], End::Fin);
     fin(&s.upstream);
     assert_rest(&s.client, b"", End::Fin);
-    s.ends("by=downstream phase=open why=eof status=101");
+    s.ends("ended_by=downstream phase=open cause=eof status=101");
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn a_fin_in_the_middle_of_a_header_leaves_nothing_of_it() {
     assert_rest(&s.client, &whole, End::Fin);
     fin(&s.client);
     assert_rest(&s.upstream, b"", End::Fin);
-    s.ends("by=upstream phase=open why=eof status=101");
+    s.ends("ended_by=upstream phase=open cause=eof status=101");
 }
 
 #[test]
@@ -311,8 +311,9 @@ fn both_fins_at_once_end_a_session() {
     fin(&s.client);
     assert_rest(&s.client, b"", End::Fin);
     assert_rest(&s.upstream, b"", End::Fin);
-    let by = s.proxy.log.wait("its end", |line| line.contains(" end ").then(|| field(line, "by").unwrap().to_owned()));
-    s.ends(&format!("by={by} phase=open why=eof status=101"));
+    let by =
+        s.proxy.log.wait("its end", |line| line.contains(" end ").then(|| field(line, "ended_by").unwrap().to_owned()));
+    s.ends(&format!("ended_by={by} phase=open cause=eof status=101"));
 }
 
 #[test]
@@ -325,7 +326,7 @@ fn a_reset_of_the_upstream_resets_the_client_after_what_was_read() {
     assert_eq!(end, End::Reset);
     assert!(got == last || *SECURED != PLAIN && last.starts_with(&got));
     let line = proxy.log.wait_for(" end ");
-    assert_eq!(verdict(&line), "by=upstream phase=open why=reset status=101");
+    assert_eq!(verdict(&line), "ended_by=upstream phase=open cause=reset status=101");
     assert_eq!(proxy.stop().len(), 2);
 }
 
@@ -340,7 +341,7 @@ fn a_reset_of_the_client_resets_the_upstream_after_what_was_read() {
     // A shim's own reset overtakes what it has not sent.
     assert!(got == last || *SECURED != PLAIN && last.starts_with(&got));
     let line = proxy.log.wait_for(" end ");
-    assert_eq!(verdict(&line), "by=downstream phase=open why=reset status=101");
+    assert_eq!(verdict(&line), "ended_by=downstream phase=open cause=reset status=101");
     assert_eq!(proxy.stop().len(), 2);
 }
 
@@ -360,7 +361,7 @@ fn a_client_that_resets_or_leaves_before_the_101_takes_its_upstream_with_it() {
         }
         assert_rest(&upstream, b"", End::Reset);
         let line = proxy.log.wait_for(" end ");
-        assert!(verdict(&line).starts_with("by=downstream phase=answer why="), "{line}");
+        assert!(verdict(&line).starts_with("ended_by=downstream phase=response cause="), "{line}");
         assert_eq!(proxy.stop().len(), 1);
     }
 }
@@ -379,7 +380,7 @@ fn a_route_may_answer_the_loss_of_its_upstream_with_a_close() {
         s.client.write_all(&masked(0x88, &close_payload(code, ""))).unwrap();
         fin(&s.client);
         assert_rest(&s.upstream, b"", End::Fin);
-        s.ends(&format!("by=upstream phase=open why=upstream-loss status=101 code_down={code}"));
+        s.ends(&format!("ended_by=upstream phase=open cause=upstream-loss status=101 code_down={code}"));
     }
 }
 
@@ -394,7 +395,7 @@ fn a_reset_is_the_loss_of_an_upstream_as_well() {
     assert_rest(&client, b"", End::Fin);
     fin(&client);
     let line = proxy.log.wait_for(" end ");
-    assert_eq!(verdict(&line), "by=upstream phase=open why=upstream-loss status=101 code_down=1012");
+    assert_eq!(verdict(&line), "ended_by=upstream phase=open cause=upstream-loss status=101 code_down=1012");
     assert_eq!(proxy.stop().len(), 2);
 }
 
@@ -406,7 +407,7 @@ fn an_upstream_lost_inside_a_frame_leaves_no_room_for_a_close() {
     fin(&s.upstream);
     assert_rest(&s.client, &frame[..50], End::Fin);
     fin(&s.client);
-    s.ends("by=upstream phase=open why=upstream-loss status=101");
+    s.ends("ended_by=upstream phase=open cause=upstream-loss status=101");
 }
 
 #[test]
@@ -419,7 +420,7 @@ fn an_upstream_that_closed_properly_is_not_lost() {
     fin(&s.upstream);
     assert_rest(&s.client, b"", End::Fin);
     fin(&s.client);
-    s.ends("by=upstream phase=open why=close status=101 code_up=1005 code_down=1000");
+    s.ends("ended_by=upstream phase=open cause=close status=101 code_up=1005 code_down=1000");
 }
 
 #[test]
@@ -438,7 +439,7 @@ fn an_idle_session_gets_1001_on_both_sides_and_the_answers_are_consumed() {
     assert_rest(&s.upstream, b"", End::Fin);
     fin(&s.client);
     fin(&s.upstream);
-    s.ends("by=proxy phase=open why=idle-timeout status=101 code_up=1001 code_down=1001");
+    s.ends("ended_by=proxy phase=open cause=idle-timeout status=101 code_up=1001 code_down=1001");
 }
 
 #[test]
@@ -464,7 +465,7 @@ fn bytes_either_way_keep_a_session_from_being_idle() {
     never_up.write_all(&plain(0x88, b"")).unwrap();
     drop((client, upstream, never, never_up));
     let log = proxy.stop();
-    assert_eq!(log.iter().filter(|line| line.contains("why=idle-timeout")).count(), 1, "{log:#?}");
+    assert_eq!(log.iter().filter(|line| line.contains("cause=idle-timeout")).count(), 1, "{log:#?}");
 }
 
 fn open_at(proxy: &Proxy, listener: &TcpListener, path: &str) -> (TcpStream, TcpStream) {
@@ -496,7 +497,7 @@ fn a_receiver_that_takes_nothing_is_reset_and_its_sender_told() {
     });
     assert_eq!(read_all(&client).1, End::Reset);
     let line = proxy.log.wait_for(" end ");
-    assert_eq!(verdict(&line), "by=proxy phase=open why=write-stall status=101 code_up=1001");
+    assert_eq!(verdict(&line), "ended_by=proxy phase=open cause=write-stall status=101 code_up=1001");
     assert_eq!(proxy.stop().len(), 2);
 }
 
@@ -526,7 +527,7 @@ fn a_slow_receiver_that_takes_something_is_not_stalled() {
     fin(&s.upstream);
     assert_rest(&s.client, &plain(0x88, b""), End::Fin);
     fin(&s.client);
-    s.ends("by=downstream phase=open why=close status=101 code_up=1005 code_down=1005");
+    s.ends("ended_by=downstream phase=open cause=close status=101 code_up=1005 code_down=1005");
 }
 
 #[test]
@@ -548,7 +549,7 @@ fn a_close_of_ours_waits_for_the_frame_boundary() {
     fin(&s.upstream);
     fin(&s.client);
     assert_rest(&s.client, b"", End::Fin);
-    s.ends("by=proxy phase=open why=idle-timeout status=101 code_up=1001 code_down=1001");
+    s.ends("ended_by=proxy phase=open cause=idle-timeout status=101 code_up=1001 code_down=1001");
 }
 
 #[test]
@@ -558,7 +559,7 @@ fn a_frame_that_never_ends_gets_a_fin_at_the_close_deadline() {
     s.upstream.write_all(&frame[..20]).unwrap();
     assert_eq!(read_close(&s.upstream), (1001, "idle timeout".to_owned()));
     assert_rest(&s.client, &frame[..20], End::Fin);
-    s.ends("by=proxy phase=open why=idle-timeout status=101 code_up=1001");
+    s.ends("ended_by=proxy phase=open cause=idle-timeout status=101 code_up=1001");
 }
 
 #[test]
@@ -575,7 +576,7 @@ fn a_violation_ends_both_sides_and_nothing_more_passes_either_way() {
     assert_rest(&s.upstream, b"", End::Fin);
     fin(&s.client);
     fin(&s.upstream);
-    s.ends("by=downstream phase=open why=mask-bit status=101 code_up=1001 code_down=1002");
+    s.ends("ended_by=downstream phase=open cause=mask-bit status=101 code_up=1001 code_down=1002");
 }
 
 #[test]
@@ -593,7 +594,7 @@ fn a_violation_of_the_upstream_inside_a_message_of_the_client() {
     assert_eq!(read_close(&s.upstream), (1009, "frame too big".to_owned()));
     fin(&s.upstream);
     fin(&s.client);
-    s.ends("by=upstream phase=open why=frame-too-big status=101 code_up=1009 code_down=1001");
+    s.ends("ended_by=upstream phase=open cause=frame-too-big status=101 code_up=1009 code_down=1001");
 }
 
 #[test]
@@ -605,7 +606,7 @@ fn an_opaque_session_can_only_be_ended_with_a_fin() {
     assert_rest(&s.upstream, b"", End::Fin);
     fin(&s.client);
     fin(&s.upstream);
-    s.ends("by=proxy phase=open why=idle-timeout status=101");
+    s.ends("ended_by=proxy phase=open cause=idle-timeout status=101");
 }
 
 #[test]
@@ -628,6 +629,6 @@ fn a_refused_client_that_keeps_sending_reads_the_whole_answer() {
     client.write_all(&[b'x'; 1024]).unwrap();
     fin(&client);
     let line = proxy.log.wait_for(" end ");
-    assert_eq!(verdict(&line), "by=downstream phase=request why=no-route status=404");
+    assert_eq!(verdict(&line), "ended_by=downstream phase=request cause=no-route status=404");
     assert_eq!(proxy.stop().len(), 1);
 }

@@ -4,7 +4,7 @@ use framegate::config::{
     self, AccessLog, Error, Flags, Format, Limits, Listener, ResolvedLimits, SCRATCH_BYTES, Snapshot,
 };
 use framegate::policy::balance::Place;
-use framegate::policy::route::{Mode, Rules};
+use framegate::policy::route::{FrameLimits, Mode};
 use std::path::{Path, PathBuf};
 
 const NAME: &str = "framegate.toml";
@@ -51,7 +51,7 @@ fn the_least_file_has_the_defaults() {
     let route = snapshot.routes.find("any.host", "/any/path").unwrap();
     assert_eq!(route.name, "/*");
     assert_eq!(route.mode, Mode::Framed);
-    assert_eq!(route.rules, Rules { max_frame: 1 << 30, max_message: 1 << 30 });
+    assert_eq!(route.rules, FrameLimits { max_frame: 1 << 30, max_message: 1 << 30 });
     assert_eq!(route.timeouts, snapshot.timeouts);
     assert_eq!(route.on_upstream_loss, None);
     assert_eq!(route.group.name, "ws://10.0.0.1:9000");
@@ -173,12 +173,12 @@ fn every_key_of_a_route_takes_effect() {
     assert_eq!((live.name.as_str(), live.mode, live.on_upstream_loss), ("live", Mode::Opaque, Some(4000)));
     assert_eq!(live.strip_prefix.as_deref(), Some("/live"));
     assert_eq!(live.host_header.as_deref(), Some("app.internal:9000"));
-    assert_eq!(live.rules, Rules { max_frame: 1024, max_message: 2048 });
+    assert_eq!(live.rules, FrameLimits { max_frame: 1024, max_message: 2048 });
     assert_eq!(millis(&live.timeouts), [19, 20, 11, 12, 13, 0, 15, 16]);
 
     let other = snapshot.routes.find("example.com", "/live").unwrap();
     assert_eq!((other.name.as_str(), other.on_upstream_loss), ("/*", Some(1012)));
-    assert_eq!(other.rules, Rules { max_frame: 3072, max_message: 4096 });
+    assert_eq!(other.rules, FrameLimits { max_frame: 3072, max_message: 4096 });
     assert_eq!(other.timeouts, snapshot.timeouts);
     let second = snapshot.routes.find("example.com", "/second").unwrap();
     assert_eq!(second.group.index, other.group.index, "one group for each URL");
@@ -218,10 +218,10 @@ fn every_key_of_the_process_takes_effect() {
 #[test]
 fn a_smaller_max_message_lowers_max_frame() {
     let rules = |more: &str| good_beside(more).routes.find("h", "/").unwrap().rules;
-    assert_eq!(rules("limits.max_message = \"1MiB\"\n"), Rules { max_frame: 1 << 20, max_message: 1 << 20 });
-    assert_eq!(rules("[limits]\nmax_message = \"1MiB\"\n"), Rules { max_frame: 1 << 20, max_message: 1 << 20 });
+    assert_eq!(rules("limits.max_message = \"1MiB\"\n"), FrameLimits { max_frame: 1 << 20, max_message: 1 << 20 });
+    assert_eq!(rules("[limits]\nmax_message = \"1MiB\"\n"), FrameLimits { max_frame: 1 << 20, max_message: 1 << 20 });
     let both = "limits.max_message = \"1MiB\"\n[limits]\nmax_frame = \"1KiB\"\n";
-    assert_eq!(rules(both), Rules { max_frame: 1 << 10, max_message: 1 << 20 });
+    assert_eq!(rules(both), FrameLimits { max_frame: 1 << 10, max_message: 1 << 20 });
 }
 
 /// Each wrong text stands behind [`LEAST`]; with place and key, and the rest of the sentence.

@@ -70,7 +70,7 @@ fn a_drain_ends_readiness_and_the_listener_and_the_process_with_its_last_session
         part(session);
         let log = stopped(proxy, Duration::from_secs(3));
         assert_eq!(log.len(), 2, "{log:#?}");
-        assert_eq!(verdict(&log[1]), "by=proxy phase=open why=drain status=101 code_up=1001 code_down=1001");
+        assert_eq!(verdict(&log[1]), "ended_by=proxy phase=open cause=drain status=101 code_up=1001 code_down=1001");
     }
 }
 
@@ -106,7 +106,7 @@ fn told(count: usize, workers: usize, spread: &str) -> Vec<Duration> {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let log = stopped(proxy, Duration::from_secs(3));
-    assert_eq!(log.iter().filter(|line| line.contains("why=drain")).count(), count, "{log:#?}");
+    assert_eq!(log.iter().filter(|line| line.contains("cause=drain")).count(), count, "{log:#?}");
     times.sort_unstable();
     times
 }
@@ -179,7 +179,7 @@ fn the_deadline_ends_a_handshake_too() {
     read_head(&upstream);
     proxy.signal("TERM");
     let log = stopped(proxy, Duration::from_secs(3));
-    assert_eq!(verdict(&log[0]), "by=proxy phase=answer why=stop", "{log:#?}");
+    assert_eq!(verdict(&log[0]), "ended_by=proxy phase=response cause=stop", "{log:#?}");
     drop(upstream);
 }
 
@@ -195,7 +195,7 @@ fn a_second_signal_ends_now() {
         proxy.signal(second);
         let log = stopped(proxy, Duration::from_secs(3));
         assert_eq!(log.iter().filter(|line| line.contains(" end ")).count(), 2, "{log:#?}");
-        assert!(log.iter().any(|line| line.contains("by=proxy phase=open why=stop status=101")), "{log:#?}");
+        assert!(log.iter().any(|line| line.contains("ended_by=proxy phase=open cause=stop status=101")), "{log:#?}");
         drop(sessions);
     }
 }
@@ -255,7 +255,7 @@ fn a_request_under_way_is_refused_once_it_is_complete() {
     assert_eq!(end, End::Fin);
     drop(client);
     let log = stopped(proxy, Duration::from_secs(3));
-    assert!(verdict(&log[0]).ends_with("why=draining status=503"), "{log:#?}");
+    assert!(verdict(&log[0]).ends_with("cause=draining status=503"), "{log:#?}");
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_handshake_that_waits_for_the_upstream_is_completed_and_then_told() {
     assert_told(&upstream);
     part((client, upstream));
     let log = stopped(proxy, Duration::from_secs(3));
-    assert_eq!(verdict(&log[1]), "by=proxy phase=open why=drain status=101 code_up=1001 code_down=1001");
+    assert_eq!(verdict(&log[1]), "ended_by=proxy phase=open cause=drain status=101 code_up=1001 code_down=1001");
 }
 
 #[test]

@@ -66,7 +66,8 @@ fn a_reset_after_a_fin_is_passed_on() {
     let (client, upstream) = open(&proxy, &listener);
     drop(client);
     write_until_gone(&upstream);
-    let ends = proxy.stop().into_iter().filter(|line| line.contains("by=downstream phase=open why=reset")).count();
+    let ends =
+        proxy.stop().into_iter().filter(|line| line.contains("ended_by=downstream phase=open cause=reset")).count();
     assert_eq!(ends, 2);
 }
 
@@ -79,7 +80,7 @@ fn a_client_that_resets_while_the_upstream_takes_nothing_ends_at_once() {
     let frame = masked(0x82, &[1; 60_000]);
     while client.write_all(&frame).is_ok() {}
     reset(client);
-    proxy.log.wait_for("by=downstream phase=open why=reset");
+    proxy.log.wait_for("ended_by=downstream phase=open cause=reset");
     let (got, end) = read_all(&upstream);
     assert!(!got.is_empty() && end == End::Reset);
 }
@@ -97,7 +98,7 @@ fn who_reads_slowly_is_not_idle() {
     assert!(got > 100_000 && end.is_none(), "{got} bytes, then {end:?}: {:?}", proxy.log.all());
     reset(client);
     feeder.join().unwrap();
-    proxy.log.wait_for("why=reset");
+    proxy.log.wait_for("cause=reset");
 }
 
 #[test]
@@ -176,7 +177,7 @@ fn a_reset_in_the_handshake_is_called_one() {
     let upstream = accept(&listener);
     read_head(&upstream);
     reset(client);
-    proxy.log.wait_for("by=downstream phase=answer why=reset");
+    proxy.log.wait_for("ended_by=downstream phase=response cause=reset");
 }
 
 #[test]
@@ -194,7 +195,7 @@ fn a_full_queue_of_a_unix_socket_is_nobodys_refusal() {
         clients.push(client);
         proxy.log.all().into_iter().find(|line| line.contains(" end "))
     });
-    assert!(line.contains("why=no-endpoint status=503"), "{line}");
+    assert!(line.contains("cause=no-endpoint status=503"), "{line}");
     std::fs::remove_file(path).unwrap();
 }
 

@@ -456,7 +456,7 @@ fn policy_comes_last() {
     assert_untouched(&proxy, &upstream, "/good");
     // That session has gone or is about to: one that stays is needed.
     let mut held = connect(proxy.addr);
-    eventually("a seat", || {
+    eventually("a permit", || {
         held = connect(proxy.addr);
         held.write_all(request("/held", "").as_bytes()).unwrap();
         read_head(&held).starts_with("HTTP/1.1 101 ").then_some(())
@@ -1195,7 +1195,7 @@ fn a_head_that_does_not_end_is_a_408_and_silence_is_answered_with_silence() {
     let begun = Instant::now();
     assert_eq!(read_all(&connect(proxy.addr)), (Vec::new(), End::Fin));
     assert!(begun.elapsed() >= Duration::from_millis(300));
-    let never_spoke = || proxy.metric("framegate_handshakes_total{outcome=\"never-spoke\"}");
+    let never_spoke = || proxy.metric("framegate_handshakes_total{outcome=\"no-request\"}");
     assert_eq!(eventually("a count", || Some(never_spoke()).filter(|n| *n > 0.0)), 1.0);
     // Closed before the first byte: by FIN, by RST.
     drop(connect(proxy.addr));

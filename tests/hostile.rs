@@ -129,7 +129,7 @@ fn a_flood_above_the_limit_of_handshakes_only_waits() {
     let (listener, addr) = listen();
     let proxy = Proxy::alone_before(addr, "[limits]\nmax_handshakes = 20\n[timeouts]\nrequest_head = \"800ms\"");
     let flood: Vec<_> = (0..60).map(|_| connect(proxy.addr)).collect();
-    eventually("all seats taken", || (proxy.metric("framegate_handshakes") >= 20.0).then_some(()));
+    eventually("all permits taken", || (proxy.metric("framegate_handshakes") >= 20.0).then_some(()));
     assert!(cpu_of_a_second(&proxy) < Duration::from_millis(200));
     assert_serves(&proxy, &listener);
     drop(flood);

@@ -33,12 +33,12 @@ fn above_max_sessions_clients_are_told_and_come_back_later() {
     }
     // A session that ends makes room for one more, not for two.
     drop(first);
-    proxy.log.wait_for("why=eof");
+    proxy.log.wait_for("cause=eof");
     let third = open(&proxy, &listener);
     assert!(answer_of(&ask(proxy.addr)).starts_with("HTTP/1.1 503 "));
     drop((second, third));
     let log = proxy.stop();
-    assert_eq!(log.iter().filter(|line| line.contains("why=max-sessions status=503")).count(), 4, "{log:#?}");
+    assert_eq!(log.iter().filter(|line| line.contains("cause=max-sessions status=503")).count(), 4, "{log:#?}");
 }
 
 #[test]
@@ -61,15 +61,15 @@ fn a_handshake_that_fails_gives_its_place_back() {
 fn above_max_handshakes_clients_wait_in_the_queue() {
     let (_listener, addr) = listen();
     let proxy = Proxy::before(addr, "path = \"/none\"\n[limits]\nmax_handshakes = 2");
-    let passes = || proxy.metric("framegate_worker_passes_total{worker=\"0\"}");
+    let passes = || proxy.metric("framegate_worker_loop_iterations_total{worker=\"0\"}");
     let mut holding: Vec<_> = (0..2).map(|_| connect(proxy.addr)).collect();
     holding.iter_mut().for_each(|client| client.write_all(b"GET ").unwrap());
-    eventually("two are accepted", || (proxy.metric("framegate_accepted_total") == 2.0).then_some(()));
+    eventually("two are accepted", || (proxy.metric("framegate_connections_accepted_total") == 2.0).then_some(()));
     let waiting = [ask(proxy.addr), ask(proxy.addr), ask(proxy.addr)];
     // It looks again and again whether there is room, and there is none.
     let before = passes();
     eventually("it has looked", || (passes() >= before + 4.0).then_some(()));
-    assert!(proxy.metric("framegate_accepted_total") == 2.0);
+    assert!(proxy.metric("framegate_connections_accepted_total") == 2.0);
     waiting.iter().for_each(assert_quiet);
     // One that ends lets all of them in, one after the other.
     drop(holding.pop());
@@ -133,11 +133,11 @@ fn stalled_receivers_cost_no_more_than_the_buffers_and_the_longest_stalled_ends_
         for (n, (_, upstream)) in stalled.iter().enumerate() {
             scope.spawn(|| flood(upstream, &done));
             // One after the other, so that it is known who has stalled for longest.
-            eventually("it has stalled", || (proxy.metric("framegate_stalled_total") > n as f64).then_some(()));
+            eventually("it has stalled", || (proxy.metric("framegate_receiver_stalls_total") > n as f64).then_some(()));
             echo_once(&mut healthy, &[n as u8; 60_000]);
             assert!(proxy.metric("framegate_backlog_bytes") <= f64::from(384 << 10));
         }
-        proxy.log.wait_for("why=out-of-buffers");
+        proxy.log.wait_for("cause=out-of-buffers");
         for n in 0..50 {
             echo_once(&mut healthy, &[n; 100_000]);
         }
@@ -148,7 +148,7 @@ fn stalled_receivers_cost_no_more_than_the_buffers_and_the_longest_stalled_ends_
     let ends: Vec<_> = proxy.log.all().into_iter().filter(|line| line.contains(" end ")).collect();
     let reasons: Vec<_> = ends.iter().map(|line| verdict(line).to_owned()).collect();
     assert!(
-        reasons.iter().all(|why| why.starts_with("by=proxy phase=open why=out-of-buffers status=101")),
+        reasons.iter().all(|why| why.starts_with("ended_by=proxy phase=open cause=out-of-buffers status=101")),
         "{reasons:#?}"
     );
     // The first to stall are gone, the last ones are still there.
@@ -174,7 +174,7 @@ fn a_backlog_is_delivered_whole_and_in_order_once_its_receiver_takes_it() {
     let frame = plain(0x82, &payload);
     std::thread::scope(|scope| {
         scope.spawn(|| upstream.write_all(&frame).unwrap());
-        eventually("it stalls", || (proxy.metric("framegate_stalled_total") >= 1.0).then_some(()));
+        eventually("it stalls", || (proxy.metric("framegate_receiver_stalls_total") >= 1.0).then_some(()));
         assert!(proxy.metric("framegate_backlog_bytes") <= f64::from(128 << 10) + 16384.0);
         assert!(read_exact(&client, frame.len()) == frame);
     });
@@ -205,11 +205,11 @@ fn a_request_head_has_its_time() {
     drop((client, silent));
     eventually("both are counted", || {
         let count = |outcome| proxy.metric(&format!("framegate_handshakes_total{{outcome=\"{outcome}\"}}"));
-        (count("head-timeout") == 1.0 && count("never-spoke") == 1.0).then_some(())
+        (count("head-timeout") == 1.0 && count("no-request") == 1.0).then_some(())
     });
     let log = proxy.stop();
     assert_eq!(log.len(), 1, "{log:#?}");
-    assert_eq!(verdict(&log[0]), "by=downstream phase=request why=head-timeout status=408");
+    assert_eq!(verdict(&log[0]), "ended_by=downstream phase=request cause=head-timeout status=408");
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_connect_has_its_time_and_so_have_all_tries_together() {
     assert!(answer_of(&ask(proxy.addr)).starts_with("HTTP/1.1 504 "));
     assert_due(begun, 300);
     let log = proxy.stop();
-    assert_eq!(verdict(&log[0]), "by=upstream phase=connect why=connect-timeout status=504");
+    assert_eq!(verdict(&log[0]), "ended_by=upstream phase=connect cause=connect-timeout status=504");
     // The next endpoint is tried.
     let (listener, good) = listen();
     let group = format!("[[upstream]]\nname = \"two\"\nendpoints = [\"ws://{addr}\", \"ws://{good}\"]");
@@ -287,7 +287,7 @@ fn an_upstream_has_its_time_to_answer() {
     }
     let log = proxy.stop();
     assert!(
-        log.iter().all(|line| verdict(line) == "by=upstream phase=answer why=answer-timeout status=504"),
+        log.iter().all(|line| verdict(line) == "ended_by=upstream phase=response cause=response-timeout status=504"),
         "{log:#?}"
     );
     assert_eq!(log.len(), 2);

@@ -99,7 +99,7 @@ fn new_sessions_take_the_new_route_and_running_ones_keep_theirs() {
         assert_eq!(field(ends[0], "route"), Some("new"));
         assert_eq!(field(ends[1], "route"), Some("old"));
         assert_eq!(field(ends[1], "upstream").unwrap(), format!("ws://{old_addr}"));
-        assert_eq!(verdict(ends[1]), "by=downstream phase=open why=eof status=101");
+        assert_eq!(verdict(ends[1]), "ended_by=downstream phase=open cause=eof status=101");
     }
 }
 

@@ -61,7 +61,7 @@ fn a_session_has_a_line_of_text_at_its_start_and_at_its_end() {
     assert_eq!(field(start, "id"), field(end, "id"));
     assert_eq!(field(start, "origin"), Some("https://a.example"));
     assert!(start.ends_with("agent=\"by hand\""), "{start}");
-    assert_eq!(verdict(end), "by=downstream phase=open why=close status=101 code_up=1000 code_down=1000");
+    assert_eq!(verdict(end), "ended_by=downstream phase=open cause=close status=101 code_up=1000 code_down=1000");
     let counts = format!(" frames_up=3 frames_down=2 bytes_up={UP} bytes_down={DOWN}");
     assert!(end.ends_with(&counts), "{end}");
 }
@@ -76,7 +76,7 @@ fn the_same_as_json() {
     let [start, end] = &lines[..] else { panic!("{log:#?}") };
     assert_eq!((start["event"].as_str(), end["event"].as_str()), (Some("open"), Some("end")));
     assert_eq!(start["agent"], "by hand");
-    for (name, value) in [("by", "downstream"), ("phase", "open"), ("why", "close"), ("path", "/chat?room=1")] {
+    for (name, value) in [("ended_by", "downstream"), ("phase", "open"), ("cause", "close"), ("path", "/chat?room=1")] {
         assert_eq!(end[name], value);
     }
     let numbers = [("status", 101), ("code_up", 1000), ("code_down", 1000), ("frames_up", 3), ("frames_down", 2)];
@@ -177,16 +177,16 @@ fn metrics_are_exact_after_a_known_exchange() {
     assert!(http(proxy.addr, "POST / HTTP/1.1\r\nHost: a\r\n\r\n").starts_with("HTTP/1.1 404 "));
     drop(connect(proxy.addr));
     let expected: &[(&str, u64)] = &[
-        ("framegate_accepted_total", 4),
+        ("framegate_connections_accepted_total", 4),
         ("framegate_handshakes_total{outcome=\"ok\"}", 2),
         ("framegate_handshakes_total{outcome=\"no-route\"}", 1),
-        ("framegate_handshakes_total{outcome=\"never-spoke\"}", 1),
+        ("framegate_handshakes_total{outcome=\"no-request\"}", 1),
         ("framegate_handshakes", 0),
         ("framegate_sessions{worker=\"0\"}", 0),
         ("framegate_workers", 1),
         ("framegate_draining", 0),
-        ("framegate_ended_total{cause=\"close\",by=\"downstream\"}", 1),
-        ("framegate_ended_total{cause=\"reserved-opcode\",by=\"upstream\"}", 1),
+        ("framegate_sessions_ended_total{cause=\"close\",ended_by=\"downstream\"}", 1),
+        ("framegate_sessions_ended_total{cause=\"reserved-opcode\",ended_by=\"upstream\"}", 1),
         ("framegate_frames_total{from=\"downstream\",opcode=\"text\"}", 1),
         ("framegate_frames_total{from=\"downstream\",opcode=\"continuation\"}", 1),
         ("framegate_frames_total{from=\"downstream\",opcode=\"close\"}", 1),
@@ -210,7 +210,7 @@ fn metrics_are_exact_after_a_known_exchange() {
     }
     let all = metrics(proxy.admin());
     let sum = |name: &str| all.iter().filter(|(key, _)| key.starts_with(name)).map(|(_, value)| value).sum::<f64>();
-    assert!(sum("framegate_ended_total{") == 2.0 && sum("framegate_handshakes_total{") == 4.0);
+    assert!(sum("framegate_sessions_ended_total{") == 2.0 && sum("framegate_handshakes_total{") == 4.0);
     assert!(all["framegate_worker_busy_seconds_total{worker=\"0\"}"] > 0.0);
     assert!(all.contains_key("framegate_build_info{version=\"0.1.0\"}"));
 }
@@ -262,7 +262,10 @@ fn the_demo_works_end_to_end_and_says_what_to_try() {
     talk(&url, demo.addr);
     talk(&format!("{url}any/path?at=all"), demo.addr);
     let log = demo.stop();
-    assert_eq!(log.iter().filter(|line| line.contains("why=close status=101 code_up=1000 code_down=1000")).count(), 2);
+    assert_eq!(
+        log.iter().filter(|line| line.contains("cause=close status=101 code_up=1000 code_down=1000")).count(),
+        2
+    );
     assert_eq!(log.len(), 4, "{log:#?}");
 }
 

@@ -81,8 +81,8 @@ fn a_slow_receiver_stops_its_sender_and_loses_nothing() {
     let sender = sends(&client, wire.clone());
     // Nobody reads: what is on the way comes to rest.
     let began = Instant::now();
-    let stuck = bench.proxy.metric("framegate_stalled_total");
-    while bench.proxy.metric("framegate_stalled_total") <= stuck && began.elapsed() < DEADLINE {
+    let stuck = bench.proxy.metric("framegate_receiver_stalls_total");
+    while bench.proxy.metric("framegate_receiver_stalls_total") <= stuck && began.elapsed() < DEADLINE {
         std::thread::yield_now();
     }
     assert!(!sender.is_finished(), "{MUCH} bytes fit nowhere");
@@ -149,7 +149,7 @@ fn more_stalled_flows_than_there_are_pipes_still_lose_nothing() {
     let sessions: Vec<_> = (0..40).map(|_| bench.open()).collect();
     let senders: Vec<_> = sessions.iter().map(|(client, _)| sends(client, wire.clone())).collect();
     let began = Instant::now();
-    while bench.proxy.metric("framegate_stalled_total") < 40.0 {
+    while bench.proxy.metric("framegate_receiver_stalls_total") < 40.0 {
         assert!(began.elapsed() < DEADLINE, "the flows do not stall");
         std::thread::yield_now();
     }

@@ -8,12 +8,12 @@ use common::{ACCEPT, masked, plain, request, switching};
 use framegate::config::{Listener, Snapshot};
 use framegate::metrics::Shard;
 use framegate::proto::Millis;
-use framegate::tls::{Keys, Store};
+use framegate::tls::{TicketKeys, TlsConfigs};
 use framegate::worker::inbox::inbox;
 use framegate::worker::listener::{Listening, bind};
-use framegate::worker::seats::Seats;
+use framegate::worker::permits::Permits;
 use framegate::worker::sys::{Event, MioSys, Sys, Target};
-use framegate::worker::{Home, Worker};
+use framegate::worker::{Worker, WorkerCore};
 use framegate::{config, log};
 use rustls::{ClientConfig, ClientConnection};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -134,27 +134,27 @@ impl Sys for Counted {
     }
 }
 
-fn home(upstream: SocketAddr) -> (Home<Counted>, SocketAddr) {
+fn core(upstream: SocketAddr) -> (WorkerCore<Counted>, SocketAddr) {
     let plain = Listener::plain(([127, 0, 0, 1], 0).into());
     let snapshot = config::demo(vec![plain], ([127, 0, 0, 1], 1).into(), upstream);
     home_of(snapshot, Arc::default())
 }
 
-fn home_of(snapshot: Snapshot, tls: Arc<Store>) -> (Home<Counted>, SocketAddr) {
+fn home_of(snapshot: Snapshot, tls: Arc<TlsConfigs>) -> (WorkerCore<Counted>, SocketAddr) {
     let sys = MioSys::new(snapshot.sockets.clone()).unwrap();
     let (_outbox, inbox) = inbox(sys.waker().unwrap());
     let listener = bind(snapshot.listeners[0].addr, 1, &snapshot.sockets).unwrap().remove(0);
     let addr = listener.local_addr().unwrap();
     let (log, _records) = log::tap(16);
-    let home = Home {
+    let core = WorkerCore {
         sys: Counted { sys, calls: Calls::default() },
         listeners: vec![Listening::new(snapshot.listeners[0].addr, mio::net::TcpListener::from_std(listener))],
         inbox,
         snapshot: Arc::new(snapshot),
         directory: Arc::default(),
         tls,
-        sessions: Seats::new(10),
-        handshakes: Seats::new(10),
+        sessions: Permits::new(10),
+        handshakes: Permits::new(10),
         tally: Default::default(),
         shard: Arc::new(Shard::default()),
         log,
@@ -163,7 +163,7 @@ fn home_of(snapshot: Snapshot, tls: Arc<Store>) -> (Home<Counted>, SocketAddr) {
         workers: 1,
         draining: false,
     };
-    (home, addr)
+    (core, addr)
 }
 
 /// Lets the worker work until `stream` has given `n` bytes.
@@ -176,7 +176,7 @@ fn pass_until(worker: &mut Worker<'_, Counted>, mut stream: &TcpStream, n: usize
             Ok(0) => panic!("the end after {} of {n} bytes", got.len()),
             Ok(read) => got.extend_from_slice(&buf[..read]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                worker.pass().unwrap();
+                worker.run_once().unwrap();
             }
             Err(error) => panic!("{error}"),
         }
@@ -187,14 +187,14 @@ fn pass_until(worker: &mut Worker<'_, Counted>, mut stream: &TcpStream, n: usize
 #[test]
 fn a_message_meets_one_recv_one_send_and_nothing_else() {
     let upstream_listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (mut home, addr) = home(upstream_listener.local_addr().unwrap());
-    let mut worker = Worker::new(&mut home).unwrap();
+    let (mut core, addr) = core(upstream_listener.local_addr().unwrap());
+    let mut worker = Worker::new(&mut core).unwrap();
     let mut client = common::connect(addr);
     client.set_nonblocking(true).unwrap();
     client.write_all(request("/", "").as_bytes()).unwrap();
     upstream_listener.set_nonblocking(true).unwrap();
     let mut upstream = common::eventually("a connection", || {
-        worker.pass().unwrap();
+        worker.run_once().unwrap();
         upstream_listener.accept().ok().map(|(stream, _)| stream)
     });
     upstream.set_nonblocking(true).unwrap();
@@ -220,10 +220,10 @@ fn a_message_meets_one_recv_one_send_and_nothing_else() {
     };
     // The first ones may still fill what is kept (the vector of events).
     (0..10).for_each(|_| round(&mut worker));
-    let before = worker.home().sys.calls;
+    let before = worker.core().sys.calls;
     let allocations = ALLOCATIONS.with(Cell::get);
     (0..MESSAGES).for_each(|_| round(&mut worker));
-    let after = worker.home().sys.calls;
+    let after = worker.core().sys.calls;
     // `pass_until` itself makes one vector for what it reads, twice a round.
     assert_eq!(ALLOCATIONS.with(Cell::get) - allocations, 2 * MESSAGES, "the worker allocates nothing");
     assert_eq!(after.recv - before.recv, 2 * MESSAGES);
@@ -242,9 +242,9 @@ struct Secure<'w> {
 }
 
 impl Secure<'_> {
-    fn pass(&mut self) {
+    fn run_once(&mut self) {
         let before = ALLOCATIONS.with(Cell::get);
-        self.worker.pass().unwrap();
+        self.worker.run_once().unwrap();
         self.allocations += ALLOCATIONS.with(Cell::get) - before;
     }
 
@@ -264,7 +264,7 @@ impl Secure<'_> {
             self.flush();
             match self.tls.read_tls(&mut self.client) {
                 Ok(0) => panic!("{what}: the end after {} bytes", got.len()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.pass(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.run_once(),
                 other => drop(other.unwrap()),
             }
             let state = self.tls.process_new_packets().unwrap();
@@ -286,22 +286,22 @@ fn a_message_over_tls_meets_one_recv_and_one_send_however_many_records_it_has() 
         upstream_listener.local_addr().unwrap()
     );
     let snapshot = config::parse(&text, "test").unwrap();
-    let keys = Keys::new();
+    let keys = TicketKeys::new();
     assert!(keys.begin(0));
-    let store = Store::load(&snapshot, &keys).unwrap();
-    let (mut home, addr) = home_of(snapshot, Arc::new(store));
+    let store = TlsConfigs::load(&snapshot, &keys).unwrap();
+    let (mut core, addr) = home_of(snapshot, Arc::new(store));
     let client = common::connect(addr);
     client.set_nonblocking(true).unwrap();
     let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(PKI.roots()).with_no_client_auth();
     let tls = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
-    let mut secure = Secure { worker: Worker::new(&mut home).unwrap(), client, tls, allocations: 0 };
+    let mut secure = Secure { worker: Worker::new(&mut core).unwrap(), client, tls, allocations: 0 };
     secure.until("a handshake", |_, tls| !tls.is_handshaking());
     secure.tls.writer().write_all(request("/", "").as_bytes()).unwrap();
     secure.flush();
     upstream_listener.set_nonblocking(true).unwrap();
     let mut upstream = common::eventually("a connection", || {
-        secure.pass();
+        secure.run_once();
         upstream_listener.accept().ok().map(|(stream, _)| stream)
     });
     upstream.set_nonblocking(true).unwrap();
@@ -318,22 +318,22 @@ fn a_message_over_tls_meets_one_recv_and_one_send_however_many_records_it_has() 
         [(64, None), (40_000, None), (50_000, None), (64, Some(1)), (6_000, Some(1)), (50_000, Some(4))]
     {
         let (up, down) = (masked(0x82, &vec![7; len]), plain(0x82, &vec![7; len]));
-        let (calls, allocations) = (secure.worker.home().sys.calls, secure.allocations);
+        let (calls, allocations) = (secure.worker.core().sys.calls, secure.allocations);
         upstream.write_all(&down).unwrap();
         assert!(secure.until("a message", |got, _| got.len() >= down.len()) == down);
-        let after = secure.worker.home().sys.calls;
+        let after = secure.worker.core().sys.calls;
         assert_eq!((after.recv - calls.recv, after.send - calls.send), (1, 1), "{len} bytes to the client");
         assert_eq!(after.register, calls.register);
         let made = secure.allocations - allocations;
         // rustls makes one vector for each record that it seals, and we none.
         assert!(records.is_none_or(|records| made == records), "{made} allocations for {records:?} records");
 
-        let (calls, allocations) = (secure.worker.home().sys.calls, secure.allocations);
+        let (calls, allocations) = (secure.worker.core().sys.calls, secure.allocations);
         secure.tls.writer().write_all(&up).unwrap();
         secure.flush();
         let mut got = Vec::new();
         while got.len() < up.len() {
-            secure.pass();
+            secure.run_once();
             let mut buf = vec![0; up.len()];
             match upstream.read(&mut buf) {
                 Ok(n) => got.extend_from_slice(&buf[..n]),
@@ -341,7 +341,7 @@ fn a_message_over_tls_meets_one_recv_and_one_send_however_many_records_it_has() 
             }
         }
         assert!(got == up);
-        let after = secure.worker.home().sys.calls;
+        let after = secure.worker.core().sys.calls;
         assert_eq!((after.recv - calls.recv, after.send - calls.send), (1, 1), "{len} bytes to the upstream");
         let made = secure.allocations - allocations;
         // And another one for the plaintext of each that it opens.

@@ -144,7 +144,7 @@ fn messages_pass_and_the_upstream_is_told_that_it_was_tls() {
     assert_eq!(rest, plain(0x88, b""));
     upstream.shutdown(Shutdown::Write).unwrap();
     let log = proxy.stop();
-    assert_eq!(verdict(&log[1]), "by=downstream phase=open why=close status=101 code_up=1005 code_down=1005");
+    assert_eq!(verdict(&log[1]), "ended_by=downstream phase=open cause=close status=101 code_up=1005 code_down=1005");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn the_certificate_is_the_one_for_the_name() {
         let error = shake(dial(proxy.addr, name, &trusting())).unwrap_err().to_string();
         assert!(error.contains("NotValidForName") || error.contains("not valid for"), "{name}: {error}");
     }
-    let log = proxy.log.wait_for("why=tls-alert");
+    let log = proxy.log.wait_for("cause=tls-alert");
     assert_eq!(field(&log, "phase"), Some("tls"), "{log}");
 }
 
@@ -242,7 +242,7 @@ fn versions_and_alpn_are_as_wanted() {
             Err(error) if !good => {
                 assert!(error.to_string().contains("ProtocolVersion"), "{error}");
                 let line = proxy.log.wait_for(" end ");
-                assert_eq!(verdict(&line), "by=downstream phase=tls why=tls-version");
+                assert_eq!(verdict(&line), "ended_by=downstream phase=tls cause=tls-version");
                 counts(&proxy, "framegate_tls_handshakes_total{side=\"downstream\",outcome=\"failed\"}", 1.0);
                 counts(&proxy, "framegate_handshakes_total{outcome=\"tls-version\"}", 1.0);
             }
@@ -253,7 +253,10 @@ fn versions_and_alpn_are_as_wanted() {
             config.alpn_protocols = vec![b"h2".to_vec()];
             let error = shake(dial(proxy.addr, "localhost", &Arc::new(config))).unwrap_err().to_string();
             assert!(error.contains("NoApplicationProtocol"), "{error}");
-            assert_eq!(verdict(&proxy.log.wait_for("tls-nothing")), "by=downstream phase=tls why=tls-nothing-shared");
+            assert_eq!(
+                verdict(&proxy.log.wait_for("tls-no-common")),
+                "ended_by=downstream phase=tls cause=tls-no-common-parameters"
+            );
         }
     }
 }
@@ -284,14 +287,14 @@ fn clients_show_certificates_and_upstreams_are_told_of_them() {
             // In TLS 1.3 a client learns it from what it reads.
             let refused = shake(nobody).and_then(|mut client| client.read(&mut [0]).map(|_| ()));
             assert!(refused.unwrap_err().to_string().contains("CertificateRequired"));
-            assert_eq!(verdict(&proxy.log.wait_for(" end ")), "by=downstream phase=tls why=tls-no-certificate");
+            assert_eq!(verdict(&proxy.log.wait_for(" end ")), "ended_by=downstream phase=tls cause=tls-no-certificate");
         }
         let stranger = self_signed();
         for (pair, why) in [(&expired, "tls-expired"), (&stranger, "tls-unknown-issuer")] {
             let config = Arc::new(client_config(PKI.roots(), Some(pair)));
             let shaken = shake(dial(proxy.addr, "localhost", &config));
             shaken.and_then(|mut client| client.read(&mut [0])).unwrap_err();
-            proxy.log.wait_for(&format!("by=downstream phase=tls why={why}"));
+            proxy.log.wait_for(&format!("ended_by=downstream phase=tls cause={why}"));
         }
     }
 }
@@ -351,7 +354,10 @@ fn what_is_no_handshake_ends_at_once_and_leaves_nothing_behind() {
     let proxy = start(addr, "");
     let plain = http(proxy.addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(plain.starts_with("HTTP/1.1 400 Bad Request\r\n") && plain.ends_with("use https or wss.\n"), "{plain}");
-    assert_eq!(verdict(&proxy.log.wait_for("plain-on-tls")), "by=downstream phase=tls why=plain-on-tls status=400");
+    assert_eq!(
+        verdict(&proxy.log.wait_for("plain-on-tls")),
+        "ended_by=downstream phase=tls cause=plain-on-tls status=400"
+    );
     let flood = b"\x15\x03\x03\x00\x02\x01\x5a".repeat(200);
     for (bytes, alert, why) in [
         (b"\x00\x01\x02\x03garbage".as_slice(), Some(50), "tls-malformed"),
@@ -366,7 +372,7 @@ fn what_is_no_handshake_ends_at_once_and_leaves_nothing_behind() {
         let (said, _) = read_all(&client);
         assert_eq!(said.get(6).copied(), alert, "{bytes:x?}: {said:x?}");
         drop(client);
-        proxy.log.wait_for(&format!("by=downstream phase=tls why={why}"));
+        proxy.log.wait_for(&format!("ended_by=downstream phase=tls cause={why}"));
     }
     // Who says nothing leaves no line; who stops in the middle does.
     drop(connect(proxy.addr));
@@ -374,9 +380,9 @@ fn what_is_no_handshake_ends_at_once_and_leaves_nothing_behind() {
     half.write_all(b"\x16\x03\x01\x02\x00\x01").unwrap();
     half.shutdown(Shutdown::Write).unwrap();
     read_all(&half);
-    assert_eq!(verdict(&proxy.log.wait_for("why=eof")), "by=downstream phase=tls why=eof");
+    assert_eq!(verdict(&proxy.log.wait_for("cause=eof")), "ended_by=downstream phase=tls cause=eof");
     eventually("nothing is left", || (proxy.metric("framegate_handshakes") == 0.0).then_some(()));
-    counts(&proxy, "framegate_handshakes_total{outcome=\"never-spoke\"}", 1.0);
+    counts(&proxy, "framegate_handshakes_total{outcome=\"no-request\"}", 1.0);
     counts(&proxy, "framegate_tls_handshakes_total{side=\"downstream\",outcome=\"failed\"}", 7.0);
 }
 
@@ -406,7 +412,9 @@ fn a_handshake_has_its_time() {
     assert!(read_all(&silent).0.is_empty());
     read_all(&stalled);
     assert!(dripped.join().unwrap() < 1000);
-    proxy.log.wait("two timeouts", |line| line.contains("by=downstream phase=tls why=tls-timeout").then_some(()));
+    proxy
+        .log
+        .wait("two timeouts", |line| line.contains("ended_by=downstream phase=tls cause=tls-timeout").then_some(()));
     eventually("both", || (proxy.metric("framegate_handshakes_total{outcome=\"tls-timeout\"}") == 2.0).then_some(()));
     // A head has its own time after it.
     let client = shake(dial(proxy.addr, "localhost", &trusting())).unwrap();
@@ -424,7 +432,7 @@ fn a_cut_and_a_changed_record_are_named() {
     client.sock.shutdown(Shutdown::Write).unwrap();
     assert!(read_all(&upstream).0.is_empty());
     drop((client, upstream));
-    assert_eq!(verdict(&proxy.log.wait_for(" end ")), "by=downstream phase=open why=tls-truncated status=101");
+    assert_eq!(verdict(&proxy.log.wait_for(" end ")), "ended_by=downstream phase=open cause=tls-truncated status=101");
     let (mut client, upstream, _) = open(dial(proxy.addr, "localhost", &trusting()), &listener);
     client.sock.write_all(b"\x17\x03\x03\x00\x20ciphertext of nobody............").unwrap();
     let error = client.read(&mut [0]).unwrap_err().to_string();
@@ -432,13 +440,13 @@ fn a_cut_and_a_changed_record_are_named() {
     assert_eq!(read_all(&upstream).1, common::End::Reset);
     assert_eq!(
         verdict(&proxy.log.wait_for("tls-bad-record")),
-        "by=downstream phase=open why=tls-bad-record status=101"
+        "ended_by=downstream phase=open cause=tls-bad-record status=101"
     );
     let (client, upstream, _) = open(dial(proxy.addr, "localhost", &trusting()), &listener);
     socket2::SockRef::from(&client.sock).send_out_of_band(b"!").unwrap();
     assert_eq!(common::read_close(&upstream), (1001, "urgent data".to_owned()));
     drop(client);
-    assert!(proxy.log.wait_for("why=urgent-data").contains("by=downstream"));
+    assert!(proxy.log.wait_for("cause=urgent-data").contains("ended_by=downstream"));
 }
 
 fn server_config(pair: &Pair, client_ca: bool) -> Arc<ServerConfig> {
@@ -504,7 +512,7 @@ fn upstreams_are_verified_and_shown_our_certificate() {
             upstream.conn.send_close_notify();
             upstream.flush().unwrap();
             let mut rest = Vec::new();
-            // Ended by a close_notify, or this were an error.
+            // End by a close_notify, or this were an error.
             upstream.read_to_end(&mut rest).unwrap();
             assert_eq!(rest, masked(0x88, b"")[..2].iter().chain(&rest[2..]).copied().collect::<Vec<_>>());
         }
@@ -575,8 +583,8 @@ fn an_upstream_that_fails_tls_is_a_502_that_says_why() {
         });
         assert!(answer.starts_with("HTTP/1.1 502 "), "{why}: {answer}");
         let line = proxy.log.wait_for(" end ");
-        let phase = if why == "tls-alert" && tls == ca { "answer" } else { "connect" };
-        assert_eq!(verdict(&line), format!("by=upstream phase={phase} why={why} status=502"));
+        let phase = if why == "tls-alert" && tls == ca { "response" } else { "connect" };
+        assert_eq!(verdict(&line), format!("ended_by=upstream phase={phase} cause={why} status=502"));
         counts(&proxy, "framegate_tls_handshakes_total{side=\"upstream\",outcome=\"failed\"}", 1.0);
     }
 }
@@ -597,7 +605,7 @@ fn an_upstream_that_speaks_no_tls_or_nothing_is_given_up() {
         upstream.write_all(said).unwrap();
         let answer = String::from_utf8(read_all(&client).0).unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
-        proxy.log.wait_for(&format!("by=upstream phase=connect why={why} status={status}"));
+        proxy.log.wait_for(&format!("ended_by=upstream phase=connect cause={why} status={status}"));
         // The next endpoint was tried, if there was one: this was the last.
         drop(upstream);
     }
@@ -614,7 +622,7 @@ fn an_upstream_that_speaks_no_tls_or_nothing_is_given_up() {
         let answer = String::from_utf8(read_all(&client).0).unwrap();
         assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
     }
-    proxy.log.wait_for("by=upstream phase=connect why=eof status=502");
+    proxy.log.wait_for("ended_by=upstream phase=connect cause=eof status=502");
 }
 
 #[test]
@@ -764,7 +772,10 @@ fn a_plain_listener_may_send_everybody_to_tls() {
         assert!(answer.contains(&format!("\r\nLocation: https://example.com{port}/\r\n")), "{answer}");
         let bad = http(proxy.addr, "GET / HTTP/1.1\r\nHost: a b\r\n\r\n");
         assert!(bad.starts_with("HTTP/1.1 400 "), "{bad}");
-        assert_eq!(verdict(&proxy.log.wait_for("redirected")), "by=downstream phase=request why=redirected status=308");
+        assert_eq!(
+            verdict(&proxy.log.wait_for("redirected")),
+            "ended_by=downstream phase=request cause=redirected status=308"
+        );
     }
 }
 
@@ -853,7 +864,7 @@ fn openssl_and_curl_agree_and_what_is_weak_is_refused() {
     // Renegotiation and compression have no way in.
     let said = s_client(proxy.addr, &["-tls1_2"]);
     assert!(said.contains("Secure Renegotiation IS supported") && said.contains("Compression: NONE"), "{said}");
-    proxy.log.wait_for("by=downstream phase=tls why=tls-nothing-shared");
+    proxy.log.wait_for("ended_by=downstream phase=tls cause=tls-no-common-parameters");
     let answer = std::thread::scope(|scope| {
         let url = format!("https://localhost:{}/", proxy.addr.port());
         let curl = scope.spawn(move || {
@@ -942,7 +953,7 @@ fn node_and_python_talk_through_tls_on_both_sides() {
     let said = ran(Command::new(peers.join("python/bin/python")).args(["-c", PYTHON_CLIENT, &url]).arg(&ca));
     assert_eq!(said.trim(), "True 1000");
     eventually("both ended", || {
-        (proxy.metric("framegate_ended_total{cause=\"close\",by=\"downstream\"}") == 2.0).then_some(())
+        (proxy.metric("framegate_sessions_ended_total{cause=\"close\",ended_by=\"downstream\"}") == 2.0).then_some(())
     });
     node.kill().unwrap();
     node.wait().unwrap();
@@ -997,7 +1008,7 @@ fn nginx_is_an_upstream_with_tls() {
     assert!(client.read().unwrap().is_close());
     drop(client);
     let end = proxy.log.wait_for(" end ");
-    assert!(end.contains("why=close"), "{end}");
+    assert!(end.contains("cause=close"), "{end}");
     nginx.kill().unwrap();
     nginx.wait().unwrap();
     std::fs::remove_dir_all(folder).unwrap();
@@ -1068,7 +1079,7 @@ fn many_at_once_are_all_served() {
     let shakes =
         |how| proxy.metric(&format!("framegate_tls_handshakes_total{{side=\"downstream\",outcome=\"{how}\"}}"));
     eventually("201 handshakes", || (shakes("full") + shakes("resumed") == 201.0).then_some(()));
-    eventually("passes", || (proxy.metric("framegate_pass_busy_seconds_count") > 0.0).then_some(()));
+    eventually("passes", || (proxy.metric("framegate_loop_busy_seconds_count") > 0.0).then_some(()));
 }
 
 /// TLS on a socket that takes a few bytes at a time, with records in pieces of every length.

@@ -104,11 +104,11 @@ fn all_refused_is_502_and_all_silent_504() {
     let ((_one, first), (_two, second)) = (refusing(), refusing());
     let proxy = group(&[url(first), url(second)], "");
     assert_eq!(status(&begin(&proxy)), "502");
-    proxy.log.wait_for("why=connect-refused status=502");
+    proxy.log.wait_for("cause=connect-refused status=502");
     let (_socket, dead, _held) = silent();
     let proxy = group(&[url(dead), url(dead)], "[timeouts]\nconnect = \"100ms\"");
     assert_eq!(status(&begin(&proxy)), "504");
-    proxy.log.wait_for("why=connect-timeout status=504");
+    proxy.log.wait_for("cause=connect-timeout status=504");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_name_is_reached_at_whichever_of_its_addresses_answers() {
     answer(&listener, &begin(&proxy));
     let proxy = group(&["ws://name.invalid:1".to_owned()], "");
     assert_eq!(status(&begin(&proxy)), "503");
-    proxy.log.wait_for("why=no-endpoint status=503");
+    proxy.log.wait_for("cause=no-endpoint status=503");
 }
 
 #[test]

@@ -240,9 +240,9 @@ fn a_panic_takes_the_sessions_of_its_worker_and_nothing_else() {
     eventually("gauges are right again", || {
         (on_worker(&proxy, 0) == 0.0 && on_worker(&proxy, 1) == kept).then_some(())
     });
-    assert!(proxy.metric("framegate_ended_total{cause=\"worker-panic\",by=\"proxy\"}") == lost);
+    assert!(proxy.metric("framegate_sessions_ended_total{cause=\"worker-panic\",ended_by=\"proxy\"}") == lost);
     // Both workers take new clients.
-    let before = (sum(&proxy, "framegate_worker_passes_total"), sessions.len());
+    let before = (sum(&proxy, "framegate_worker_loop_iterations_total"), sessions.len());
     eventually("the worker has new sessions", || {
         sessions.push(open(&proxy, &listener));
         let total = kept + (sessions.len() - before.1) as f64;
@@ -251,10 +251,10 @@ fn a_panic_takes_the_sessions_of_its_worker_and_nothing_else() {
     });
     // accepted = ok + refused + under way; ok = ended + open
     let (ok, ended) =
-        (proxy.metric("framegate_handshakes_total{outcome=\"ok\"}"), sum(&proxy, "framegate_ended_total"));
+        (proxy.metric("framegate_handshakes_total{outcome=\"ok\"}"), sum(&proxy, "framegate_sessions_ended_total"));
     assert!(ok == sessions.len() as f64);
     assert!(ok == ended + on_worker(&proxy, 0) + on_worker(&proxy, 1));
-    assert!(proxy.metric("framegate_accepted_total") == sum(&proxy, "framegate_handshakes_total"));
+    assert!(proxy.metric("framegate_connections_accepted_total") == sum(&proxy, "framegate_handshakes_total"));
     // It still stops as it should.
     drop(sessions);
     proxy.stop();
@@ -283,14 +283,14 @@ fn every_session_of_a_panicking_worker_has_its_line_of_end() {
     drop(sessions);
     let log = proxy.stop();
     let ends: Vec<_> = log.iter().filter(|line| line.contains(" end ")).map(|line| verdict(line)).collect();
-    assert_eq!(ends, ["by=proxy phase=open why=worker-panic status=101"; 3], "{log:#?}");
+    assert_eq!(ends, ["ended_by=proxy phase=open cause=worker-panic status=101"; 3], "{log:#?}");
 }
 
 #[test]
 fn nobody_in_the_queue_is_lost_to_a_panic() {
     let (_listener, addr) = listen();
     let proxy = fault(addr, 1, "path = \"/none\"\n[limits]\nmax_handshakes = 1");
-    // The one seat is taken: all others wait in the kernel's queue.
+    // The one permit is taken: all others wait in the kernel's queue.
     let mut first = connect(proxy.addr);
     first.write_all(b"GET").unwrap();
     eventually("it is accepted", || (proxy.metric("framegate_handshakes") == 1.0).then_some(()));

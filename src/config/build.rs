@@ -10,7 +10,7 @@ use super::{
     SCRATCH_BYTES, Snapshot, Sockets, Timeouts, TlsFlags, Workers,
 };
 use crate::policy::balance::{Balance, Endpoint, Group, Place};
-use crate::policy::route::{Entry, HostPattern, Mode, PathPattern, Route, Routes, Rules};
+use crate::policy::route::{Entry, FrameLimits, HostPattern, Mode, PathPattern, Route, Routes};
 use crate::policy::tls::{TlsVersion, UpstreamTls};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -28,7 +28,7 @@ const NOTSENT_BYTES: RangeInclusive<u64> = 4 << 10..=16 << 20;
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 const DRAIN: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(24 * 3600);
 /// 1 GiB: nothing is buffered for it.
-const RULES: Rules = Rules { max_frame: 1 << 30, max_message: 1 << 30 };
+const RULES: FrameLimits = FrameLimits { max_frame: 1 << 30, max_message: 1 << 30 };
 
 pub fn from_text(text: &str, name: &str) -> Result<Snapshot, Error> {
     let mut problems = Problems::new(text, name);
@@ -119,7 +119,7 @@ pub struct Building<'p, 't> {
 /// What a route starts from.
 pub struct Inherited {
     pub timeouts: Timeouts,
-    pub rules: Rules,
+    pub rules: FrameLimits,
 }
 
 impl Building<'_, '_> {
@@ -237,7 +237,13 @@ impl Building<'_, '_> {
     }
 
     /// A `max_message` below an inherited `max_frame` lowers it: no frame can be larger than its message.
-    pub fn rules(&mut self, section: &str, max_frame: &Typed, max_message: &Typed, inherited: Rules) -> Rules {
+    pub fn rules(
+        &mut self,
+        section: &str,
+        max_frame: &Typed,
+        max_message: &Typed,
+        inherited: FrameLimits,
+    ) -> FrameLimits {
         let judge = |v: &Value| value::size(v, FRAME_BYTES);
         let frame_key = format!("{section}.max_frame");
         let written = self.read(&frame_key, max_frame, judge);
@@ -248,7 +254,7 @@ impl Building<'_, '_> {
                 format!("{has} is more than max_message, {most}; write at most that, or raise {section}.max_message");
             self.problems.add(typed.span(), &frame_key, &why);
         }
-        Rules { max_frame: written.unwrap_or(inherited.max_frame).min(max_message), max_message }
+        FrameLimits { max_frame: written.unwrap_or(inherited.max_frame).min(max_message), max_message }
     }
 
     /// Of the whole process, or of a route; `inherited` stands for what is not written.

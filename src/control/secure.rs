@@ -4,7 +4,7 @@
 use crate::config::Snapshot;
 use crate::policy::tls::Roots;
 use crate::proto::Millis;
-use crate::tls::{Keys, Store};
+use crate::tls::{TicketKeys, TlsConfigs};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,8 +17,8 @@ const DAY_S: i64 = 24 * 3600;
 
 /// What TLS needs that outlives a snapshot.
 pub struct Secure {
-    keys: Arc<Keys>,
-    store: Arc<Store>,
+    keys: Arc<TicketKeys>,
+    store: Arc<TlsConfigs>,
     look_at: Millis,
     warn_at: Millis,
 }
@@ -26,22 +26,22 @@ pub struct Secure {
 impl Secure {
     /// Reads all files of a snapshot; what is wrong with them comes out as sentences.
     pub fn load(snapshot: &Snapshot) -> Result<Secure, Vec<String>> {
-        let keys = Keys::new();
+        let keys = TicketKeys::new();
         let store = Arc::new(read(snapshot, &keys)?);
         Ok(Secure { keys, store, look_at: 0, warn_at: 0 })
     }
 
-    pub fn store(&self) -> Arc<Store> {
+    pub fn store(&self) -> Arc<TlsConfigs> {
         Arc::clone(&self.store)
     }
 
     /// What a reload would go on with, or why it cannot.
-    pub fn prepare(&self, next: &Snapshot) -> Result<Arc<Store>, String> {
+    pub fn prepare(&self, next: &Snapshot) -> Result<Arc<TlsConfigs>, String> {
         read(next, &self.keys).map(Arc::new).map_err(|problems| problems.join("\n"))
     }
 
     /// A reload has taken place.
-    pub fn swap(&mut self, store: Arc<Store>) {
+    pub fn swap(&mut self, store: Arc<TlsConfigs>) {
         (self.store, self.warn_at) = (store, 0);
     }
 
@@ -89,15 +89,15 @@ impl Secure {
     }
 }
 
-fn read(snapshot: &Snapshot, keys: &Arc<Keys>) -> Result<Store, Vec<String>> {
+fn read(snapshot: &Snapshot, keys: &Arc<TicketKeys>) -> Result<TlsConfigs, Vec<String>> {
     let wanted = snapshot.listeners.iter().any(|listener| listener.tls.as_ref().is_some_and(|tls| tls.tickets));
     if wanted && !keys.begin(unix_s().unsigned_abs()) {
         return Err(vec!["no random bytes for ticket keys".to_owned()]);
     }
-    Store::load(snapshot, keys)
+    TlsConfigs::load(snapshot, keys)
 }
 
-fn days_left(store: &Store) -> impl Iterator<Item = (String, i64)> {
+fn days_left(store: &TlsConfigs) -> impl Iterator<Item = (String, i64)> {
     let now = unix_s();
     store.certificates().map(move |(path, not_after)| {
         let left = i64::try_from(not_after).unwrap_or(i64::MAX) - now;
@@ -105,7 +105,7 @@ fn days_left(store: &Store) -> impl Iterator<Item = (String, i64)> {
     })
 }
 
-fn warnings(store: &Store) -> Vec<String> {
+fn warnings(store: &TlsConfigs) -> Vec<String> {
     let warning = |(file, days): (String, i64)| match days {
         ..0 => Some(format!("the certificate in {file} has ended")),
         0..=WARN_DAYS => Some(format!("the certificate in {file} ends in {days} days")),

@@ -1,6 +1,6 @@
 //! What the echo server answers to a client's stream of frames. Pure: bytes in, bytes out, torn wherever they like.
 
-use crate::proto::ended::Why;
+use crate::proto::end::Cause;
 use crate::proto::frame::{CONTROL_MAX, HEADER_MAX, Header, Parsed, opcode};
 use crate::proto::mask::mask;
 
@@ -83,25 +83,25 @@ impl Walk {
     }
 
     /// Judges a header (RFC 6455 sections 5.1 to 5.5) and answers it with its twin.
-    fn begin(&mut self, header: &Header, out: &mut Vec<u8>) -> Result<(), Why> {
-        let Some(key) = header.mask else { return Err(Why::MaskBit) };
+    fn begin(&mut self, header: &Header, out: &mut Vec<u8>) -> Result<(), Cause> {
+        let Some(key) = header.mask else { return Err(Cause::MaskBit) };
         if header.rsv != 0 {
-            return Err(Why::ReservedBits);
+            return Err(Cause::ReservedBits);
         }
         match header.opcode {
             opcode::CONTINUATION | opcode::TEXT | opcode::BINARY => {
                 if self.fragmented != (header.opcode == opcode::CONTINUATION) {
-                    return Err(Why::Continuation);
+                    return Err(Cause::Continuation);
                 }
                 self.fragmented = !header.fin;
             }
-            opcode::CLOSE | opcode::PING | opcode::PONG if !header.fin => return Err(Why::ControlFragmented),
+            opcode::CLOSE | opcode::PING | opcode::PONG if !header.fin => return Err(Cause::ControlFragmented),
             opcode::CLOSE | opcode::PING | opcode::PONG if header.payload_len > CONTROL_MAX => {
-                return Err(Why::ControlTooLong);
+                return Err(Cause::ControlTooLong);
             }
-            opcode::CLOSE if header.payload_len == 1 => return Err(Why::ClosePayload),
+            opcode::CLOSE if header.payload_len == 1 => return Err(Cause::ClosePayload),
             opcode::CLOSE | opcode::PING | opcode::PONG => {}
-            _ => return Err(Why::ReservedOpcode),
+            _ => return Err(Cause::ReservedOpcode),
         }
         self.key = key;
         self.passed = 0;
@@ -117,9 +117,9 @@ impl Walk {
 }
 
 /// Answers a violation with a Close of its code.
-fn fail(why: Why, out: &mut Vec<u8>) -> Flow {
+fn fail(why: Cause, out: &mut Vec<u8>) -> Flow {
     Header { fin: true, rsv: 0, opcode: opcode::CLOSE, mask: None, payload_len: 2 }.write(out);
-    out.extend_from_slice(&why.cause().code.to_be_bytes());
+    out.extend_from_slice(&why.info().code.to_be_bytes());
     Flow::Closed
 }
 

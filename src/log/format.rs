@@ -1,7 +1,7 @@
 //! A record as one line of text or JSON. Whatever bytes a client sent, a record is one line, without control
 //! characters and without characters that reorder or hide text on a terminal.
 
-use super::record::{End, Facts, Record, Start};
+use super::record::{EndRecord, Record, SessionInfo, StartRecord};
 use crate::config::Format;
 use crate::proto::Side;
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -42,7 +42,7 @@ type Put<'a> = &'a mut dyn FnMut(&'static str, Value<'_>);
 
 // The fields of a line, for both formats. What is not known is left out. `up` and `down` name where it went.
 
-fn start_fields(start: &Start, put: Put<'_>) {
+fn start_fields(start: &StartRecord, put: Put<'_>) {
     fact_fields(&start.facts, start.endpoint, put);
     put("handshake_ms", Value::Number(start.handshake_ms));
     for (name, value) in [("subprotocol", &start.subprotocol), ("origin", &start.origin), ("agent", &start.agent)] {
@@ -52,14 +52,14 @@ fn start_fields(start: &Start, put: Put<'_>) {
     }
 }
 
-fn end_fields(end: &End, put: Put<'_>) {
+fn end_fields(end: &EndRecord, put: Put<'_>) {
     match &end.facts {
         Some(facts) => fact_fields(facts, end.endpoint, put),
         None => put("client", Value::Shown(&end.peer)),
     }
-    put("by", Value::Word(end.ended.by.name()));
-    put("phase", Value::Word(end.ended.stage.name()));
-    put("why", Value::Word(end.ended.why.name()));
+    put("ended_by", Value::Word(end.ended.party.name()));
+    put("phase", Value::Word(end.ended.phase.name()));
+    put("cause", Value::Word(end.ended.cause.name()));
     if end.status != 0 {
         put("status", Value::Number(u64::from(end.status)));
     }
@@ -75,7 +75,7 @@ fn end_fields(end: &End, put: Put<'_>) {
     put("bytes_down", Value::Number(end.bytes[Side::Upstream]));
 }
 
-fn fact_fields(facts: &Facts, endpoint: Option<u32>, put: Put<'_>) {
+fn fact_fields(facts: &SessionInfo, endpoint: Option<u32>, put: Put<'_>) {
     put("id", Value::Bytes(facts.id()));
     put("client", Value::Shown(&facts.peer));
     put("host", Value::Bytes(facts.host()));
@@ -219,9 +219,9 @@ mod tests {
     use super::*;
     use crate::config::Timeouts;
     use crate::policy::balance::{Balance, Endpoint, Group, Place};
-    use crate::policy::route::{Mode, Route, Rules};
+    use crate::policy::route::{FrameLimits, Mode, Route};
     use crate::proto::Sides;
-    use crate::proto::ended::{By, Ended, Stage, Why};
+    use crate::proto::end::{Cause, End, Party, Phase};
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -241,7 +241,7 @@ mod tests {
             strip_prefix: None,
             host_header: None,
             mode: Mode::Framed,
-            rules: Rules { max_frame: 1, max_message: 1 },
+            rules: FrameLimits { max_frame: 1, max_message: 1 },
             timeouts: Timeouts {
                 tls_ms: 1,
                 request_head_ms: 0,
@@ -257,13 +257,13 @@ mod tests {
         })
     }
 
-    fn facts(target: &[u8]) -> Arc<Facts> {
+    fn facts(target: &[u8]) -> Arc<SessionInfo> {
         let text = [b"abc".as_slice(), b"example.com", target];
-        Arc::new(Facts::new(text, "1.2.3.4:5".parse().unwrap(), Some(route()), 0))
+        Arc::new(SessionInfo::new(text, "1.2.3.4:5".parse().unwrap(), Some(route()), 0))
     }
 
     fn start() -> Record {
-        Record::Start(Start {
+        Record::Start(StartRecord {
             facts: facts(b"/chat?a=b"),
             at_unix_ms: 1_795_176_000_123,
             endpoint: Some(0),
@@ -274,12 +274,12 @@ mod tests {
         })
     }
 
-    fn end() -> End {
-        End {
+    fn end() -> EndRecord {
+        EndRecord {
             facts: Some(facts(b"/chat?a=b")),
             peer: "1.2.3.4:5".parse().unwrap(),
             at_unix_ms: 1_795_176_012_468,
-            ended: Ended { by: By::Downstream, stage: Stage::Open, why: Why::Close },
+            ended: End { party: Party::Downstream, phase: Phase::Open, cause: Cause::Close },
             endpoint: Some(0),
             status: 101,
             close_codes: Sides::new(Some(1000), None),
@@ -290,10 +290,19 @@ mod tests {
     }
 
     fn refusal() -> Record {
-        let ended = Ended { by: By::Downstream, stage: Stage::Request, why: Why::Malformed };
+        let ended = End { party: Party::Downstream, phase: Phase::Request, cause: Cause::MalformedHead };
         let (zero, none) = (Sides::default(), Sides::default());
         let (facts, endpoint) = (None, None);
-        Record::End(End { facts, ended, endpoint, status: 400, close_codes: none, frames: zero, bytes: zero, ..end() })
+        Record::End(EndRecord {
+            facts,
+            ended,
+            endpoint,
+            status: 400,
+            close_codes: none,
+            frames: zero,
+            bytes: zero,
+            ..end()
+        })
     }
 
     fn line(record: &Record, format: Format) -> String {
@@ -312,12 +321,12 @@ mod tests {
         assert_eq!(
             line(&Record::End(end()), Format::Text),
             "2026-11-20T12:00:12.468Z end id=abc client=1.2.3.4:5 host=example.com path=/chat?a=b route=chat \
-             upstream=ws://127.0.0.1:9000 by=downstream phase=open why=close status=101 code_down=1000 age=12.345s \
+             upstream=ws://127.0.0.1:9000 ended_by=downstream phase=open cause=close status=101 code_down=1000 age=12.345s \
              frames_up=7 frames_down=8 bytes_up=700 bytes_down=800\n"
         );
         assert_eq!(
             line(&refusal(), Format::Text),
-            "2026-11-20T12:00:12.468Z end client=1.2.3.4:5 by=downstream phase=request why=malformed-head status=400 \
+            "2026-11-20T12:00:12.468Z end client=1.2.3.4:5 ended_by=downstream phase=request cause=malformed-head status=400 \
              age=12.345s frames_up=0 frames_down=0 bytes_up=0 bytes_down=0\n"
         );
     }
@@ -335,7 +344,7 @@ mod tests {
         assert_eq!(end["code_down"], 1000);
         assert_eq!(end["code_up"], serde_json::Value::Null);
         assert_eq!(end["bytes_up"], 700);
-        assert_eq!(end["why"], "close");
+        assert_eq!(end["cause"], "close");
     }
 
     #[test]

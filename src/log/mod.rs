@@ -10,7 +10,7 @@ pub mod record;
 pub mod ring;
 pub mod writer;
 
-pub use record::{Facts, Record};
+pub use record::{Record, SessionInfo};
 pub use ring::Ring;
 pub use writer::{Control, Writer, open, tap};
 

@@ -2,7 +2,7 @@
 //! start and one at its end. Plain data, made by workers; holds the client's bytes as they came.
 
 use crate::policy::route::Route;
-use crate::proto::ended::Ended;
+use crate::proto::end::End;
 use crate::proto::{Millis, Sides};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const FIELD_MAX: usize = 512;
 /// What does not change while a session lives. Shared by the pair and its two records, and small: it counts
 /// toward the memory of an idle session.
 #[derive(Debug)]
-pub struct Facts {
+pub struct SessionInfo {
     /// Id, host and target, one after the other.
     text: Box<[u8]>,
     id_len: u16,
@@ -29,16 +29,21 @@ pub struct Facts {
 }
 
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Facts>() <= 72);
+const _: () = assert!(size_of::<SessionInfo>() <= 72);
 
-impl Facts {
+impl SessionInfo {
     /// `target` is path and query as the client wrote them.
-    pub fn new([id, host, target]: [&[u8]; 3], peer: SocketAddr, route: Option<Arc<Route>>, started: Millis) -> Facts {
+    pub fn new(
+        [id, host, target]: [&[u8]; 3],
+        peer: SocketAddr,
+        route: Option<Arc<Route>>,
+        started: Millis,
+    ) -> SessionInfo {
         let mut text = Vec::with_capacity(id.len() + host.len() + target.len());
         let id_len = cut_into(&mut text, id, ID_MAX);
         let host_len = cut_into(&mut text, host, HOST_MAX);
         cut_into(&mut text, target, TARGET_MAX);
-        Facts { text: text.into_boxed_slice(), id_len, host_len, peer, route, started }
+        SessionInfo { text: text.into_boxed_slice(), id_len, host_len, peer, route, started }
     }
 
     /// The request id.
@@ -66,8 +71,8 @@ impl Facts {
 /// A line to be written.
 #[derive(Debug)]
 pub enum Record {
-    Start(Start),
-    End(End),
+    Start(StartRecord),
+    End(EndRecord),
 }
 
 #[cfg(target_pointer_width = "64")]
@@ -75,8 +80,8 @@ const _: () = assert!(size_of::<Record>() <= 112);
 
 /// A session has opened: its 101 has passed.
 #[derive(Debug)]
-pub struct Start {
-    pub facts: Arc<Facts>,
+pub struct StartRecord {
+    pub facts: Arc<SessionInfo>,
     /// The moment, milliseconds since the Unix epoch.
     pub at_unix_ms: u64,
     /// Position of the endpoint among those of the route's group.
@@ -89,15 +94,15 @@ pub struct Start {
     pub agent: Option<Box<[u8]>>,
 }
 
-/// A session has ended, or a handshake was refused. None is due for [`NeverSpoke`](crate::proto::ended::Why).
+/// A session has ended, or a handshake was refused. None is due for [`NoRequest`](crate::proto::end::Cause).
 #[derive(Debug)]
-pub struct End {
+pub struct EndRecord {
     /// `None` where no request could be read.
-    pub facts: Option<Arc<Facts>>,
+    pub facts: Option<Arc<SessionInfo>>,
     pub peer: SocketAddr,
     /// The moment, milliseconds since the Unix epoch.
     pub at_unix_ms: u64,
-    pub ended: Ended,
+    pub ended: End,
     /// The endpoint that was used or tried last.
     pub endpoint: Option<u32>,
     /// Of the answer that the client got: 101 for a session that was open, 0 if there was none.
@@ -141,8 +146,8 @@ fn split(text: &[u8], at: u16) -> (&[u8], &[u8]) {
 mod tests {
     use super::*;
 
-    fn facts(id: &[u8], host: &[u8], target: &[u8]) -> Facts {
-        Facts::new([id, host, target], "[::1]:80".parse().unwrap(), None, 0)
+    fn facts(id: &[u8], host: &[u8], target: &[u8]) -> SessionInfo {
+        SessionInfo::new([id, host, target], "[::1]:80".parse().unwrap(), None, 0)
     }
 
     #[test]

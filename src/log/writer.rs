@@ -379,21 +379,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::End;
+    use super::super::record::EndRecord;
     use super::*;
     use crate::proto::Sides;
-    use crate::proto::ended::{By, Ended, Stage, Why};
+    use crate::proto::end::{Cause, End, Party, Phase};
     use std::os::fd::OwnedFd;
     use std::path::PathBuf;
     use std::time::Instant;
 
     /// A record that can be told from others by its age.
     fn record(age_ms: u64) -> Record {
-        Record::End(End {
+        Record::End(EndRecord {
             facts: None,
             peer: "127.0.0.1:1".parse().unwrap(),
             at_unix_ms: 0,
-            ended: Ended { by: By::Proxy, stage: Stage::Request, why: Why::HeadTimeout },
+            ended: End { party: Party::Proxy, phase: Phase::Request, cause: Cause::HeadTimeout },
             endpoint: None,
             status: 408,
             close_codes: Sides::default(),

@@ -4,7 +4,7 @@ pub mod balance;
 pub mod route;
 pub mod tls;
 
-use crate::proto::ended::Why;
+use crate::proto::end::Cause;
 use crate::proto::handshake;
 use crate::proto::http1::Request;
 use route::{Route, Routes};
@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// The moment *request*: where a request goes, or why it does not. The rules of HTTP hold already; the route comes
 /// next, then the rules of the WebSocket handshake, which all routes have in common today.
-pub fn decide<'a>(request: &Request<'_>, routes: &'a Routes, draining: bool) -> Result<&'a Arc<Route>, Why> {
-    let route = routes.find(request.host, request.path).ok_or(Why::NoRoute)?;
+pub fn decide<'a>(request: &Request<'_>, routes: &'a Routes, draining: bool) -> Result<&'a Arc<Route>, Cause> {
+    let route = routes.find(request.host, request.path).ok_or(Cause::NoRoute)?;
     handshake::judge_request(request)?;
-    if draining { Err(Why::Draining) } else { Ok(route) }
+    if draining { Err(Cause::Draining) } else { Ok(route) }
 }

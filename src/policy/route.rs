@@ -3,7 +3,7 @@
 //! patterns as values; how they are written in a file is the business of `config`.
 
 use super::balance::Group;
-pub use crate::proto::relay::{Mode, Rules};
+pub use crate::proto::relay::{FrameLimits, Mode};
 use crate::proto::session::Timeouts;
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -22,7 +22,7 @@ pub struct Route {
     /// Replaces the Host sent upstream.
     pub host_header: Option<String>,
     pub mode: Mode,
-    pub rules: Rules,
+    pub rules: FrameLimits,
     pub timeouts: Timeouts,
     /// Close code for the client when the upstream ends without a Close; `None` passes the FIN on.
     pub on_upstream_loss: Option<u16>,
@@ -262,7 +262,7 @@ mod tests {
             strip_prefix: strip_prefix.map(str::to_owned),
             host_header: None,
             mode: Mode::Framed,
-            rules: Rules { max_frame: 1, max_message: 1 },
+            rules: FrameLimits { max_frame: 1, max_message: 1 },
             timeouts: Timeouts::default(),
             on_upstream_loss: None,
             splice: false,

@@ -1,6 +1,6 @@
 //! Close frames: which codes may pass, and the frames the proxy writes itself (RFC 6455 sections 5.5.1, 7.4).
 
-use super::ended::Why;
+use super::end::Cause;
 use super::frame::{CONTROL_MAX, Header, opcode};
 use super::mask::mask;
 
@@ -14,13 +14,13 @@ pub fn may_pass(code: u16) -> bool {
 pub struct Close {
     pub code: u16,
     /// Its text is the reason that the peer reads.
-    pub why: Why,
+    pub cause: Cause,
 }
 
 impl Close {
     /// The whole frame; masked with `key` toward the upstream, plain toward the client.
     pub fn frame(&self, key: Option<[u8; 4]>) -> Vec<u8> {
-        let reason = self.why.cause().text.as_bytes();
+        let reason = self.cause.info().text.as_bytes();
         let payload_len = 2 + reason.len() as u64;
         debug_assert!(payload_len <= CONTROL_MAX);
         let mut out = Vec::with_capacity(6 + payload_len as usize);
@@ -38,19 +38,19 @@ impl Close {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::ended::CAUSES;
+    use crate::proto::end::CAUSES;
 
     #[test]
     fn every_close_of_ours_is_a_short_control_frame_and_reads_back() {
         for cause in CAUSES.iter().filter(|cause| cause.code != 0) {
             assert!(may_pass(cause.code), "{}", cause.name);
-            let plain = Close { code: cause.code, why: cause.why }.frame(None);
+            let plain = Close { code: cause.code, cause: cause.cause }.frame(None);
             assert_eq!(plain[0], 0x88);
             assert_eq!(usize::from(plain[1]), plain.len() - 2);
             assert_eq!(&plain[2..4], cause.code.to_be_bytes());
             assert_eq!(&plain[4..], cause.text.as_bytes());
             let key = [1, 2, 3, 4];
-            let mut masked = Close { code: cause.code, why: cause.why }.frame(Some(key));
+            let mut masked = Close { code: cause.code, cause: cause.cause }.frame(Some(key));
             assert_eq!(masked[1], plain[1] | 0x80);
             assert_eq!(&masked[2..6], key);
             mask(&mut masked[6..], key, 0);

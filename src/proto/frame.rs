@@ -1,6 +1,6 @@
 //! One frame header of RFC 6455 section 5.2: parse, write. Judges only the length encoding.
 
-use super::ended::Why;
+use super::end::Cause;
 
 /// The longest header: 2 bytes, a 64-bit length, a mask key.
 pub const HEADER_MAX: usize = 14;
@@ -42,7 +42,7 @@ impl Header {
 
     /// Reads the header at the start of `bytes`. Fails on a length that is not minimal or has its top bit set.
     #[inline]
-    pub fn parse(bytes: &[u8]) -> Result<Parsed, Why> {
+    pub fn parse(bytes: &[u8]) -> Result<Parsed, Cause> {
         let [b0, b1, rest @ ..] = bytes else { return Ok(Parsed::Partial) };
         let (payload_len, rest, len) = match b1 & 0x7f {
             126 => {
@@ -50,7 +50,7 @@ impl Header {
                 let len = u64::from(u16::from_be_bytes(*len));
                 // "the minimal number of bytes MUST be used to encode the length"
                 if len < 126 {
-                    return Err(Why::LengthEncoding);
+                    return Err(Cause::LengthEncoding);
                 }
                 (len, rest, 4)
             }
@@ -59,7 +59,7 @@ impl Header {
                 let len = u64::from_be_bytes(*len);
                 // "the most significant bit MUST be 0"
                 if len < 0x1_0000 || len >> 63 != 0 {
-                    return Err(Why::LengthEncoding);
+                    return Err(Cause::LengthEncoding);
                 }
                 (len, rest, 10)
             }
@@ -124,9 +124,9 @@ mod tests {
 
     #[test]
     fn lengths_must_be_minimal_and_positive() {
-        assert_eq!(Header::parse(&[0x82, 126, 0, 125]), Err(Why::LengthEncoding));
-        assert_eq!(Header::parse(&[0x82, 127, 0, 0, 0, 0, 0, 0, 0xff, 0xff]), Err(Why::LengthEncoding));
-        assert_eq!(Header::parse(&[0x82, 127, 0x80, 0, 0, 0, 0, 1, 0, 0]), Err(Why::LengthEncoding));
+        assert_eq!(Header::parse(&[0x82, 126, 0, 125]), Err(Cause::LengthEncoding));
+        assert_eq!(Header::parse(&[0x82, 127, 0, 0, 0, 0, 0, 0, 0xff, 0xff]), Err(Cause::LengthEncoding));
+        assert_eq!(Header::parse(&[0x82, 127, 0x80, 0, 0, 0, 0, 1, 0, 0]), Err(Cause::LengthEncoding));
     }
 
     proptest! {

@@ -9,7 +9,7 @@ mod extension;
 mod tests;
 mod trace;
 
-use super::ended::Why;
+use super::end::Cause;
 use super::http1::{Field, Named, Request, Response, elements, is_hop_by_hop, push, push_field, values};
 use base64::Engine;
 use base64::alphabet::STANDARD as ALPHABET;
@@ -31,25 +31,25 @@ pub enum Extensions {
 }
 
 /// The rules of the WebSocket handshake, after those of HTTP and the route, in the order of the contract:
-/// [`Why::Method`], [`Why::BadFraming`], [`Why::NotUpgrade`], [`Why::BadKey`], [`Why::ProtectedHeader`].
-pub fn judge_request(request: &Request<'_>) -> Result<(), Why> {
+/// [`Cause::Method`], [`Cause::UnexpectedBody`], [`Cause::NotUpgrade`], [`Cause::BadKey`], [`Cause::ProtectedHeader`].
+pub fn judge_request(request: &Request<'_>) -> Result<(), Cause> {
     let fields = &request.fields;
     if request.method != "GET" {
-        return Err(Why::Method);
+        return Err(Cause::Method);
     }
     let has = |name| values(fields, name).next().is_some();
     let empty = !has("content-length") || only(fields, "content-length") == Some(b"0");
     if !empty || has("transfer-encoding") || has("trailer") || has("expect") {
-        return Err(Why::BadFraming);
+        return Err(Cause::UnexpectedBody);
     }
     if !upgrades(fields) || only(fields, "sec-websocket-version") != Some(b"13") {
-        return Err(Why::NotUpgrade);
+        return Err(Cause::NotUpgrade);
     }
     if !only(fields, "sec-websocket-key").is_some_and(is_key) {
-        return Err(Why::BadKey);
+        return Err(Cause::BadKey);
     }
     if elements(fields, "connection").any(is_protected) {
-        return Err(Why::ProtectedHeader);
+        return Err(Cause::ProtectedHeader);
     }
     Ok(())
 }
@@ -200,11 +200,11 @@ pub fn accept_of(key: &[u8]) -> [u8; 28] {
     accept
 }
 
-/// Judges the upstream's 101 against the client's request: `Why::BadSwitch` for anything that is off
+/// Judges the upstream's 101 against the client's request: `Cause::Bad101` for anything that is off
 /// (RFC 6455 section 4.1, items 1 to 6 of what the client must check).
-pub fn judge_response(request: &Request<'_>, response: &Response<'_>) -> Result<Extensions, Why> {
+pub fn judge_response(request: &Request<'_>, response: &Response<'_>) -> Result<Extensions, Cause> {
     let fields = &response.fields;
-    let key = only(&request.fields, "sec-websocket-key").ok_or(Why::BadSwitch)?;
+    let key = only(&request.fields, "sec-websocket-key").ok_or(Cause::Bad101)?;
     let has = |name| values(fields, name).next().is_some();
     let sound = response.status == 101
         && upgrades(fields)
@@ -215,7 +215,7 @@ pub fn judge_response(request: &Request<'_>, response: &Response<'_>) -> Result<
         && protocol_offered(&request.fields, fields)
         // Named in Connection they could not be passed on.
         && !elements(fields, "connection").any(|name| starts_with(name, "sec-websocket-"));
-    if sound { judge_extensions(&request.fields, fields) } else { Err(Why::BadSwitch) }
+    if sound { judge_extensions(&request.fields, fields) } else { Err(Cause::Bad101) }
 }
 
 /// None was chosen, or one of those that the client named.
@@ -226,15 +226,15 @@ fn protocol_offered(request: &[Field<'_>], response: &[Field<'_>]) -> bool {
 }
 
 /// Each extension of the answer was offered and appears once.
-fn judge_extensions(request: &[Field<'_>], response: &[Field<'_>]) -> Result<Extensions, Why> {
+fn judge_extensions(request: &[Field<'_>], response: &[Field<'_>]) -> Result<Extensions, Cause> {
     const NAME: &str = "sec-websocket-extensions";
     let mut chosen: Vec<&[u8]> = Vec::new();
     for name in values(response, NAME).flat_map(extension::names) {
-        let name = name.map_err(|_| Why::BadSwitch)?;
+        let name = name.map_err(|_| Cause::Bad101)?;
         let is = |other: &[u8]| other.eq_ignore_ascii_case(name);
         let offered = values(request, NAME).flat_map(extension::names).flatten().any(is);
         if !offered || chosen.iter().copied().any(is) {
-            return Err(Why::BadSwitch);
+            return Err(Cause::Bad101);
         }
         chosen.push(name);
     }

@@ -18,7 +18,7 @@ pub use spans::Spans;
 pub(super) use write::{Named, is_hop_by_hop, push, push_field};
 pub use write::{write_answer, write_refusal};
 
-use super::ended::Why;
+use super::end::Cause;
 
 /// The most header fields a head may have.
 pub const FIELDS_MAX: usize = 100;
@@ -47,18 +47,18 @@ pub struct Request<'a> {
 }
 
 /// Parses a complete head (as [`HeadScan`] delimited it) and judges it by the rules of HTTP, in the order of the
-/// contract: [`Why::Malformed`], [`Why::TooManyFields`], [`Why::HttpVersion`], [`Why::BadHost`], [`Why::BadTarget`].
-pub fn parse_request(head: &[u8]) -> Result<Request<'_>, Why> {
+/// contract: [`Cause::MalformedHead`], [`Cause::TooManyFields`], [`Cause::HttpVersion`], [`Cause::BadHost`], [`Cause::BadTarget`].
+pub fn parse_request(head: &[u8]) -> Result<Request<'_>, Cause> {
     // "a server [...] SHOULD ignore at least one empty line (CRLF) received prior to the request-line"
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
-    let (line, rest) = split_line(head).ok_or(Why::Malformed)?;
+    let (line, rest) = split_line(head).ok_or(Cause::MalformedHead)?;
     let line = request_line(line)?;
     let fields = parse_fields(rest)?;
     if !line.spoken {
-        return Err(Why::HttpVersion);
+        return Err(Cause::HttpVersion);
     }
     let host = target::judge_host(&fields, line.target)?;
-    let target = str::from_utf8(line.target).map_err(|_| Why::BadTarget)?;
+    let target = str::from_utf8(line.target).map_err(|_| Cause::BadTarget)?;
     let target::Target { path, query } = target::judge_target(target)?;
     Ok(Request { method: line.method, target, path, query, host, fields })
 }
@@ -73,28 +73,28 @@ pub struct Response<'a> {
     pub fields: Vec<Field<'a>>,
 }
 
-/// Parses a complete response head. `Why::BadAnswer` for all that is not one.
+/// Parses a complete response head. `Cause::BadResponse` for all that is not one.
 ///
 /// HTTP/1.0 may answer, but neither switch protocols nor send chunks (RFC 9110 section 7.8, RFC 9112 section 6.1).
-pub fn parse_response(head: &[u8]) -> Result<Response<'_>, Why> {
-    let (line, rest) = split_line(head).ok_or(Why::BadAnswer)?;
+pub fn parse_response(head: &[u8]) -> Result<Response<'_>, Cause> {
+    let (line, rest) = split_line(head).ok_or(Cause::BadResponse)?;
     let Some([minor @ b'0'..=b'1', b' ', status @ ..]) = line.strip_prefix(b"HTTP/1.") else {
-        return Err(Why::BadAnswer);
+        return Err(Cause::BadResponse);
     };
-    let (status, reason) = status.split_first_chunk::<3>().ok_or(Why::BadAnswer)?;
+    let (status, reason) = status.split_first_chunk::<3>().ok_or(Cause::BadResponse)?;
     if !matches!(status, [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9']) {
-        return Err(Why::BadAnswer);
+        return Err(Cause::BadResponse);
     }
     let status = status.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
     // The space after the status belongs there even without a reason; some servers leave both out.
     let reason = match reason {
         [] => reason,
         [b' ', reason @ ..] if scan::is_text(reason) => reason,
-        _ => return Err(Why::BadAnswer),
+        _ => return Err(Cause::BadResponse),
     };
-    let fields = parse_fields(rest).map_err(|_| Why::BadAnswer)?;
+    let fields = parse_fields(rest).map_err(|_| Cause::BadResponse)?;
     if *minor == b'0' && (status == 101 || values(&fields, "transfer-encoding").next().is_some()) {
-        return Err(Why::BadAnswer);
+        return Err(Cause::BadResponse);
     }
     Ok(Response { status, reason: str::from_utf8(reason).unwrap_or_default(), fields })
 }
@@ -121,37 +121,37 @@ struct RequestLine<'a> {
     spoken: bool,
 }
 
-fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Why> {
+fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Cause> {
     let mut words = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), version, None) = (words.next(), words.next(), words.next(), words.next()) else {
-        return Err(Why::Malformed);
+        return Err(Cause::MalformedHead);
     };
     let spoken = match version {
         Some(b"HTTP/1.1") => true,
         // A minor version that httparse does not know either is nobody's.
-        Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']) => return Err(Why::Malformed),
+        Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']) => return Err(Cause::MalformedHead),
         Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) => false,
         // The whole of a request in HTTP/0.9 was `GET /path`.
         None if target.starts_with(b"/") => false,
-        _ => return Err(Why::Malformed),
+        _ => return Err(Cause::MalformedHead),
     };
     match str::from_utf8(method) {
         Ok(method) if scan::is_token(method.as_bytes()) && !target.is_empty() => {
             Ok(RequestLine { method, target, spoken })
         }
-        _ => Err(Why::Malformed),
+        _ => Err(Cause::MalformedHead),
     }
 }
 
 /// The field lines up to and with the empty line, which must be the end of `lines`.
-fn parse_fields(lines: &[u8]) -> Result<Vec<Field<'_>>, Why> {
+fn parse_fields(lines: &[u8]) -> Result<Vec<Field<'_>>, Cause> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     match httparse::parse_headers(lines, &mut fields) {
         Ok(httparse::Status::Complete((end, fields))) if end == lines.len() => {
             Ok(fields.iter().map(|field| Field { name: field.name, value: field.value }).collect())
         }
-        Err(httparse::Error::TooManyHeaders) => Err(Why::TooManyFields),
-        _ => Err(Why::Malformed),
+        Err(httparse::Error::TooManyHeaders) => Err(Cause::TooManyFields),
+        _ => Err(Cause::MalformedHead),
     }
 }
 

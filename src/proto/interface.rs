@@ -1,8 +1,8 @@
 //! What is said between a session and its shell: events in, actions out, and the plain values they carry.
 
 use crate::proto::close::Close;
-use crate::proto::ended::{Ended, Why};
-use crate::proto::relay::{Counts, Mode, Rules};
+use crate::proto::end::{Cause, End};
+use crate::proto::relay::{Counts, FrameLimits, Mode};
 use crate::proto::{Millis, Side, Sides};
 
 /// Timeouts in milliseconds; every phase has one. Only `idle_ms` may be 0, which is off.
@@ -38,16 +38,16 @@ impl Default for Timeouts {
 }
 
 /// What a session needs to judge bytes, borrowed for one call.
-pub struct Given<'a> {
+pub struct RelayInput<'a> {
     pub now: Millis,
-    pub rules: Rules,
+    pub rules: FrameLimits,
     /// Of the direction that the bytes take.
     pub counts: &'a mut Counts,
 }
 
 /// What the shell may read from a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
+pub enum ReadInterest {
     Nothing,
     /// At most so many bytes in one read.
     Bytes(usize),
@@ -65,11 +65,11 @@ pub enum Want {
 pub enum Event {
     /// The answer to [`Action::Decide`].
     Admitted(Box<Admission>),
-    Refused(Why),
+    Refused(Cause),
     /// The connection is up; the new request head for it, whole.
     Connected(Vec<u8>),
     /// One try has failed; the next one is asked for with [`Action::Connect`].
-    ConnectFailed(Why),
+    ConnectFailed(Cause),
     /// No endpoint is left to try.
     Exhausted,
     /// The client has said something of a TLS handshake.
@@ -77,7 +77,7 @@ pub enum Event {
     /// The client's TLS handshake has ended well.
     Secured,
     /// TLS of that side has failed; the alert that says so is on its way.
-    Insecure(Side, Why),
+    Insecure(Side, Cause),
     /// All that was read before is delivered; no more will come.
     Eof(Side),
     /// The same, but TLS was not ended: more may have been said.
@@ -90,24 +90,24 @@ pub enum Event {
     /// TCP urgent data.
     Urgent(Side),
     /// `Side` took nothing for too long, or the pool ran short and it was the longest-stalled.
-    Stalled(Side, Why),
+    Stalled(Side, Cause),
     Drain,
     Stop,
     /// A deadline of [`Session::deadline`](super::session::Session::deadline) has come.
-    Due(Due),
+    Timer(Timer),
 }
 
 /// Which deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Due {
-    Tls,
+pub enum Timer {
+    TlsHandshake,
     RequestHead,
     Connect,
     ConnectTotal,
-    Answer,
+    ResponseHead,
     Linger,
     Idle,
-    Late,
+    DataAfterClose,
     Close,
 }
 
@@ -130,7 +130,7 @@ pub enum Action {
     /// Begin the next try, dropping one that is under way; answer with `Connected`, `ConnectFailed` or `Exhausted`.
     Connect,
     /// Write our refusal to the client.
-    Refuse(Why),
+    Refuse(Cause),
     /// Send these bytes behind all that was sent there.
     Send(Side, Vec<u8>),
     /// The 101 has been sent; these bytes of the client came early and are now to be judged as frames.
@@ -144,7 +144,7 @@ pub enum Action {
     /// Send what the kernel still takes, then RST.
     Abort(Side),
     /// The session is over.
-    Close(Ended),
+    Close(End),
 }
 
 /// What a session has come to.

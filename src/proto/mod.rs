@@ -4,7 +4,7 @@
 //! [`handshake`] (heads), [`ended`] (how a session can end), [`interface`] and [`session`] (all of it together).
 
 pub mod close;
-pub mod ended;
+pub mod end;
 pub mod frame;
 pub mod handshake;
 pub mod http1;

@@ -14,10 +14,10 @@
 //! ```
 
 use super::close::Close;
-use super::ended::{By, Why};
+use super::end::{Cause, Party};
 use super::handshake::Extensions;
-use super::interface::{Action, Admission, Due, Given, Timeouts, Want};
-use super::relay::{Counts, Cursor, Mode, Stop, Taken};
+use super::interface::{Action, Admission, ReadInterest, RelayInput, Timeouts, Timer};
+use super::relay::{Counts, Cursor, Mode, Relayed, Stop};
 use super::{Millis, Side, Sides};
 
 /// What a peer that sent more after its own Close still waits for the other side's.
@@ -76,10 +76,10 @@ pub(super) struct Open {
 
 /// All that an open session with nothing pending is, to go on elsewhere: on another worker, in another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record(Open);
+pub struct Checkpoint(Open);
 
 /// A cause that was found, for the session to weigh.
-pub(super) type Cause = Option<(By, Why)>;
+pub(super) type Found = Option<(Party, Cause)>;
 
 impl Open {
     pub(super) fn new(admission: &Admission, extensions: Extensions) -> Open {
@@ -101,36 +101,38 @@ impl Open {
         Side::BOTH.iter().all(|side| self.directions[*side].out == Out::Flowing && !self.directions[*side].eof)
     }
 
-    pub(super) fn record(&self) -> Option<Record> {
-        self.is_calm().then(|| Record(self.clone()))
+    pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
+        self.is_calm().then(|| Checkpoint(self.clone()))
     }
 
     #[inline]
-    pub(super) fn wants(&self, side: Side) -> Want {
+    pub(super) fn wants(&self, side: Side) -> ReadInterest {
         let direction = &self.directions[side];
         match direction.out {
-            _ if direction.eof => Want::Nothing,
+            _ if direction.eof => ReadInterest::Nothing,
             Out::Flowing | Out::Owing(_) if self.splice => match direction.cursor.passable() {
-                long @ SPLICE_MIN.. => Want::Payload(long),
-                0 => Want::Bytes(SPLICE_HEAD_READ),
-                _ => Want::Bytes(usize::MAX),
+                long @ SPLICE_MIN.. => ReadInterest::Payload(long),
+                0 => ReadInterest::Bytes(SPLICE_HEAD_READ),
+                _ => ReadInterest::Bytes(usize::MAX),
             },
-            Out::Flowing | Out::Owing(_) if direction.cursor.passable() >= LONG_FRAME => Want::Bytes(LONG_FRAME_READ),
-            Out::Flowing | Out::Owing(_) => Want::Bytes(usize::MAX),
-            Out::Theirs(_) | Out::Ours(_) | Out::Cut => Want::Discard,
+            Out::Flowing | Out::Owing(_) if direction.cursor.passable() >= LONG_FRAME => {
+                ReadInterest::Bytes(LONG_FRAME_READ)
+            }
+            Out::Flowing | Out::Owing(_) => ReadInterest::Bytes(usize::MAX),
+            Out::Theirs(_) | Out::Ours(_) | Out::Cut => ReadInterest::Discard,
         }
     }
 
     #[inline(always)]
-    pub(super) fn on_bytes(&mut self, from: Side, bytes: &[u8], given: Given<'_>) -> (Taken, Cause) {
+    pub(super) fn on_bytes(&mut self, from: Side, bytes: &[u8], given: RelayInput<'_>) -> (Relayed, Found) {
         let direction = &mut self.directions[from];
         if !matches!(direction.out, Out::Flowing | Out::Owing(_)) {
             // They came in one read with what closed this direction.
             self.on_discarded(from, given.now);
-            return (Taken::kept(bytes.len()), None);
+            return (Relayed::kept(bytes.len()), None);
         }
         let (mut taken, stop) = match self.mode {
-            Mode::Opaque => (Taken::forward(bytes.len()), None),
+            Mode::Opaque => (Relayed::forward(bytes.len()), None),
             Mode::Framed => {
                 // Where our Close is owed nothing goes beyond the frame that is passing.
                 let end = if direction.out == Out::Flowing { u64::MAX } else { direction.cursor.left().max(1) };
@@ -147,24 +149,24 @@ impl Open {
         (taken, cause)
     }
 
-    fn on_stop(&mut self, from: Side, stop: Stop) -> Cause {
+    fn on_stop(&mut self, from: Side, stop: Stop) -> Found {
         match stop {
             Stop::Closed(code) => {
                 // "Nothing is forwarded after our Close": a Close that was owed in this direction is not needed
                 // any more, for the peer's own has left.
                 self.directions[from].out = Out::Theirs(code);
                 // An answer to a Close of ours is consumed by the discarding that `Ours` means; this one came first.
-                Some((from.into(), Why::Close))
+                Some((from.into(), Cause::Close))
             }
-            Stop::Violation(why) => Some(self.violated(from, why)),
+            Stop::Violation(cause) => Some(self.violated(from, cause)),
         }
     }
 
     /// The offender gets the code of the table, the other side 1001 with the same reason.
-    fn violated(&mut self, by: Side, why: Why) -> (By, Why) {
-        self.owe(by.other(), Close { code: why.cause().code, why });
-        self.owe(by, Close { code: 1001, why });
-        (by.into(), why)
+    fn violated(&mut self, by: Side, cause: Cause) -> (Party, Cause) {
+        self.owe(by.other(), Close { code: cause.info().code, cause });
+        self.owe(by, Close { code: 1001, cause });
+        (by.into(), cause)
     }
 
     /// A Close of ours for the far end of the direction from `from`, unless one has left or is owed, or a FIN was asked.
@@ -177,11 +179,11 @@ impl Open {
     }
 
     /// The proxy closes both directions with the same Close.
-    pub(super) fn close_both(&mut self, why: Why) -> (By, Why) {
+    pub(super) fn close_both(&mut self, cause: Cause) -> (Party, Cause) {
         for side in Side::BOTH {
-            self.owe(side, Close { code: why.cause().code, why });
+            self.owe(side, Close { code: cause.info().code, cause });
         }
-        (By::Proxy, why)
+        (Party::Proxy, cause)
     }
 
     pub(super) fn on_discarded(&mut self, from: Side, now: Millis) {
@@ -192,21 +194,21 @@ impl Open {
     }
 
     /// No more bytes will come from `side`: its FIN, or `why` else.
-    pub(super) fn on_eof(&mut self, side: Side, why: Why) -> Cause {
+    pub(super) fn on_eof(&mut self, side: Side, cause: Cause) -> Found {
         self.directions[side].eof = true;
         if self.directions[side].out != Out::Flowing {
             return None;
         }
-        self.lost(side).or(Some((side.into(), why)))
+        self.lost(side).or(Some((side.into(), cause)))
     }
 
     /// Where the route wants the loss of an upstream said by a Close, it is owed from now on.
-    fn lost(&mut self, side: Side) -> Cause {
+    fn lost(&mut self, side: Side) -> Found {
         let told = side == Side::Upstream && self.mode == Mode::Framed && self.directions[side].out == Out::Flowing;
         let code = self.upstream_loss_code.filter(|_| told)?;
-        self.owe(side, Close { code, why: Why::UpstreamLoss });
+        self.owe(side, Close { code, cause: Cause::UpstreamLoss });
         self.cut(Side::Downstream);
-        Some((side.into(), Why::UpstreamLoss))
+        Some((side.into(), Cause::UpstreamLoss))
     }
 
     /// Nothing more leaves in the direction from `from`, and no Close of ours.
@@ -217,11 +219,11 @@ impl Open {
         }
     }
 
-    /// `side` can neither be read nor written any more. With the cause [`Why::Reset`] the other side is to be reset as
+    /// `side` can neither be read nor written any more. With the cause [`Cause::Reset`] the other side is to be reset as
     /// well; else it has had a Close, or gets one now, and ends as usual.
-    pub(super) fn on_reset(&mut self, side: Side) -> Cause {
+    pub(super) fn on_reset(&mut self, side: Side) -> Found {
         let closed = matches!(self.directions[side].out, Out::Theirs(_) | Out::Ours(_));
-        let cause = self.lost(side).or((!closed).then_some((side.into(), Why::Reset)));
+        let cause = self.lost(side).or((!closed).then_some((side.into(), Cause::Reset)));
         self.gone(side);
         cause
     }
@@ -233,14 +235,14 @@ impl Open {
     }
 
     /// `side` takes nothing: it is given up, the other side gets a Close.
-    pub(super) fn on_stalled(&mut self, side: Side, why: Why) -> (By, Why) {
+    pub(super) fn on_stalled(&mut self, side: Side, cause: Cause) -> (Party, Cause) {
         self.gone(side);
-        self.owe(side, Close { code: why.cause().code, why });
-        (By::Proxy, why)
+        self.owe(side, Close { code: cause.info().code, cause });
+        (Party::Proxy, cause)
     }
 
-    pub(super) fn on_urgent(&mut self, side: Side) -> (By, Why) {
-        self.violated(side, Why::UrgentData)
+    pub(super) fn on_urgent(&mut self, side: Side) -> (Party, Cause) {
+        self.violated(side, Cause::UrgentData)
     }
 
     /// What waited for `to` has left. The close deadline begins when the last of it has.
@@ -319,13 +321,13 @@ impl Open {
         self.directions[side].eof && self.directions[side.other()].fin == Fin::Done
     }
 
-    pub(super) fn deadline(&self, timeouts: &Timeouts, last_seen: Millis) -> Option<(Millis, Due)> {
+    pub(super) fn deadline(&self, timeouts: &Timeouts, last_seen: Millis) -> Option<(Millis, Timer)> {
         if let Some(since) = self.closing_since {
-            let close = (since + timeouts.close_ms, Due::Close);
-            let late = self.late_waits().map(|since| (since + LATE_MS, Due::Late));
+            let close = (since + timeouts.close_ms, Timer::Close);
+            let late = self.late_waits().map(|since| (since + LATE_MS, Timer::DataAfterClose));
             return Some(late.map_or(close, |late| late.min(close)));
         }
-        (timeouts.idle_ms > 0).then(|| (last_seen + timeouts.idle_ms, Due::Idle))
+        (timeouts.idle_ms > 0).then(|| (last_seen + timeouts.idle_ms, Timer::Idle))
     }
 
     /// Since when a Close of ours would be owed for data after a Close; only while one can still be sent.
@@ -335,11 +337,11 @@ impl Open {
         self.late.filter(waits).map(|(_, since)| since)
     }
 
-    pub(super) fn on_late(&mut self) -> Cause {
+    pub(super) fn on_late(&mut self) -> Found {
         let (side, _) = self.late?;
-        let why = Why::DataAfterClose;
-        self.owe(side.other(), Close { code: why.cause().code, why });
-        Some((side.into(), why))
+        let cause = Cause::DataAfterClose;
+        self.owe(side.other(), Close { code: cause.info().code, cause });
+        Some((side.into(), cause))
     }
 
     pub(super) fn passable(&self, side: Side) -> u64 {
@@ -378,7 +380,7 @@ impl Open {
     }
 }
 
-impl Record {
+impl Checkpoint {
     pub(super) fn into_open(self) -> Open {
         self.0
     }

@@ -6,7 +6,7 @@
 
 use super::Side;
 use super::close::may_pass;
-use super::ended::Why;
+use super::end::Cause;
 use super::frame::{CONTROL_MAX, HEADER_MAX, Header, Parsed, opcode};
 use super::handshake::Extensions;
 
@@ -32,16 +32,16 @@ impl Mode {
 
 /// Frame limits of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub struct FrameLimits {
     /// Payload bytes of one frame; on the wire where compression is negotiated.
     pub max_frame: u64,
     /// Payload bytes of one message, all fragments together.
     pub max_message: u64,
 }
 
-impl Default for Rules {
-    fn default() -> Rules {
-        Rules { max_frame: 1 << 30, max_message: 1 << 30 }
+impl Default for FrameLimits {
+    fn default() -> FrameLimits {
+        FrameLimits { max_frame: 1 << 30, max_message: 1 << 30 }
     }
 }
 
@@ -55,7 +55,7 @@ pub struct Counts {
 /// What became of a slice: send `lead`, then `slice[..forward]`; `slice[..consumed]` is done with.
 /// `forward <= consumed`, and `consumed` is never zero for a slice that is not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
+pub struct Relayed {
     pub lead: Lead,
     pub forward: usize,
     pub consumed: usize,
@@ -63,14 +63,14 @@ pub struct Taken {
     pub last: bool,
 }
 
-impl Taken {
+impl Relayed {
     /// Nothing leaves.
-    pub fn kept(consumed: usize) -> Taken {
-        Taken { lead: Lead::EMPTY, forward: 0, consumed, last: false }
+    pub fn kept(consumed: usize) -> Relayed {
+        Relayed { lead: Lead::EMPTY, forward: 0, consumed, last: false }
     }
 
-    pub fn forward(n: usize) -> Taken {
-        Taken { lead: Lead::EMPTY, forward: n, consumed: n, last: false }
+    pub fn forward(n: usize) -> Relayed {
+        Relayed { lead: Lead::EMPTY, forward: n, consumed: n, last: false }
     }
 }
 
@@ -116,7 +116,7 @@ pub enum Stop {
     /// A whole Close has passed; its code, 1005 where it had none.
     Closed(u16),
     /// The header at this point must not pass. The stream stands at a frame boundary.
-    Violation(Why),
+    Violation(Cause),
 }
 
 /// Where one direction stands between and inside frames.
@@ -191,7 +191,7 @@ impl Cursor {
 
     /// Walks `bytes`. After a stop nothing of the rest may be forwarded.
     #[inline]
-    pub fn walk(&mut self, bytes: &[u8], rules: Rules, counts: &mut Counts) -> (Taken, Option<Stop>) {
+    pub fn walk(&mut self, bytes: &[u8], rules: FrameLimits, counts: &mut Counts) -> (Relayed, Option<Stop>) {
         let mut lead = Lead::EMPTY;
         let mut at = 0;
         if !self.carry.is_empty() {
@@ -200,8 +200,8 @@ impl Cursor {
                     lead = std::mem::replace(&mut self.carry, Lead::EMPTY);
                     at = used;
                 }
-                Ok(None) => return (Taken::kept(bytes.len()), None),
-                Err(why) => return (Taken::kept(bytes.len()), Some(Stop::Violation(why))),
+                Ok(None) => return (Relayed::kept(bytes.len()), None),
+                Err(cause) => return (Relayed::kept(bytes.len()), Some(Stop::Violation(cause))),
             }
         }
         loop {
@@ -213,7 +213,7 @@ impl Cursor {
                 break;
             }
             if let Some(code) = self.closing.take() {
-                return (Taken { lead, forward: at, consumed: at, last: false }, Some(Stop::Closed(code)));
+                return (Relayed { lead, forward: at, consumed: at, last: false }, Some(Stop::Closed(code)));
             }
             at = self.skim(bytes, at, rules, counts);
             let rest = bytes.get(at..).unwrap_or(&[]);
@@ -227,24 +227,24 @@ impl Cursor {
                 }
                 Ok(None) => {
                     self.carry.push(rest);
-                    return (Taken { lead, forward: at, consumed: bytes.len(), last: false }, None);
+                    return (Relayed { lead, forward: at, consumed: bytes.len(), last: false }, None);
                 }
-                Err(why) => {
+                Err(cause) => {
                     return (
-                        Taken { lead, forward: at, consumed: bytes.len(), last: false },
-                        Some(Stop::Violation(why)),
+                        Relayed { lead, forward: at, consumed: bytes.len(), last: false },
+                        Some(Stop::Violation(cause)),
                     );
                 }
             }
         }
-        (Taken { lead, forward: at, consumed: at, last: false }, None)
+        (Relayed { lead, forward: at, consumed: at, last: false }, None)
     }
 
     /// Passes the plain frames from `at` on: whole messages of up to 64 KiB that are all there. Most are, and there are
     /// many in a read of them. Whatever is anything else is left to [`Cursor::judge`], which knows all the rules:
     /// without this one it would say the same, three times as slowly (PERF.md).
     #[inline]
-    fn skim(&mut self, bytes: &[u8], mut at: usize, rules: Rules, counts: &mut Counts) -> usize {
+    fn skim(&mut self, bytes: &[u8], mut at: usize, rules: FrameLimits, counts: &mut Counts) -> usize {
         if self.fragmented {
             return at;
         }
@@ -278,7 +278,7 @@ impl Cursor {
 
     /// Completes the header in the carry with the start of `bytes`: how many of them it took, or `None` if
     /// it is still incomplete (all of them are in the carry then).
-    fn finish_header(&mut self, bytes: &[u8], rules: Rules, counts: &mut Counts) -> Result<Option<usize>, Why> {
+    fn finish_header(&mut self, bytes: &[u8], rules: FrameLimits, counts: &mut Counts) -> Result<Option<usize>, Cause> {
         let mut joined = [0; 2 * HEADER_MAX];
         let mut len = 0;
         for (to, from) in joined.iter_mut().zip(self.carry.bytes().iter().chain(bytes)) {
@@ -297,7 +297,7 @@ impl Cursor {
     /// Judges the header at the start of `bytes`, as far as it is there. The order is that of its bytes, so
     /// that the verdict does not depend on how they were cut.
     #[inline]
-    fn judge(&self, bytes: &[u8], rules: Rules) -> Result<Option<Judged>, Why> {
+    fn judge(&self, bytes: &[u8], rules: FrameLimits) -> Result<Option<Judged>, Cause> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         self.judge_first(first)?;
         let Some(&second) = bytes.get(1) else { return Ok(None) };
@@ -310,21 +310,21 @@ impl Cursor {
             return judge_control(header, len, bytes);
         }
         if header.payload_len > rules.max_frame {
-            return Err(Why::FrameTooBig);
+            return Err(Cause::FrameTooBig);
         }
         let before = if header.opcode == opcode::CONTINUATION { self.message } else { 0 };
         if before.saturating_add(header.payload_len) > rules.max_message {
-            return Err(Why::MessageTooBig);
+            return Err(Cause::MessageTooBig);
         }
         Ok(Some(Judged { header, len, payload_seen: 0, close: None }))
     }
 
     #[inline]
-    fn judge_first(&self, first: u8) -> Result<(), Why> {
+    fn judge_first(&self, first: u8) -> Result<(), Cause> {
         let (fin, rsv, code) = (first & 0x80 != 0, first >> 4 & 7, first & 0x0f);
         // "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket Connection_."
         if matches!(code, 3..=7 | 11..) && self.extensions != Extensions::Unknown {
-            return Err(Why::ReservedOpcode);
+            return Err(Cause::ReservedOpcode);
         }
         let allowed = match self.extensions {
             Extensions::None => 0,
@@ -334,28 +334,28 @@ impl Cursor {
             Extensions::Unknown => 7,
         };
         if rsv & !allowed != 0 {
-            return Err(Why::ReservedBits);
+            return Err(Cause::ReservedBits);
         }
         match code {
-            opcode::CONTINUATION if !self.fragmented => Err(Why::Continuation),
-            opcode::TEXT | opcode::BINARY if self.fragmented => Err(Why::Continuation),
+            opcode::CONTINUATION if !self.fragmented => Err(Cause::Continuation),
+            opcode::TEXT | opcode::BINARY if self.fragmented => Err(Cause::Continuation),
             // "All control frames ... MUST NOT be fragmented."
-            8.. if !fin => Err(Why::ControlFragmented),
+            8.. if !fin => Err(Cause::ControlFragmented),
             _ => Ok(()),
         }
     }
 
     #[inline]
-    fn judge_second(&self, first: u8, second: u8) -> Result<(), Why> {
+    fn judge_second(&self, first: u8, second: u8) -> Result<(), Cause> {
         // "a client MUST mask all frames that it sends", "A server MUST NOT mask any frames"
         if (second & 0x80 != 0) != (self.from == Side::Downstream) {
-            return Err(Why::MaskBit);
+            return Err(Cause::MaskBit);
         }
         if first & 8 != 0 && u64::from(second & 0x7f) > CONTROL_MAX {
-            return Err(Why::ControlTooLong);
+            return Err(Cause::ControlTooLong);
         }
         if first & 0x0f == opcode::CLOSE && second & 0x7f == 1 {
-            return Err(Why::ClosePayload);
+            return Err(Cause::ClosePayload);
         }
         Ok(())
     }
@@ -385,7 +385,7 @@ impl Cursor {
     }
 }
 
-fn judge_control(header: Header, len: usize, bytes: &[u8]) -> Result<Option<Judged>, Why> {
+fn judge_control(header: Header, len: usize, bytes: &[u8]) -> Result<Option<Judged>, Cause> {
     if header.opcode != opcode::CLOSE {
         return Ok(Some(Judged { header, len, payload_seen: 0, close: None }));
     }
@@ -396,7 +396,7 @@ fn judge_control(header: Header, len: usize, bytes: &[u8]) -> Result<Option<Judg
     let [k0, k1, ..] = header.mask.unwrap_or_default();
     let code = u16::from_be_bytes([code[0] ^ k0, code[1] ^ k1]);
     if !may_pass(code) {
-        return Err(Why::CloseCode);
+        return Err(Cause::CloseCode);
     }
     Ok(Some(Judged { header, len: len + 2, payload_seen: 2, close: Some(code) }))
 }

@@ -44,7 +44,8 @@ impl Certificate {
     ) -> Result<Certificate, String> {
         let (cert_path, key_path) = (files.cert.display(), files.key.display());
         let first = chain.first().ok_or_else(|| format!("{cert_path} holds no certificate"))?;
-        let facts = Facts::of(first).ok_or_else(|| format!("{cert_path} holds a certificate that cannot be read"))?;
+        let facts =
+            CertInfo::of(first).ok_or_else(|| format!("{cert_path} holds a certificate that cannot be read"))?;
         let names = names_of(first).ok_or_else(|| format!("{cert_path} holds a certificate that cannot be read"))?;
         let mut key = CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
@@ -86,7 +87,7 @@ fn names_of(der: &CertificateDer<'_>) -> Option<Vec<String>> {
 
 /// What a certificate says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct CertInfo {
     /// As RFC 4514 writes it.
     pub subject: String,
     /// SHA-256 of the certificate, in lower-case hex.
@@ -95,10 +96,10 @@ pub struct Facts {
     pub not_after: u64,
 }
 
-impl Facts {
-    pub fn of(der: &CertificateDer<'_>) -> Option<Facts> {
+impl CertInfo {
+    pub fn of(der: &CertificateDer<'_>) -> Option<CertInfo> {
         let Words { subject, not_after } = der::read(der)?;
-        Some(Facts { subject, sha256: der::hex(digest::digest(&digest::SHA256, der).as_ref()), not_after })
+        Some(CertInfo { subject, sha256: der::hex(digest::digest(&digest::SHA256, der).as_ref()), not_after })
     }
 }
 
@@ -112,18 +113,18 @@ fn stamp(path: &Path) -> Stamp {
 
 /// A pair of files, and what they held when they last fitted each other.
 #[derive(Debug)]
-pub struct Slot {
+pub struct WatchedCert {
     pub files: CertificateFiles,
     current: RwLock<Arc<Certificate>>,
     seen: Mutex<Vec<Stamp>>,
 }
 
-impl Slot {
-    pub fn read(files: &CertificateFiles) -> Result<Arc<Slot>, String> {
+impl WatchedCert {
+    pub fn read(files: &CertificateFiles) -> Result<Arc<WatchedCert>, String> {
         // Stamped first: what is written meanwhile is looked at again.
         let seen = Mutex::new(stamps(files));
         let current = RwLock::new(Arc::new(Certificate::read(files)?));
-        Ok(Arc::new(Slot { files: files.clone(), current, seen }))
+        Ok(Arc::new(WatchedCert { files: files.clone(), current, seen }))
     }
 
     pub fn current(&self) -> Arc<Certificate> {

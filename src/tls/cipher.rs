@@ -104,16 +104,16 @@ impl Drop for Key {
 }
 
 thread_local! {
-    static WARM: RefCell<Warm> = const { RefCell::new(Warm { slots: Vec::new() }) };
+    static WARM: RefCell<KeyScheduleCache> = const { RefCell::new(KeyScheduleCache { slots: Vec::new() }) };
 }
 
 /// Key schedules of the connections that talk. Each key has one slot that it can be in: the number of slots is far above that
 /// of the connections that are talking at a time, or they all are made anew.
-struct Warm {
+struct KeyScheduleCache {
     slots: Vec<Option<(u64, LessSafeKey)>>,
 }
 
-impl Warm {
+impl KeyScheduleCache {
     #[inline]
     fn schedule(&mut self, key: &Key) -> Result<&LessSafeKey, Unspecified> {
         if self.slots.is_empty() {

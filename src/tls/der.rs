@@ -166,7 +166,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// What [`self_signed`] is to say.
-pub struct Making<'a> {
+pub struct CertParams<'a> {
     pub common_name: &'a str,
     pub dns: &'a str,
     /// Four or sixteen bytes.
@@ -184,7 +184,7 @@ const P256: [u8; 8] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 17];
 
 /// A certificate that vouches for itself, signed by `sign` (ECDSA with SHA-256, in DER).
-pub fn self_signed<E>(making: &Making<'_>, sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>) -> Result<Vec<u8>, E> {
+pub fn self_signed<E>(making: &CertParams<'_>, sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>) -> Result<Vec<u8>, E> {
     let algorithm = tlv(SEQUENCE, &[&tlv(OID, &[&ECDSA_WITH_SHA256])]);
     let common_name = [tlv(OID, &[&[0x55, 4, 3]]), tlv(UTF8_STRING, &[making.common_name.as_bytes()])].concat();
     let name = tlv(SEQUENCE, &[&tlv(SET, &[&tlv(SEQUENCE, &[&common_name])])]);

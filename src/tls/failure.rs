@@ -12,7 +12,7 @@ pub enum Failure {
     /// No version of TLS that both speak.
     Version,
     /// No cipher suite, group, signature scheme or ALPN protocol that both know.
-    NothingShared,
+    NoCommonParameters,
     /// The peer gave no certificate where one is required.
     NoCertificate,
     /// The peer's certificate is not valid at this time.
@@ -37,12 +37,12 @@ impl Failure {
         match error {
             Error::InvalidMessage(_) => Failure::Garbage,
             Error::PeerIncompatible(why) => incompatible(why),
-            Error::NoApplicationProtocol => Failure::NothingShared,
+            Error::NoApplicationProtocol => Failure::NoCommonParameters,
             Error::NoCertificatesPresented => Failure::NoCertificate,
             Error::InvalidCertificate(why) => certificate(why),
             Error::AlertReceived(alert) => Failure::Alert(u8::from(*alert)),
             Error::DecryptError => Failure::BadRecord,
-            Error::PeerMisbehaved(PeerMisbehaved::SelectedUnusableCipherSuiteForVersion) => Failure::NothingShared,
+            Error::PeerMisbehaved(PeerMisbehaved::SelectedUnusableCipherSuiteForVersion) => Failure::NoCommonParameters,
             Error::PeerMisbehaved(_)
             | Error::InappropriateMessage { .. }
             | Error::InappropriateHandshakeMessage { .. }
@@ -61,7 +61,7 @@ fn incompatible(why: &PeerIncompatible) -> Failure {
         | P::Tls12NotOfferedOrEnabled
         | P::Tls13RequiredForQuic
         | P::ServerTlsVersionIsDisabledByOurConfig => Failure::Version,
-        _ => Failure::NothingShared,
+        _ => Failure::NoCommonParameters,
     }
 }
 

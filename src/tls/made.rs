@@ -1,6 +1,6 @@
 //! A certificate of our own making: for a first try, never for anybody who has to trust it.
 
-use super::der::{self, Making};
+use super::der::{self, CertParams};
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand::{self, SystemRandom};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
@@ -24,7 +24,7 @@ pub fn self_signed(addr: IpAddr, now: SystemTime) -> Result<(String, String), Un
         IpAddr::V4(addr) => addr.octets().to_vec(),
         IpAddr::V6(addr) => addr.octets().to_vec(),
     };
-    let making = Making {
+    let making = CertParams {
         common_name: "framegate demo",
         dns: "localhost",
         address: &address,

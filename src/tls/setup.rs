@@ -1,8 +1,8 @@
 //! What all connections of a listener, or to an upstream, share: made from the snapshot, as a whole or not at all.
 
-use super::certificate::{Certificate, Slot, read_chain};
+use super::certificate::{Certificate, WatchedCert, read_chain};
 use super::cipher::provider;
-use super::tickets::{Keys, Tickets};
+use super::tickets::{TicketKeys, Tickets};
 use crate::config::Snapshot;
 use crate::policy::balance::{Endpoint, Group, Place};
 use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls, Roots, TlsVersion, UpstreamTls};
@@ -30,18 +30,18 @@ const RESUMED_MAX: usize = 256;
 
 /// Everything of TLS that a snapshot asks for.
 #[derive(Debug, Default)]
-pub struct Store {
+pub struct TlsConfigs {
     servers: Vec<(SocketAddr, Server)>,
     /// By index of the group; empty where none has TLS.
     clients: Vec<Option<Client>>,
-    slots: Vec<Arc<Slot>>,
+    slots: Vec<Arc<WatchedCert>>,
 }
 
 /// Of one listener.
 #[derive(Debug)]
 struct Server {
     config: Arc<ServerConfig>,
-    chooser: Arc<Chooser>,
+    chooser: Arc<CertResolver>,
 }
 
 /// Of one upstream group.
@@ -52,10 +52,10 @@ struct Client {
     names: Vec<Option<ServerName<'static>>>,
 }
 
-impl Store {
+impl TlsConfigs {
     /// All problems are told at once, each in one sentence that names the file.
-    pub fn load(snapshot: &Snapshot, keys: &Arc<Keys>) -> Result<Store, Vec<String>> {
-        let (mut store, mut problems) = (Store::default(), Vec::new());
+    pub fn load(snapshot: &Snapshot, keys: &Arc<TicketKeys>) -> Result<TlsConfigs, Vec<String>> {
+        let (mut store, mut problems) = (TlsConfigs::default(), Vec::new());
         for listener in &snapshot.listeners {
             let Some(tls) = &listener.tls else { continue };
             match store.server(tls, keys) {
@@ -110,18 +110,18 @@ impl Store {
         self.slots.iter().map(|slot| (slot.files.cert.as_path(), slot.current().not_after))
     }
 
-    fn slot(&mut self, files: &CertificateFiles) -> Result<Arc<Slot>, String> {
+    fn slot(&mut self, files: &CertificateFiles) -> Result<Arc<WatchedCert>, String> {
         if let Some(slot) = self.slots.iter().find(|slot| slot.files == *files) {
             return Ok(Arc::clone(slot));
         }
-        let slot = Slot::read(files)?;
+        let slot = WatchedCert::read(files)?;
         self.slots.push(Arc::clone(&slot));
         Ok(slot)
     }
 
-    fn server(&mut self, tls: &ListenerTls, keys: &Arc<Keys>) -> Result<Server, String> {
+    fn server(&mut self, tls: &ListenerTls, keys: &Arc<TicketKeys>) -> Result<Server, String> {
         let slots: Result<Vec<_>, _> = tls.certificates.iter().map(|files| self.slot(files)).collect();
-        let chooser = Arc::new(Chooser::new(slots?));
+        let chooser = Arc::new(CertResolver::new(slots?));
         let provider = Arc::new(provider());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions(tls.min_version))
@@ -144,7 +144,7 @@ impl Store {
                 builder.with_client_cert_verifier(verifier.build().map_err(|e| format!("{}: {e}", path.display()))?)
             }
         };
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::<Chooser>::clone(&chooser);
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::<CertResolver>::clone(&chooser);
         let mut config = builder.with_cert_resolver(resolver);
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -234,8 +234,8 @@ fn verifier(tls: &UpstreamTls, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn
 
 /// Which certificate a client gets: that of the name it asks for, else the first.
 #[derive(Debug)]
-struct Chooser {
-    slots: Vec<Arc<Slot>>,
+struct CertResolver {
+    slots: Vec<Arc<WatchedCert>>,
     table: RwLock<Arc<Table>>,
 }
 
@@ -248,10 +248,10 @@ struct Table {
     first: Vec<Arc<CertifiedKey>>,
 }
 
-impl Chooser {
-    fn new(slots: Vec<Arc<Slot>>) -> Chooser {
+impl CertResolver {
+    fn new(slots: Vec<Arc<WatchedCert>>) -> CertResolver {
         let table = RwLock::new(Arc::new(Table::of(&slots)));
-        Chooser { slots, table }
+        CertResolver { slots, table }
     }
 
     fn refresh(&self) {
@@ -260,7 +260,7 @@ impl Chooser {
 }
 
 impl Table {
-    fn of(slots: &[Arc<Slot>]) -> Table {
+    fn of(slots: &[Arc<WatchedCert>]) -> Table {
         let mut table = Table::default();
         let certificates: Vec<Arc<Certificate>> = slots.iter().map(|slot| slot.current()).collect();
         for certificate in &certificates {
@@ -287,7 +287,7 @@ impl Table {
     }
 }
 
-impl ResolvesServerCert for Chooser {
+impl ResolvesServerCert for CertResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let table = Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner));
         let keys = hello.server_name().map_or(table.first.as_slice(), |name| table.keys(name));
@@ -298,7 +298,7 @@ impl ResolvesServerCert for Chooser {
 
 /// The certificate that we show to an upstream.
 #[derive(Debug)]
-struct Identity(Arc<Slot>);
+struct Identity(Arc<WatchedCert>);
 
 impl ResolvesClientCert for Identity {
     fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {

@@ -18,7 +18,7 @@ const FORM: u8 = 1;
 const KEY_FORM_BYTES: usize = NAME_BYTES + SECRET_BYTES;
 
 /// The keys of a process.
-pub struct Keys(RwLock<Ring>);
+pub struct TicketKeys(RwLock<Ring>);
 
 struct Ring {
     /// First the one that makes tickets, then the one before it.
@@ -47,10 +47,10 @@ impl Key {
     }
 }
 
-impl Keys {
+impl TicketKeys {
     /// Without a key yet, and so without tickets: the first random bytes of a process are dear, and not everybody needs them.
-    pub fn new() -> Arc<Keys> {
-        Arc::new(Keys(RwLock::new(Ring { keys: Vec::new(), since: 0 })))
+    pub fn new() -> Arc<TicketKeys> {
+        Arc::new(TicketKeys(RwLock::new(Ring { keys: Vec::new(), since: 0 })))
     }
 
     /// Makes the first key, if there is none. `false` where there are no random bytes to be had.
@@ -91,8 +91,8 @@ impl Keys {
         out
     }
 
-    /// What [`Keys::to_bytes`] wrote; `None` if it is anything else.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Arc<Keys>> {
+    /// What [`TicketKeys::to_bytes`] wrote; `None` if it is anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Arc<TicketKeys>> {
         let (&form, rest) = bytes.split_first()?;
         let (since, rest) = rest.split_first_chunk::<8>()?;
         if form != FORM || rest.is_empty() || rest.len() > 2 * KEY_FORM_BYTES || rest.len() % KEY_FORM_BYTES != 0 {
@@ -105,20 +105,20 @@ impl Keys {
                 Key::new(*name, secret.try_into().ok()?)
             })
             .collect();
-        Some(Arc::new(Keys(RwLock::new(Ring { keys: keys?, since: u64::from_be_bytes(*since) }))))
+        Some(Arc::new(TicketKeys(RwLock::new(Ring { keys: keys?, since: u64::from_be_bytes(*since) }))))
     }
 }
 
-impl fmt::Debug for Keys {
+impl fmt::Debug for TicketKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Keys")
+        f.write_str("TicketKeys")
     }
 }
 
 /// The tickets of one listener.
 #[derive(Debug)]
 pub struct Tickets {
-    pub keys: Arc<Keys>,
+    pub keys: Arc<TicketKeys>,
     /// Stands for what the listener asks of its clients.
     pub context: Vec<u8>,
 }
@@ -165,13 +165,13 @@ impl ProducesTickets for Tickets {
 mod tests {
     use super::*;
 
-    fn keys(now_unix_s: u64) -> Arc<Keys> {
-        let keys = Keys::new();
+    fn keys(now_unix_s: u64) -> Arc<TicketKeys> {
+        let keys = TicketKeys::new();
         assert!(keys.begin(now_unix_s));
         keys
     }
 
-    fn tickets(keys: &Arc<Keys>, context: &[u8]) -> Tickets {
+    fn tickets(keys: &Arc<TicketKeys>, context: &[u8]) -> Tickets {
         Tickets { keys: Arc::clone(keys), context: context.to_vec() }
     }
 
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn before_the_first_key_there_are_no_tickets_and_afterwards_it_stays() {
-        let keys = Keys::new();
+        let keys = TicketKeys::new();
         let tickets = tickets(&keys, b"x");
         assert!(!keys.rotate(9 * PERIOD_S));
         assert_eq!(tickets.encrypt(b"state"), None);
@@ -228,12 +228,12 @@ mod tests {
         let ticket = tickets(&keys, b"").encrypt(b"state").unwrap();
         keys.rotate(7 + PERIOD_S);
         let written = keys.to_bytes();
-        let taken = Keys::from_bytes(&written).unwrap();
+        let taken = TicketKeys::from_bytes(&written).unwrap();
         assert_eq!(tickets(&taken, b"").decrypt(&ticket).as_deref(), Some(b"state".as_slice()));
         assert!(!taken.rotate(7 + 2 * PERIOD_S - 1) && taken.rotate(7 + 2 * PERIOD_S));
         for cut in 0..written.len() {
-            assert!(cut == 9 + KEY_FORM_BYTES || Keys::from_bytes(&written[..cut]).is_none(), "cut at {cut}");
+            assert!(cut == 9 + KEY_FORM_BYTES || TicketKeys::from_bytes(&written[..cut]).is_none(), "cut at {cut}");
         }
-        assert!(Keys::from_bytes(&[&written[..], &[0]].concat()).is_none());
+        assert!(TicketKeys::from_bytes(&[&written[..], &[0]].concat()).is_none());
     }
 }

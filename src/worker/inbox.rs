@@ -1,7 +1,7 @@
 //! The only way into a worker from outside: commands over a channel, and a waker that ends its wait.
 
 use crate::config::Snapshot;
-use crate::tls::Store;
+use crate::tls::TlsConfigs;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 pub enum Command<L> {
     /// A whole new snapshot. `added` are bound and listening; listeners on `removed` end, after their queue was
     /// served; all others are kept as they are.
-    Swap { snapshot: Arc<Snapshot>, tls: Arc<Store>, added: Vec<(SocketAddr, L)>, removed: Vec<SocketAddr> },
+    Swap { snapshot: Arc<Snapshot>, tls: Arc<TlsConfigs>, added: Vec<(SocketAddr, L)>, removed: Vec<SocketAddr> },
     /// New answers of the resolver, all of them.
     Resolved(Arc<Directory>),
     /// Stop accepting; end each session at a moment of its own within `spread_ms`.

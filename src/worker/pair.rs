@@ -5,15 +5,15 @@
 
 use super::buffers::{Backlog, Pool};
 use super::conn::{Conn, Ready};
-use super::seats::Seat;
+use super::permits::Permit;
 use super::splice;
 use super::sys::Sys;
 use super::timers::Tick;
 use super::token::Role;
-use crate::log::Facts;
+use crate::log::SessionInfo;
 use crate::policy::route::Route;
-use crate::proto::ended::Why;
-use crate::proto::session::{Due, Event, Session, Timeouts, Want};
+use crate::proto::end::Cause;
+use crate::proto::session::{Event, ReadInterest, Session, Timeouts, Timer};
 use crate::proto::{Millis, Side, Sides};
 use crate::tls;
 use std::net::SocketAddr;
@@ -27,11 +27,11 @@ pub struct Pair<S> {
     pub flows: Sides<Flow>,
     /// Known once admitted, and kept: a reload does not touch it.
     pub route: Option<Arc<Route>>,
-    pub facts: Option<Arc<Facts>>,
+    pub facts: Option<Arc<SessionInfo>>,
     /// What only the handshake needs; dropped when the session opens.
-    pub cold: Option<Box<Cold>>,
+    pub pending: Option<Box<Pending>>,
     /// Counts against a limit for as long as it is held.
-    pub seat: Option<Seat>,
+    pub permit: Option<Permit>,
     /// When bytes last moved.
     pub last_seen: Millis,
     pub opened_at: Millis,
@@ -62,7 +62,7 @@ pub struct Flow {
 
 /// What only the handshake needs.
 #[derive(Debug)]
-pub struct Cold {
+pub struct Pending {
     pub peer: SocketAddr,
     /// The peer is a trusted proxy of its listener.
     pub trusted: bool,
@@ -70,11 +70,11 @@ pub struct Cold {
     /// For the access line of the session's start.
     pub origin: Option<Box<[u8]>>,
     pub agent: Option<Box<[u8]>>,
-    pub dial: Dial,
+    pub attempts: Attempts,
     /// What TLS toward upstreams is made of, as it was when the session was admitted.
-    pub store: Option<Arc<tls::Store>>,
+    pub store: Option<Arc<tls::TlsConfigs>>,
     /// The certificate that the client has shown.
-    pub client: Option<tls::Facts>,
+    pub client: Option<tls::CertInfo>,
     /// Where a listener sends its clients instead of serving them.
     pub redirect: Option<u16>,
     /// Where this request is sent.
@@ -85,7 +85,7 @@ pub struct Cold {
 
 /// Which endpoints and addresses of them were tried.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Dial {
+pub struct Attempts {
     /// Where round robin stood when this session began.
     pub start: usize,
     pub tried: usize,
@@ -99,9 +99,9 @@ impl<S> Pair<S> {
     pub fn may_read(&self, side: Side) -> bool {
         self.conns[side].as_ref().is_some_and(|conn| conn.ready.read && conn.up)
             && match self.session.wants(side) {
-                Want::Nothing => false,
-                Want::Discard => true,
-                Want::Bytes(_) | Want::Payload(_) => self.flows[side.other()].backlog.is_none(),
+                ReadInterest::Nothing => false,
+                ReadInterest::Discard => true,
+                ReadInterest::Bytes(_) | ReadInterest::Payload(_) => self.flows[side.other()].backlog.is_none(),
             }
     }
 
@@ -111,9 +111,9 @@ impl<S> Pair<S> {
     pub fn is_lost(&self, side: Side) -> bool {
         let broken = self.conns[side].as_ref().is_some_and(|conn| conn.ready.broken && conn.up);
         let unread = || match self.session.wants(side) {
-            Want::Nothing => true,
-            Want::Discard => false,
-            Want::Bytes(_) | Want::Payload(_) => {
+            ReadInterest::Nothing => true,
+            ReadInterest::Discard => false,
+            ReadInterest::Bytes(_) | ReadInterest::Payload(_) => {
                 side == Side::Downstream && self.flows[Side::Upstream].backlog.is_some()
             }
         };
@@ -166,14 +166,14 @@ impl<S> Pair<S> {
     pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Millis, Event)> {
         let timeouts = self.route.as_ref().map_or(timeouts, |route| &route.timeouts);
         let mut nearest = match self.session.deadline(timeouts, self.last_seen) {
-            Some((_, Due::Close)) if self.owes_the_last() => None,
-            due => due.map(|(at, due)| (at, Event::Due(due))),
+            Some((_, Timer::Close)) if self.owes_the_last() => None,
+            due => due.map(|(at, due)| (at, Event::Timer(due))),
         };
         for to in Side::BOTH {
             let Some(backlog) = &self.flows[to].backlog else { continue };
             let at = backlog.stalled_since + timeouts.write_stall_ms;
             if nearest.as_ref().is_none_or(|(nearest, _)| at < *nearest) {
-                nearest = Some((at, Event::Stalled(to, Why::WriteStall)));
+                nearest = Some((at, Event::Stalled(to, Cause::WriteStall)));
             }
         }
         nearest

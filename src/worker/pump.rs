@@ -5,14 +5,14 @@ use super::act;
 use super::buffers::{Backlog, SCRATCH_BYTES};
 use super::conn::Progress;
 use super::pair::Pair;
+use super::resources::Resources;
 use super::secure;
-use super::shell::Shell;
 use super::splice::splice_once;
 use super::sys::Sys;
-use super::token::Key;
+use super::token::SlotKey;
 use crate::proto::Side;
 use crate::proto::relay::Lead;
-use crate::proto::session::{Event, Given, Want};
+use crate::proto::session::{Event, ReadInterest, RelayInput};
 use std::io::IoSlice;
 
 /// Reads of one direction in a turn.
@@ -25,109 +25,114 @@ const DISCARD_BYTES: usize = 64 * 1024;
 /// Reads from `from` while it has something, it is wanted, and the budget lasts. Who may still read afterwards
 /// belongs in the ready ring.
 #[inline]
-pub(super) fn pump<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell: &mut Shell<'_, S>) {
+pub(super) fn pump<S: Sys>(pair: &mut Pair<S::Sock>, key: SlotKey, from: Side, res: &mut Resources<'_, S>) {
     let (mut reads, mut bytes) = (0, 0);
-    while reads < READS_MAX && bytes < TURN_BYTES && pair.may_read(from) && !shell.pool.is_short() {
+    while reads < READS_MAX && bytes < TURN_BYTES && pair.may_read(from) && !res.pool.is_short() {
         let progress = match pair.session.wants(from) {
-            Want::Nothing => return,
-            Want::Discard => discard_once(pair, key, from, shell),
-            Want::Payload(passable) if pair.is_plain() => splice_once(pair, key, (from, passable), shell),
+            ReadInterest::Nothing => return,
+            ReadInterest::Discard => discard_once(pair, key, from, res),
+            ReadInterest::Payload(passable) if pair.is_plain() => splice_once(pair, key, (from, passable), res),
             want => {
-                let max = if let Want::Bytes(max) = want { max } else { SCRATCH_BYTES };
-                relay_once(pair, key, (from, max), shell)
+                let max = if let ReadInterest::Bytes(max) = want { max } else { SCRATCH_BYTES };
+                relay_once(pair, key, (from, max), res)
             }
         };
         match progress {
             Progress::Moved(n) => bytes += n.get(),
             Progress::Blocked => return,
-            Progress::Eof => return ended(pair, key, from, shell),
-            Progress::Reset => return tell(pair, key, Event::Reset(from), shell),
+            Progress::Eof => return ended(pair, key, from, res),
+            Progress::Reset => return tell(pair, key, Event::Reset(from), res),
         }
         reads += 1;
     }
 }
 
 /// The bytes of a side have ended. Where they were cut, whoever reads the rest of them is to see that too.
-fn ended<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell: &mut Shell<'_, S>) {
+fn ended<S: Sys>(pair: &mut Pair<S::Sock>, key: SlotKey, from: Side, res: &mut Resources<'_, S>) {
     let event = pair.end_of(from);
     pair.flows[from.other()].truncated = matches!(event, Event::Truncated(_));
-    tell(pair, key, event, shell);
+    tell(pair, key, event, res);
 }
 
 #[inline(always)]
 pub(super) fn relay_once<S: Sys>(
     pair: &mut Pair<S::Sock>,
-    key: Key,
+    key: SlotKey,
     (from, max): (Side, usize),
-    shell: &mut Shell<'_, S>,
+    res: &mut Resources<'_, S>,
 ) -> Progress {
     if pair.is_secure(from) {
-        return secure::relay_once(pair, key, (from, max), shell);
+        return secure::relay_once(pair, key, (from, max), res);
     }
-    // Taken out for as long as its slices are walked, and put back: the shell stays free for the session's actions.
-    let mut scratch = std::mem::take(&mut shell.scratch);
+    // Relayed out for as long as its slices are walked, and put back: the shell stays free for the session's actions.
+    let mut scratch = std::mem::take(&mut res.scratch);
     let buf = scratch.get_mut(..max.min(SCRATCH_BYTES)).unwrap_or(&mut []);
     let progress = match &mut pair.conns[from] {
-        Some(conn) => conn.pull(&mut shell.home.sys, buf),
+        Some(conn) => conn.pull(&mut res.core.sys, buf),
         None => Progress::Blocked,
     };
     if let Progress::Moved(n) = progress {
-        pass_on(pair, key, (from, buf.get(..n.get()).unwrap_or(&[])), shell);
-        pair.last_seen = shell.now;
+        pass_on(pair, key, (from, buf.get(..n.get()).unwrap_or(&[])), res);
+        pair.last_seen = res.now;
     }
-    shell.scratch = scratch;
+    res.scratch = scratch;
     progress
 }
 
-fn discard_once<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, from: Side, shell: &mut Shell<'_, S>) -> Progress {
+fn discard_once<S: Sys>(pair: &mut Pair<S::Sock>, key: SlotKey, from: Side, res: &mut Resources<'_, S>) -> Progress {
     if pair.conns[from].as_ref().is_some_and(|conn| conn.tls.as_ref().is_some_and(|tls| tls.is_established())) {
-        return secure::discard_once(pair, key, from, shell);
+        return secure::discard_once(pair, key, from, res);
     }
     let Some(conn) = &mut pair.conns[from] else { return Progress::Blocked };
-    let progress = conn.discard(&mut shell.home.sys, DISCARD_BYTES);
+    let progress = conn.discard(&mut res.core.sys, DISCARD_BYTES);
     if let Progress::Moved(n) = progress {
-        discarded(pair, key, (from, n.get()), shell);
+        discarded(pair, key, (from, n.get()), res);
     }
     progress
 }
 
 pub(super) fn discarded<S: Sys>(
     pair: &mut Pair<S::Sock>,
-    key: Key,
+    key: SlotKey,
     (from, n): (Side, usize),
-    shell: &mut Shell<'_, S>,
+    res: &mut Resources<'_, S>,
 ) {
-    shell.home.tally.discarded_bytes += n as u64;
-    pair.session.on_discarded(from, n, shell.now);
+    res.core.tally.discarded_bytes += n as u64;
+    pair.session.on_discarded(from, n, res.now);
     pair.stirred = true;
-    act::settle(pair, key, shell);
+    act::settle(pair, key, res);
 }
 
 /// Shows the session what was read, slice by slice, and sends on what may pass.
 #[inline(never)]
-pub(super) fn feed<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, unread: (Side, &[u8]), shell: &mut Shell<'_, S>) {
-    pass_on(pair, key, unread, shell);
+pub(super) fn feed<S: Sys>(pair: &mut Pair<S::Sock>, key: SlotKey, unread: (Side, &[u8]), res: &mut Resources<'_, S>) {
+    pass_on(pair, key, unread, res);
 }
 
 /// The same in one piece with the caller, who is the plain path: it costs an eighth less so.
 #[inline(always)]
-fn pass_on<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, (from, mut unread): (Side, &[u8]), shell: &mut Shell<'_, S>) {
+fn pass_on<S: Sys>(
+    pair: &mut Pair<S::Sock>,
+    key: SlotKey,
+    (from, mut unread): (Side, &[u8]),
+    res: &mut Resources<'_, S>,
+) {
     while !unread.is_empty() {
-        let slice = unread.get(..shell.home.sys.next_slice(unread.len())).unwrap_or(unread);
+        let slice = unread.get(..res.core.sys.next_slice(unread.len())).unwrap_or(unread);
         let rules = pair.route.as_ref().map_or_else(Default::default, |route| route.rules);
-        let given = Given { now: shell.now, rules, counts: &mut shell.home.tally.relay[from] };
+        let given = RelayInput { now: res.now, rules, counts: &mut res.core.tally.relay[from] };
         let taken = pair.session.on_bytes(from, slice, given);
         debug_assert!(taken.consumed > 0 && taken.forward <= taken.consumed);
         let (now, later) = unread.split_at_checked(taken.consumed.max(1)).unwrap_or((unread, &[]));
         if taken.forward > 0 || !taken.lead.is_empty() {
             let bytes = now.get(..taken.forward).unwrap_or(now);
-            deliver(pair, from.other(), (taken.lead, bytes), taken.last, shell);
-        } else if pair.session.wants(from) == Want::Discard {
+            deliver(pair, from.other(), (taken.lead, bytes), taken.last, res);
+        } else if pair.session.wants(from) == ReadInterest::Discard {
             // It came in one read with what closed this direction.
-            shell.home.tally.discarded_bytes += taken.consumed as u64;
+            res.core.tally.discarded_bytes += taken.consumed as u64;
         }
         unread = later;
-        act::settle(pair, key, shell);
+        act::settle(pair, key, res);
     }
 }
 
@@ -139,12 +144,12 @@ pub(super) fn deliver<S: Sys>(
     to: Side,
     (lead, bytes): (Lead, &[u8]),
     last: bool,
-    shell: &mut Shell<'_, S>,
+    res: &mut Resources<'_, S>,
 ) {
     if pair.is_secure(to) {
-        return secure::deliver(pair, to, (lead, bytes), last, shell);
+        return secure::deliver(pair, to, (lead, bytes), last, res);
     }
-    deliver_raw(pair, to, (lead, bytes), last, shell);
+    deliver_raw(pair, to, (lead, bytes), last, res);
 }
 
 /// The same for what goes onto the wire as it is.
@@ -154,18 +159,18 @@ pub(super) fn deliver_raw<S: Sys>(
     to: Side,
     (lead, bytes): (Lead, &[u8]),
     last: bool,
-    shell: &mut Shell<'_, S>,
+    res: &mut Resources<'_, S>,
 ) {
     let Some(conn) = &mut pair.conns[to] else { return };
     if let Some(backlog) = &mut pair.flows[to].backlog {
-        backlog.push(lead.bytes(), &mut shell.pool);
-        backlog.push(bytes, &mut shell.pool);
+        backlog.push(lead.bytes(), &mut res.pool);
+        backlog.push(bytes, &mut res.pool);
         return;
     }
     let progress = match (lead.is_empty(), last) {
-        (true, false) => conn.push(&mut shell.home.sys, bytes),
-        (true, true) => conn.push_last(&mut shell.home.sys, bytes),
-        (false, _) => conn.push_vectored(&mut shell.home.sys, &[IoSlice::new(lead.bytes()), IoSlice::new(bytes)]),
+        (true, false) => conn.push(&mut res.core.sys, bytes),
+        (true, true) => conn.push_last(&mut res.core.sys, bytes),
+        (false, _) => conn.push_vectored(&mut res.core.sys, &[IoSlice::new(lead.bytes()), IoSlice::new(bytes)]),
     };
     let sent = match progress {
         Progress::Moved(n) if n.get() == lead.bytes().len() + bytes.len() => return,
@@ -174,16 +179,16 @@ pub(super) fn deliver_raw<S: Sys>(
         // Its end is read in its turn; what was for it is lost with it.
         Progress::Eof | Progress::Reset => return,
     };
-    let mut backlog = Box::new(Backlog::new(shell.now));
-    backlog.push(lead.bytes().get(sent..).unwrap_or(&[]), &mut shell.pool);
-    backlog.push(bytes.get(sent.saturating_sub(lead.bytes().len())..).unwrap_or(&[]), &mut shell.pool);
+    let mut backlog = Box::new(Backlog::new(res.now));
+    backlog.push(lead.bytes().get(sent..).unwrap_or(&[]), &mut res.pool);
+    backlog.push(bytes.get(sent.saturating_sub(lead.bytes().len())..).unwrap_or(&[]), &mut res.pool);
     pair.flows[to].backlog = Some(backlog);
     pair.stirred = true;
-    shell.home.tally.stalled += 1;
+    res.core.tally.stalled += 1;
 }
 
-pub(super) fn tell<S: Sys>(pair: &mut Pair<S::Sock>, key: Key, event: Event, shell: &mut Shell<'_, S>) {
-    pair.session.on_event(event, shell.now);
+pub(super) fn tell<S: Sys>(pair: &mut Pair<S::Sock>, key: SlotKey, event: Event, res: &mut Resources<'_, S>) {
+    pair.session.on_event(event, res.now);
     pair.stirred = true;
-    act::settle(pair, key, shell);
+    act::settle(pair, key, res);
 }

@@ -6,49 +6,49 @@ use super::buffers::Backlog;
 use super::conn::{Conn, Progress};
 use super::pair::Pair;
 use super::pump::relay_once;
-use super::shell::Shell;
+use super::resources::Resources;
 use super::sys::{PIPE_BYTES, PipeId, Sys};
-use super::token::Key;
+use super::token::SlotKey;
 use crate::proto::Side;
 
 /// One splice of up to `passable` bytes; without a pipe, one read as always.
 pub(super) fn splice_once<S: Sys>(
     pair: &mut Pair<S::Sock>,
-    key: Key,
+    key: SlotKey,
     (from, passable): (Side, u64),
-    shell: &mut Shell<'_, S>,
+    res: &mut Resources<'_, S>,
 ) -> Progress {
-    let Some(pipe) = shell.pool.take_pipe(&mut shell.home.sys) else {
-        return relay_once(pair, key, (from, usize::MAX), shell);
+    let Some(pipe) = res.pool.take_pipe(&mut res.core.sys) else {
+        return relay_once(pair, key, (from, usize::MAX), res);
     };
     let max = usize::try_from(passable).unwrap_or(usize::MAX).min(PIPE_BYTES);
     let progress = match &mut pair.conns[from] {
-        Some(conn) => conn.splice_in(&mut shell.home.sys, pipe, max),
+        Some(conn) => conn.splice_in(&mut res.core.sys, pipe, max),
         None => Progress::Blocked,
     };
     let Progress::Moved(n) = progress else {
-        shell.pool.give_pipe(pipe);
+        res.pool.give_pipe(pipe);
         return progress;
     };
-    pair.session.on_passed(from, n.get() as u64, &mut shell.home.tally.relay[from]);
-    pair.last_seen = shell.now;
-    deliver(pair, from.other(), (pipe, n.get()), shell);
+    pair.session.on_passed(from, n.get() as u64, &mut res.core.tally.relay[from]);
+    pair.last_seen = res.now;
+    deliver(pair, from.other(), (pipe, n.get()), res);
     // The end of the frame may be what a Close of ours waits for.
-    act::settle(pair, key, shell);
+    act::settle(pair, key, res);
     progress
 }
 
 /// What is in the pipe goes to `to`; what it refuses waits.
-fn deliver<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, (pipe, held): (PipeId, usize), shell: &mut Shell<'_, S>) {
-    let Some(conn) = &mut pair.conns[to] else { return shell.pool.spoil_pipe(pipe) };
-    match empty(conn, &mut shell.home.sys, (pipe, held)) {
-        0 => shell.pool.give_pipe(pipe),
+fn deliver<S: Sys>(pair: &mut Pair<S::Sock>, to: Side, (pipe, held): (PipeId, usize), res: &mut Resources<'_, S>) {
+    let Some(conn) = &mut pair.conns[to] else { return res.pool.spoil_pipe(pipe) };
+    match empty(conn, &mut res.core.sys, (pipe, held)) {
+        0 => res.pool.give_pipe(pipe),
         // Its end is read in its turn; what was for it is lost with it.
-        _ if conn.ready.broken => shell.pool.spoil_pipe(pipe),
+        _ if conn.ready.broken => res.pool.spoil_pipe(pipe),
         left => {
-            pair.flows[to].backlog = Some(Box::new(Backlog::of_pipe(shell.now, pipe, left)));
+            pair.flows[to].backlog = Some(Box::new(Backlog::of_pipe(res.now, pipe, left)));
             pair.stirred = true;
-            shell.home.tally.stalled += 1;
+            res.core.tally.stalled += 1;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One wheel of 100 ms ticks. Lazy: an entry says when to look at a pair again, not what is due; what is due is
 //! computed then from the pair's facts, and the entry refiled. Activity never touches it.
 
-use super::token::Key;
+use super::token::SlotKey;
 use crate::proto::Millis;
 
 pub const TICK_MS: Millis = 100;
@@ -13,7 +13,7 @@ pub type Tick = u64;
 
 #[derive(Debug)]
 pub struct Wheel {
-    slots: Vec<Vec<(Key, Tick)>>,
+    slots: Vec<Vec<(SlotKey, Tick)>>,
     /// All ticks before this one have fired.
     next: Tick,
     /// The first tick with an entry; `Tick::MAX` without any.
@@ -31,7 +31,7 @@ impl Wheel {
     }
 
     /// Files `key` for the tick after `at`, or for the farthest one there is. Returns the tick.
-    pub fn file(&mut self, key: Key, at: Millis) -> Tick {
+    pub fn file(&mut self, key: SlotKey, at: Millis) -> Tick {
         let tick = tick_after(at).clamp(self.next, self.next + SLOTS - 1);
         if let Some(slot) = self.slots.get_mut((tick % SLOTS) as usize) {
             slot.push((key, tick));
@@ -42,7 +42,7 @@ impl Wheel {
 
     /// Takes out what has come due by `now` into `due`, with the tick it was filed for.
     #[inline]
-    pub fn advance(&mut self, now: Millis, due: &mut Vec<(Key, Tick)>) {
+    pub fn advance(&mut self, now: Millis, due: &mut Vec<(SlotKey, Tick)>) {
         let end = (now / TICK_MS + 1).max(self.next);
         if self.soonest < end {
             self.fire(end, due);
@@ -50,7 +50,7 @@ impl Wheel {
         self.next = end;
     }
 
-    fn fire(&mut self, end: Tick, due: &mut Vec<(Key, Tick)>) {
+    fn fire(&mut self, end: Tick, due: &mut Vec<(SlotKey, Tick)>) {
         // After a long sleep one turn of the wheel empties it.
         for tick in self.next..end.min(self.next + SLOTS) {
             if let Some(slot) = self.slots.get_mut((tick % SLOTS) as usize) {
@@ -75,8 +75,8 @@ impl Wheel {
 mod tests {
     use super::*;
 
-    fn key(slot: u32) -> Key {
-        Key { slot, generation: 0 }
+    fn key(slot: u32) -> SlotKey {
+        SlotKey { slot, generation: 0 }
     }
 
     fn due(wheel: &mut Wheel, now: Millis) -> Vec<u32> {

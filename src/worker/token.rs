@@ -10,14 +10,14 @@ pub enum Token {
     /// A listener, by its number in this worker.
     Listener(u32),
     /// A connection of a pair.
-    Pair(Key, Role),
+    Pair(SlotKey, Role),
     /// An outbound request of our own.
-    Call(Key),
+    Call(SlotKey),
 }
 
 /// A slot and the generation it had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key {
+pub struct SlotKey {
     pub slot: u32,
     /// Of 27 bits.
     pub generation: u32,
@@ -40,7 +40,7 @@ impl Role {
     }
 }
 
-impl Key {
+impl SlotKey {
     /// The generation after `generation`, within its 27 bits.
     pub fn next_generation(generation: u32) -> u32 {
         (generation + 1) & GENERATION_MASK
@@ -64,7 +64,7 @@ impl Token {
     pub fn unpack(packed: usize) -> Option<Token> {
         let packed = packed as u64;
         let slot = (packed >> 2) as u32;
-        let key = Key { slot, generation: (packed >> 34) as u32 & GENERATION_MASK };
+        let key = SlotKey { slot, generation: (packed >> 34) as u32 & GENERATION_MASK };
         match packed >> 61 {
             0 => Some(Token::Waker),
             1 => Some(Token::Listener(slot)),
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn every_token_comes_back_from_the_bits_it_was_packed_into() {
-        let key = |slot, generation| Key { slot, generation };
+        let key = |slot, generation| SlotKey { slot, generation };
         let mut role = Role::DOWNSTREAM;
         for slot in [0, 1, 77, u32::MAX] {
             for generation in [0, 1, GENERATION_MASK] {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn generations_wrap_and_tries_never_repeat_at_once() {
-        assert_eq!(Key::next_generation(GENERATION_MASK), 0);
+        assert_eq!(SlotKey::next_generation(GENERATION_MASK), 0);
         let (first, second) = (Role::FIRST_TRY, Role::FIRST_TRY.next_try());
         let third = second.next_try();
         assert!(first != second && second != third && third != first);

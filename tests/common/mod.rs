@@ -176,7 +176,7 @@ pub fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 
 /// What lines of ends say of who ended the session, in which phase, why, and with which status and codes.
 pub fn verdict(line: &str) -> &str {
-    let from = line.find("by=").unwrap_or_else(|| panic!("no verdict in {line}"));
+    let from = line.find("ended_by=").unwrap_or_else(|| panic!("no verdict in {line}"));
     line[from..].split(" age=").next().unwrap()
 }
 

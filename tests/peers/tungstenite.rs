@@ -16,7 +16,7 @@ use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket};
 type Ws = WebSocket<TcpStream>;
 
 /// What a session saw of its end: code and reason, and whether it was a reset.
-struct Ended {
+struct End {
     code: u16,
     reason: String,
     reset: bool,
@@ -31,18 +31,18 @@ pub fn reset(stream: &TcpStream) {
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-fn ended_by(error: &Error) -> Ended {
+fn ended_by(error: &Error) -> End {
     let reset = matches!(error, Error::Io(e) if matches!(e.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe));
-    Ended { code: 1006, reason: String::new(), reset }
+    End { code: 1006, reason: String::new(), reset }
 }
 
-fn ended_with(frame: Option<CloseFrame>) -> Ended {
+fn ended_with(frame: Option<CloseFrame>) -> End {
     let (code, reason) = frame.map_or((1005, String::new()), |f| (u16::from(f.code), f.reason.to_string()));
-    Ended { code, reason, reset: false }
+    End { code, reason, reset: false }
 }
 
 /// Reads on until the connection is closed; the Close of the peer, if one came.
-fn drain(ws: &mut Ws) -> Ended {
+fn drain(ws: &mut Ws) -> End {
     let mut ended = None;
     loop {
         match ws.read() {
@@ -122,7 +122,7 @@ struct Seen {
     pongs: usize,
 }
 
-fn session(ws: &mut Ws, q: &HashMap<String, String>, seen: &mut Seen) -> Ended {
+fn session(ws: &mut Ws, q: &HashMap<String, String>, seen: &mut Seen) -> End {
     if q.get("do").is_some_and(|d| d == "greet") {
         for i in 1..=20 {
             if let Err(e) = ws.send(Message::binary(pattern("binary", i * 37, i))) {
@@ -157,7 +157,7 @@ fn session(ws: &mut Ws, q: &HashMap<String, String>, seen: &mut Seen) -> Ended {
 }
 
 /// Does with one message what the query asks for; `Some` when that ends the session.
-fn obey(ws: &mut Ws, q: &HashMap<String, String>, kind: &str, bytes: Vec<u8>, seen: &mut Seen) -> Option<Ended> {
+fn obey(ws: &mut Ws, q: &HashMap<String, String>, kind: &str, bytes: Vec<u8>, seen: &mut Seen) -> Option<End> {
     let sent = match q.get("do").map_or("echo", String::as_str) {
         "close" => {
             let code: u16 = q.get("code").and_then(|c| c.parse().ok()).unwrap_or(1000);
@@ -167,9 +167,9 @@ fn obey(ws: &mut Ws, q: &HashMap<String, String>, kind: &str, bytes: Vec<u8>, se
         }
         "reset" => {
             reset(ws.get_ref());
-            return Some(Ended { code: 1006, reason: String::new(), reset: false });
+            return Some(End { code: 1006, reason: String::new(), reset: false });
         }
-        "drop" => return Some(Ended { code: 1006, reason: String::new(), reset: false }),
+        "drop" => return Some(End { code: 1006, reason: String::new(), reset: false }),
         "fragments" => fragments(ws, kind, &bytes, 4, 3),
         "pings" => pings(ws, seen).and_then(|()| ws.send(data(kind, bytes))),
         _ => ws.send(data(kind, bytes)),

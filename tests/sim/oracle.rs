@@ -7,7 +7,7 @@ use crate::peers::Peer;
 use crate::schedule::{Connect, End, Leg, Opening, REFUSED, Session};
 use crate::subject::Verdict;
 use framegate::proto::Side;
-use framegate::proto::ended::{By, Stage as Phase, Why};
+use framegate::proto::end::{Cause, Party, Phase};
 
 /// Everything known about one session.
 pub struct Case<'a> {
@@ -63,8 +63,12 @@ impl Case<'_> {
             ensure!(fits, "{} got Close {seen:?}, the record has {:?}", side.name(), codes[side]);
         }
         // No end is waited for that is there: a deadline must not hide that a session hangs.
-        let waits = match ended.why {
-            Why::IdleTimeout | Why::WriteStall | Why::AnswerTimeout | Why::HeadTimeout | Why::ConnectTimeout => true,
+        let waits = match ended.cause {
+            Cause::IdleTimeout
+            | Cause::WriteStall
+            | Cause::ResponseTimeout
+            | Cause::HeadTimeout
+            | Cause::ConnectTimeout => true,
             // Who broke a rule does not answer a Close.
             _ => matches!(self.session.end, End::Unanswered(_) | End::Stall(_) | End::ViolationAndClose(_)),
         };
@@ -81,13 +85,13 @@ impl Case<'_> {
             if rst && self.ended.is_empty() {
                 return Ok(());
             }
-            return self.verdict(&[Why::Reset, Why::Eof, Why::ConnectRefused, Why::ConnectTimeout]);
+            return self.verdict(&[Cause::Reset, Cause::Eof, Cause::ConnectRefused, Cause::ConnectTimeout]);
         }
-        let (status, why) = match connect {
-            Connect::Lost => (504, Why::ConnectTimeout),
-            _ => (502, Why::ConnectRefused),
+        let (status, cause) = match connect {
+            Connect::Lost => (504, Cause::ConnectTimeout),
+            _ => (502, Cause::ConnectRefused),
         };
-        self.refusal(status, &[why])
+        self.refusal(status, &[cause])
     }
 
     fn judge_handshake(&self, opening: Opening) -> Judgement {
@@ -100,37 +104,37 @@ impl Case<'_> {
             Opening::Refused(kind) => {
                 ensure!(self.backend.is_none(), "a refused request made a connection");
                 let bad = &REFUSED[kind].0;
-                self.refusal(bad.status, &[bad.why])
+                self.refusal(bad.status, &[bad.cause])
             }
             Opening::Leaves { .. } => {
                 ensure!(self.backend.is_none(), "half a request made a connection");
                 let Some(Verdict { ended, .. }) = self.ended.first() else { return Ok(()) };
-                let end = [Why::Eof, self.end_of(Side::Downstream)].contains(&ended.why);
-                let fits = end || matches!(ended.why, Why::NeverSpoke | Why::Reset);
-                let early = ended.stage == Phase::Request || ended.stage == Phase::Tls && self.client.seal.is_some();
+                let end = [Cause::Eof, self.end_of(Side::Downstream)].contains(&ended.cause);
+                let fits = end || matches!(ended.cause, Cause::NoRequest | Cause::Reset);
+                let early = ended.phase == Phase::Request || ended.phase == Phase::Tls && self.client.seal.is_some();
                 ensure!(fits && early, "verdict {ended:?} on a client that left");
                 Ok(())
             }
             // The RST may overtake the request.
             Opening::LeavesWaiting { rst: true } if self.ended.is_empty() => Ok(()),
             // Or the 101 may be faster than the FIN: then it is a session like any other.
-            Opening::LeavesWaiting { .. } if self.ended.iter().any(|v| v.ended.stage == Phase::Open) => Ok(()),
-            Opening::LeavesWaiting { .. } => self.verdict(&[Why::Reset, Why::Eof]),
+            Opening::LeavesWaiting { .. } if self.ended.iter().any(|v| v.ended.phase == Phase::Open) => Ok(()),
+            Opening::LeavesWaiting { .. } => self.verdict(&[Cause::Reset, Cause::Eof]),
             Opening::Bad101 => {
                 let got = self.backend.map_or(0, |b| b.rx.len());
                 ensure!(got == 0, "the backend got {got} bytes behind a bad 101");
-                self.refusal(502, &[Why::BadSwitch])
+                self.refusal(502, &[Cause::Bad101])
             }
             Opening::Answers => {
                 ensure!(self.client.head.ends_with(b"\r\n\r\nSorry."), "the answer was not passed on");
-                self.refusal(403, &[Why::Answered])
+                self.refusal(403, &[Cause::UpstreamResponse])
             }
-            Opening::Silent => self.refusal(504, &[Why::AnswerTimeout]),
-            Opening::Hangs => self.refusal(502, &[Why::BadAnswer, Why::Eof, Why::Reset]),
+            Opening::Silent => self.refusal(504, &[Cause::ResponseTimeout]),
+            Opening::Hangs => self.refusal(502, &[Cause::BadResponse, Cause::Eof, Cause::Reset]),
         }
     }
 
-    fn refusal(&self, status: u16, whys: &[Why]) -> Judgement {
+    fn refusal(&self, status: u16, whys: &[Cause]) -> Judgement {
         self.verdict(whys)?;
         let facts = &self.client.facts;
         ensure!(facts.status == status, "status {} instead of {status}", facts.status);
@@ -139,15 +143,15 @@ impl Case<'_> {
     }
 
     /// What the worker says of an end of `side`: a cut is none.
-    fn end_of(&self, side: Side) -> Why {
+    fn end_of(&self, side: Side) -> Cause {
         let peer = if side == Side::Downstream { Some(self.client) } else { self.backend };
-        if peer.is_some_and(|peer| peer.facts.cut) { Why::TlsTruncated } else { Why::Eof }
+        if peer.is_some_and(|peer| peer.facts.cut) { Cause::TlsTruncated } else { Cause::Eof }
     }
 
-    fn verdict(&self, whys: &[Why]) -> Judgement {
+    fn verdict(&self, whys: &[Cause]) -> Judgement {
         let Some(Verdict { ended, .. }) = self.ended.first() else { return Err("no verdict".into()) };
-        let end = whys.contains(&Why::Eof) && Side::BOTH.iter().any(|side| self.end_of(*side) == ended.why);
-        ensure!(end || whys.contains(&ended.why), "verdict {ended:?}, expected one of {whys:?}");
+        let end = whys.contains(&Cause::Eof) && Side::BOTH.iter().any(|side| self.end_of(*side) == ended.cause);
+        ensure!(end || whys.contains(&ended.cause), "verdict {ended:?}, expected one of {whys:?}");
         Ok(())
     }
 
@@ -191,8 +195,8 @@ impl Case<'_> {
     fn judge_verdict(&self) -> Judgement {
         let Some(Verdict { ended, .. }) = self.ended.first() else { return Err("no verdict".into()) };
         // Urgent data behind a 101 that was not read yet makes a bad answer of it.
-        let bad_answer = ended.stage == Phase::Answer && ended.why == Why::BadAnswer;
-        if self.urgent() && (ended.why == Why::UrgentData || bad_answer) {
+        let bad_answer = ended.phase == Phase::Response && ended.cause == Cause::BadResponse;
+        if self.urgent() && (ended.cause == Cause::UrgentData || bad_answer) {
             return Ok(());
         }
         let told = self.client.facts.urgent_told || self.backend.is_some_and(|b| b.facts.urgent_told);
@@ -200,27 +204,27 @@ impl Case<'_> {
             !told || matches!(self.session.end, End::Stall(_)),
             "verdict {ended:?} though the worker was told of urgent data"
         );
-        ensure!(ended.stage == Phase::Open || self.cut_short(), "verdict {ended:?} on an open session");
+        ensure!(ended.phase == Phase::Open || self.cut_short(), "verdict {ended:?} on an open session");
         let opaque = self.session.leg == Leg::Opaque;
         // A Unix socket cannot be reset: its end is an end of data.
         let mild = |side| self.session.leg == Leg::Unix && side == Side::Upstream;
-        let why_of = |side: Side| self.session.parts[side as usize].bad.map(|(_, why)| why);
-        let by = |side: Side| ended.by == By::from(side);
+        let why_of = |side: Side| self.session.parts[side as usize].bad.map(|(_, cause)| cause);
+        let by = |side: Side| ended.party == Party::from(side);
         let fits = match self.session.end {
             End::Close(_) | End::BothClose if opaque => {
-                Side::BOTH.iter().any(|side| by(*side) && ended.why == self.end_of(*side))
+                Side::BOTH.iter().any(|side| by(*side) && ended.cause == self.end_of(*side))
             }
-            End::Close(s) | End::Unanswered(s) => by(s) && ended.why == Why::Close,
-            End::BothClose => ended.by != By::Proxy && ended.why == Why::Close,
-            End::Fin(s) | End::FinInFrame(s) => by(s) && ended.why == self.end_of(s),
-            End::Drop(s) => by(s) && (ended.why == Why::Reset || ended.why == self.end_of(s)),
-            End::Rst(s) => by(s) && (ended.why == Why::Reset || mild(s) && ended.why == Why::Eof),
-            End::Idle => ended.by == By::Proxy && ended.why == Why::IdleTimeout,
-            End::Violation(s) => !by(s.other()) && Some(ended.why) == why_of(s),
-            End::BothViolate => Side::BOTH.iter().any(|s| Some(ended.why) == why_of(*s)),
-            End::ViolationAndClose(s) => Some(ended.why) == why_of(s) || by(s.other()) && ended.why == Why::Close,
-            End::DataAfterClose(_) => matches!(ended.why, Why::Close | Why::DataAfterClose),
-            End::Stall(_) => matches!(ended.why, Why::WriteStall | Why::IdleTimeout),
+            End::Close(s) | End::Unanswered(s) => by(s) && ended.cause == Cause::Close,
+            End::BothClose => ended.party != Party::Proxy && ended.cause == Cause::Close,
+            End::Fin(s) | End::FinInFrame(s) => by(s) && ended.cause == self.end_of(s),
+            End::Drop(s) => by(s) && (ended.cause == Cause::Reset || ended.cause == self.end_of(s)),
+            End::Rst(s) => by(s) && (ended.cause == Cause::Reset || mild(s) && ended.cause == Cause::Eof),
+            End::Idle => ended.party == Party::Proxy && ended.cause == Cause::IdleTimeout,
+            End::Violation(s) => !by(s.other()) && Some(ended.cause) == why_of(s),
+            End::BothViolate => Side::BOTH.iter().any(|s| Some(ended.cause) == why_of(*s)),
+            End::ViolationAndClose(s) => Some(ended.cause) == why_of(s) || by(s.other()) && ended.cause == Cause::Close,
+            End::DataAfterClose(_) => matches!(ended.cause, Cause::Close | Cause::DataAfterClose),
+            End::Stall(_) => matches!(ended.cause, Cause::WriteStall | Cause::IdleTimeout),
         };
         ensure!(fits, "verdict {ended:?} where the script says {:?}", self.session.end);
         Ok(())
@@ -320,7 +324,7 @@ impl Case<'_> {
             return true;
         }
         let own = |s: Side| {
-            self.session.parts[s as usize].bad.map(|(_, why)| if why == Why::FrameTooBig { 1009 } else { 1002 })
+            self.session.parts[s as usize].bad.map(|(_, cause)| if cause == Cause::FrameTooBig { 1009 } else { 1002 })
         };
         match self.session.end {
             End::Violation(s) if s == side => code == 1001,

@@ -7,7 +7,7 @@ use crate::peers::Peer;
 use crate::schedule::Script;
 use crate::subject::{Subject, Verdict};
 use crate::world::{World, world};
-use framegate::proto::ended::Ended;
+use framegate::proto::end::End;
 use framegate::proto::{Side, Sides};
 use framegate::worker::sys::clock_us;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,7 +29,7 @@ pub struct Failure {
 }
 
 /// The verdicts of one schedule, by session.
-pub type Verdicts = [Option<Ended>; 4];
+pub type Verdicts = [Option<End>; 4];
 
 /// Runs the script of `seed` under the faults and cuts of `cuts`.
 pub fn one<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdicts, Failure> {

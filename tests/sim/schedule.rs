@@ -4,7 +4,7 @@
 use crate::frames::{BINARY, CLOSE, FIN, Frame, PING, PONG, TEXT, push_close};
 use crate::rng::Rng;
 use framegate::proto::Side;
-use framegate::proto::ended::Why;
+use framegate::proto::end::Cause;
 
 /// Which of the routes of the simulated configuration a session takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub struct Part {
     /// Where the last act (own Close, violation, or the end) begins in `plan`.
     pub act_at: usize,
     /// The violation; no byte from its offset on may be forwarded.
-    pub bad: Option<(usize, Why)>,
+    pub bad: Option<(usize, Cause)>,
     pub close_at: Option<usize>,
     pub finish: Option<Finish>,
     /// The last act waits until each side has everything that comes before the other's.
@@ -160,24 +160,24 @@ pub struct Bad {
     pub line: &'static str,
     pub fields: &'static str,
     pub status: u16,
-    pub why: Why,
+    pub cause: Cause,
 }
 
 const WS: &str = "Host: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n";
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 pub const REFUSED: &[(Bad, &[&str])] = &[
-    (Bad { line: "POST /0/tcp HTTP/1.1", fields: "", status: 405, why: Why::Method }, &[WS, KEY]),
-    (Bad { line: "GET /0/tcp HTTP/1.0", fields: "", status: 505, why: Why::HttpVersion }, &[WS, KEY]),
-    (Bad { line: "GET /nowhere HTTP/1.1", fields: "", status: 404, why: Why::NoRoute }, &[WS, KEY]),
-    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "", status: 400, why: Why::BadKey }, &[WS]),
-    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "Host: a\r\nHost: b\r\n", status: 400, why: Why::BadHost }, &[KEY]),
+    (Bad { line: "POST /0/tcp HTTP/1.1", fields: "", status: 405, cause: Cause::Method }, &[WS, KEY]),
+    (Bad { line: "GET /0/tcp HTTP/1.0", fields: "", status: 505, cause: Cause::HttpVersion }, &[WS, KEY]),
+    (Bad { line: "GET /nowhere HTTP/1.1", fields: "", status: 404, cause: Cause::NoRoute }, &[WS, KEY]),
+    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "", status: 400, cause: Cause::BadKey }, &[WS]),
+    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "Host: a\r\nHost: b\r\n", status: 400, cause: Cause::BadHost }, &[KEY]),
     (
-        Bad { line: "GET /0/tcp HTTP/1.1", fields: "Content-Length: 5\r\n", status: 400, why: Why::BadFraming },
+        Bad { line: "GET /0/tcp HTTP/1.1", fields: "Content-Length: 5\r\n", status: 400, cause: Cause::UnexpectedBody },
         &[WS, KEY],
     ),
-    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "Host: sim\r\n", status: 426, why: Why::NotUpgrade }, &[KEY]),
-    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "no colon\r\n", status: 400, why: Why::Malformed }, &[WS, KEY]),
+    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "Host: sim\r\n", status: 426, cause: Cause::NotUpgrade }, &[KEY]),
+    (Bad { line: "GET /0/tcp HTTP/1.1", fields: "no colon\r\n", status: 400, cause: Cause::MalformedHead }, &[WS, KEY]),
 ];
 
 impl Script {
@@ -401,65 +401,65 @@ fn push_any_close(rng: &mut Rng, side: Side, out: &mut Vec<u8>) {
 }
 
 /// A frame that breaks one rule, and something behind it. Gives where the offending frame begins.
-fn push_violation(rng: &mut Rng, side: Side, out: &mut Vec<u8>) -> (usize, Why) {
+fn push_violation(rng: &mut Rng, side: Side, out: &mut Vec<u8>) -> (usize, Cause) {
     let key = key_of(rng, side);
     let mut at = out.len();
     let plain = |first, payload: &[u8], out: &mut Vec<u8>| Frame { first, mask: key, payload }.push(out);
-    let why = match rng.below(12) {
+    let cause = match rng.below(12) {
         0 => {
             let wrong = if key.is_some() { None } else { Some([1, 2, 3, 4]) };
             Frame { first: FIN | TEXT, mask: wrong, payload: b"mask" }.push(out);
-            Why::MaskBit
+            Cause::MaskBit
         }
         1 => {
             plain(FIN | rng.pick(&[3, 7, 11, 15]), b"op", out);
-            Why::ReservedOpcode
+            Cause::ReservedOpcode
         }
         2 => {
             plain(FIN | rng.pick(&[0x40, 0x20, 0x10]) | BINARY, b"rsv", out);
-            Why::ReservedBits
+            Cause::ReservedBits
         }
         3 => {
             plain(FIN, b"no start", out);
-            Why::Continuation
+            Cause::Continuation
         }
         4 => {
             plain(TEXT, b"begins", out);
             at = out.len();
             plain(FIN | TEXT, b"begins again", out);
-            Why::Continuation
+            Cause::Continuation
         }
         5 => {
             plain(PING, b"in parts", out);
-            Why::ControlFragmented
+            Cause::ControlFragmented
         }
         6 => {
             plain(FIN | PING, &[7; 126], out);
-            Why::ControlTooLong
+            Cause::ControlTooLong
         }
         7 => {
             let bit = if key.is_some() { 0x80 } else { 0 };
             out.extend_from_slice(&[FIN | BINARY, bit | 126, 0, rng.pick(&[0, 5, 125])]);
             out.extend_from_slice(&key.unwrap_or_default());
-            Why::LengthEncoding
+            Cause::LengthEncoding
         }
         8 => {
             let bit = if key.is_some() { 0x80 } else { 0 };
             out.extend_from_slice(&[FIN | BINARY, bit | 127, 0, 0, 0, 0, 0x40, 0, 0, 1]);
             out.extend_from_slice(&key.unwrap_or_default());
-            Why::FrameTooBig
+            Cause::FrameTooBig
         }
         9 => {
             plain(FIN | CLOSE, &[3], out);
-            Why::ClosePayload
+            Cause::ClosePayload
         }
         _ => {
             push_close(out, key, rng.pick(&[0, 999, 1004, 1005, 1006, 1015, 2999, 5000]), "");
-            Why::CloseCode
+            Cause::CloseCode
         }
     };
     if rng.one_in(2) {
         push_frames(rng, side, 2, true, out);
     }
-    (at, why)
+    (at, cause)
 }

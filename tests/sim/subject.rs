@@ -8,19 +8,19 @@ use framegate::config::{self, Snapshot};
 use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
 use framegate::proto::Sides;
-use framegate::proto::ended::Ended;
-use framegate::tls::{Keys, Store};
+use framegate::proto::end::End;
+use framegate::tls::{TicketKeys, TlsConfigs};
 use framegate::worker::inbox::{Wake, inbox};
 use framegate::worker::listener::Listening;
-use framegate::worker::seats::Seats;
-use framegate::worker::{Home, Worker};
+use framegate::worker::permits::Permits;
+use framegate::worker::{Worker, WorkerCore};
 use std::sync::{Arc, LazyLock};
 
 /// A verdict, with the port of its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     pub port: u16,
-    pub ended: Ended,
+    pub ended: End,
     /// HTTP status and close codes toward each side, as logged. A bare relay knows none.
     pub status: Option<u16>,
     pub codes: Sides<Option<u16>>,
@@ -51,7 +51,7 @@ pub type Real = With<false, false>;
 /// Verdicts that one schedule may bring.
 const RECORDS: usize = 64;
 
-type Made = (Arc<Snapshot>, Arc<Store>);
+type Made = (Arc<Snapshot>, Arc<TlsConfigs>);
 
 /// By whether clients, and whether upstreams, have TLS.
 static MADE: [LazyLock<Made>; 4] = [
@@ -63,9 +63,9 @@ static MADE: [LazyLock<Made>; 4] = [
 
 fn made(down: bool, up: bool) -> Made {
     let snapshot = snapshot(down, up);
-    let keys = Keys::new();
+    let keys = TicketKeys::new();
     assert!(keys.begin(0), "no random bytes");
-    let store = Store::load(&snapshot, &keys).unwrap_or_else(|e| panic!("{e:?}"));
+    let store = TlsConfigs::load(&snapshot, &keys).unwrap_or_else(|e| panic!("{e:?}"));
     (Arc::new(snapshot), Arc::new(store))
 }
 
@@ -111,16 +111,16 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
         let (snapshot, tls) = (*MADE[usize::from(DOWN) + 2 * usize::from(UP)]).clone();
         let (log, mut records) = tap(RECORDS);
         let (_outbox, inbox) = inbox(Box::new(NoWake));
-        let seats = [Seats::new(1_000), Seats::new(1_000)];
-        let mut home = Home {
+        let permits = [Permits::new(1_000), Permits::new(1_000)];
+        let mut core = WorkerCore {
             sys: SimSys,
             listeners: vec![Listening::new(snapshot.listeners[0].addr, SimListener)],
             inbox,
             snapshot,
             directory: Arc::default(),
             tls,
-            sessions: Arc::clone(&seats[0]),
-            handshakes: Arc::clone(&seats[1]),
+            sessions: Arc::clone(&permits[0]),
+            handshakes: Arc::clone(&permits[1]),
             tally: Default::default(),
             shard: Arc::new(Shard::default()),
             log,
@@ -129,15 +129,15 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
             workers: 1,
             draining: false,
         };
-        let mut worker = Worker::new(&mut home).map_err(|e| e.to_string())?;
-        drive(&mut || worker.pass().expect("poll of the simulation does not fail"))?;
+        let mut worker = Worker::new(&mut core).map_err(|e| e.to_string())?;
+        drive(&mut || worker.run_once().expect("poll of the simulation does not fail"))?;
         let pairs = worker.pairs();
         drop(worker);
-        let tally = &home.tally;
+        let tally = &core.tally;
         let left = [pairs as u64, tally.sessions, tally.handshakes, tally.backlog_bytes];
-        let taken = [seats[0].taken(), seats[1].taken()];
+        let taken = [permits[0].taken(), permits[1].taken()];
         if left != [0; 4] || taken != [0; 2] || tally.log_lost > 0 {
-            return Err(format!("left over: pairs, sessions, handshakes, backlog {left:?}; seats {taken:?}"));
+            return Err(format!("left over: pairs, sessions, handshakes, backlog {left:?}; permits {taken:?}"));
         }
         let mut ends = Ends::new();
         while let Ok(record) = records.pop() {

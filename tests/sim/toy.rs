@@ -7,7 +7,7 @@ use crate::calls::{SimListener, SimSock, SimSys};
 use crate::schedule::Leg;
 use crate::subject::{Drive, Ends, Subject, Verdict};
 use crate::world::world;
-use framegate::proto::ended::{By, Ended, Stage, Why};
+use framegate::proto::end::{Cause, End, Party, Phase};
 use framegate::proto::{Side, Sides};
 use framegate::worker::sys::{Event, Sys, Target};
 use std::io::ErrorKind;
@@ -40,7 +40,7 @@ struct Pair {
     last: u64,
     connecting: bool,
     opened: bool,
-    verdict: Option<(By, Why)>,
+    verdict: Option<(Party, Cause)>,
 }
 
 pub struct Toy {
@@ -65,7 +65,7 @@ impl Subject for Toy {
 
     fn run(_: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
         let mut toy = Toy::start();
-        drive(&mut || toy.pass())?;
+        drive(&mut || toy.run_once())?;
         let left = toy.slots.iter().flatten().count();
         if left == 0 { Ok(toy.ended) } else { Err(format!("{left} pairs are left")) }
     }
@@ -88,7 +88,7 @@ impl Toy {
         }
     }
 
-    fn pass(&mut self) -> bool {
+    fn run_once(&mut self) -> bool {
         let mut events = std::mem::take(&mut self.events);
         let open = self.slots.iter().flatten().map(|p| p.last + IDLE_MS).min();
         let timeout = if self.owed { Some(100) } else { open.map(|at| at.saturating_sub(self.now)) };
@@ -157,24 +157,24 @@ impl Toy {
         conn.write |= event.writable;
         conn.closing |= event.read_closed || event.error;
         if event.priority {
-            pair.verdict.get_or_insert((side.into(), Why::UrgentData));
+            pair.verdict.get_or_insert((side.into(), Cause::UrgentData));
         }
     }
 
     fn drive(&mut self, slot: usize) {
         let Some(mut pair) = self.slots[slot].take() else { return };
         if pair.verdict.is_none() && self.now >= pair.last + IDLE_MS {
-            pair.verdict = Some((By::Proxy, Why::IdleTimeout));
+            pair.verdict = Some((Party::Proxy, Cause::IdleTimeout));
         }
         let mut moved = true;
-        while moved && pair.verdict.is_none_or(|(_, why)| why == Why::Eof) {
+        while moved && pair.verdict.is_none_or(|(_, cause)| cause == Cause::Eof) {
             moved = false;
             Side::BOTH.iter().for_each(|side| self.flush(&mut pair, *side));
             for side in Side::BOTH {
                 moved |= self.pull(&mut pair, side, slot);
             }
         }
-        let reset = pair.verdict.is_some_and(|(_, why)| why != Why::Eof);
+        let reset = pair.verdict.is_some_and(|(_, cause)| cause != Cause::Eof);
         let done = Side::BOTH.iter().all(|s| pair.conns[*s].eof && pair.conns[*s].fin_sent);
         let never = pair.conns[Side::Upstream].sock.is_none() && pair.conns[Side::Downstream].eof;
         if !reset && !done && !never {
@@ -188,9 +188,9 @@ impl Toy {
                 self.sys.abort(sock);
             }
         }
-        let stage = if pair.opened { Stage::Open } else { Stage::Request };
-        let (by, why) = pair.verdict.unwrap_or((By::Downstream, Why::NeverSpoke));
-        let ended = Ended { by, stage, why };
+        let phase = if pair.opened { Phase::Open } else { Phase::Request };
+        let (party, cause) = pair.verdict.unwrap_or((Party::Downstream, Cause::NoRequest));
+        let ended = End { party, phase, cause };
         self.ended.push(Verdict { port: pair.port, ended, status: None, codes: Sides::default(), age_ms: 0 });
         // The client that freed a descriptor may let another in.
         self.accepting |= self.owed;
@@ -209,7 +209,7 @@ impl Toy {
         match got {
             Ok(0) => {
                 conn.eof = true;
-                pair.verdict.get_or_insert((side.into(), Why::Eof));
+                pair.verdict.get_or_insert((side.into(), Cause::Eof));
                 pair.conns[other].fin_owed = true;
             }
             Ok(n) => {
@@ -222,7 +222,7 @@ impl Toy {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 (conn.read, more) = (false, false);
             }
-            Err(_) => pair.verdict = Some((side.into(), Why::Reset)),
+            Err(_) => pair.verdict = Some((side.into(), Cause::Reset)),
         }
         self.buf = buf;
         if side == Side::Downstream && !pair.connecting {
@@ -252,7 +252,7 @@ impl Toy {
                 self.sys.register(&sock, token(pair.generation, slot, Side::Upstream)).expect("infallible here");
                 pair.conns[Side::Upstream].sock = Some(sock);
             }
-            Err(_) => pair.verdict = Some((By::Upstream, Why::ConnectRefused)),
+            Err(_) => pair.verdict = Some((Party::Upstream, Cause::ConnectRefused)),
         }
     }
 
@@ -269,7 +269,7 @@ impl Toy {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => conn.write = false,
                 Err(_) => {
                     conn.failed = true;
-                    pair.verdict = Some((side.into(), Why::Reset));
+                    pair.verdict = Some((side.into(), Cause::Reset));
                 }
             }
         }

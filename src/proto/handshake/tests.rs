@@ -30,9 +30,9 @@ fn with(lines: &[&str]) -> String {
     head.join("\r\n") + "\r\n\r\n"
 }
 
-fn verdict(lines: &[&str]) -> Result<(), Why> {
+fn verdict(lines: &[&str]) -> Result<(), Cause> {
     let head = with(lines);
-    judge_request(&parse_request(head.as_bytes()).unwrap_or_else(|why| panic!("{why:?}: {head}")))
+    judge_request(&parse_request(head.as_bytes()).unwrap_or_else(|cause| panic!("{cause:?}: {head}")))
 }
 
 #[test]
@@ -57,60 +57,63 @@ fn good_handshakes() {
 
 #[test]
 fn refused_handshakes() {
-    let rows: &[(&[&str], Why)] = &[
-        (&["Content-Length: 1"], Why::BadFraming),
-        (&["Content-Length: 00"], Why::BadFraming),
-        (&["Content-Length: 0, 0"], Why::BadFraming),
-        (&["Content-Length: 0", "content-length: 0"], Why::BadFraming),
-        (&["Content-Length: 0", "Content-Length: 1"], Why::BadFraming),
-        (&["Content-Length: -0"], Why::BadFraming),
-        (&["Content-Length: \t"], Why::BadFraming),
-        (&["Transfer-Encoding: chunked"], Why::BadFraming),
-        (&["transfer-encoding: identity"], Why::BadFraming),
-        (&["Transfer-Encoding: \t"], Why::BadFraming),
-        (&["Trailer: a"], Why::BadFraming),
-        (&["Expect: 100-continue"], Why::BadFraming),
-        (&["Upgrade:"], Why::NotUpgrade),
-        (&["Upgrade: h2c"], Why::NotUpgrade),
-        (&["Upgrade: websocket, h2c"], Why::NotUpgrade),
-        (&["Upgrade: h2c, websocket"], Why::NotUpgrade),
-        (&["Upgrade: websocket", "Upgrade: h2c"], Why::NotUpgrade),
-        (&["Upgrade: websocket", "Upgrade: websocket"], Why::NotUpgrade),
-        (&["Upgrade: websocket/13"], Why::NotUpgrade),
-        (&["Upgrade: web socket"], Why::NotUpgrade),
-        (&["Connection:"], Why::NotUpgrade),
-        (&["Connection: close"], Why::NotUpgrade),
-        (&["Connection: upgraded"], Why::NotUpgrade),
-        (&["Connection: keep-alive upgrade"], Why::NotUpgrade),
-        (&["Sec-WebSocket-Version:"], Why::NotUpgrade),
-        (&["Sec-WebSocket-Version: 8"], Why::NotUpgrade),
-        (&["Sec-WebSocket-Version: 013"], Why::NotUpgrade),
-        (&["Sec-WebSocket-Version: 13, 8"], Why::NotUpgrade),
-        (&["Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13"], Why::NotUpgrade),
-        (&["Sec-WebSocket-Key:"], Why::BadKey),
-        (&["Sec-WebSocket-Key: \t"], Why::BadKey),
-        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ"], Why::BadKey),
-        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ= "], Why::BadKey),
-        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQAA"], Why::BadKey),
-        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQA="], Why::BadKey),
-        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j"], Why::BadKey),
-        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSB-b25jZQ=="], Why::BadKey),
-        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZ Bub25jZQ=="], Why::BadKey),
-        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="], Why::BadKey),
-        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==, dGhlIHNhbXBsZSBub25jZQ=="], Why::BadKey),
-        (&["Connection: Upgrade, Host"], Why::ProtectedHeader),
-        (&["Connection: cookie, Upgrade"], Why::ProtectedHeader),
-        (&["Connection: Upgrade", "Connection: AUTHORIZATION"], Why::ProtectedHeader),
-        (&["Connection: Upgrade, Origin"], Why::ProtectedHeader),
-        (&["Connection: Upgrade, Forwarded"], Why::ProtectedHeader),
-        (&["Connection: Upgrade, x-forwarded-for"], Why::ProtectedHeader),
-        (&["Connection: Upgrade, X-Forwarded-Anything"], Why::ProtectedHeader),
-        (&["Connection: Upgrade, X-Real-IP"], Why::ProtectedHeader),
-        (&["Connection: Upgrade, Sec-WebSocket-Key"], Why::ProtectedHeader),
-        (&["Connection: Upgrade, sec-websocket-protocol"], Why::ProtectedHeader),
+    let rows: &[(&[&str], Cause)] = &[
+        (&["Content-Length: 1"], Cause::UnexpectedBody),
+        (&["Content-Length: 00"], Cause::UnexpectedBody),
+        (&["Content-Length: 0, 0"], Cause::UnexpectedBody),
+        (&["Content-Length: 0", "content-length: 0"], Cause::UnexpectedBody),
+        (&["Content-Length: 0", "Content-Length: 1"], Cause::UnexpectedBody),
+        (&["Content-Length: -0"], Cause::UnexpectedBody),
+        (&["Content-Length: \t"], Cause::UnexpectedBody),
+        (&["Transfer-Encoding: chunked"], Cause::UnexpectedBody),
+        (&["transfer-encoding: identity"], Cause::UnexpectedBody),
+        (&["Transfer-Encoding: \t"], Cause::UnexpectedBody),
+        (&["Trailer: a"], Cause::UnexpectedBody),
+        (&["Expect: 100-continue"], Cause::UnexpectedBody),
+        (&["Upgrade:"], Cause::NotUpgrade),
+        (&["Upgrade: h2c"], Cause::NotUpgrade),
+        (&["Upgrade: websocket, h2c"], Cause::NotUpgrade),
+        (&["Upgrade: h2c, websocket"], Cause::NotUpgrade),
+        (&["Upgrade: websocket", "Upgrade: h2c"], Cause::NotUpgrade),
+        (&["Upgrade: websocket", "Upgrade: websocket"], Cause::NotUpgrade),
+        (&["Upgrade: websocket/13"], Cause::NotUpgrade),
+        (&["Upgrade: web socket"], Cause::NotUpgrade),
+        (&["Connection:"], Cause::NotUpgrade),
+        (&["Connection: close"], Cause::NotUpgrade),
+        (&["Connection: upgraded"], Cause::NotUpgrade),
+        (&["Connection: keep-alive upgrade"], Cause::NotUpgrade),
+        (&["Sec-WebSocket-Version:"], Cause::NotUpgrade),
+        (&["Sec-WebSocket-Version: 8"], Cause::NotUpgrade),
+        (&["Sec-WebSocket-Version: 013"], Cause::NotUpgrade),
+        (&["Sec-WebSocket-Version: 13, 8"], Cause::NotUpgrade),
+        (&["Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 13"], Cause::NotUpgrade),
+        (&["Sec-WebSocket-Key:"], Cause::BadKey),
+        (&["Sec-WebSocket-Key: \t"], Cause::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ"], Cause::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ= "], Cause::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQAA"], Cause::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQA="], Cause::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j"], Cause::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSB-b25jZQ=="], Cause::BadKey),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZ Bub25jZQ=="], Cause::BadKey),
+        (
+            &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="],
+            Cause::BadKey,
+        ),
+        (&["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==, dGhlIHNhbXBsZSBub25jZQ=="], Cause::BadKey),
+        (&["Connection: Upgrade, Host"], Cause::ProtectedHeader),
+        (&["Connection: cookie, Upgrade"], Cause::ProtectedHeader),
+        (&["Connection: Upgrade", "Connection: AUTHORIZATION"], Cause::ProtectedHeader),
+        (&["Connection: Upgrade, Origin"], Cause::ProtectedHeader),
+        (&["Connection: Upgrade, Forwarded"], Cause::ProtectedHeader),
+        (&["Connection: Upgrade, x-forwarded-for"], Cause::ProtectedHeader),
+        (&["Connection: Upgrade, X-Forwarded-Anything"], Cause::ProtectedHeader),
+        (&["Connection: Upgrade, X-Real-IP"], Cause::ProtectedHeader),
+        (&["Connection: Upgrade, Sec-WebSocket-Key"], Cause::ProtectedHeader),
+        (&["Connection: Upgrade, sec-websocket-protocol"], Cause::ProtectedHeader),
     ];
-    for (lines, why) in rows {
-        assert_eq!(verdict(lines), Err(*why), "{lines:?}");
+    for (lines, cause) in rows {
+        assert_eq!(verdict(lines), Err(*cause), "{lines:?}");
     }
 }
 
@@ -119,9 +122,9 @@ fn refused_handshakes() {
 fn rows_apply_from_the_top() {
     let mut lines = vec!["Content-Length: 1", "Upgrade:", "Sec-WebSocket-Key: x", "Connection: Upgrade, Host, Cookie"];
     let post = with(&lines).replacen("GET", "POST", 1);
-    assert_eq!(judge_request(&parse_request(post.as_bytes()).unwrap()), Err(Why::Method));
-    for why in [Why::BadFraming, Why::NotUpgrade, Why::BadKey, Why::ProtectedHeader] {
-        assert_eq!(verdict(&lines), Err(why));
+    assert_eq!(judge_request(&parse_request(post.as_bytes()).unwrap()), Err(Cause::Method));
+    for cause in [Cause::UnexpectedBody, Cause::NotUpgrade, Cause::BadKey, Cause::ProtectedHeader] {
+        assert_eq!(verdict(&lines), Err(cause));
         lines.remove(0);
     }
     assert_eq!(verdict(&lines), Ok(()));
@@ -131,7 +134,7 @@ fn rows_apply_from_the_top() {
 fn methods_are_compared_with_their_case() {
     for method in ["get", "HEAD", "POST", "CONNECT", "GETT", "Get"] {
         let head = with(&[]).replacen("GET", method, 1);
-        assert_eq!(judge_request(&parse_request(head.as_bytes()).unwrap()), Err(Why::Method), "{method}");
+        assert_eq!(judge_request(&parse_request(head.as_bytes()).unwrap()), Err(Cause::Method), "{method}");
     }
 }
 
@@ -350,7 +353,7 @@ fn switching(lines: &[&str]) -> String {
     head.join("\r\n") + "\r\n\r\n"
 }
 
-fn judged(offer: &[&str], answer: &[&str]) -> Result<Extensions, Why> {
+fn judged(offer: &[&str], answer: &[&str]) -> Result<Extensions, Cause> {
     let (request, response) = (with(offer), switching(answer));
     let response = parse_response(response.as_bytes()).unwrap();
     judge_response(&parse_request(request.as_bytes()).unwrap(), &response)
@@ -432,11 +435,11 @@ fn bad_switches() {
         (&["Sec-WebSocket-Extensions: foo; a=\"x, bar\""], &["Sec-WebSocket-Extensions: bar"]),
     ];
     for (offer, answer) in rows {
-        assert_eq!(judged(offer, answer), Err(Why::BadSwitch), "{offer:?} {answer:?}");
+        assert_eq!(judged(offer, answer), Err(Cause::Bad101), "{offer:?} {answer:?}");
     }
     let (request, response) = (with(&[]), switching(&[]).replacen("101", "200", 1));
     let response = parse_response(response.as_bytes()).unwrap();
-    assert_eq!(judge_response(&parse_request(request.as_bytes()).unwrap(), &response), Err(Why::BadSwitch));
+    assert_eq!(judge_response(&parse_request(request.as_bytes()).unwrap(), &response), Err(Cause::Bad101));
 }
 
 #[test]

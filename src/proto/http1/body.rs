@@ -2,7 +2,7 @@
 
 use super::scan::State;
 use super::{Response, elements, values};
-use crate::proto::ended::Why;
+use crate::proto::end::Cause;
 
 /// Where the body of an answer ends (RFC 9112, section 6.3), byte by byte.
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub enum Body {
 
 impl Body {
     /// How many of `bytes` belong to the body, and whether it is complete with them.
-    /// `Why::BadAnswer` where the chunking is broken.
-    pub fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), Why> {
+    /// `Cause::BadResponse` where the chunking is broken.
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), Cause> {
         match self {
             Body::None => Ok((0, true)),
             Body::Length(left) => {
@@ -32,23 +32,23 @@ impl Body {
     }
 }
 
-/// How the body of this answer (to a GET) is delimited. Conflicting or repeated framing is `Why::BadAnswer`,
+/// How the body of this answer (to a GET) is delimited. Conflicting or repeated framing is `Cause::BadResponse`,
 /// also where there is no body: the fields are passed on.
 ///
 /// So is any transfer coding but a lone `chunked`: we never send TE, and "a sender MUST NOT" use a coding which
 /// the recipient did not name (RFC 9112 section 7.4); the client could not read it.
-pub fn body_of(response: &Response<'_>) -> Result<Body, Why> {
+pub fn body_of(response: &Response<'_>) -> Result<Body, Cause> {
     let mut lengths = values(&response.fields, "content-length");
     let length = lengths.next().map(length_of).transpose()?;
     let chunked = values(&response.fields, "transfer-encoding").next().is_some();
     if lengths.next().is_some() || (chunked && length.is_some()) {
-        return Err(Why::BadAnswer);
+        return Err(Cause::BadResponse);
     }
     if chunked {
         let mut codings = elements(&response.fields, "transfer-encoding");
-        let (Some(coding), None) = (codings.next(), codings.next()) else { return Err(Why::BadAnswer) };
+        let (Some(coding), None) = (codings.next(), codings.next()) else { return Err(Cause::BadResponse) };
         if !coding.eq_ignore_ascii_case(b"chunked") {
-            return Err(Why::BadAnswer);
+            return Err(Cause::BadResponse);
         }
     }
     Ok(match (response.status, length) {
@@ -60,11 +60,11 @@ pub fn body_of(response: &Response<'_>) -> Result<Body, Why> {
 }
 
 /// `1*DIGIT`: no sign, no list, no overflow.
-fn length_of(value: &[u8]) -> Result<u64, Why> {
+fn length_of(value: &[u8]) -> Result<u64, Cause> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Why::BadAnswer);
+        return Err(Cause::BadResponse);
     }
-    str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(Why::BadAnswer)
+    str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(Cause::BadResponse)
 }
 
 /// Position in a chunked body, trailers included. Never decodes: the bytes pass as they are.
@@ -93,7 +93,7 @@ enum At {
 }
 
 impl Chunks {
-    fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), Why> {
+    fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), Cause> {
         let mut rest = bytes;
         while !matches!(self.at, At::Trailer(State::Done)) {
             if let At::Data(left) = self.at {
@@ -102,7 +102,7 @@ impl Chunks {
                 self.at = if taken == left { At::DataCr } else { At::Data(left - taken) };
             }
             let Some((byte, after)) = rest.split_first() else { return Ok((bytes.len(), false)) };
-            self.at = self.at.step(*byte).ok_or(Why::BadAnswer)?;
+            self.at = self.at.step(*byte).ok_or(Cause::BadResponse)?;
             rest = after;
         }
         Ok((bytes.len() - rest.len(), true))

@@ -1,7 +1,7 @@
 //! Finds the end of a head and refuses what no head can hold. Keeps a position and a state, never a byte.
 //! What the parts of a line mean is judged in [`super::parse_request`] and [`super::parse_response`].
 
-use crate::proto::ended::Why;
+use crate::proto::end::Cause;
 
 /// Looks for the end of a head, each byte once, however the bytes were cut; refuses at the first byte that
 /// no valid head can have there, so that the verdict is the same for every segmentation.
@@ -18,8 +18,8 @@ pub struct HeadScan {
 
 impl HeadScan {
     /// `held` is all of the head so far (it only grows). `Some(end)`: the head is `held[..end]`.
-    /// Fails with [`Why::Malformed`]; the limit on the size of a head is the caller's.
-    pub fn advance(&mut self, held: &[u8]) -> Result<Option<usize>, Why> {
+    /// Fails with [`Cause::MalformedHead`]; the limit on the size of a head is the caller's.
+    pub fn advance(&mut self, held: &[u8]) -> Result<Option<usize>, Cause> {
         while self.state != State::Done {
             let stay = self.state.stay();
             let rest = held.get(self.at..).unwrap_or_default();
@@ -66,7 +66,7 @@ impl State {
     }
 
     /// The state after `byte`.
-    pub(super) fn step(self, byte: u8) -> Result<State, Why> {
+    pub(super) fn step(self, byte: u8) -> Result<State, Cause> {
         let class = CLASSES[usize::from(byte)];
         if class & self.stay() != 0 {
             return Ok(self);
@@ -85,7 +85,7 @@ impl State {
             // "No whitespace is allowed between the field name and colon" (RFC 9112 section 5.1)
             (State::Name, b':') => Ok(State::Value),
             (State::EndLf, b'\n') => Ok(State::Done),
-            _ => Err(Why::Malformed),
+            _ => Err(Cause::MalformedHead),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Rules for the Host field and the request target (RFC 9112 section 3.2, RFC 3986).
+//! FrameLimits for the Host field and the request target (RFC 9112 section 3.2, RFC 3986).
 
 use super::{Field, values};
-use crate::proto::ended::Why;
+use crate::proto::end::Cause;
 use std::net::Ipv6Addr;
 
 /// A target taken apart; `path` and `query` are the client's bytes.
@@ -12,34 +12,34 @@ pub(super) struct Target<'a> {
 }
 
 /// The one Host value, if it is what a WebSocket URI can name and equals the authority of an absolute `target`.
-pub(super) fn judge_host<'a>(fields: &[Field<'a>], target: &[u8]) -> Result<&'a str, Why> {
+pub(super) fn judge_host<'a>(fields: &[Field<'a>], target: &[u8]) -> Result<&'a str, Cause> {
     let mut hosts = values(fields, "host");
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Why::BadHost) };
-    let host = str::from_utf8(host).ok().filter(|host| is_host(host)).ok_or(Why::BadHost)?;
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Cause::BadHost) };
+    let host = str::from_utf8(host).ok().filter(|host| is_host(host)).ok_or(Cause::BadHost)?;
     match split_absolute(target) {
-        Some((authority, _)) if !authority.eq_ignore_ascii_case(host.as_bytes()) => Err(Why::BadHost),
+        Some((authority, _)) if !authority.eq_ignore_ascii_case(host.as_bytes()) => Err(Cause::BadHost),
         _ => Ok(host),
     }
 }
 
 /// Takes the target apart if it is of origin-form or absolute-form and nothing in it can be read in two ways.
-pub(super) fn judge_target(target: &str) -> Result<Target<'_>, Why> {
+pub(super) fn judge_target(target: &str) -> Result<Target<'_>, Cause> {
     let allowed = |byte: &u8| matches!(byte, 0x21..=0x7e) && !matches!(byte, b'#' | b'"' | b'<' | b'>');
     if !target.as_bytes().iter().all(allowed) {
-        return Err(Why::BadTarget);
+        return Err(Cause::BadTarget);
     }
     let local = match split_absolute(target.as_bytes()) {
-        Some((_, at)) => target.get(at..).ok_or(Why::BadTarget)?,
+        Some((_, at)) => target.get(at..).ok_or(Cause::BadTarget)?,
         None => target,
     };
-    let (path, query) = local.split_at_checked(local.find('?').unwrap_or(local.len())).ok_or(Why::BadTarget)?;
+    let (path, query) = local.split_at_checked(local.find('?').unwrap_or(local.len())).ok_or(Cause::BadTarget)?;
     // "If the path is empty, `/`": only an absolute-form can have none.
     let path = if path.is_empty() && local.len() < target.len() { "/" } else { path };
     // Servers differ on whether `%2f` separates: nginx decodes it before it removes dot segments.
     if path.starts_with('/') && is_path(path) && !climbs(path, false) && !climbs(path, true) {
         Ok(Target { path, query })
     } else {
-        Err(Why::BadTarget)
+        Err(Cause::BadTarget)
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 pub(in crate::proto) const BROWSER: &str = include!("../../../benches/common/browser_request.rs");
 
 /// Scans `bytes`, shown up to each of `cuts` in turn, then whole.
-fn scan(bytes: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Option<usize>, Why> {
+fn scan(bytes: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Option<usize>, Cause> {
     let mut scan = HeadScan::default();
     for cut in cuts.into_iter().chain([bytes.len()]) {
         if let found @ (Ok(Some(_)) | Err(_)) = scan.advance(&bytes[..cut]) {
@@ -18,7 +18,7 @@ fn scan(bytes: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Option<us
 }
 
 /// The same at once, in each two pieces and byte by byte.
-fn scan_torn(bytes: &[u8]) -> Result<Option<usize>, Why> {
+fn scan_torn(bytes: &[u8]) -> Result<Option<usize>, Cause> {
     let whole = scan(bytes, []);
     for cut in 0..=bytes.len() {
         assert_eq!(scan(bytes, [cut]), whole, "cut at {cut}: {:?}", String::from_utf8_lossy(bytes));
@@ -28,14 +28,14 @@ fn scan_torn(bytes: &[u8]) -> Result<Option<usize>, Why> {
 }
 
 /// The verdict on a request head, as a session gets it.
-fn judge(head: &[u8]) -> Result<Request<'_>, Why> {
+fn judge(head: &[u8]) -> Result<Request<'_>, Cause> {
     match scan_torn(head)? {
         Some(end) => parse_request(&head[..end]),
         None => panic!("no end of a head in {:?}", String::from_utf8_lossy(head)),
     }
 }
 
-fn verdict(head: impl AsRef<[u8]>) -> Option<Why> {
+fn verdict(head: impl AsRef<[u8]>) -> Option<Cause> {
     judge(head.as_ref()).err()
 }
 
@@ -75,9 +75,9 @@ fn one_empty_line_before_the_request_is_ignored() {
     let head = format!("\r\n{}", to_target("/"));
     assert_eq!(scan_torn(head.as_bytes()), Ok(Some(head.len())));
     assert_eq!(judge(head.as_bytes()).unwrap().path, "/");
-    assert_eq!(verdict(format!("\r\n{head}")), Some(Why::Malformed));
-    assert_eq!(scan_torn(b"\r\n\r"), Err(Why::Malformed));
-    assert_eq!(scan_torn(b"\n"), Err(Why::Malformed));
+    assert_eq!(verdict(format!("\r\n{head}")), Some(Cause::MalformedHead));
+    assert_eq!(scan_torn(b"\r\n\r"), Err(Cause::MalformedHead));
+    assert_eq!(scan_torn(b"\n"), Err(Cause::MalformedHead));
 }
 
 /// What no head can hold, each refused at the last byte of the row and not before.
@@ -121,7 +121,7 @@ fn malformed_bytes_are_refused_where_they_stand() {
             "name beyond ASCII" => [bytes.as_bytes(), b"\xf6"].concat(),
             _ => bytes.clone().into_bytes(),
         };
-        assert_eq!(scan_torn(&bytes), Err(Why::Malformed), "{row}");
+        assert_eq!(scan_torn(&bytes), Err(Cause::MalformedHead), "{row}");
         assert_eq!(scan(&bytes[..bytes.len() - 1], []), Ok(None), "{row}, one byte earlier");
     }
 }
@@ -150,24 +150,24 @@ fn request_lines_that_are_none_are_malformed() {
         "A/B / HTTP/1.1",
     ];
     for line in lines {
-        assert_eq!(verdict(format!("{line}\r\nHost: a\r\n\r\n")), Some(Why::Malformed), "{line:?}");
+        assert_eq!(verdict(format!("{line}\r\nHost: a\r\n\r\n")), Some(Cause::MalformedHead), "{line:?}");
     }
-    assert_eq!(verdict(b"GET / HTTP/1.1\xc3\xa9\r\nHost: a\r\n\r\n"), Some(Why::Malformed));
+    assert_eq!(verdict(b"GET / HTTP/1.1\xc3\xa9\r\nHost: a\r\n\r\n"), Some(Cause::MalformedHead));
 }
 
 #[test]
 fn other_versions_are_told_apart_from_garbage() {
     for line in ["GET / HTTP/1.0", "GET / HTTP/0.9", "GET /", "GET / HTTP/2.0", "GET / HTTP/3.0", "GET /\u{e9}"] {
-        assert_eq!(verdict(format!("{line}\r\nHost: a\r\n\r\n")), Some(Why::HttpVersion), "{line:?}");
+        assert_eq!(verdict(format!("{line}\r\nHost: a\r\n\r\n")), Some(Cause::HttpVersion), "{line:?}");
     }
-    assert_eq!(verdict(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Some(Why::HttpVersion));
+    assert_eq!(verdict(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Some(Cause::HttpVersion));
 }
 
 #[test]
 fn the_hundredth_field_passes_and_the_next_does_not() {
     let head = |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
     assert_eq!(judge(head(FIELDS_MAX).as_bytes()).unwrap().fields.len(), FIELDS_MAX);
-    assert_eq!(parse_request(head(FIELDS_MAX + 1).as_bytes()).err(), Some(Why::TooManyFields));
+    assert_eq!(parse_request(head(FIELDS_MAX + 1).as_bytes()).err(), Some(Cause::TooManyFields));
 }
 
 /// Each head breaks its row's rule and all below it; the row decides.
@@ -175,17 +175,17 @@ fn the_hundredth_field_passes_and_the_next_does_not() {
 fn rows_apply_from_the_top() {
     let many = "X: y\r\n".repeat(FIELDS_MAX + 1);
     let rows = [
-        (format!("GET /\\ HTTP/1.0\r\n{many}X : y\r\n\r\n"), Why::Malformed),
-        (format!("GET /\\ HTTP/x\r\n{many}\r\n"), Why::Malformed),
-        (format!("GET /\\ HTTP/1.0\r\n{many}\r\n"), Why::TooManyFields),
-        ("GET /\\ HTTP/1.0\r\n\r\n".into(), Why::HttpVersion),
-        ("GET /\\ HTTP/1.1\r\n\r\n".into(), Why::BadHost),
-        ("GET /\\ HTTP/1.1\r\nHost: a\r\n\r\n".into(), Why::BadTarget),
+        (format!("GET /\\ HTTP/1.0\r\n{many}X : y\r\n\r\n"), Cause::MalformedHead),
+        (format!("GET /\\ HTTP/x\r\n{many}\r\n"), Cause::MalformedHead),
+        (format!("GET /\\ HTTP/1.0\r\n{many}\r\n"), Cause::TooManyFields),
+        ("GET /\\ HTTP/1.0\r\n\r\n".into(), Cause::HttpVersion),
+        ("GET /\\ HTTP/1.1\r\n\r\n".into(), Cause::BadHost),
+        ("GET /\\ HTTP/1.1\r\nHost: a\r\n\r\n".into(), Cause::BadTarget),
     ];
-    for (head, why) in rows {
+    for (head, cause) in rows {
         let end = scan(head.as_bytes(), []);
         let got = end.and_then(|end| parse_request(&head.as_bytes()[..end.unwrap()]).map(|_| ()));
-        assert_eq!(got, Err(why), "{head:?}");
+        assert_eq!(got, Err(cause), "{head:?}");
     }
 }
 
@@ -213,11 +213,11 @@ fn hosts() {
         "\u{e9}", "{a}",
     ];
     for host in bad {
-        assert_eq!(verdict(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), Some(Why::BadHost), "{host:?}");
+        assert_eq!(verdict(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), Some(Cause::BadHost), "{host:?}");
     }
-    assert_eq!(verdict("GET / HTTP/1.1\r\n\r\n"), Some(Why::BadHost));
-    assert_eq!(verdict("GET / HTTP/1.1\r\nHost: a\r\nhOST: a\r\n\r\n"), Some(Why::BadHost));
-    assert_eq!(verdict(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n"), Some(Why::BadHost));
+    assert_eq!(verdict("GET / HTTP/1.1\r\n\r\n"), Some(Cause::BadHost));
+    assert_eq!(verdict("GET / HTTP/1.1\r\nHost: a\r\nhOST: a\r\n\r\n"), Some(Cause::BadHost));
+    assert_eq!(verdict(b"GET / HTTP/1.1\r\nHost: \xff\r\n\r\n"), Some(Cause::BadHost));
 }
 
 #[test]
@@ -244,13 +244,13 @@ fn absolute_targets_must_name_the_host() {
                 let request = got.unwrap();
                 assert_eq!((request.path, request.query, request.target), (want.0, want.1, target));
             }
-            None => assert_eq!(got.err(), Some(Why::BadHost), "{target}"),
+            None => assert_eq!(got.err(), Some(Cause::BadHost), "{target}"),
         }
     }
     let port = "GET ws://a.example:80/ HTTP/1.1\r\nHost: a.example:80\r\n\r\n";
     assert_eq!(judge(port.as_bytes()).unwrap().path, "/");
-    assert_eq!(verdict(to_target("ws://a.example/..")), Some(Why::BadTarget));
-    assert_eq!(verdict(to_target("ws://a.example#")), Some(Why::BadTarget));
+    assert_eq!(verdict(to_target("ws://a.example/..")), Some(Cause::BadTarget));
+    assert_eq!(verdict(to_target("ws://a.example#")), Some(Cause::BadTarget));
 }
 
 #[test]
@@ -279,7 +279,7 @@ fn targets() {
     ];
     for (target, path, query) in good {
         let head = to_target(target);
-        let request = judge(head.as_bytes()).unwrap_or_else(|why| panic!("{target}: {why:?}"));
+        let request = judge(head.as_bytes()).unwrap_or_else(|cause| panic!("{target}: {cause:?}"));
         assert_eq!((request.path, request.query), (path, query));
     }
     let bad = [
@@ -331,39 +331,39 @@ fn targets() {
         "/a%2fb/../..",
     ];
     for target in bad {
-        assert_eq!(verdict(to_target(target)), Some(Why::BadTarget), "{target}");
+        assert_eq!(verdict(to_target(target)), Some(Cause::BadTarget), "{target}");
     }
     // Not UTF-8 either.
-    assert_eq!(verdict(b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"), Some(Why::BadTarget));
+    assert_eq!(verdict(b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"), Some(Cause::BadTarget));
 }
 
 /// httparse takes all of these; we take none, except the last two, which the handshake deals with.
 #[test]
 fn what_httparse_accepts_and_we_do_not() {
-    let rows: &[(&[u8], Option<Why>)] = &[
-        (b"GET / HTTP/1.1\r\nHost: a\n\r\n", Some(Why::Malformed)),
-        (b"GET / HTTP/1.1\nHost: a\n\n", Some(Why::Malformed)),
-        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::Malformed)),
-        (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::Malformed)),
-        (b"GET / HTTP/1.0\r\nHost: a\r\n\r\n", Some(Why::HttpVersion)),
-        (b"GET foo HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::BadTarget)),
-        (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::BadTarget)),
-        (b"GET /a\\b\"<> HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::BadTarget)),
-        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", Some(Why::BadTarget)),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Some(Why::BadHost)),
+    let rows: &[(&[u8], Option<Cause>)] = &[
+        (b"GET / HTTP/1.1\r\nHost: a\n\r\n", Some(Cause::MalformedHead)),
+        (b"GET / HTTP/1.1\nHost: a\n\n", Some(Cause::MalformedHead)),
+        (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::MalformedHead)),
+        (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::MalformedHead)),
+        (b"GET / HTTP/1.0\r\nHost: a\r\n\r\n", Some(Cause::HttpVersion)),
+        (b"GET foo HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::BadTarget)),
+        (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::BadTarget)),
+        (b"GET /a\\b\"<> HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::BadTarget)),
+        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::BadTarget)),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Some(Cause::BadHost)),
         (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", None),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX_Y: z\r\n\r\n", None),
     ];
-    for (head, why) in rows {
+    for (head, cause) in rows {
         let mut fields = [httparse::EMPTY_HEADER; 4];
         let accepted = httparse::Request::new(&mut fields).parse(head);
         assert_eq!(accepted, Ok(httparse::Status::Complete(head.len())), "{:?}", String::from_utf8_lossy(head));
-        assert_eq!(verdict(head), *why, "{:?}", String::from_utf8_lossy(head));
+        assert_eq!(verdict(head), *cause, "{:?}", String::from_utf8_lossy(head));
     }
     let early = b"HTTP/1.1 099 Early\r\n\r\n";
     let mut fields = [httparse::EMPTY_HEADER; 4];
     assert_eq!(httparse::Response::new(&mut fields).parse(early), Ok(httparse::Status::Complete(early.len())));
-    assert_eq!(parse_response(early).err(), Some(Why::BadAnswer));
+    assert_eq!(parse_response(early).err(), Some(Cause::BadResponse));
 }
 
 #[test]
@@ -403,13 +403,13 @@ fn response_heads() {
         let got = match scan_torn(head) {
             Ok(end) => parse_response(&head[..end.unwrap()]),
             // The session takes a malformed answer for a bad one.
-            Err(_) => Err(Why::BadAnswer),
+            Err(_) => Err(Cause::BadResponse),
         };
         let got = got.map(|response| (response.status, response.reason));
-        assert_eq!(got, want.ok_or(Why::BadAnswer), "{:?}", String::from_utf8_lossy(head));
+        assert_eq!(got, want.ok_or(Cause::BadResponse), "{:?}", String::from_utf8_lossy(head));
     }
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(FIELDS_MAX + 1));
-    assert_eq!(parse_response(many.as_bytes()).err(), Some(Why::BadAnswer));
+    assert_eq!(parse_response(many.as_bytes()).err(), Some(Cause::BadResponse));
 }
 
 /// Nothing that does not come through the scan can make the parsers panic or yield a line end in a value.
@@ -428,7 +428,7 @@ fn answer(head: &str) -> Response<'_> {
     parse_response(head.as_bytes()).unwrap()
 }
 
-fn body_kind(fields: &str, status: u16) -> Result<String, Why> {
+fn body_kind(fields: &str, status: u16) -> Result<String, Cause> {
     let head = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
     body_of(&answer(&head)).map(|body| match body {
         Body::None => "none".into(),
@@ -477,12 +477,12 @@ fn bodies_are_delimited_once_or_not_at_all() {
         ("Transfer-Encoding: xchunked\r\n", 200, None),
     ];
     for (fields, status, want) in rows {
-        assert_eq!(body_kind(fields, *status), want.map(String::from).ok_or(Why::BadAnswer), "{status} {fields:?}");
+        assert_eq!(body_kind(fields, *status), want.map(String::from).ok_or(Cause::BadResponse), "{status} {fields:?}");
     }
 }
 
 /// Feeds `bytes` in the pieces that `cuts` leave: how many belong to the body if it ends in them.
-fn body_end(body: &mut Body, bytes: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Option<usize>, Why> {
+fn body_end(body: &mut Body, bytes: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Option<usize>, Cause> {
     let mut start = 0;
     for cut in cuts.into_iter().chain([bytes.len()]) {
         let (taken, over) = body.advance(&bytes[start..cut])?;
@@ -495,7 +495,7 @@ fn body_end(body: &mut Body, bytes: &[u8], cuts: impl IntoIterator<Item = usize>
     Ok(None)
 }
 
-fn chunks_torn(bytes: &[u8]) -> Result<Option<usize>, Why> {
+fn chunks_torn(bytes: &[u8]) -> Result<Option<usize>, Cause> {
     let chunked = || Body::Chunked(Chunks::default());
     let whole = body_end(&mut chunked(), bytes, []);
     for cut in 0..=bytes.len() {
@@ -561,7 +561,7 @@ fn broken_chunking_is_found() {
         "ffffffffffffffff0\r\n",
     ];
     for body in bodies {
-        assert_eq!(chunks_torn(body.as_bytes()), Err(Why::BadAnswer), "{body:?}");
+        assert_eq!(chunks_torn(body.as_bytes()), Err(Cause::BadResponse), "{body:?}");
     }
     let mut huge = Body::Chunked(Chunks::default());
     assert_eq!(huge.advance(b"ffffffffffffffff\r\nx"), Ok((19, false)));
@@ -614,8 +614,8 @@ fn the_framing_of_an_answer_stays() {
 
 #[test]
 fn refusals_are_whole_answers() {
-    for cause in crate::proto::ended::CAUSES {
-        let bytes = write_refusal(cause.why, "id-1", None);
+    for cause in crate::proto::end::CAUSES {
+        let bytes = write_refusal(cause.cause, "id-1", None);
         if cause.status == 0 {
             assert!(bytes.is_empty(), "{}", cause.name);
             continue;
@@ -640,7 +640,7 @@ fn refusals_are_whole_answers() {
         assert_eq!(field("allow"), (cause.status == 405).then(|| "GET".into()));
         assert_eq!(field("retry-after").is_some(), matches!(cause.status, 429 | 503));
     }
-    let refusal = String::from_utf8(write_refusal(Why::NoRoute, "x", None)).unwrap();
+    let refusal = String::from_utf8(write_refusal(Cause::NoRoute, "x", None)).unwrap();
     assert!(refusal.starts_with("HTTP/1.1 404 Not Found\r\n"), "{refusal}");
 }
 

@@ -2,7 +2,7 @@
 //! CR or LF, or from the tables here: no byte of a peer can start a line.
 
 use super::{Body, Field, Response, body_of, elements};
-use crate::proto::ended::Why;
+use crate::proto::end::Cause;
 use std::cmp::Ordering;
 
 /// Writes the answer on for the client: hop-by-hop fields and those named in Connection removed,
@@ -35,21 +35,21 @@ pub fn write_answer(response: &Response<'_>, request_id: &str) -> Vec<u8> {
 
 /// Our own refusal: status line of `why`'s status, `Connection: close`, short body, `X-Request-Id`; the extra
 /// fields the status asks for (405 Allow, 426 Upgrade and version, 429 and 503 Retry-After). Nothing where the
-/// table of [`crate::proto::ended`] has no status: such an end is silent. `location` is where a redirect goes.
-pub fn write_refusal(why: Why, request_id: &str, location: Option<&str>) -> Vec<u8> {
-    let cause = why.cause();
-    if cause.status == 0 {
+/// table of [`crate::proto::end`] has no status: such an end is silent. `location` is where a redirect goes.
+pub fn write_refusal(cause: Cause, request_id: &str, location: Option<&str>) -> Vec<u8> {
+    let info = cause.info();
+    if info.status == 0 {
         return Vec::new();
     }
     let mut out = Vec::with_capacity(512);
-    let status = cause.status.to_string();
-    push(&mut out, &[b"HTTP/1.1 ", status.as_bytes(), b" ", reason_of(cause.status).as_bytes(), b"\r\n"]);
+    let status = info.status.to_string();
+    push(&mut out, &[b"HTTP/1.1 ", status.as_bytes(), b" ", reason_of(info.status).as_bytes(), b"\r\n"]);
     push_field(&mut out, "Content-Type", b"text/plain; charset=utf-8");
-    push_field(&mut out, "Content-Length", (cause.text.len() + 1).to_string().as_bytes());
+    push_field(&mut out, "Content-Length", (info.text.len() + 1).to_string().as_bytes());
     if let Some(location) = location {
         push_field(&mut out, "Location", location.as_bytes());
     }
-    match cause.status {
+    match info.status {
         405 => push_field(&mut out, "Allow", b"GET"),
         426 => {
             push_field(&mut out, "Upgrade", b"websocket");
@@ -59,9 +59,9 @@ pub fn write_refusal(why: Why, request_id: &str, location: Option<&str>) -> Vec<
         _ => {}
     }
     // "A server that sends an Upgrade field MUST also send an 'Upgrade' connection option" (RFC 9110 section 7.8)
-    push_field(&mut out, "Connection", if cause.status == 426 { b"Upgrade, close" } else { b"close" });
+    push_field(&mut out, "Connection", if info.status == 426 { b"Upgrade, close" } else { b"close" });
     push_field(&mut out, "X-Request-Id", request_id.as_bytes());
-    push(&mut out, &[b"\r\n", cause.text.as_bytes(), b"\n"]);
+    push(&mut out, &[b"\r\n", info.text.as_bytes(), b"\n"]);
     out
 }
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::proto::mask::mask;
 use proptest::prelude::*;
 
-const RULES: Rules = Rules { max_frame: 1000, max_message: 2000 };
+const RULES: FrameLimits = FrameLimits { max_frame: 1000, max_message: 2000 };
 
 fn frame(first: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
     let header = Header {
@@ -59,9 +59,9 @@ fn every_cut(extensions: Extensions, from: Side, bytes: &[u8]) -> (Vec<u8>, Opti
     (whole.0, whole.1)
 }
 
-fn refused(extensions: Extensions, from: Side, before: &[u8], bad: &[u8], why: Why) {
+fn refused(extensions: Extensions, from: Side, before: &[u8], bad: &[u8], cause: Cause) {
     let (out, stop) = every_cut(extensions, from, &[before, bad].concat());
-    assert_eq!(stop, Some(Stop::Violation(why)), "{bad:02x?}");
+    assert_eq!(stop, Some(Stop::Violation(cause)), "{bad:02x?}");
     assert_eq!(out, before, "no byte of the offending frame leaves: {bad:02x?}");
 }
 
@@ -72,36 +72,36 @@ fn every_check_refuses_and_nothing_of_the_frame_leaves() {
     let good = client(0x81, b"hello");
     let open = client(0x01, b"frag");
     let served = frame(0x82, b"hello", Option::None);
-    refused(None, Downstream, &good, &frame(0x81, b"x", Option::None), Why::MaskBit);
-    refused(None, Upstream, &served, &client(0x81, b"x"), Why::MaskBit);
+    refused(None, Downstream, &good, &frame(0x81, b"x", Option::None), Cause::MaskBit);
+    refused(None, Upstream, &served, &client(0x81, b"x"), Cause::MaskBit);
     for reserved in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
-        refused(None, Downstream, &good, &client(0x80 | reserved, b"x"), Why::ReservedOpcode);
-        refused(Deflate, Downstream, &good, &client(0x80 | reserved, b"x"), Why::ReservedOpcode);
+        refused(None, Downstream, &good, &client(0x80 | reserved, b"x"), Cause::ReservedOpcode);
+        refused(Deflate, Downstream, &good, &client(0x80 | reserved, b"x"), Cause::ReservedOpcode);
     }
     for rsv in 1..8u8 {
-        refused(None, Downstream, &good, &client(0x81 | rsv << 4, b"x"), Why::ReservedBits);
+        refused(None, Downstream, &good, &client(0x81 | rsv << 4, b"x"), Cause::ReservedBits);
         if rsv != 4 {
-            refused(Deflate, Downstream, &good, &client(0x81 | rsv << 4, b"x"), Why::ReservedBits);
+            refused(Deflate, Downstream, &good, &client(0x81 | rsv << 4, b"x"), Cause::ReservedBits);
         }
-        refused(Deflate, Downstream, &good, &client(0x89 | rsv << 4, b"x"), Why::ReservedBits);
-        refused(Deflate, Downstream, &open, &client(0x80 | rsv << 4, b"x"), Why::ReservedBits);
+        refused(Deflate, Downstream, &good, &client(0x89 | rsv << 4, b"x"), Cause::ReservedBits);
+        refused(Deflate, Downstream, &open, &client(0x80 | rsv << 4, b"x"), Cause::ReservedBits);
     }
-    refused(None, Downstream, &good, &client(0x80, b"x"), Why::Continuation);
-    refused(None, Downstream, &open, &client(0x81, b"x"), Why::Continuation);
-    refused(None, Downstream, &open, &client(0x02, b"x"), Why::Continuation);
+    refused(None, Downstream, &good, &client(0x80, b"x"), Cause::Continuation);
+    refused(None, Downstream, &open, &client(0x81, b"x"), Cause::Continuation);
+    refused(None, Downstream, &open, &client(0x02, b"x"), Cause::Continuation);
     for control in [8, 9, 10] {
-        refused(None, Downstream, &good, &client(control, b""), Why::ControlFragmented);
-        refused(None, Downstream, &good, &client(0x80 | control, &[0; 126]), Why::ControlTooLong);
+        refused(None, Downstream, &good, &client(control, b""), Cause::ControlFragmented);
+        refused(None, Downstream, &good, &client(0x80 | control, &[0; 126]), Cause::ControlTooLong);
     }
-    refused(None, Upstream, &served, &[0x82, 126, 0, 125], Why::LengthEncoding);
-    refused(None, Upstream, &served, &[0x82, 127, 0, 0, 0, 0, 0, 0, 255, 255], Why::LengthEncoding);
-    refused(None, Upstream, &served, &[0x82, 127, 128, 0, 0, 0, 0, 1, 0, 0], Why::LengthEncoding);
-    refused(None, Downstream, &good, &client(0x82, &[0; 1001]), Why::FrameTooBig);
+    refused(None, Upstream, &served, &[0x82, 126, 0, 125], Cause::LengthEncoding);
+    refused(None, Upstream, &served, &[0x82, 127, 0, 0, 0, 0, 0, 0, 255, 255], Cause::LengthEncoding);
+    refused(None, Upstream, &served, &[0x82, 127, 128, 0, 0, 0, 0, 1, 0, 0], Cause::LengthEncoding);
+    refused(None, Downstream, &good, &client(0x82, &[0; 1001]), Cause::FrameTooBig);
     let much = [client(0x02, &[0; 1000]), client(0x00, &[0; 900])].concat();
-    refused(None, Downstream, &much, &client(0x80, &[0; 101]), Why::MessageTooBig);
-    refused(None, Downstream, &good, &client(0x88, &[3]), Why::ClosePayload);
+    refused(None, Downstream, &much, &client(0x80, &[0; 101]), Cause::MessageTooBig);
+    refused(None, Downstream, &good, &client(0x88, &[3]), Cause::ClosePayload);
     for code in [0u16, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535] {
-        refused(Unknown, Downstream, &good, &client(0x88, &code.to_be_bytes()), Why::CloseCode);
+        refused(Unknown, Downstream, &good, &client(0x88, &code.to_be_bytes()), Cause::CloseCode);
     }
 }
 
@@ -142,13 +142,13 @@ fn payload_may_pass_unseen_and_the_walk_goes_on_behind_it() {
     let mut counts = Counts::default();
     assert_eq!(cursor.passable(), 0);
     let (taken, _) = cursor.walk(&bytes[..10], RULES, &mut counts);
-    assert_eq!(taken, Taken::forward(10));
+    assert_eq!(taken, Relayed::forward(10));
     assert_eq!(cursor.passable(), 698);
     assert!(!cursor.at_boundary());
     cursor.on_passed(698);
     assert!(cursor.at_boundary());
     let (taken, stop) = cursor.walk(&bytes[708..], RULES, &mut counts);
-    assert_eq!((taken, stop), (Taken::forward(7), None));
+    assert_eq!((taken, stop), (Relayed::forward(7), None));
     assert_eq!((counts.frames[1], counts.frames[2]), (1, 1));
     let (_, _) = cursor.walk(&client(0x88, &[3, 232, 65])[..8], RULES, &mut counts);
     assert_eq!(cursor.passable(), 0, "a Close is seen");

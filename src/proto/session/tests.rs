@@ -1,7 +1,7 @@
 use super::*;
 use crate::proto::Sides;
-use crate::proto::ended::{By, Why};
-use crate::proto::relay::{Mode, Rules};
+use crate::proto::end::{Cause, Party};
+use crate::proto::relay::{FrameLimits, Mode};
 use proptest::prelude::*;
 
 const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -15,8 +15,8 @@ struct Seen {
     sent: Sides<Vec<u8>>,
     fins: Sides<u32>,
     aborted: Sides<bool>,
-    refused: Option<Why>,
-    ended: Option<Ended>,
+    refused: Option<Cause>,
+    ended: Option<End>,
 }
 
 struct Driver {
@@ -44,15 +44,15 @@ impl Driver {
     fn bytes(&mut self, from: Side, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.session.is_over() {
             match self.session.wants(from) {
-                Want::Nothing | Want::Payload(_) => return,
-                Want::Discard => {
+                ReadInterest::Nothing | ReadInterest::Payload(_) => return,
+                ReadInterest::Discard => {
                     self.session.on_discarded(from, bytes.len(), self.now);
                     bytes = &[];
                 }
-                Want::Bytes(max) => {
+                ReadInterest::Bytes(max) => {
                     let slice = &bytes[..max.min(bytes.len())];
                     let mut counts = Counts::default();
-                    let given = Given { now: self.now, rules: Rules::default(), counts: &mut counts };
+                    let given = RelayInput { now: self.now, rules: FrameLimits::default(), counts: &mut counts };
                     let taken = self.session.on_bytes(from, slice, given);
                     assert!(taken.consumed > 0 && taken.forward <= taken.consumed && taken.consumed <= slice.len());
                     self.seen.sent[from.other()].extend_from_slice(taken.lead.bytes());
@@ -80,7 +80,7 @@ impl Driver {
                     self.session.on_event(Event::Admitted(Box::new(admission)), self.now);
                 }
                 Action::Connect => self.session.on_event(Event::Connected(b"NEW".to_vec()), self.now),
-                Action::Refuse(why) => self.seen.refused = Some(why),
+                Action::Refuse(cause) => self.seen.refused = Some(cause),
                 Action::Send(to, bytes) => self.seen.sent[to].extend(bytes),
                 Action::Opened { early, .. } => self.bytes(Side::Downstream, &early),
                 Action::Inject(to, close) => {
@@ -101,12 +101,12 @@ impl Driver {
     fn due(&mut self, last_seen: Millis) {
         let (at, due) = self.session.deadline(&Timeouts::default(), last_seen).expect("a deadline");
         self.now = at;
-        self.event(Event::Due(due));
+        self.event(Event::Timer(due));
     }
 
-    fn verdict(&self) -> (By, Stage, Why) {
+    fn verdict(&self) -> (Party, Phase, Cause) {
         let ended = self.seen.ended.expect("a verdict");
-        (ended.by, ended.stage, ended.why)
+        (ended.party, ended.phase, ended.cause)
     }
 }
 
@@ -150,7 +150,7 @@ fn early_bytes_are_discarded_on_any_other_answer() {
     assert!(driver.seen.sent[Side::Downstream].ends_with(b"\r\n\r\nno"));
     assert_eq!(driver.seen.fins[Side::Downstream], 1);
     driver.event(Event::Eof(Side::Downstream));
-    assert_eq!(driver.verdict(), (By::Upstream, Stage::Answer, Why::Answered));
+    assert_eq!(driver.verdict(), (Party::Upstream, Phase::Response, Cause::UpstreamResponse));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn interim_answers_are_consumed_and_bounded() {
     driver.bytes(Side::Downstream, REQUEST);
     let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(9000));
     driver.bytes(Side::Upstream, &[hint.as_bytes(), hint.as_bytes()].concat());
-    assert_eq!(driver.seen.refused, Some(Why::BadAnswer));
+    assert_eq!(driver.seen.refused, Some(Cause::BadResponse));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_violation_closes_both_sides_each_with_its_code() {
         driver.bytes(from, b"anything");
         driver.event(Event::Eof(from));
         driver.event(Event::Eof(from.other()));
-        assert_eq!(driver.verdict(), (from.into(), Stage::Open, Why::MaskBit));
+        assert_eq!(driver.verdict(), (from.into(), Phase::Open, Cause::MaskBit));
     }
 }
 
@@ -205,7 +205,7 @@ fn a_frame_that_never_ends_gets_a_fin_at_the_close_deadline() {
     driver.bytes(Side::Upstream, &server(b"0123456789")[..5]);
     driver.event(Event::Drain);
     driver.due(0);
-    assert_eq!(driver.verdict(), (By::Proxy, Stage::Open, Why::Drain));
+    assert_eq!(driver.verdict(), (Party::Proxy, Phase::Open, Cause::Drain));
     assert_eq!(driver.now, Timeouts::default().close_ms);
 }
 
@@ -221,7 +221,7 @@ fn after_both_closes_the_client_gets_its_fin_at_once_and_the_upstream_is_waited_
         driver.event(Event::Eof(Side::Downstream));
         assert_eq!(driver.seen.fins, Sides::new(1, 0), "not before its own");
         driver.event(Event::Eof(Side::Upstream));
-        assert_eq!(driver.verdict(), (first.into(), Stage::Open, Why::Close));
+        assert_eq!(driver.verdict(), (first.into(), Phase::Open, Cause::Close));
     }
 }
 
@@ -235,7 +235,7 @@ fn half_close_passes_and_the_other_direction_goes_on() {
         driver.bytes(side.other(), &frame);
         assert_eq!(driver.seen.sent[side], frame);
         driver.event(Event::Eof(side.other()));
-        assert_eq!(driver.verdict(), (side.into(), Stage::Open, Why::Eof));
+        assert_eq!(driver.verdict(), (side.into(), Phase::Open, Cause::Eof));
     }
 }
 
@@ -245,14 +245,14 @@ fn a_reset_is_passed_on_as_a_reset_unless_the_session_had_closed() {
         let mut driver = Driver::opened();
         driver.event(Event::Reset(side));
         assert!(driver.seen.aborted[side.other()]);
-        assert_eq!(driver.verdict(), (side.into(), Stage::Open, Why::Reset));
+        assert_eq!(driver.verdict(), (side.into(), Phase::Open, Cause::Reset));
         let mut driver = Driver::opened();
         driver.bytes(side, &close_of(side, 1000));
         driver.event(Event::Reset(side));
         assert!(!driver.seen.aborted[side.other()]);
         driver.bytes(side.other(), &close_of(side.other(), 1000));
         driver.event(Event::Eof(side.other()));
-        assert_eq!(driver.verdict(), (side.into(), Stage::Open, Why::Close));
+        assert_eq!(driver.verdict(), (side.into(), Phase::Open, Cause::Close));
     }
 }
 
@@ -269,7 +269,7 @@ fn data_after_ones_own_close_is_discarded_and_the_other_close_has_half_a_second(
     driver.now = 499;
     driver.bytes(Side::Upstream, &close_of(Side::Upstream, 1000));
     assert_eq!(driver.seen.sent[Side::Downstream], close_of(Side::Upstream, 1000));
-    assert_eq!(driver.session.deadline(&Timeouts::default(), 0), Some((5000, Due::Close)));
+    assert_eq!(driver.session.deadline(&Timeouts::default(), 0), Some((5000, Timer::Close)));
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn an_upstream_that_is_lost_becomes_a_close_where_the_route_says_so() {
     driver.bytes(Side::Downstream, &close_of(Side::Downstream, 1012));
     assert!(driver.seen.sent[Side::Upstream].is_empty(), "the answering Close is consumed");
     driver.event(Event::Eof(Side::Downstream));
-    assert_eq!(driver.verdict(), (By::Upstream, Stage::Open, Why::UpstreamLoss));
+    assert_eq!(driver.verdict(), (Party::Upstream, Phase::Open, Cause::UpstreamLoss));
 }
 
 #[test]
@@ -305,17 +305,17 @@ fn a_tunnel_passes_anything_and_closes_with_a_fin() {
 fn every_phase_of_the_handshake_has_its_deadline() {
     let mut driver = Driver::new(Mode::Framed, None);
     driver.due(0);
-    assert_eq!((driver.now, driver.verdict().2), (10_000, Why::NeverSpoke));
+    assert_eq!((driver.now, driver.verdict().2), (10_000, Cause::NoRequest));
     let mut driver = Driver::new(Mode::Framed, None);
     driver.bytes(Side::Downstream, b"GET ");
     driver.due(0);
-    assert_eq!((driver.now, driver.seen.refused), (10_000, Some(Why::HeadTimeout)));
+    assert_eq!((driver.now, driver.seen.refused), (10_000, Some(Cause::HeadTimeout)));
     driver.due(0);
-    assert_eq!((driver.now, driver.verdict().2), (12_000, Why::HeadTimeout));
+    assert_eq!((driver.now, driver.verdict().2), (12_000, Cause::HeadTimeout));
     let mut driver = Driver::new(Mode::Framed, None);
     driver.bytes(Side::Downstream, REQUEST);
     driver.due(0);
-    assert_eq!((driver.now, driver.seen.refused), (10_000, Some(Why::AnswerTimeout)));
+    assert_eq!((driver.now, driver.seen.refused), (10_000, Some(Cause::ResponseTimeout)));
 }
 
 #[test]
@@ -325,14 +325,14 @@ fn a_client_that_leaves_takes_its_upstream_with_it() {
     assert!(driver.session.client_waits());
     driver.event(Event::Eof(Side::Downstream));
     assert!(driver.seen.aborted[Side::Upstream]);
-    assert_eq!(driver.verdict(), (By::Downstream, Stage::Answer, Why::Eof));
+    assert_eq!(driver.verdict(), (Party::Downstream, Phase::Response, Cause::Eof));
 }
 
 #[test]
 fn a_head_is_never_read_beyond_its_limit() {
     let mut driver = Driver { session: Session::new(200, false, 0), ..Driver::new(Mode::Framed, None) };
     driver.bytes(Side::Downstream, &REQUEST[..100]);
-    assert_eq!(driver.session.wants(Side::Downstream), Want::Bytes(100));
+    assert_eq!(driver.session.wants(Side::Downstream), ReadInterest::Bytes(100));
     driver.bytes(Side::Downstream, &REQUEST[..100].repeat(9));
     assert_ne!(driver.seen.refused, None);
 }
@@ -342,15 +342,15 @@ fn late_data_where_no_close_can_be_sent_any_more_leaves_the_close_deadline() {
     let mut driver = Driver::opened();
     driver.event(Event::Eof(Side::Upstream));
     driver.bytes(Side::Downstream, &[close_of(Side::Downstream, 1000), client(b"late")].concat());
-    assert_eq!(driver.session.deadline(&Timeouts::default(), 0), Some((5000, Due::Close)));
+    assert_eq!(driver.session.deadline(&Timeouts::default(), 0), Some((5000, Timer::Close)));
     driver.due(0);
-    assert_eq!(driver.verdict(), (By::Downstream, Stage::Open, Why::Close));
+    assert_eq!(driver.verdict(), (Party::Downstream, Phase::Open, Cause::Close));
 }
 
 #[test]
 fn a_refusal_is_sent_whole_to_a_client_that_half_closes() {
     let mut session = Session::new(16 * 1024, false, 0);
-    let given = Given { now: 0, rules: Rules::default(), counts: &mut Counts::default() };
+    let given = RelayInput { now: 0, rules: FrameLimits::default(), counts: &mut Counts::default() };
     session.on_bytes(Side::Downstream, b"GET / HTTP/1.1\r\n bad\r\n\r\n", given);
     while session.poll_action(0).is_some() {}
     // Its FIN was asked for and has not left: the refusal still waits.
@@ -407,8 +407,8 @@ proptest! {
             for (n, (side, bytes)) in script.iter().enumerate() {
                 let (head, tail) = bytes.split_at(bytes.len() / 2);
                 driver.bytes(*side, head);
-                if let (true, Some(record)) = (travel && n == at, driver.session.record()) {
-                    driver.session = Session::from_record(record, driver.now);
+                if let (true, Some(record)) = (travel && n == at, driver.session.checkpoint()) {
+                    driver.session = Session::from_checkpoint(record, driver.now);
                 }
                 driver.bytes(*side, tail);
             }

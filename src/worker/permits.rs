@@ -1,29 +1,29 @@
-//! Limits of the whole process, as seats: taken when something opens, given back when it is dropped, also by a
+//! Limits of the whole process, as permits: taken when something opens, given back when it is dropped, also by a
 //! worker that unwinds. Shared by all workers, touched at open and close only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[derive(Debug)]
-pub struct Seats {
+pub struct Permits {
     taken: AtomicUsize,
     max: AtomicUsize,
 }
 
-/// One of the seats; dropping it gives it back.
+/// One of the permits; dropping it gives it back.
 #[derive(Debug)]
-pub struct Seat(Arc<Seats>);
+pub struct Permit(Arc<Permits>);
 
-impl Seats {
-    pub fn new(max: usize) -> Arc<Seats> {
-        Arc::new(Seats { taken: AtomicUsize::new(0), max: AtomicUsize::new(max) })
+impl Permits {
+    pub fn new(max: usize) -> Arc<Permits> {
+        Arc::new(Permits { taken: AtomicUsize::new(0), max: AtomicUsize::new(max) })
     }
 
     /// `None` when all are taken.
-    pub fn take(self: &Arc<Seats>) -> Option<Seat> {
+    pub fn take(self: &Arc<Permits>) -> Option<Permit> {
         let max = self.max.load(Ordering::Relaxed);
         let more = |taken| (taken < max).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Seat(Arc::clone(self)))
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Permit(Arc::clone(self)))
     }
 
     /// A reload may change it; who sits stays.
@@ -40,7 +40,7 @@ impl Seats {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
@@ -52,15 +52,15 @@ mod tests {
 
     #[test]
     fn no_more_than_there_are_and_each_comes_back() {
-        let seats = Seats::new(2);
-        let (first, second) = (seats.take(), seats.take());
-        assert!(first.is_some() && second.is_some() && seats.take().is_none());
+        let permits = Permits::new(2);
+        let (first, second) = (permits.take(), permits.take());
+        assert!(first.is_some() && second.is_some() && permits.take().is_none());
         drop(first);
-        assert_eq!(seats.taken(), 1);
-        seats.set_max(1);
-        assert!(seats.take().is_none());
+        assert_eq!(permits.taken(), 1);
+        permits.set_max(1);
+        assert!(permits.take().is_none());
         drop(second);
-        assert!(seats.take().is_some());
-        assert_eq!(seats.taken(), 0);
+        assert!(permits.take().is_some());
+        assert_eq!(permits.taken(), 0);
     }
 }

@@ -3,28 +3,28 @@
 use super::buffers::{Pool, SCRATCH_BYTES};
 use super::inbox::{Directory, Inbox};
 use super::listener::Listening;
-use super::seats::Seats;
+use super::permits::Permits;
 use super::sys::Sys;
 use crate::config::Snapshot;
 use crate::log::Ring;
 use crate::metrics::{Shard, Tally};
 use crate::proto::Millis;
-use crate::tls::{Buffer, Store};
+use crate::tls::{Buffer, TlsConfigs};
 use std::sync::Arc;
 
 /// What outlives a worker that unwinds: its sockets' poll, its listeners with their queues, its way in, its counts.
-pub struct Home<S: Sys> {
+pub struct WorkerCore<S: Sys> {
     pub sys: S,
     pub listeners: Vec<Listening<S::Listener>>,
     pub inbox: Inbox<S::Listener>,
     pub snapshot: Arc<Snapshot>,
     /// What TLS is made of, of the same snapshot.
-    pub tls: Arc<Store>,
+    pub tls: Arc<TlsConfigs>,
     pub directory: Arc<Directory>,
-    /// Seats for admitted sessions, of the whole process.
-    pub sessions: Arc<Seats>,
-    /// Seats for connections that are not admitted yet.
-    pub handshakes: Arc<Seats>,
+    /// Permits for admitted sessions, of the whole process.
+    pub sessions: Arc<Permits>,
+    /// Permits for connections that are not admitted yet.
+    pub handshakes: Arc<Permits>,
     pub tally: Tally,
     pub shard: Arc<Shard>,
     pub log: Ring,
@@ -39,8 +39,8 @@ pub struct Home<S: Sys> {
 }
 
 /// The working side of a worker.
-pub(super) struct Shell<'h, S: Sys> {
-    pub home: &'h mut Home<S>,
+pub(super) struct Resources<'h, S: Sys> {
+    pub core: &'h mut WorkerCore<S>,
     pub scratch: Box<[u8]>,
     /// What TLS has opened of one read; empty between two.
     pub plain: Vec<u8>,
@@ -55,30 +55,30 @@ pub(super) struct Shell<'h, S: Sys> {
     pub cursors: Vec<usize>,
 }
 
-impl<'h, S: Sys> Shell<'h, S> {
-    pub fn new(home: &'h mut Home<S>) -> Shell<'h, S> {
-        let now = home.sys.now();
-        let pool = Pool::new(home.snapshot.limits.buffer_bytes / home.workers.max(1));
+impl<'h, S: Sys> Resources<'h, S> {
+    pub fn new(core: &'h mut WorkerCore<S>) -> Resources<'h, S> {
+        let now = core.sys.now();
+        let pool = Pool::new(core.snapshot.limits.buffer_bytes / core.workers.max(1));
         let (scratch, cursors) = (vec![0; SCRATCH_BYTES].into(), Vec::new());
         let (plain, sealed) = (Vec::new(), Buffer::default());
-        let mut shell = Shell { home, scratch, plain, sealed, shakes: 0, pool, now, cursors };
-        shell.reset_cursors();
-        shell
+        let mut res = Resources { core, scratch, plain, sealed, shakes: 0, pool, now, cursors };
+        res.reset_cursors();
+        res
     }
 
     /// Every worker begins somewhere else, so that they do not all begin with the first endpoint.
     pub fn reset_cursors(&mut self) {
-        let groups = self.home.snapshot.groups.len();
+        let groups = self.core.snapshot.groups.len();
         self.cursors = (0..groups).map(|_| self.random::<2>()).map(|r| usize::from(u16::from_ne_bytes(r))).collect();
     }
 
     pub fn random<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.home.sys.random(&mut bytes);
+        self.core.sys.random(&mut bytes);
         bytes
     }
 
     pub fn unix_now(&self) -> u64 {
-        self.home.unix_ms + self.now
+        self.core.unix_ms + self.now
     }
 }

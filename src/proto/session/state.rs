@@ -1,14 +1,14 @@
 //! The phases of a session. Each owns what exists only while it lasts; the cold ones are boxed and dropped at `Open`.
 
 use crate::proto::Millis;
-use crate::proto::ended::Why;
+use crate::proto::end::Cause;
 use crate::proto::http1::{Body, HeadScan, Request, Spans};
 use crate::proto::interface::{Admission, Totals};
 use crate::proto::open::Open;
-use crate::proto::relay::Taken;
+use crate::proto::relay::Relayed;
 
 #[derive(Debug)]
-pub(super) enum Phase {
+pub(super) enum State {
     /// Nothing is read but TLS itself; the head's limit is kept for what follows.
     Securing(Securing),
     Request(Box<Reading>),
@@ -57,7 +57,7 @@ pub(super) struct Connecting {
     pub(super) admission: Admission,
     pub(super) try_since: Millis,
     /// Why the last try failed.
-    pub(super) last: Why,
+    pub(super) last: Cause,
 }
 
 #[derive(Debug)]
@@ -85,9 +85,9 @@ pub(super) struct Leaving {
 
 impl Asked {
     /// More that came early.
-    pub(super) fn keep(&mut self, bytes: &[u8]) -> Taken {
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> Relayed {
         self.held.extend_from_slice(bytes);
-        Taken::kept(bytes.len())
+        Relayed::kept(bytes.len())
     }
 
     pub(super) fn request(&self) -> Option<Request<'_>> {

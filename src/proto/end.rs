@@ -5,34 +5,34 @@ use super::Side;
 
 /// Who ended a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum By {
+pub enum Party {
     Downstream,
     Upstream,
     Proxy,
 }
 
-impl By {
+impl Party {
     pub fn name(self) -> &'static str {
         match self {
-            By::Downstream => "downstream",
-            By::Upstream => "upstream",
-            By::Proxy => "proxy",
+            Party::Downstream => "downstream",
+            Party::Upstream => "upstream",
+            Party::Proxy => "proxy",
         }
     }
 }
 
-impl From<Side> for By {
-    fn from(side: Side) -> By {
+impl From<Side> for Party {
+    fn from(side: Side) -> Party {
         match side {
-            Side::Downstream => By::Downstream,
-            Side::Upstream => By::Upstream,
+            Side::Downstream => Party::Downstream,
+            Side::Upstream => Party::Upstream,
         }
     }
 }
 
 /// The phase a session was in when what ended it happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
+pub enum Phase {
     /// The client's TLS handshake.
     Tls,
     /// Reading and judging the client's request.
@@ -40,35 +40,35 @@ pub enum Stage {
     /// Reaching the upstream.
     Connect,
     /// Waiting for the upstream's answer, or passing on one that is no 101.
-    Answer,
+    Response,
     /// The 101 has passed.
     Open,
 }
 
-impl Stage {
+impl Phase {
     pub fn name(self) -> &'static str {
         match self {
-            Stage::Tls => "tls",
-            Stage::Request => "request",
-            Stage::Connect => "connect",
-            Stage::Answer => "answer",
-            Stage::Open => "open",
+            Phase::Tls => "tls",
+            Phase::Request => "request",
+            Phase::Connect => "connect",
+            Phase::Response => "response",
+            Phase::Open => "open",
         }
     }
 }
 
 /// The verdict on a whole session. The first cause wins; a mere FIN gives way to a stronger one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
-    pub by: By,
-    pub stage: Stage,
-    pub why: Why,
+pub struct End {
+    pub party: Party,
+    pub phase: Phase,
+    pub cause: Cause,
 }
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy)]
-pub struct Cause {
-    pub why: Why,
+pub struct CauseInfo {
+    pub cause: Cause,
     /// The word used in logs and metrics.
     pub name: &'static str,
     /// HTTP status of the refusal while no 101 has passed; 0 where none is sent.
@@ -80,15 +80,15 @@ pub struct Cause {
 }
 
 macro_rules! causes {
-    ($($(#[doc = $doc:literal])* $why:ident $name:literal $status:literal $code:literal $text:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $cause:ident $name:literal $status:literal $code:literal $text:literal;)*) => {
         /// Why a session ended: a closed list.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
-        pub enum Why { $($(#[doc = $doc])* $why,)* }
+        pub enum Cause { $($(#[doc = $doc])* $cause,)* }
 
-        /// The table, in the order of [`Why`].
-        pub const CAUSES: &[Cause] = &[
-            $(Cause { why: Why::$why, name: $name, status: $status, code: $code, text: $text },)*
+        /// The table, in the order of [`Cause`].
+        pub const CAUSES: &[CauseInfo] = &[
+            $(CauseInfo { cause: Cause::$cause, name: $name, status: $status, code: $code, text: $text },)*
         ];
     };
 }
@@ -102,7 +102,7 @@ causes! {
     TlsMalformed "tls-malformed" 502 0 "The upstream's TLS handshake failed.";
     TlsVersion "tls-version" 502 0 "The upstream's TLS handshake failed.";
     /// No cipher suite, group, signature scheme or ALPN protocol in common.
-    TlsNothingShared "tls-nothing-shared" 502 0 "The upstream's TLS handshake failed.";
+    TlsNoCommonParameters "tls-no-common-parameters" 502 0 "The upstream's TLS handshake failed.";
     TlsNoCertificate "tls-no-certificate" 502 0 "The upstream's TLS handshake failed.";
     /// The peer's certificate has ended or not begun.
     TlsExpired "tls-expired" 502 0 "The upstream's certificate is not valid.";
@@ -120,17 +120,17 @@ causes! {
     TlsTruncated "tls-truncated" 502 0 "The upstream's TLS connection was cut.";
     // --- the request head (product contract, section 2: rows from the top)
     /// Not parseable, bare CR or LF, NUL, obs-fold, space before the colon, ...
-    Malformed "malformed-head" 400 0 "The request head is malformed.";
+    MalformedHead "malformed-head" 400 0 "The request head is malformed.";
     HeadTooLarge "head-too-large" 431 0 "The request head is too large.";
     TooManyFields "too-many-fields" 431 0 "The request has too many header fields.";
     HeadTimeout "head-timeout" 408 0 "The request head did not arrive in time.";
     /// No byte before the deadline or the end of the connection: closed silently.
-    NeverSpoke "never-spoke" 0 0 "";
+    NoRequest "no-request" 0 0 "";
     HttpVersion "http-version" 505 0 "Only HTTP/1.1 is spoken here.";
     Method "method" 405 0 "A WebSocket handshake is a GET.";
     BadHost "bad-host" 400 0 "The Host header is missing, doubled or wrong.";
     BadTarget "bad-target" 400 0 "The request target is not allowed.";
-    BadFraming "body-in-handshake" 400 0 "A WebSocket handshake carries no body, trailer or expectation.";
+    UnexpectedBody "unexpected-body" 400 0 "A WebSocket handshake carries no body, trailer or expectation.";
     NotUpgrade "not-an-upgrade" 426 0 "This is a WebSocket endpoint.";
     BadKey "bad-key" 400 0 "The Sec-WebSocket-Key header is missing, doubled or wrong.";
     ProtectedHeader "protected-header" 400 0 "The Connection header names a protected header.";
@@ -145,13 +145,13 @@ causes! {
     NoEndpoint "no-endpoint" 503 0 "No upstream is available.";
     ConnectRefused "connect-refused" 502 0 "The upstream refused the connection.";
     ConnectTimeout "connect-timeout" 504 0 "The upstream could not be reached in time.";
-    AnswerTimeout "answer-timeout" 504 0 "The upstream did not answer in time.";
+    ResponseTimeout "response-timeout" 504 0 "The upstream did not answer in time.";
     /// Not HTTP, too large a head, or over before its head was complete.
-    BadAnswer "bad-answer" 502 0 "The upstream's answer is not valid.";
+    BadResponse "bad-response" 502 0 "The upstream's answer is not valid.";
     /// A 101 with a wrong or missing Accept, Upgrade, Connection, or an unoffered choice.
-    BadSwitch "bad-101" 502 0 "The upstream's handshake is not valid.";
+    Bad101 "bad-101" 502 0 "The upstream's handshake is not valid.";
     /// The upstream answered something else but 101; that answer was passed on.
-    Answered "answered" 0 0 "";
+    UpstreamResponse "upstream-response" 0 0 "";
     // --- open sessions
     /// A Close of a peer has passed.
     Close "close" 0 0 "";
@@ -187,13 +187,13 @@ causes! {
     WorkerPanic "worker-panic" 0 0 "";
 }
 
-impl Why {
-    pub fn cause(self) -> &'static Cause {
+impl Cause {
+    pub fn info(self) -> &'static CauseInfo {
         &CAUSES[self as usize]
     }
 
     pub fn name(self) -> &'static str {
-        self.cause().name
+        self.info().name
     }
 }
 
@@ -203,9 +203,9 @@ mod tests {
 
     #[test]
     fn the_table_is_in_the_order_of_the_list_and_names_are_unique() {
-        for (i, cause) in CAUSES.iter().enumerate() {
-            assert_eq!(cause.why as usize, i);
-            assert_eq!(cause.why.cause().name, cause.name);
+        for (i, info) in CAUSES.iter().enumerate() {
+            assert_eq!(info.cause as usize, i);
+            assert_eq!(info.cause.info().name, info.name);
         }
         let mut names: Vec<_> = CAUSES.iter().map(|c| c.name).collect();
         names.sort_unstable();
