@@ -1,5 +1,5 @@
-//! Walking frame headers: what the framer costs a read. Named for workloads: payload size, and how many frames
-//! one read holds. The time is that of a whole read; divide by the frames for one.
+//! Walking frame headers: what the framer costs a read. Named for workloads: payload size, and how
+//! many frames one read holds. The time is that of a whole read; divide by the frames for one.
 
 mod common;
 

@@ -1,11 +1,14 @@
-//! One direction of an open session: what judging costs a read. Named for workloads: payload size, and how many
-//! frames one read holds. The time is that of a whole read; divide by the frames for one.
+//! One direction of an open session: what judging costs a read. Named for workloads: payload size,
+//! and how many frames one read holds. The time is that of a whole read; divide by the frames for
+//! one.
 
 mod common;
 
 use framegate::proto::Side;
 use framegate::proto::handshake::Extensions;
-use framegate::proto::relay::{Counts, Cursor, FrameLimits, Relayed};
+use framegate::proto::relay::Relayed;
+use framegate::proto::relay::{Counts, Cursor};
+use framegate::proto::settings::FrameLimits;
 use std::hint::black_box;
 
 fn main() {
@@ -13,17 +16,20 @@ fn main() {
         for batch in [1, 4, 16] {
             let read = common::masked_frame(payload).repeat(batch);
             let (mut cursor, mut counts) = (Cursor::new(Side::Downstream, Extensions::None), Counts::default());
+            let mut authored = Vec::new();
             common::bench(&format!("relay, {payload} B x {batch}"), 20_000, || {
-                let (taken, stop) = cursor.walk(black_box(&read), FrameLimits::default(), &mut counts);
-                assert!(taken == Relayed::forward(read.len()) && stop.is_none());
+                let (relayed, stop) = cursor.walk(black_box(&read), FrameLimits::default(), &mut counts, &mut authored);
+                assert!(relayed == Relayed::forward(read.len()) && stop.is_none());
             });
         }
     }
     // The same frame in two reads, cut inside its header.
     let read = common::masked_frame(64);
     let (mut cursor, mut counts) = (Cursor::new(Side::Downstream, Extensions::None), Counts::default());
+    let mut authored = Vec::new();
     common::bench("relay, 64 B cut in its header", 20_000, || {
-        black_box(cursor.walk(black_box(&read[..3]), FrameLimits::default(), &mut counts));
-        black_box(cursor.walk(black_box(&read[3..]), FrameLimits::default(), &mut counts));
+        black_box(cursor.walk(black_box(&read[..3]), FrameLimits::default(), &mut counts, &mut authored));
+        black_box(cursor.walk(black_box(&read[3..]), FrameLimits::default(), &mut counts, &mut authored));
+        authored.clear();
     });
 }

@@ -1,50 +1,51 @@
-//! A whole session without sockets: what the state machine adds to a message, and what a session costs from its
-//! first byte to its verdict.
+//! A whole session without sockets: what the state machine adds to a message, and what a session
+//! costs from its first byte to its verdict.
 
 mod common;
 
 use common::{REQUEST, SWITCHING};
-use framegate::proto::Side;
-use framegate::proto::relay::{Counts, FrameLimits, Mode};
-use framegate::proto::session::{Action, Admission, Event, RelayInput, Session};
+use framegate::proto::interface::{Action, Admission, Event, TransportEnd};
+use framegate::proto::relay::Counts;
+use framegate::proto::relay::RelayInput;
+use framegate::proto::session::Session;
+use framegate::proto::settings::Settings;
+use framegate::proto::{Side, Sides};
 use std::hint::black_box;
+use std::sync::Arc;
 
 fn main() {
+    let settings = Arc::new(Settings::default());
     let frame = common::masked_frame(64);
-    let mut session = opened();
-    let mut counts = Counts::default();
+    let mut session = established(&settings);
+    let (mut counts, mut authored) = (Sides::<Counts>::default(), Vec::new());
     common::bench("session, one 64 B message", 100_000, || {
-        let given = RelayInput { now: 1, rules: FrameLimits::default(), counts: &mut counts };
-        black_box(session.on_bytes(Side::Downstream, black_box(&frame), given));
+        let input = RelayInput { now: 1, counts: &mut counts, authored: &mut authored };
+        black_box(session.on_bytes(Side::Downstream, black_box(&frame), input));
         assert!(session.poll_action(1).is_none());
     });
     common::bench("session, opened and closed", 2_000, || {
-        let mut session = opened();
-        session.on_event(Event::Reset(Side::Downstream), 2);
+        let mut session = established(&settings);
+        session.on_event(Event::Ended(Side::Downstream, TransportEnd::Reset), 2);
         while let Some(action) = session.poll_action(2) {
             black_box(action);
         }
     });
 }
 
-fn opened() -> Session {
-    let mut session = Session::new(16 * 1024, false, 0);
-    give(&mut session, Side::Downstream, REQUEST);
-    give(&mut session, Side::Upstream, SWITCHING);
-    assert!(session.is_open());
+fn established(settings: &Arc<Settings>) -> Session {
+    let mut session = Session::new(Arc::clone(settings), 0);
+    give(&mut session, settings, Side::Downstream, REQUEST);
+    give(&mut session, settings, Side::Upstream, SWITCHING);
+    assert!(session.is_established());
     session
 }
 
-fn give(session: &mut Session, from: Side, bytes: &[u8]) {
-    let given = RelayInput { now: 1, rules: FrameLimits::default(), counts: &mut Counts::default() };
-    session.on_bytes(from, bytes, given);
+fn give(session: &mut Session, settings: &Arc<Settings>, from: Side, bytes: &[u8]) {
+    let (mut counts, mut authored) = (Sides::<Counts>::default(), Vec::new());
+    session.on_bytes(from, bytes, RelayInput { now: 1, counts: &mut counts, authored: &mut authored });
     while let Some(action) = session.poll_action(1) {
         let event = match action {
-            Action::Decide => {
-                let admission =
-                    Admission { request_id: "id".into(), mode: Mode::Framed, upstream_loss_code: None, splice: false };
-                Event::Admitted(Box::new(admission))
-            }
+            Action::Decide => Event::Admitted(Admission { request_id: "id".into(), settings: Arc::clone(settings) }),
             Action::Connect => Event::Connected(Vec::new()),
             _ => continue,
         };

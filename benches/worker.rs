@@ -1,5 +1,5 @@
-//! The plain path: the whole worker in user space, from what poll returned to the last send, on a system without a
-//! kernel. What is left out of a message's cost is the system calls themselves.
+//! The plain path: the whole worker in user space, from what poll returned to the last send, on a
+//! system without a kernel. What is left out of a message's cost is the system calls themselves.
 
 mod common;
 
@@ -7,10 +7,12 @@ use common::{REQUEST, SWITCHING, bench, masked_frame, plain_frame};
 use framegate::config::{self, Snapshot};
 use framegate::log::{self, Record};
 use framegate::metrics::Shard;
+use framegate::policy::limit::Permits;
 use framegate::proto::{Millis, Side};
+use framegate::tls::TlsConfigs;
 use framegate::worker::inbox::{Wake, inbox};
 use framegate::worker::listener::Listening;
-use framegate::worker::permits::Permits;
+use framegate::worker::service::Services;
 use framegate::worker::sys::{Event, Sys, Target};
 use framegate::worker::{Worker, WorkerCore};
 use std::io::{self, IoSlice};
@@ -59,7 +61,8 @@ fn messages() {
     assert_eq!(sys.sent, sys.received, "everything that came has left");
 }
 
-/// One poll return with an event for each of many sessions: what a message costs where the loop's own share is spread.
+/// One poll return with an event for each of many sessions: what a message costs where the loop's
+/// own share is spread.
 fn many_sessions() {
     const SESSIONS: usize = 100;
     let push = plain_frame(1 << 10);
@@ -89,7 +92,7 @@ fn churn() {
         arrive(&mut worker, (0, Side::Upstream), &[0x88, 0x02, 0x03, 0xe8]);
         arrive(&mut worker, (0, Side::Upstream), &[]);
         arrive(&mut worker, (0, Side::Downstream), &[]);
-        assert_eq!(worker.pairs(), 0);
+        assert_eq!(worker.held(), (0, 0));
         worker.core().sys.tokens.clear();
         let lines = (records.pop(), records.pop());
         assert!(matches!(lines, (Ok(Record::Start(_)), Ok(Record::End(_)))));
@@ -106,19 +109,19 @@ fn timers() {
         worker.core().sys.now += 51_200;
         worker.run_once().expect("a pass");
     });
-    assert_eq!(worker.pairs(), SESSIONS, "nobody was idle for too long");
+    assert_eq!(worker.held(), (SESSIONS, 0), "nobody was idle for too long");
 }
 
-/// No kernel. A session's sockets are told apart by their tokens, in the order in which they were registered; the
-/// bench says what arrives, and what is sent is counted and gone.
+/// No kernel. A session's sockets are told apart by their tokens, in the order in which they were
+/// registered; the bench says what arrives, and what is sent is counted and gone.
 #[derive(Default)]
 struct Memory<'a> {
     /// Of the next poll.
     events: Vec<Event>,
     /// What every read gives until something else has arrived.
     arrived: &'a [u8],
-    /// It is to be copied. Whoever gets the same again finds it still in its scratch: bytes that pass are not written to,
-    /// and copying is the kernel's share.
+    /// It is to be copied. A worker that gets the same bytes again finds them still in its read
+    /// buffer: forwarded bytes are not written to, and copying is the kernel's share.
     fresh: bool,
     tokens: Vec<usize>,
     /// Clients in the listener's queue.
@@ -131,7 +134,8 @@ struct Memory<'a> {
 }
 
 impl<'a> Memory<'a> {
-    /// `bytes` are there for one socket of the `session`-th session; none are the end of the stream.
+    /// `bytes` are there for one socket of the `session`-th session; none are the end of the
+    /// stream.
     fn has(&mut self, bytes: &'a [u8], (session, side): (usize, Side)) {
         self.fresh |= self.arrived.as_ptr_range() != bytes.as_ptr_range();
         self.arrived = bytes;
@@ -214,18 +218,21 @@ fn core<'a>() -> (WorkerCore<Memory<'a>>, rtrb::Consumer<Record>) {
         "bench",
     )
     .expect("a good configuration");
-    // As in `run`: the access log is on, and a ring holds its records. Sixteen sessions' are enough where nobody reads.
+    // As in `run`: the access log is on, and a ring holds its records. Without a reader those of
+    // sixteen sessions are enough.
     let (log, records) = log::tap(32);
-    let (_outbox, inbox) = inbox(Box::new(NoWake));
+    let (_outbox, inbox) = inbox(Arc::new(NoWake));
     let core = WorkerCore {
         sys: Memory { now: 1_000, ..Memory::default() },
-        listeners: vec![Listening::new(snapshot.listeners[0].addr, ())],
+        listeners: vec![
+            Listening::new(snapshot.listeners[0].addr, (), &snapshot, &TlsConfigs::default()).expect("a listener"),
+        ],
         inbox,
         snapshot: Arc::new(snapshot),
-        directory: Arc::default(),
         tls: Arc::default(),
         sessions: Permits::new(1_000),
         handshakes: Permits::new(1_000),
+        services: Services::default(),
         tally: Default::default(),
         shard: Arc::new(Shard::default()),
         log,

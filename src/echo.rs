@@ -1,11 +1,11 @@
-//! The built-in backend of `framegate demo` and of the load generator: a WebSocket server that sends every
-//! frame back. Owns its own `Poll` and runs on the caller's thread; knows nothing of the proxy but its pure
-//! parts ([`crate::proto`]).
+//! The built-in backend of `framegate demo` and the load generator: a WebSocket server that echoes
+//! every frame. Owns its `Poll` and runs on the caller's thread; of the proxy it uses only
+//! [`crate::proto`].
 //!
-//! Frames are answered as they stream by, fragments as fragments, so that no message is ever held: the most a
-//! connection owns is what the kernel refused of one read, and nothing more is read until that is gone.
-//! No extension and no subprotocol is selected; UTF-8 and close codes are not judged. Must stay faster than
-//! whatever is measured in front of it.
+//! Frames are echoed as they arrive, fragments as fragments; messages are not buffered. A
+//! connection buffers at most what the kernel did not accept of one read, and reads no more until
+//! it is sent. Selects no extension or subprotocol, and checks neither UTF-8 nor close codes. Must
+//! stay faster than the proxies measured in front of it.
 
 mod walk;
 
@@ -27,33 +27,34 @@ use walk::{CARRY_BYTES, Flow, Walk};
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 const BACKLOG: i32 = 4096;
-/// What one read may bring; also the most that waits for one slow peer (with a few bytes of headers).
+/// The largest read; also, with a few bytes of headers, the largest backlog of a connection.
 const READ_BYTES: usize = 128 << 10;
 const READS_PER_TURN: usize = 8;
 const HEAD_BYTES_MAX: usize = 16 << 10;
-/// For the request head after the accept, and for the peer's FIN after our Close.
+/// Time limit for the request head after accept, and for the peer's FIN after our Close.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How soon `stop` is seen without [`Handle::wake`], and how often deadlines are looked at.
+/// How often `stop` and deadlines are checked without [`Handle::wake`].
 const TICK: Duration = Duration::from_millis(100);
 
-/// An echo server that is bound and not yet running.
+/// A bound echo server; [`Echo::run`] starts it.
 pub struct Echo {
     poll: Poll,
     waker: Arc<Waker>,
     listener: Listener,
-    /// Accepting stopped short: there will be no new edge for what still waits.
-    accept_owed: bool,
+    /// Accepting stopped early: no event will report the connections still queued.
+    accept_pending: bool,
     conns: Slab<Conn>,
     conns_made: u64,
-    /// Connections put off because their turn was over, each once.
+    /// Connections that used up their budget, each once.
     ready: Vec<usize>,
-    /// In the order they fall due. An entry counts only while it still is the connection's own deadline.
+    /// In chronological order. An entry is valid only if it still is the deadline of its
+    /// connection.
     deadlines: VecDeque<(Instant, usize, u64)>,
     scratch: Vec<u8>,
     out: Vec<u8>,
 }
 
-/// Wakes a running [`Echo`] so that it looks at its `stop` flag at once.
+/// Wakes a running [`Echo`], which then checks its `stop` flag.
 #[derive(Clone)]
 pub struct Handle(Arc<Waker>);
 
@@ -64,7 +65,7 @@ impl Handle {
 }
 
 impl Echo {
-    /// Listens on a TCP address; port 0 lets the kernel choose (see [`Echo::local_addr`]).
+    /// Listens on a TCP address; with port 0 the kernel selects a port (see [`Echo::local_addr`]).
     pub fn bind(addr: SocketAddr) -> io::Result<Echo> {
         let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
@@ -89,7 +90,7 @@ impl Echo {
             poll,
             waker,
             listener,
-            accept_owed: false,
+            accept_pending: false,
             conns: Slab::new(),
             conns_made: 0,
             ready: Vec::new(),
@@ -111,8 +112,11 @@ impl Echo {
         Handle(self.waker.clone())
     }
 
-    /// Serves until `stop` is set, which it sees within 100 ms, or at once after [`Handle::wake`].
-    /// Fails only when polling does; a connection's error ends that connection.
+    /// Serves until `stop` is set, which it notices within 100 ms, or at once after
+    /// [`Handle::wake`].
+    ///
+    /// # Errors
+    /// Polling failed. An error of a connection ends only that connection.
     pub fn run(mut self, stop: &AtomicBool) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         while !stop.load(Ordering::Relaxed) {
@@ -125,15 +129,16 @@ impl Echo {
             for event in &events {
                 match event.token() {
                     WAKER => {}
-                    LISTENER => self.accept_owed = true,
+                    LISTENER => self.accept_pending = true,
                     Token(slot) => self.on_event(slot, event, now),
                 }
             }
             for slot in std::mem::take(&mut self.ready) {
                 self.turn(slot, now);
             }
-            // Last, so that a slot freed above is not reused while events of its old owner are at hand.
-            if self.accept_owed {
+            // Last, so that a slot freed above is not reused while events for its previous
+            // connection are pending.
+            if self.accept_pending {
                 self.accept(now);
             }
             self.expire(now);
@@ -166,8 +171,8 @@ impl Echo {
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
-                    // Out of descriptors or memory: tried again at the next tick.
-                    self.accept_owed = e.kind() != ErrorKind::WouldBlock;
+                    // Out of descriptors or memory: retried at the next tick.
+                    self.accept_pending = e.kind() != ErrorKind::WouldBlock;
                     return;
                 }
             }
@@ -190,12 +195,12 @@ impl Echo {
         }
     }
 
-    /// Lets a connection do what it can, within its budget.
+    /// Advances a connection, within its budget.
     fn turn(&mut self, slot: usize, now: Instant) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         let was_closing = matches!(conn.phase, Phase::Closing { .. });
         conn.queued = false;
-        let next = conn.advance(&mut self.scratch, &mut self.out).unwrap_or(Next::Over);
+        let next = conn.advance(&mut self.scratch, &mut self.out).unwrap_or(Next::Closed);
         if matches!(conn.phase, Phase::Open(_)) {
             conn.deadline = None;
         } else if !was_closing && matches!(conn.phase, Phase::Closing { .. }) {
@@ -209,8 +214,8 @@ impl Echo {
                     conn.queued = true;
                 }
             }
-            // Not on the ready ring, so that the next owner of the slot gets no turn of ours.
-            Next::Over => drop(self.conns.try_remove(slot)),
+            // It is not on the ready ring, so its successor in the slot gets no extra turn.
+            Next::Closed => drop(self.conns.try_remove(slot)),
         }
     }
 }
@@ -224,35 +229,36 @@ impl Drop for Echo {
 }
 
 enum Next {
-    /// For an event.
+    /// Wait for an event.
     Wait,
     /// The budget is used up and there may be more.
     Again,
-    Over,
+    Closed,
 }
 
 struct Conn {
     stream: Stream,
-    /// Never reused, unlike the slot.
+    /// Unique, unlike the slot.
     id: u64,
     phase: Phase,
-    /// What the kernel refused of the last output. Not empty: nothing is read.
+    /// Output that the kernel did not accept. While there is some, nothing is read.
     pending: Vec<u8>,
     readable: bool,
     writable: bool,
-    /// FIN or RST is known: a short read proves nothing, and no further edge comes.
+    /// FIN or RST was reported: a short read is then no sign of an empty queue, and no further
+    /// event follows.
     read_closed: bool,
     /// On the ready ring.
     queued: bool,
     deadline: Option<Instant>,
 }
 
-/// `Head -> Open -> Closing`, or `Head -> Closing` on a request that is refused.
+/// `Head -> Open -> Closing`, or `Head -> Closing` for a refused request.
 enum Phase {
-    /// The request so far.
+    /// The bytes of the request received so far.
     Head(Vec<u8>),
     Open(Walk),
-    /// The last of our output is on its way, or has left (`shut`); what still comes is thrown away until FIN.
+    /// The last output is being sent, or was sent (`shut`). Input is discarded until FIN.
     Closing {
         shut: bool,
     },
@@ -285,9 +291,9 @@ impl Conn {
             if !self.readable {
                 return Ok(Next::Wait);
             }
-            let Some((carry, space)) = scratch.split_first_chunk_mut::<CARRY_BYTES>() else { return Ok(Next::Over) };
+            let Some((carry, space)) = scratch.split_first_chunk_mut::<CARRY_BYTES>() else { return Ok(Next::Closed) };
             let n = match self.stream.read(space) {
-                Ok(0) => return Ok(Next::Over),
+                Ok(0) => return Ok(Next::Closed),
                 Ok(n) => n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.readable = false;
@@ -298,7 +304,7 @@ impl Conn {
             };
             self.readable = n == space.len() || self.read_closed;
             let start = self.carried().map_or(0, |held| {
-                // Right before what was read, so that header and rest are one slice.
+                // Right before the bytes read, so that the header is contiguous.
                 for (to, from) in carry.iter_mut().rev().zip(held.iter().rev()) {
                     *to = *from;
                 }
@@ -318,13 +324,13 @@ impl Conn {
         }
     }
 
-    /// Appends the answer to `bytes` to `out`.
+    /// Appends the response to `bytes` to `out`.
     fn on_bytes(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         match &mut self.phase {
             Phase::Head(held) => {
                 held.extend_from_slice(bytes);
                 let held = std::mem::take(held);
-                self.phase = answer(held, out);
+                self.phase = respond(held, out);
             }
             Phase::Open(walk) => {
                 if walk.echo(bytes, out) == Flow::Closed {
@@ -335,7 +341,7 @@ impl Conn {
         }
     }
 
-    /// Tries the kernel first and owns only the remainder.
+    /// Writes to the socket and keeps only the rest.
     fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         let sent = self.write(bytes)?;
         bytes = bytes.get(sent..).unwrap_or_default();
@@ -343,7 +349,7 @@ impl Conn {
         Ok(())
     }
 
-    /// Whether nothing waits any more.
+    /// Writes pending output. Returns whether all is sent.
     fn flush(&mut self) -> io::Result<bool> {
         if self.pending.is_empty() {
             return Ok(true);
@@ -357,7 +363,7 @@ impl Conn {
         Ok(self.pending.is_empty())
     }
 
-    /// Writes what the kernel takes; less than all of it means blocked.
+    /// Writes as much as the kernel accepts; less than all of it means blocked.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         while let Some(rest @ [_, ..]) = bytes.get(sent..)
@@ -374,8 +380,8 @@ impl Conn {
     }
 }
 
-/// The phase after `held`: still the head, or what the answer written to `out` makes of it.
-fn answer(held: Vec<u8>, out: &mut Vec<u8>) -> Phase {
+/// The phase after the request bytes `held`; the response, if any, is appended to `out`.
+fn respond(held: Vec<u8>, out: &mut Vec<u8>) -> Phase {
     let mut fields = [httparse::EMPTY_HEADER; 100];
     let mut request = httparse::Request::new(&mut fields);
     let end = match request.parse(&held) {
@@ -395,13 +401,13 @@ fn answer(held: Vec<u8>, out: &mut Vec<u8>) -> Phase {
     }
 }
 
-/// The key of a request that asks for an upgrade as RFC 6455 section 4.1 says.
+/// The key of a valid upgrade request (RFC 6455 section 4.1).
 fn key_of<'a>(request: &httparse::Request<'_, 'a>) -> Option<&'a [u8]> {
     let field = |name: &str| request.headers.iter().find(|f| f.name.eq_ignore_ascii_case(name)).map(|f| f.value);
-    let asked = request.method == Some("GET")
+    let is_upgrade = request.method == Some("GET")
         && field("Upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
         && field("Sec-WebSocket-Version") == Some(b"13");
-    field("Sec-WebSocket-Key").filter(|_| asked)
+    field("Sec-WebSocket-Key").filter(|_| is_upgrade)
 }
 
 fn refuse(status: &str, out: &mut Vec<u8>) -> Phase {

@@ -1,38 +1,51 @@
-//! framegate: a WebSocket reverse proxy. A tour, in reading order; ARCHITECTURE.md has the reasons.
+//! framegate: a WebSocket reverse proxy. A tour in reading order; ARCHITECTURE.md has the reasons.
 //!
 //! 1. [`proto`]: the core. Bytes in, decisions out: frames, heads, the session. Pure.
-//! 2. [`policy`]: which request goes where. Pure.
-//! 3. [`config`]: the file as typed, and the snapshot it becomes.
-//! 4. [`worker`]: the shell. One thread, one poll; sockets and time, no decisions.
-//! 5. [`tls`]: the only module that names rustls; ciphertext in, plaintext out, over slices.
-//! 6. [`metrics`], [`log`]: what is counted and what is written down.
-//! 7. [`control`], [`admin`], [`resolver`]: signals, reload, drain; never on the data path.
-//! 8. [`server`]: the process; the only file that spawns threads. [`os`]: what it asks of the machine.
-//! 9. [`cli`], [`echo`]: the command line; the built-in backend of the demo and of tests.
+//! 2. [`policy`]: the verdict on a request: its route, its upstream, its limits. Pure.
+//! 3. [`config`]: the configuration file, and the validated snapshot made from it.
+//! 4. [`worker`]: one thread, one poll. Sockets and time, no decisions.
+//! 5. [`tls`]: the only module that names rustls. Ciphertext in, plaintext out, over slices.
+//! 6. [`metrics`]: the table of metrics, and how counts reach it. [`log`]: the access log.
+//! 7. [`control`]: signals, reload, drain; never on the data path. [`admin`]: its HTTP server.
+//!    [`certs`]: certificates and ticket keys, which outlive a snapshot. [`resolver`]: names to
+//!    addresses, a service thread.
+//! 8. [`server`]: the process; the only file that spawns threads. [`os`]: limits, CPUs, signals.
+//! 9. [`cli`]: the command line. [`demo`]: `framegate demo`, on top of [`server`]. [`echo`]: its
+//!    backend.
+//!
+//! At the bottom, used by several layers: [`memory`] (the sizes that `check` adds up), [`clock`]
+//! (wall-clock time), [`text`] (hexadecimal), [`service`] (the pattern of service threads).
 //!
 //! | layer | may use | never |
 //! |---|---|---|
+//! | `memory`, `clock`, `text`, `service` | std | any other layer |
 //! | `proto` | std data types, httparse, sha1, base64 | sockets, clocks, logging, metrics, policy |
-//! | `policy` | std, the views of `proto` | the same, and config syntax |
-//! | `config` | `policy`, types of `proto` | worker, mio |
-//! | `tls` | rustls, what `policy` and the snapshot say of TLS | sockets, `proto` |
-//! | `metrics`, `log` | std, `proto`'s verdicts, routes and destinations by name | worker |
-//! | `worker` | all above, slab; in `sys.rs` and `listener.rs` alone mio, socket2, libc | threads, locks, printing |
-//! | `server`, `control`, `admin`, `resolver`, `echo`, `cli` | all | being called from `worker` |
+//! | `policy` | std, `proto` | the same, and config syntax |
+//! | `config` | `policy`, `proto`, `memory` | worker, mio |
+//! | `metrics` | std, `proto` | worker |
+//! | `log` | std, `proto`, `policy`, `config`, `clock` | worker |
+//! | `tls` | rustls, `policy`, `config`, `memory`, `text` | sockets, `proto` |
+//! | `worker` | all above, slab; only in `sys`, `listener`: mio, socket2, libc | threads, locks |
+//! | `certs`, `control`, `admin`, `resolver`, `server`, `echo`, `demo`, `cli` | all | |
 #![deny(unsafe_code)]
 
 pub mod admin;
+pub mod certs;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;
 pub mod echo;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod os;
 pub mod policy;
 pub mod proto;
 pub mod resolver;
 pub mod server;
+pub mod service;
+pub mod text;
 pub mod tls;
 pub mod worker;

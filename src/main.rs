@@ -1,8 +1,8 @@
 //! argv -> config -> server -> exit code.
 
-use framegate::cli::{self, Answer, BAD_USAGE, Command, Source};
-use framegate::config::{self, Error, Snapshot};
-use framegate::control::secure::Secure;
+use framegate::certs::Certificates;
+use framegate::cli::{self, BAD_USAGE, Command, Early};
+use framegate::config::{self, Error, Snapshot, Source};
 use framegate::server::{self, Failure};
 use framegate::{demo, os};
 use std::io::Write;
@@ -11,24 +11,24 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Command::Check { path }) => match cli::check(&path, os::raise_nofile().unwrap_or(1024), os::cpus()) {
-            Ok(text) => say(&text),
+            Ok(text) => print(&text),
             Err(error) => refuse(error.sentences(), BAD_USAGE),
         },
-        Ok(Command::ExampleConfig) => say(config::EXAMPLE),
+        Ok(Command::ExampleConfig) => print(config::EXAMPLE),
         Ok(Command::Run(source)) => match load(&source) {
-            Ok((snapshot, secure)) => exit(server::run(snapshot, secure, source)),
+            Ok((snapshot, certificates)) => exit(server::run(snapshot, certificates, source)),
             Err(error) => refuse(error.sentences(), BAD_USAGE),
         },
         Ok(Command::Demo { listen, admin, tls }) => exit(demo::run(listen, admin, tls)),
-        Err(Answer::Told(text)) => say(&text),
-        Err(Answer::Wrong(sentence)) => refuse(&[sentence], BAD_USAGE),
+        Err(Early::Help(text)) => print(&text),
+        Err(Early::Usage(sentence)) => refuse(&[sentence], BAD_USAGE),
     }
 }
 
-fn load(source: &Source) -> Result<(Snapshot, Secure), Error> {
+fn load(source: &Source) -> Result<(Snapshot, Certificates), Error> {
     let snapshot = source.load()?;
-    let secure = Secure::load(&snapshot).map_err(|problems| Error::files(&source.name(), &problems))?;
-    Ok((snapshot, secure))
+    let certificates = Certificates::load(&snapshot).map_err(|errors| Error::files(&source.name(), &errors))?;
+    Ok((snapshot, certificates))
 }
 
 fn exit(result: Result<(), Failure>) -> ExitCode {
@@ -38,8 +38,8 @@ fn exit(result: Result<(), Failure>) -> ExitCode {
     }
 }
 
-/// To standard output; a reader that left early (`| head`) is no failure.
-fn say(text: &str) -> ExitCode {
+/// Writes to standard output. A reader that closes the pipe early (`| head`) is not an error.
+fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::from(1),
@@ -50,7 +50,7 @@ fn say(text: &str) -> ExitCode {
 fn refuse(sentences: &[String], code: u8) -> ExitCode {
     let mut err = std::io::stderr().lock();
     for sentence in sentences {
-        // Nowhere to tell it, if standard error is gone.
+        // Ignored: without standard error there is nowhere to report it.
         let _ = writeln!(err, "framegate: {sentence}");
     }
     ExitCode::from(code)

@@ -1,10 +1,9 @@
-//! What the process asks of the machine once: descriptors, processors, signals. With `worker/sys.rs` the only
-//! unsafe code.
+//! Process setup: descriptor limit, processors, signals. With `worker/sys.rs` the only unsafe code.
 
 use std::io;
 use std::os::unix::net::UnixStream;
 
-/// Raises RLIMIT_NOFILE to its hard limit and says what it is now.
+/// Raises RLIMIT_NOFILE to its hard limit and returns it.
 #[allow(unsafe_code)]
 pub fn raise_nofile() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -25,7 +24,7 @@ pub fn raise_nofile() -> io::Result<u64> {
 pub fn affinity() -> io::Result<Vec<usize>> {
     // SAFETY: all zero bits are an empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `set` is valid and its size is told.
+    // SAFETY: `set` is valid and its size is passed.
     if unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -33,12 +32,12 @@ pub fn affinity() -> io::Result<Vec<usize>> {
     Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
 }
 
-/// How many threads can run at once: the affinity mask and the cgroup's quota, whichever is less.
+/// The number of threads that can run in parallel: the lesser of affinity mask and cgroup quota.
 pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Keeps the calling thread on one processor.
+/// Pins the calling thread to one processor.
 #[allow(unsafe_code)]
 pub fn pin(cpu: usize) -> io::Result<()> {
     if cpu >= libc::CPU_SETSIZE as usize {
@@ -50,14 +49,14 @@ pub fn pin(cpu: usize) -> io::Result<()> {
         libc::CPU_SET(cpu, &mut set);
         set
     };
-    // SAFETY: `set` is valid and its size is told; 0 is the calling thread.
+    // SAFETY: `set` is valid and its size is passed; 0 is the calling thread.
     if unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
 }
 
-/// Streams that get one byte for each signal.
+/// Streams that receive one byte per signal.
 pub struct Signals {
     /// SIGTERM and SIGINT.
     pub stop: UnixStream,
@@ -65,7 +64,7 @@ pub struct Signals {
     pub reload: UnixStream,
 }
 
-/// From here on these signals are ours.
+/// Installs the signal handlers.
 pub fn signals() -> io::Result<Signals> {
     let (stop, stop_in) = stream()?;
     let (reload, reload_in) = stream()?;
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_is_kept_where_it_was_put() {
+    fn a_pinned_thread_has_one_processor() {
         let all = affinity().unwrap();
         assert!(cpus() <= all.len() && !all.is_empty());
         let last = *all.last().unwrap();
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_raised_to_the_hard_limit() {
+    fn the_descriptor_limit_is_raised_to_the_hard_limit() {
         let raised = raise_nofile().unwrap();
         assert_eq!(raised, raise_nofile().unwrap());
         assert!(raised > 0);

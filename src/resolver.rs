@@ -1,55 +1,57 @@
-//! Names to addresses, off the loop: one thread with getaddrinfo. All addresses of each name, asked for again and
-//! again; where that fails the old ones stay. Knows no worker: it hands a whole directory to whoever asked.
+//! Resolves names to addresses on a service thread, with getaddrinfo. Refreshes the addresses of
+//! all endpoints regularly and stores them in the endpoints themselves, where workers read them;
+//! keeps the old ones while resolving fails.
 
 use crate::config::Snapshot;
-use crate::policy::balance::Place;
-use crate::worker::inbox::Directory;
-use std::collections::BTreeSet;
+use crate::policy::upstream::{Address, Endpoint};
+use crate::service::{Next, Questions};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-/// How long a start or a reload waits for the first answers to its names.
+/// How long a start or a reload waits for the addresses of new names.
 pub const FIRST_NAMES: Duration = Duration::from_secs(5);
-/// Names are asked for again after so long,
+/// Capacity of the queue of questions; a reload asks one.
+pub const QUEUE: usize = 16;
+/// Names are resolved again after this time,
 const REFRESH: Duration = Duration::from_secs(30);
-/// and after so long where the last answer was a failure.
+/// and after this time if one of them failed.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The names of a snapshot, `host:port`.
-pub fn names(snapshot: &Snapshot) -> BTreeSet<String> {
-    let places = snapshot.groups.iter().flat_map(|group| &group.endpoints).map(|endpoint| &endpoint.place);
-    let name = |place: &Place| match place {
-        Place::Name(name) => Some(name.clone()),
-        Place::Tcp(_) | Place::Unix(_) => None,
-    };
-    places.filter_map(name).collect()
+/// Resolve the names of these endpoints from now on, and of no others.
+#[derive(Debug)]
+pub struct Resolve {
+    endpoints: Vec<Arc<Endpoint>>,
+    /// Notified when each name has been resolved or has failed once.
+    done: Option<SyncSender<()>>,
 }
 
-/// Resolves until `wanted` hangs up. Each set of names that comes in replaces the one before; `publish` gets the whole
-/// directory whenever it has changed, and once for each new set.
-pub fn run(wanted: &Receiver<BTreeSet<String>>, mut publish: impl FnMut(Arc<Directory>)) {
-    let (mut names, mut directory, mut next) = (BTreeSet::new(), Directory::new(), None::<Instant>);
-    loop {
-        let news = match next {
-            _ if names.is_empty() => wanted.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(next) => wanted.recv_timeout(next.saturating_duration_since(Instant::now())),
-            None => wanted.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        let fresh = match news {
-            Ok(more) => {
-                names = more;
-                true
-            }
-            Err(RecvTimeoutError::Timeout) => false,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        let (changed, failed) = refresh(&names, &mut directory, lookup);
-        if changed || fresh {
-            publish(Arc::new(directory.clone()));
+impl Resolve {
+    /// The endpoints of a snapshot that have names. `done` is notified when each was tried once.
+    pub fn of(snapshot: &Snapshot, done: Option<SyncSender<()>>) -> Resolve {
+        let endpoints = snapshot.upstreams.iter().flat_map(|upstream| upstream.endpoints().to_vec());
+        let endpoints = endpoints.filter(|endpoint| matches!(endpoint.address, Address::Name(_)));
+        Resolve { endpoints: endpoints.collect(), done }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+}
+
+/// The body of the thread. Runs until the last sender of questions is dropped.
+pub fn run(questions: &Questions<Resolve>) {
+    let (mut endpoints, mut next) = (Vec::new(), None::<Instant>);
+    while let Some(question) = questions.next_until(next) {
+        let mut done = None;
+        if let Next::Question(resolve) = question {
+            (endpoints, done) = (resolve.endpoints, resolve.done);
         }
-        next = Some(Instant::now() + if failed { RETRY } else { REFRESH });
+        let all = refresh(&endpoints, lookup);
+        // Ignored: a reload may have stopped waiting.
+        let _ = done.map(|done| done.try_send(()));
+        next = (!endpoints.is_empty()).then(|| Instant::now() + if all { REFRESH } else { RETRY });
     }
 }
 
@@ -57,72 +59,68 @@ fn lookup(name: &str) -> std::io::Result<Vec<SocketAddr>> {
     name.to_socket_addrs().map(Iterator::collect)
 }
 
-/// Asks for each name. Whether anything has changed, and whether anything has failed.
-fn refresh(
-    names: &BTreeSet<String>,
-    directory: &mut Directory,
-    mut lookup: impl FnMut(&str) -> std::io::Result<Vec<SocketAddr>>,
-) -> (bool, bool) {
-    let before = directory.len();
-    directory.retain(|name, _| names.contains(name));
-    let (mut changed, mut failed) = (directory.len() != before, false);
-    for name in names {
+/// Resolves each name once. Whether all of them have addresses.
+fn refresh(endpoints: &[Arc<Endpoint>], mut lookup: impl FnMut(&str) -> std::io::Result<Vec<SocketAddr>>) -> bool {
+    let mut all = true;
+    for endpoint in endpoints {
+        let Address::Name(name) = &endpoint.address else { continue };
         match lookup(name) {
             Ok(addresses) if !addresses.is_empty() => {
-                let addresses: Arc<[SocketAddr]> = addresses.into();
-                changed |= directory.insert(name.clone(), Arc::clone(&addresses)) != Some(addresses);
+                if endpoint.set_resolved(addresses) {
+                    ::log::debug!("{name} has new addresses");
+                }
+                continue;
             }
-            Ok(_) => failed = true,
-            Err(error) => {
-                ::log::warn!("cannot resolve {name}: {error}; {}", what_stays(directory.get(name)));
-                failed = true;
+            Ok(_) => {}
+            Err(error) if endpoint.is_resolved() => {
+                ::log::warn!("cannot resolve {name}: {error}; keeping its old addresses");
             }
+            Err(error) => ::log::warn!("cannot resolve {name}: {error}; it has no address yet"),
         }
-        // Asked for and not found is an answer too: whoever waits for it need not wait longer.
-        changed |= !directory.contains_key(name);
-        directory.entry(name.clone()).or_default();
+        all = false;
     }
-    (changed, failed)
-}
-
-fn what_stays(old: Option<&Arc<[SocketAddr]>>) -> &'static str {
-    if old.is_some_and(|old| !old.is_empty()) { "its old addresses stay" } else { "it has no address yet" }
+    all
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::upstream::Target;
+    use crate::service::queue;
     use std::io::{Error, ErrorKind};
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::sync_channel;
 
-    fn set(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    fn endpoint(name: &str) -> Arc<Endpoint> {
+        Arc::new(Endpoint::new(format!("ws://{name}"), Address::Name(name.to_owned()), false, String::new()))
     }
 
     #[test]
-    fn old_answers_are_kept_where_resolving_fails_and_dropped_with_their_name() {
-        let first: Vec<SocketAddr> = vec!["10.0.0.1:1".parse().unwrap(), "10.0.0.2:1".parse().unwrap()];
-        let mut directory = Directory::new();
-        assert_eq!(refresh(&set(&["a:1", "b:1"]), &mut directory, |_| Ok(first.clone())), (true, false));
-        assert_eq!(refresh(&set(&["a:1", "b:1"]), &mut directory, |_| Ok(first.clone())), (false, false));
-        let gone = |_: &str| Err(Error::from(ErrorKind::NotFound));
-        assert_eq!(refresh(&set(&["a:1", "b:1"]), &mut directory, gone), (false, true));
-        assert_eq!(directory["a:1"][..], first);
-        assert_eq!(refresh(&set(&["a:1"]), &mut directory, |_| Ok(Vec::new())), (true, true));
-        assert_eq!(directory.len(), 1);
+    fn old_addresses_are_kept_where_resolving_fails() {
+        let addresses: Vec<SocketAddr> = vec!["10.0.0.1:1".parse().unwrap(), "10.0.0.2:1".parse().unwrap()];
+        let endpoints = [endpoint("a:1"), endpoint("b:1")];
+        assert!(refresh(&endpoints, |_| Ok(addresses.clone())));
+        assert!(!refresh(&endpoints, |_| Err(Error::from(ErrorKind::NotFound))));
+        assert!(!refresh(&endpoints, |_| Ok(Vec::new())));
+        for endpoint in &endpoints {
+            assert_eq!(endpoint.target(1), Some(Target::Tcp(addresses[1])));
+        }
+        assert!(refresh(&endpoints, |_| Ok(addresses[..1].to_vec())));
+        assert_eq!(endpoints[0].target(1), None);
     }
 
     #[test]
-    fn it_answers_every_new_set_and_ends_when_nobody_asks() {
-        let (ask, wanted) = channel();
-        let (tell, told) = channel();
-        let thread = std::thread::spawn(move || run(&wanted, |directory| tell.send(directory).unwrap()));
-        ask.send(set(&["localhost:80"])).unwrap();
-        let directory = told.recv_timeout(Duration::from_secs(20)).unwrap();
-        assert!(directory["localhost:80"].iter().all(|addr| addr.ip().is_loopback() && addr.port() == 80));
-        ask.send(set(&[])).unwrap();
-        assert!(told.recv_timeout(Duration::from_secs(20)).unwrap().is_empty());
-        drop(ask);
+    fn every_question_is_answered_until_the_last_asker_is_gone() {
+        let (asker, questions) = queue(QUEUE);
+        let (done, told) = sync_channel(1);
+        let thread = std::thread::spawn(move || run(&questions));
+        let local = endpoint("localhost:80");
+        let resolve = Resolve { endpoints: vec![Arc::clone(&local)], done: Some(done.clone()) };
+        asker.ask(resolve).unwrap();
+        told.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(matches!(local.target(0), Some(Target::Tcp(addr)) if addr.ip().is_loopback() && addr.port() == 80));
+        asker.ask(Resolve { endpoints: Vec::new(), done: Some(done) }).unwrap();
+        told.recv_timeout(Duration::from_secs(20)).unwrap();
+        drop(asker);
         thread.join().unwrap();
     }
 }

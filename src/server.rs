@@ -1,33 +1,38 @@
-//! The process: binds, starts the threads, hands over to control, waits for the end. The only file that spawns
-//! threads: one for each worker, one that resolves names, one that writes the access log, the demo's backend.
+//! The process: binds, starts the threads, runs control, waits for the threads to end. The only
+//! file that spawns threads: one for each worker, one that resolves names, one that writes the
+//! access log, the demo's backend.
 
-use crate::config::Snapshot;
-use crate::control::secure::Secure;
-use crate::control::{Control, Parts};
+use crate::certs::Certificates;
+use crate::clock::unix_ms;
+use crate::config::{Snapshot, Source};
+use crate::control::{Control, Demo, Parts};
 use crate::log;
 use crate::metrics::Shard;
+use crate::policy::limit::Permits;
+use crate::resolver::Resolve;
+use crate::service::{Asker, Questions};
 use crate::tls::TlsConfigs;
-use crate::worker::inbox::{Directory, Inbox, Outbox, inbox};
+use crate::worker::inbox::{Outbox, inbox};
 use crate::worker::listener::{BindError, Bound, Listening, Twin, bind_all};
-use crate::worker::permits::Permits;
-use crate::worker::sys::{MioSys, clock_us};
+use crate::worker::service::Services;
+use crate::worker::sys::{MioSys, now_ms};
 use crate::worker::{Worker, WorkerCore};
-use crate::{cli, os, resolver};
+use crate::{os, resolver, service};
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-/// A worker is not started more often than this.
+/// Minimum time between two starts of a worker.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
-/// How long the end waits for the access log.
+/// How long exit waits for the access log to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Why the process could not start or go on: one sentence.
+/// Why the process could not start or continue, in one sentence.
 #[derive(Debug)]
 pub struct Failure(pub String);
 
@@ -35,23 +40,28 @@ pub fn failed(what: &str, error: impl Display) -> Failure {
     Failure(format!("{what}: {error}"))
 }
 
-/// Runs until it is told to stop. `source` is what a reload reads again.
-pub fn run(snapshot: Snapshot, secure: Secure, source: cli::Source) -> Result<(), Failure> {
-    start(snapshot, secure, Some(source), false)
+/// Runs until a signal ends the process. A reload reads `source` again.
+pub fn run(snapshot: Snapshot, certificates: Certificates, source: Source) -> Result<(), Failure> {
+    start(snapshot, certificates, Some(source), None)
 }
 
-/// The same in front of a built-in backend, with a page to try; nothing is read again.
-pub fn run_demo(snapshot: Snapshot, secure: Secure) -> Result<(), Failure> {
-    start(snapshot, secure, None, true)
+/// As [`run`], with the additions of the demo and without reload.
+pub fn run_demo(snapshot: Snapshot, certificates: Certificates, demo: Demo) -> Result<(), Failure> {
+    start(snapshot, certificates, None, Some(demo))
 }
 
-fn start(snapshot: Snapshot, secure: Secure, source: Option<cli::Source>, demo: bool) -> Result<(), Failure> {
+fn start(
+    snapshot: Snapshot,
+    certificates: Certificates,
+    source: Option<Source>,
+    demo: Option<Demo>,
+) -> Result<(), Failure> {
     log::init(snapshot.log.level);
-    let nofile = os::raise_nofile().map_err(|e| failed("cannot raise the limit of open files", e))?;
-    if let Some(misfit) = snapshot.misfits(nofile, os::cpus()).into_iter().next() {
-        return Err(Failure(misfit));
+    let nofile = os::raise_nofile().map_err(|e| failed("cannot raise the limit on open files", e))?;
+    if let Some(error) = snapshot.resource_errors(nofile, os::cpus()).into_iter().next() {
+        return Err(Failure(error));
     }
-    let (workers, tls) = (snapshot.worker_count(os::cpus()), secure.store());
+    let (workers, tls) = (snapshot.worker_count(os::cpus()), certificates.configs());
     let snapshot = Arc::new(snapshot);
     let bound = bind_all(&snapshot.listeners, workers, &snapshot.sockets).map_err(|e| Failure(e.to_string()))?;
     let admin = snapshot.admin.as_ref().map(|admin| bind_admin(admin.addr)).transpose()?;
@@ -67,21 +77,34 @@ fn start(snapshot: Snapshot, secure: Secure, source: Option<cli::Source>, demo: 
         handshakes: Permits::new(limits.max_handshakes),
         restarts: Arc::new(AtomicU64::new(0)),
         log: log_control.clone(),
-        secure,
+        certificates,
         started_unix_ms: unix_ms(),
         listening: bound.iter().map(|bound| (bound.addr, bound.local)).collect(),
     };
-    let (notices, noticed) = channel();
-    let signals = os::signals().map_err(|e| failed("cannot take over signals", e))?;
-    let control = Control::new(parts, Arc::clone(&snapshot), (admin, signals), noticed)
+    let (ended, ended_workers) = channel();
+    let signals = os::signals().map_err(|e| failed("cannot set up signal handling", e))?;
+    let control = Control::new(parts, Arc::clone(&snapshot), admin, signals, ended_workers)
         .map_err(|e| failed("cannot start the control thread", e))?;
-    let (names, wanted) = channel();
-    let first = start_resolver(wanted, &control, &snapshot, &names)?;
-    let crew = Crew { snapshot: Arc::clone(&snapshot), tls, notices, waker: control.waker(), directory: first };
-    let threads = crew.start(&control, bound, rings)?;
-    let (threads, outboxes): (Vec<_>, Vec<_>) = threads.into_iter().unzip();
-    let (outboxes, shards): (Vec<_>, Vec<_>) = outboxes.into_iter().unzip();
-    control.run(outboxes, shards, &names).map_err(|e| failed("the control thread failed", e))?;
+    let resolver = start_service("resolver", resolver::QUEUE, |questions| resolver::run(&questions))?;
+    wait_for_names(&resolver, &snapshot);
+    let starter = Starter {
+        snapshot: Arc::clone(&snapshot),
+        tls,
+        sessions: control.sessions(),
+        handshakes: control.handshakes(),
+        restarts: control.restarts(),
+        workers,
+        cpus: os::affinity().unwrap_or_default(),
+        ended,
+        waker: control.waker(),
+    };
+    let (mut threads, mut outboxes, mut shards) = (Vec::new(), Vec::new(), Vec::new());
+    for worker in starter.start_all(bound, rings)? {
+        threads.push(worker.thread);
+        outboxes.push(worker.outbox);
+        shards.push(worker.shard);
+    }
+    control.run(outboxes, shards, resolver).map_err(|e| failed("the control thread failed", e))?;
     threads.into_iter().try_for_each(join)?;
     if log_control.stop(LOG_PATIENCE) {
         join(writer)?;
@@ -93,112 +116,114 @@ fn bind_admin(addr: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(addr).map_err(|e| Failure(BindError { addr, purpose: " for admin", error: e }.to_string()))
 }
 
-/// Starts the resolver, and waits a little for its first answers.
-fn start_resolver(
-    wanted: std::sync::mpsc::Receiver<std::collections::BTreeSet<String>>,
-    control: &Control,
-    snapshot: &Snapshot,
-    names: &Sender<std::collections::BTreeSet<String>>,
-) -> Result<Arc<Directory>, Failure> {
-    let (first, arrived) = channel();
-    let publish = control.directory_sink();
-    spawn("resolver", move || {
-        resolver::run(&wanted, |directory| {
-            // Only the first one is waited for.
-            let _nobody_waits = first.send(Arc::clone(&directory));
-            publish(directory);
-        });
-    })?;
-    let first_names = resolver::names(snapshot);
-    if first_names.is_empty() {
-        return Ok(Arc::default());
-    }
-    // The resolver has just been started: it is there.
-    let _sent = names.send(first_names);
-    Ok(arrived.recv_timeout(resolver::FIRST_NAMES).unwrap_or_default())
+/// Starts the thread of a service. It ends when the last `Asker` is dropped; the process does not
+/// wait for a service that is blocked in a system call.
+fn start_service<Q: Send + 'static>(
+    name: &str,
+    capacity: usize,
+    run: impl FnOnce(Questions<Q>) + Send + 'static,
+) -> Result<Asker<Q>, Failure> {
+    let (asker, questions) = service::queue(capacity);
+    spawn(name, move || run(questions))?;
+    Ok(asker)
 }
 
-/// What all workers are started with.
-struct Crew {
+/// Waits a limited time for the first addresses, so that the first requests are not refused.
+fn wait_for_names(resolver: &Asker<Resolve>, snapshot: &Snapshot) {
+    let (done, resolved) = sync_channel(1);
+    let resolve = Resolve::of(snapshot, Some(done));
+    if !resolve.is_empty() && resolver.ask(resolve).is_ok() {
+        // Ignored: later, requests to unresolved upstreams get 503 until they are resolved.
+        let _ = resolved.recv_timeout(resolver::FIRST_NAMES);
+    }
+}
+
+/// Starts workers.
+struct Starter {
     snapshot: Arc<Snapshot>,
     tls: Arc<TlsConfigs>,
-    notices: Sender<usize>,
+    sessions: Arc<Permits>,
+    handshakes: Arc<Permits>,
+    /// Worker restarts after a panic.
+    restarts: Arc<AtomicU64>,
+    /// The number of workers.
+    workers: usize,
+    /// CPUs available to the process.
+    cpus: Vec<usize>,
+    /// Receives the index of a worker that has ended.
+    ended: Sender<usize>,
+    /// Wakes control to read it.
     waker: Arc<mio::Waker>,
-    directory: Arc<Directory>,
 }
 
-type Started = (JoinHandle<()>, (Outbox<Twin>, Arc<Shard>));
+/// A running worker.
+struct Started {
+    thread: JoinHandle<()>,
+    outbox: Outbox<Twin>,
+    shard: Arc<Shard>,
+}
 
-impl Crew {
-    fn start(&self, control: &Control, mut bound: Vec<Bound>, rings: Vec<log::Ring>) -> Result<Vec<Started>, Failure> {
-        let cpus = os::affinity().unwrap_or_default();
-        let workers = rings.len();
-        let mut started = Vec::with_capacity(workers);
+impl Starter {
+    fn start_all(&self, mut bound: Vec<Bound>, rings: Vec<log::Ring>) -> Result<Vec<Started>, Failure> {
+        let mut started = Vec::with_capacity(rings.len());
         for (index, ring) in rings.into_iter().enumerate() {
-            let sys = MioSys::new(self.snapshot.sockets.clone()).map_err(|e| failed("cannot start a worker", e))?;
-            let waker = sys.waker().map_err(|e| failed("cannot start a worker", e))?;
-            let (outbox, inbox) = inbox(waker);
-            let twin = |bound: &mut Bound| Some(Listening::new(bound.addr, bound.twin()?));
-            let listeners = bound.iter_mut().filter_map(twin).collect();
-            let shard = Arc::new(Shard::default());
-            let core = self.core(control, (sys, inbox, listeners, ring), (Arc::clone(&shard), workers));
-            let cpu = cpus.get(index % cpus.len().max(1)).copied().filter(|_| self.snapshot.workers.pin);
-            let (notices, control_waker) = (self.notices.clone(), Arc::clone(&self.waker));
-            let restarts = control.restarts();
-            let thread = spawn(&format!("worker-{index}"), move || {
-                work(core, (index, cpu), &restarts);
-                // Control is there until all workers have ended.
-                let _told = notices.send(index);
-                let _woken = control_waker.wake();
-            })?;
-            started.push((thread, (outbox, shard)));
+            let (snapshot, tls) = (&self.snapshot, &self.tls);
+            let twin = |bound: &mut Bound| Listening::new(bound.addr, bound.twin()?, snapshot, tls);
+            started.push(self.start(index, bound.iter_mut().filter_map(twin).collect(), ring)?);
         }
         Ok(started)
     }
 
-    fn core(
-        &self,
-        control: &Control,
-        (sys, inbox, listeners, log): (MioSys, Inbox<Twin>, Vec<Listening<Twin>>, log::Ring),
-        (shard, workers): (Arc<Shard>, usize),
-    ) -> WorkerCore<MioSys> {
-        WorkerCore {
+    fn start(&self, index: usize, listeners: Vec<Listening<Twin>>, log: log::Ring) -> Result<Started, Failure> {
+        let sys = MioSys::new(self.snapshot.sockets.clone()).map_err(|e| failed("cannot start a worker", e))?;
+        let (outbox, inbox) = inbox(sys.waker().map_err(|e| failed("cannot start a worker", e))?);
+        let shard = Arc::new(Shard::default());
+        let core = WorkerCore {
             sys,
             listeners,
             inbox,
             snapshot: Arc::clone(&self.snapshot),
             tls: Arc::clone(&self.tls),
-            directory: Arc::clone(&self.directory),
-            sessions: control.sessions(),
-            handshakes: control.handshakes(),
+            sessions: Arc::clone(&self.sessions),
+            handshakes: Arc::clone(&self.handshakes),
+            services: Services::new(Vec::new(), outbox.clone()),
             tally: Default::default(),
-            shard,
+            shard: Arc::clone(&shard),
             log,
-            unix_ms: unix_ms().saturating_sub(clock_us(libc::CLOCK_MONOTONIC) / 1000),
+            unix_ms: unix_ms().saturating_sub(now_ms()),
             generation: 0,
-            workers,
+            workers: self.workers,
             draining: false,
-        }
+        };
+        let cpu = self.cpus.get(index % self.cpus.len().max(1)).copied().filter(|_| self.snapshot.workers.pin);
+        let (restarts, ended, waker) = (Arc::clone(&self.restarts), self.ended.clone(), Arc::clone(&self.waker));
+        let thread = spawn(&format!("worker-{index}"), move || {
+            work(core, index, cpu, &restarts);
+            // Ignored: control runs until all workers have ended.
+            let _ = ended.send(index);
+            let _ = waker.wake();
+        })?;
+        Ok(Started { thread, outbox, shard })
     }
 }
 
-/// A worker's thread. A panic ends the sessions of this worker, nothing else: what it must not take is in its core.
-fn work(mut core: WorkerCore<MioSys>, (index, cpu): (usize, Option<usize>), restarts: &AtomicU64) {
+/// A worker's thread. A panic ends the sessions of this worker only; what survives it is in `core`.
+fn work(mut core: WorkerCore<MioSys>, index: usize, cpu: Option<usize>, restarts: &AtomicU64) {
     if let Some(Err(error)) = cpu.map(os::pin) {
-        ::log::warn!("worker {index} is not pinned: {error}");
+        ::log::warn!("cannot pin worker {index} to a CPU: {error}");
     }
     loop {
         let began = Instant::now();
         let ran = catch_unwind(AssertUnwindSafe(|| Worker::new(&mut core)?.run()));
         match ran {
             Ok(Ok(())) => return,
-            Ok(Err(error)) => ::log::error!("worker {index} failed and is started again: {error}"),
-            Err(_) => ::log::error!("worker {index} panicked and is started again; its sessions are lost"),
+            Ok(Err(error)) => ::log::error!("worker {index} failed, restarting it: {error}"),
+            Err(_) => ::log::error!("worker {index} panicked, restarting it; its sessions are lost"),
         }
         restarts.fetch_add(1, Ordering::Relaxed);
         core.tally.sessions_lost();
         core.tally.publish(&core.shard);
-        // One that cannot even start must not spin.
+        // A worker that fails at start must not spin.
         std::thread::sleep(RESTART_PAUSE.saturating_sub(began.elapsed()));
     }
 }
@@ -212,9 +237,4 @@ pub fn spawn<T: Send + 'static>(
 
 pub fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
     thread.join().map_err(|_| Failure("a thread panicked".to_owned()))
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The binary itself: what it prints where, and its exit codes.
+//! The binary: standard output, standard error and exit codes.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ fn ran(args: &[&str]) -> (String, String, i32) {
     (text(output.stdout), text(output.stderr), output.status.code().expect("no signal"))
 }
 
-/// A file that is gone when the test is over.
+/// A file that is removed after the test.
 struct TempFile(PathBuf);
 
 impl TempFile {
@@ -38,32 +38,32 @@ impl Drop for TempFile {
 }
 
 #[test]
-fn the_example_is_good() {
+fn example_config_passes_check() {
     let (example, errors, code) = ran(&["example-config"]);
     assert_eq!((errors.as_str(), code), ("", 0));
     assert_eq!(example, framegate::config::EXAMPLE);
     let file = TempFile::new("example", &example);
     let (told, errors, code) = ran(&["check", "-c", file.path()]);
     assert_eq!((errors.as_str(), code), ("", 0));
-    assert!(told.starts_with(&format!("{} is good.\n\nlistener   0.0.0.0:8080\n", file.path())), "{told}");
+    assert!(told.starts_with(&format!("{} is valid.\n\nlistener   0.0.0.0:8080\n", file.path())), "{told}");
     assert!(told.contains("\n  /* -> app, framed, "), "{told}");
     assert!(told.contains("in total\n"), "{told}");
 }
 
 #[test]
-fn check_tells_every_problem_and_exits_with_2() {
+fn check_reports_every_problem_and_exits_2() {
     let file = TempFile::new("bad", "[[listener]]\nlisten = \"x\"\n[[route]]\nupstream = \"ftp://a\"\n");
     let (told, errors, code) = ran(&["check", "--config", file.path()]);
     assert_eq!((told.as_str(), code), ("", 2));
     let lines: Vec<_> = errors.lines().collect();
     let (name, count) = (file.path(), lines.len());
     assert_eq!(count, 2, "{errors}");
-    assert!(lines[0].starts_with(&format!("framegate: {name}:2:10: listener.listen: \"x\" is not an")), "{errors}");
+    assert!(lines[0].starts_with(&format!("framegate: {name}:2:10: listener.listen: \"x\" is not a")), "{errors}");
     assert!(lines[1].starts_with(&format!("framegate: {name}:4:12: route.upstream: \"ftp://a\" is")), "{errors}");
 }
 
 #[test]
-fn bad_usage_is_one_sentence_on_standard_error_and_exits_with_2() {
+fn usage_errors_are_one_line_on_stderr_and_exit_2() {
     for args in [
         &[] as &[&str],
         &["fly"],
@@ -85,7 +85,7 @@ fn bad_usage_is_one_sentence_on_standard_error_and_exits_with_2() {
 }
 
 #[test]
-fn help_and_version_go_to_standard_output() {
+fn help_and_version_go_to_stdout() {
     for command in ["", "demo", "run", "check", "example-config"] {
         let args: Vec<_> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
         let (told, errors, code) = ran(&args);
@@ -98,7 +98,7 @@ fn help_and_version_go_to_standard_output() {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_failure() {
+fn closed_stdout_is_not_an_error() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let output = framegate().arg("example-config").stdout(writer).stderr(Stdio::piped()).output();

@@ -1,5 +1,5 @@
-//! Stopping (product contract, section 4): nobody new, a Close 1001 for each session at a moment of its own, out as
-//! soon as the last one has ended, at the deadline, or at a second signal.
+//! Drain (docs/src/behaviour.md): no new clients, a Close 1001 for each session, spread over time;
+//! exit after the last session, at the deadline, or at a second signal.
 
 mod common;
 
@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 const STOPPING: (u16, &str) = (1001, "going away");
 
-fn assert_told(stream: &TcpStream) {
+fn assert_gets_1001(stream: &TcpStream) {
     let (code, reason) = read_close(stream);
     assert_eq!((code, reason.as_str()), STOPPING);
 }
 
-/// Both peers answer the proxy's Close and end, as good peers do.
+/// Both peers reply to the proxy's Close and disconnect.
 fn part((mut client, mut upstream): (TcpStream, TcpStream)) {
     client.write_all(&masked(0x88, &close_payload(1001, ""))).unwrap();
     upstream.write_all(&plain(0x88, &close_payload(1001, ""))).unwrap();
@@ -34,7 +34,7 @@ fn refuses(addr: SocketAddr) -> Option<()> {
     }
 }
 
-/// Half a request: it holds the process until it is completed.
+/// An incomplete request: the process waits for its end.
 fn half(proxy: &Proxy) -> (TcpStream, String) {
     let request = request("/", "");
     let (first, rest) = request.split_at(40);
@@ -51,7 +51,7 @@ fn stopped(mut proxy: Proxy, within: Duration) -> Vec<String> {
 }
 
 #[test]
-fn a_drain_ends_readiness_and_the_listener_and_the_process_with_its_last_session() {
+fn drain_clears_readiness_and_exits_with_the_last_session() {
     for signal in ["TERM", "INT"] {
         let (listener, addr) = listen();
         let proxy = Proxy::before(addr, "[drain]\nspread = \"0s\"");
@@ -59,13 +59,13 @@ fn a_drain_ends_readiness_and_the_listener_and_the_process_with_its_last_session
         assert!(ready(admin).starts_with("HTTP/1.1 200 "));
         let session = open(&proxy, &listener);
         proxy.signal(signal);
-        assert_told(&session.0);
-        assert_told(&session.1);
+        assert_gets_1001(&session.0);
+        assert_gets_1001(&session.1);
         let answer = ready(admin);
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("draining\n"), "{answer}");
         assert!(proxy.metric("framegate_draining") == 1.0);
         eventually("new clients are refused", || refuses(proxy.addr));
-        // The process lives on for as long as its session.
+        // The process stays until its session ends.
         assert!(http(admin, "GET /healthz HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 "));
         part(session);
         let log = stopped(proxy, Duration::from_secs(3));
@@ -75,15 +75,15 @@ fn a_drain_ends_readiness_and_the_listener_and_the_process_with_its_last_session
 }
 
 #[test]
-fn without_sessions_it_ends_at_once() {
+fn drain_without_sessions_exits_at_once() {
     let (_listener, addr) = listen();
     let proxy = Proxy::before(addr, "");
     proxy.signal("TERM");
     assert!(stopped(proxy, Duration::from_secs(3)).is_empty());
 }
 
-/// When each of `count` sessions on `workers` workers was told, in the order of time.
-fn told(count: usize, workers: usize, spread: &str) -> Vec<Duration> {
+/// When each of `count` sessions on `workers` workers got its Close, in order.
+fn close_times(count: usize, workers: usize, spread: &str) -> Vec<Duration> {
     let (listener, addr) = listen();
     let config = before(addr, &format!("[drain]\nspread = \"{spread}\""));
     let proxy = Proxy::start(&config.replace("count = 1", &format!("count = {workers}")));
@@ -95,11 +95,11 @@ fn told(count: usize, workers: usize, spread: &str) -> Vec<Duration> {
             .into_iter()
             .map(|session| {
                 scope.spawn(move || {
-                    assert_told(&session.0);
-                    let told = begun.elapsed();
-                    assert_told(&session.1);
+                    assert_gets_1001(&session.0);
+                    let at = begun.elapsed();
+                    assert_gets_1001(&session.1);
                     part(session);
-                    told
+                    at
                 })
             })
             .collect();
@@ -112,13 +112,13 @@ fn told(count: usize, workers: usize, spread: &str) -> Vec<Duration> {
 }
 
 #[test]
-fn sessions_are_told_one_after_the_other_over_the_spread() {
+fn closes_are_spread_over_the_configured_time() {
     for workers in [1, 2] {
-        let times = told(20, workers, "1s");
+        let times = close_times(20, workers, "1s");
         let over = times[19] - times[0];
         assert!(over >= Duration::from_millis(700), "all within {over:?}: {times:?}");
         assert!(times[19] < Duration::from_secs(3), "{times:?}");
-        // Evenly: not in a few heaps.
+        // Evenly, not in bursts.
         let mut moments: Vec<_> = times.iter().map(|time| time.as_millis() / 50).collect();
         moments.dedup();
         assert!(moments.len() >= 8, "{times:?}");
@@ -126,13 +126,13 @@ fn sessions_are_told_one_after_the_other_over_the_spread() {
 }
 
 #[test]
-fn without_a_spread_all_are_told_at_once() {
-    let times = told(20, 1, "0s");
+fn without_spread_all_sessions_get_1001_at_once() {
+    let times = close_times(20, 1, "0s");
     assert!(times[19] < Duration::from_millis(700), "{times:?}");
 }
 
 #[test]
-fn a_session_inside_a_frame_is_told_at_its_boundary() {
+fn session_inside_a_frame_gets_1001_at_the_boundary() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "[drain]\nspread = \"0s\"");
     let (mut client, mut upstream) = open(&proxy, &listener);
@@ -140,10 +140,10 @@ fn a_session_inside_a_frame_is_told_at_its_boundary() {
     upstream.write_all(&frame[..300]).unwrap();
     assert_eq!(read_exact(&client, 300), frame[..300]);
     proxy.signal("TERM");
-    assert_told(&upstream);
+    assert_gets_1001(&upstream);
     upstream.write_all(&frame[300..]).unwrap();
     assert_eq!(read_exact(&client, 704), frame[300..]);
-    assert_told(&client);
+    assert_gets_1001(&client);
     client.write_all(&masked(0x88, &close_payload(1001, ""))).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     upstream.shutdown(Shutdown::Write).unwrap();
@@ -151,26 +151,26 @@ fn a_session_inside_a_frame_is_told_at_its_boundary() {
 }
 
 #[test]
-fn the_deadline_ends_what_is_left() {
+fn drain_deadline_ends_remaining_sessions() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "[drain]\nspread = \"0s\"\ndeadline = \"400ms\"");
     let sessions: Vec<_> = (0..3).map(|_| open(&proxy, &listener)).collect();
     let begun = Instant::now();
     proxy.signal("TERM");
-    // Nobody answers, nobody ends.
+    // Neither peer replies or disconnects.
     let log = stopped(proxy, Duration::from_secs(3));
     assert!(begun.elapsed() >= Duration::from_millis(400));
     assert_eq!(log.iter().filter(|line| line.contains(" end ")).count(), 3, "{log:#?}");
     for (client, upstream) in &sessions {
         for stream in [client, upstream] {
-            assert_told(stream);
+            assert_gets_1001(stream);
             assert_eq!(read_all(stream), (vec![], End::Fin));
         }
     }
 }
 
 #[test]
-fn the_deadline_ends_a_handshake_too() {
+fn drain_deadline_ends_handshakes() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "[drain]\nspread = \"0s\"\ndeadline = \"400ms\"");
     let mut client = connect(proxy.addr);
@@ -184,14 +184,14 @@ fn the_deadline_ends_a_handshake_too() {
 }
 
 #[test]
-fn a_second_signal_ends_now() {
+fn second_signal_exits_at_once() {
     for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
         let (listener, addr) = listen();
-        // The second session is not told before the spread is over.
+        // The second session gets its Close at the end of the spread.
         let proxy = Proxy::before(addr, "[drain]\nspread = \"20s\"\ndeadline = \"20s\"");
         let sessions: Vec<_> = (0..2).map(|_| open(&proxy, &listener)).collect();
         proxy.signal(first);
-        proxy.said.wait_for("stopping");
+        proxy.said.wait_for("signal received");
         proxy.signal(second);
         let log = stopped(proxy, Duration::from_secs(3));
         assert_eq!(log.iter().filter(|line| line.contains(" end ")).count(), 2, "{log:#?}");
@@ -201,10 +201,10 @@ fn a_second_signal_ends_now() {
 }
 
 #[test]
-fn who_was_queued_at_the_signal_is_answered_and_nobody_after() {
+fn clients_queued_at_the_signal_are_served_later_ones_refused() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "[drain]\nspread = \"0s\"");
-    // A standing process cannot accept: these stay in the queue, and so does the signal.
+    // A stopped process cannot accept: the clients stay queued, and so does the signal.
     proxy.signal("STOP");
     let mut clients: Vec<_> = (0..10).map(|_| connect(proxy.addr)).collect();
     for client in &mut clients {
@@ -228,7 +228,7 @@ fn who_was_queued_at_the_signal_is_answered_and_nobody_after() {
     refuses(gone).unwrap();
 }
 
-/// An upstream for whoever comes: the 101, then it ends when the other side does.
+/// An upstream for every connection: sends the 101, then ends when its peer does.
 fn serve(listener: &TcpListener) {
     for stream in listener.incoming() {
         std::thread::spawn(move || {
@@ -241,7 +241,7 @@ fn serve(listener: &TcpListener) {
 }
 
 #[test]
-fn a_request_under_way_is_refused_once_it_is_complete() {
+fn request_in_progress_is_refused_once_complete() {
     let (_listener, addr) = listen();
     let proxy = Proxy::before(addr, "");
     let (mut client, rest) = half(&proxy);
@@ -259,7 +259,7 @@ fn a_request_under_way_is_refused_once_it_is_complete() {
 }
 
 #[test]
-fn a_handshake_that_waits_for_the_upstream_is_completed_and_then_told() {
+fn pending_handshake_completes_and_then_gets_1001() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "[drain]\nspread = \"0s\"");
     let mut client = connect(proxy.addr);
@@ -270,21 +270,21 @@ fn a_handshake_that_waits_for_the_upstream_is_completed_and_then_told() {
     eventually("new clients are refused", || refuses(proxy.addr));
     upstream.write_all(switching("").as_bytes()).unwrap();
     assert!(read_head(&client).starts_with("HTTP/1.1 101 "));
-    assert_told(&client);
-    assert_told(&upstream);
+    assert_gets_1001(&client);
+    assert_gets_1001(&upstream);
     part((client, upstream));
     let log = stopped(proxy, Duration::from_secs(3));
     assert_eq!(verdict(&log[1]), "ended_by=proxy phase=open cause=drain status=101 code_up=1001 code_down=1001");
 }
 
 #[test]
-fn a_client_that_has_not_spoken_does_not_hold_the_process() {
+fn silent_client_does_not_delay_the_exit() {
     let (_listener, addr) = listen();
     let proxy = Proxy::before(addr, "[drain]\nspread = \"0s\"");
     let client = connect(proxy.addr);
     eventually("it is accepted", || (proxy.metric("framegate_handshakes") == 1.0).then_some(()));
     proxy.signal("TERM");
     assert_eq!(read_all(&client), (vec![], End::Fin));
-    // Closed silently, as any client that never spoke.
+    // Closed silently, like any client that sent nothing.
     assert_eq!(stopped(proxy, Duration::from_secs(3)), Vec::<String>::new());
 }

@@ -1,4 +1,5 @@
-//! The built-in echo server over real sockets, its peer written out by hand and, below, tungstenite.
+//! The built-in echo server over real sockets. Its peers are frames written out by hand and
+//! tungstenite.
 
 use framegate::echo::{Echo, Handle};
 use framegate::proto::frame::{Header, Parsed, opcode};
@@ -16,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const REQUEST: &str = "GET /x HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
-/// A server on a thread of its own, stopped when dropped.
+/// A server on its own thread, stopped when dropped.
 struct Server {
     stop: Arc<AtomicBool>,
     handle: Handle,
@@ -106,7 +107,7 @@ fn assert_eof(stream: &mut impl Read) {
 }
 
 #[test]
-fn request_and_frames_torn_at_every_byte_are_answered_the_same() {
+fn cuts_at_every_byte_do_not_change_the_response() {
     let (_server, addr) = Server::tcp();
     let input = [
         REQUEST.as_bytes(),
@@ -131,19 +132,19 @@ fn request_and_frames_torn_at_every_byte_are_answered_the_same() {
 }
 
 #[test]
-fn a_message_of_64_mib_streams_through_bounded_memory() {
+fn message_of_64_mib_is_echoed_in_bounded_memory() {
     let (_server, addr) = Server::tcp();
     let payload: Vec<u8> = (0..64 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let frame = client_frame(true, opcode::BINARY, &payload);
     let mut stream = open(addr);
     let mut writer = stream.try_clone().unwrap();
     let before = resident_kib();
-    // Nothing is read back for now: the server has to stop reading. What it took then is mostly in the kernel.
+    // Without a reader the server has to stop reading. What it has read is mostly in the kernel.
     writer.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut taken = 0;
     while let Ok(n) = writer.write(&frame[taken..]) {
         taken += n;
-        assert!(taken < 48 << 20, "the server goes on reading while nobody takes its answers");
+        assert!(taken < 48 << 20, "the server keeps reading while its echoes are not read");
     }
     writer.set_write_timeout(Some(DEADLINE)).unwrap();
     let rest = &frame[taken..];
@@ -162,7 +163,7 @@ fn a_message_of_64_mib_streams_through_bounded_memory() {
             peak = peak.max(resident_kib());
         }
     });
-    // Room for the other tests of this process.
+    // Some room for the other tests of this process.
     assert!(peak < before + (32 << 10), "grew from {before} to {peak} KiB");
     stream.write_all(&client_frame(true, opcode::CLOSE, &[0x03, 0xe8])).unwrap();
     assert_frame(&mut stream, true, opcode::CLOSE, &[0x03, 0xe8]);
@@ -176,7 +177,7 @@ fn resident_kib() -> usize {
 }
 
 #[test]
-fn a_batch_of_small_frames_comes_back_whole() {
+fn batch_of_small_frames_is_echoed_whole() {
     let (_server, addr) = Server::tcp();
     let mut stream = open(addr);
     let payload = |i: u32| i.to_be_bytes().repeat(8);
@@ -191,7 +192,7 @@ fn a_batch_of_small_frames_comes_back_whole() {
 }
 
 #[test]
-fn a_violation_is_answered_with_1002_and_fin() {
+fn violation_gets_1002_and_fin() {
     let (_server, addr) = Server::tcp();
     let mut stream = open(addr);
     stream.write_all(&[0x81, 0x01, b'x']).unwrap();
@@ -200,7 +201,7 @@ fn a_violation_is_answered_with_1002_and_fin() {
 }
 
 #[test]
-fn what_was_sent_before_a_fin_is_still_echoed() {
+fn data_before_a_fin_is_echoed() {
     let (_server, addr) = Server::tcp();
     let mut stream = open(addr);
     let payload = vec![5; 3 << 20];
@@ -217,7 +218,7 @@ fn what_was_sent_before_a_fin_is_still_echoed() {
 }
 
 #[test]
-fn what_is_no_websocket_request_is_refused_and_closed() {
+fn other_requests_are_refused_and_closed() {
     let (_server, addr) = Server::tcp();
     for (request, status) in [
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "426"),
@@ -236,7 +237,7 @@ fn what_is_no_websocket_request_is_refused_and_closed() {
 }
 
 #[test]
-fn a_unix_socket_works_alike_and_its_path_goes_with_the_server() {
+fn unix_socket_is_served_and_removed_at_exit() {
     let path = std::env::temp_dir().join(format!("framegate-echo-{}.sock", std::process::id()));
     let server = Server::run(Echo::bind_unix(&path).unwrap());
     let mut stream = UnixStream::connect(&path).unwrap();
@@ -250,7 +251,7 @@ fn a_unix_socket_works_alike_and_its_path_goes_with_the_server() {
 }
 
 #[test]
-fn tungstenite_hears_its_own_words() {
+fn tungstenite_gets_its_messages_back() {
     use tungstenite::Message;
     use tungstenite::protocol::CloseFrame;
     use tungstenite::protocol::frame::coding::CloseCode;

@@ -1,4 +1,5 @@
-//! Ends that no read announces, and ends that wait behind a slow receiver: each of these once hung, or lost bytes.
+//! Regressions: ends that no read announces, and ends behind a slow receiver. Each once hung or
+//! lost bytes.
 
 mod common;
 
@@ -10,7 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-/// A client that the kernel takes little for, so that what it does not read soon waits in the proxy.
+/// A client with a small receive buffer, so that unread data soon waits in the proxy.
 fn connect_small(addr: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(8192).unwrap();
@@ -32,7 +33,7 @@ fn frames(bytes: usize) -> Vec<u8> {
     plain(0x82, &[1; 1000]).repeat(bytes / 1000)
 }
 
-/// Reads at most 2 KiB in 20 ms, which is the pace of a slow link, until the end or `until` has come.
+/// Reads at most 2 KiB in 20 ms, like a slow link, up to the end of the stream or to `until`.
 fn read_slowly(mut stream: &TcpStream, until: Instant) -> (usize, Option<End>) {
     let (mut got, mut buf) = (0, [0; 2048]);
     while Instant::now() < until {
@@ -47,14 +48,14 @@ fn read_slowly(mut stream: &TcpStream, until: Instant) -> (usize, Option<End>) {
     (got, None)
 }
 
-/// Writes until the peer is known to be gone. A proxy that swallows everything fails the test.
+/// Writes until a write fails. A proxy that discards everything fails the test.
 fn write_until_gone(mut stream: &TcpStream) {
     let frame = plain(0x82, &[1; 1000]);
     eventually("the writer hears of it", || stream.write_all(&frame).is_err().then_some(()));
 }
 
 #[test]
-fn a_reset_after_a_fin_is_passed_on() {
+fn reset_after_fin_is_forwarded() {
     let (listener, addr) = listen();
     let mut proxy = Proxy::before(addr, "timeouts = { idle = \"0s\" }");
     let (client, upstream) = open(&proxy, &listener);
@@ -62,7 +63,7 @@ fn a_reset_after_a_fin_is_passed_on() {
     assert_eq!(read_all(&upstream), (vec![], End::Fin));
     reset(client);
     write_until_gone(&upstream);
-    // A plain close is a FIN, and a reset as soon as something comes.
+    // A plain close is a FIN, and a reset as soon as data arrives.
     let (client, upstream) = open(&proxy, &listener);
     drop(client);
     write_until_gone(&upstream);
@@ -72,7 +73,7 @@ fn a_reset_after_a_fin_is_passed_on() {
 }
 
 #[test]
-fn a_client_that_resets_while_the_upstream_takes_nothing_ends_at_once() {
+fn client_reset_behind_a_stalled_upstream_ends_at_once() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "");
     let (mut client, upstream) = open(&proxy, &listener);
@@ -86,12 +87,12 @@ fn a_client_that_resets_while_the_upstream_takes_nothing_ends_at_once() {
 }
 
 #[test]
-fn who_reads_slowly_is_not_idle() {
+fn slow_reader_is_not_idle() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "timeouts = { idle = \"1s\" }");
     let (client, mut upstream) = open_small(&proxy, &listener);
     let feeder = std::thread::spawn(move || {
-        // It ends when the client has had enough.
+        // Ends when the client disconnects.
         while upstream.write_all(&frames(100_000)).is_ok() {}
     });
     let (got, end) = read_slowly(&client, Instant::now() + Duration::from_secs(4));
@@ -102,7 +103,7 @@ fn who_reads_slowly_is_not_idle() {
 }
 
 #[test]
-fn a_close_behind_a_backlog_waits_for_who_takes_of_it() {
+fn close_behind_a_backlog_waits_for_a_slow_reader() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "timeouts = { close = \"300ms\" }");
     let (client, mut upstream) = open_small(&proxy, &listener);
@@ -117,10 +118,10 @@ fn a_close_behind_a_backlog_waits_for_who_takes_of_it() {
 }
 
 #[test]
-fn a_close_that_has_left_has_its_deadline() {
+fn forwarded_close_starts_the_close_deadline() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "timeouts = { close = \"300ms\", idle = \"300ms\" }");
-    // Late data after a Close, and an upstream that just ends: nobody says more, nobody closes.
+    // Data after a Close, and an upstream that ends without a Close: no further event arrives.
     let (mut client, upstream) = open(&proxy, &listener);
     let close = masked(0x88, &close_payload(1000, ""));
     client.write_all(&[&close[..], &masked(0x82, b"late")].concat()).unwrap();
@@ -131,16 +132,16 @@ fn a_close_that_has_left_has_its_deadline() {
 }
 
 #[test]
-fn an_answer_that_was_read_is_sent_whole_to_a_client_that_half_closes() {
+fn half_closed_client_gets_the_whole_response() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "");
-    // Whether the last bytes wait in the proxy or fit into its socket depends on how they were read.
+    // It depends on the reads whether the last bytes wait in the proxy or fit into its socket.
     let waited = (0..20).any(|_| is_sent_whole(&proxy, &listener));
-    // Of two shims and their buffers nothing can be said.
+    // With two shims their buffers may hold the rest.
     assert!(waited || *SECURED != PLAIN, "the rest never waited");
 }
 
-/// Whether something waited in the proxy when the client half-closed.
+/// Whether bytes waited in the proxy when the client half-closed.
 fn is_sent_whole(proxy: &Proxy, listener: &TcpListener) -> bool {
     const BODY: usize = 300_000;
     let mut client = connect_small(proxy.addr);
@@ -148,7 +149,7 @@ fn is_sent_whole(proxy: &Proxy, listener: &TcpListener) -> bool {
     let mut upstream = accept(listener);
     read_head(&upstream);
     let answer = format!("HTTP/1.1 403 Forbidden\r\nContent-Length: {BODY}\r\n\r\n{}", "x".repeat(BODY));
-    // The proxy is done with the upstream as soon as it has read the last byte.
+    // The proxy closes the upstream as soon as it has read the last byte.
     let feeder = std::thread::spawn(move || {
         upstream.write_all(answer.as_bytes()).unwrap();
         read_all(&upstream)
@@ -169,7 +170,7 @@ fn is_sent_whole(proxy: &Proxy, listener: &TcpListener) -> bool {
 }
 
 #[test]
-fn a_reset_in_the_handshake_is_called_one() {
+fn reset_during_the_handshake_is_logged_as_reset() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "");
     let mut client = connect(proxy.addr);
@@ -181,7 +182,7 @@ fn a_reset_in_the_handshake_is_called_one() {
 }
 
 #[test]
-fn a_full_queue_of_a_unix_socket_is_nobodys_refusal() {
+fn full_unix_socket_queue_gives_503() {
     let path = temp_path("sock");
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
@@ -200,12 +201,12 @@ fn a_full_queue_of_a_unix_socket_is_nobodys_refusal() {
 }
 
 #[test]
-fn a_worker_that_has_drained_leaves_no_gauge_behind() {
+fn drained_worker_leaves_no_gauge() {
     let (listener, addr) = listen();
     let toml = before(addr, "timeouts = { close = \"20s\" }\n[drain]\nspread = \"0s\"\ndeadline = \"20s\"");
     let proxy = Proxy::start(&toml.replace("count = 1", "count = 2"));
     let gauge = |worker: u32| proxy.metric(&format!("framegate_sessions{{worker=\"{worker}\"}}"));
-    // The kernel spreads them by a hash: after a while both workers have some.
+    // The kernel spreads them by a hash: in the end both workers have some.
     let mut pairs = Vec::new();
     eventually("both workers have sessions", || {
         pairs.push(open(&proxy, &listener));
@@ -213,7 +214,7 @@ fn a_worker_that_has_drained_leaves_no_gauge_behind() {
         (gauge(0) > 0.0 && gauge(1) > 0.0).then_some(())
     });
     proxy.signal("TERM");
-    // One keeps one worker alive, and so the process.
+    // One session keeps one worker alive, and with it the process.
     let kept = pairs.pop();
     for (client, upstream) in pairs {
         read_close(&client);

@@ -1,4 +1,5 @@
-//! The gate of `benches/instructions.py` can fail: what it says of made-up counts, without counting anything.
+//! The check of `benches/instructions.py` can fail: its results for invented counts, without
+//! measuring.
 
 mod common;
 
@@ -9,7 +10,7 @@ use std::process::Command;
 
 const PLACE: &str = "# machine: x86_64, avx2\n# rustc: 1.95.0\n# libc: glibc 2.36\n# valgrind: 3.19.0\n";
 
-/// A file of the form that the script writes and reads.
+/// A file in the format that the script writes and reads.
 fn table(place: &str, rows: &[(&str, f64, f64)]) -> PathBuf {
     let rows: String = rows.iter().map(|(name, n, allocations)| format!("{name:<48} {n:.1} {allocations}\n")).collect();
     let path = temp_path("txt");
@@ -17,7 +18,7 @@ fn table(place: &str, rows: &[(&str, f64, f64)]) -> PathBuf {
     path
 }
 
-/// Exit status and what was said; `None` where there is no Python, which CI does not put up with.
+/// Exit status and output; `None` without Python, which fails in CI.
 fn script(args: &[&str], change: impl FnOnce(&mut Command)) -> Option<(i32, String)> {
     let mut command = Command::new("python3");
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.py")).args(args);
@@ -33,7 +34,8 @@ fn script(args: &[&str], change: impl FnOnce(&mut Command)) -> Option<(i32, Stri
     Some((output.status.code().unwrap(), String::from_utf8(said).unwrap()))
 }
 
-/// Compares `counted` with a table of one operation, "worker, 64 B x 1", that costs 1000 and allocates nothing.
+/// Compares `counted` with a table of one operation, "worker, 64 B x 1", that costs 1000 and
+/// allocates nothing.
 #[track_caller]
 fn check(place: &str, counted: &[(&str, f64, f64)], status: i32, says: &[&str]) {
     let (counted, table) = (table(place, counted), table(PLACE, &[("worker, 64 B x 1", 1000.0, 0.0)]));
@@ -55,7 +57,7 @@ fn check(place: &str, counted: &[(&str, f64, f64)], status: i32, says: &[&str]) 
 const UPDATE: &str = "update the table: benches/instructions.py --update";
 
 #[test]
-fn what_costs_more_fails_and_what_costs_less_is_said() {
+fn higher_cost_fails_and_lower_cost_is_reported() {
     let one = |n, allocations| [("worker, 64 B x 1", n, allocations)];
     check(PLACE, &one(1000.0, 0.0), 0, &[]);
     check(PLACE, &one(1050.0, 0.0), 0, &[]);
@@ -66,13 +68,13 @@ fn what_costs_more_fails_and_what_costs_less_is_said() {
 }
 
 #[test]
-fn an_operation_that_only_one_side_knows_fails() {
+fn operation_missing_on_one_side_fails() {
     check(PLACE, &[("worker, 64 B x 1", 1000.0, 0.0), ("worker, 64 B x 2", 9.0, 0.0)], 1, &["NEW", UPDATE]);
     check(PLACE, &[("worker, 64 B x 2", 1000.0, 0.0)], 1, &["NEW", "GONE", "2 not on both sides"]);
 }
 
 #[test]
-fn elsewhere_more_is_allowed_and_on_another_architecture_nothing_is_said_of_costs() {
+fn tolerance_depends_on_toolchain_and_architecture() {
     let one = |n| [("worker, 64 B x 1", n, 0.0)];
     let newer = PLACE.replace("1.95.0", "1.99.0");
     check(&newer, &one(1200.0), 0, &["ELSEWHERE: rustc is 1.99.0, the table was made with 1.95.0", "20 % are allowed"]);
@@ -82,7 +84,7 @@ fn elsewhere_more_is_allowed_and_on_another_architecture_nothing_is_said_of_cost
 }
 
 #[test]
-fn a_table_that_cannot_be_read_is_no_success() {
+fn unreadable_table_fails() {
     let counted = table(PLACE, &[("worker, 64 B x 1", 1000.0, 0.0)]);
     let broken = temp_path("txt");
     for text in [None, Some("operation instructions allocations\nworker, 64 B x 1 many 0\n")] {
@@ -99,7 +101,7 @@ fn a_table_that_cannot_be_read_is_no_success() {
 }
 
 #[test]
-fn without_valgrind_ci_fails_and_everybody_else_is_told() {
+fn missing_valgrind_fails_in_ci_and_is_reported_elsewhere() {
     for (ci, expected) in [(true, 2), (false, 0)] {
         let without = |command: &mut Command| {
             command.env("VALGRIND", "/nowhere/valgrind");
@@ -115,11 +117,11 @@ fn without_valgrind_ci_fails_and_everybody_else_is_told() {
     }
 }
 
-/// What is committed has the form, and says of every message that it allocates nothing.
+/// The committed table has this format, and no operation on a message allocates.
 #[test]
-fn the_table_knows_the_plain_path() {
+fn table_has_the_plain_path() {
     let text = include_str!("../benches/instructions.txt");
-    assert!(text.contains("benches/instructions.py --update"), "how to update it stands in its head");
+    assert!(text.contains("benches/instructions.py --update"), "its head shows how to update it");
     let rows: Vec<_> = text.lines().filter(|line| line.starts_with("worker, ") && line.contains(" B ")).collect();
     assert!(rows.len() >= 8, "{rows:?}");
     assert!(rows.iter().all(|row| row.ends_with(" 0")), "{rows:?}");

@@ -1,4 +1,4 @@
-//! What is bounded, and what happens at the bound: sessions, handshakes, buffers, and the time of every phase.
+//! Limits and what happens at them: sessions, handshakes, buffers, and the timeout of each phase.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn ask(addr: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn above_max_sessions_clients_are_told_and_come_back_later() {
+fn clients_above_max_sessions_get_503_and_retry_after() {
     let (listener, addr) = listen();
     let mut proxy = Proxy::before(addr, "[limits]\nmax_sessions = 2");
     let first = open(&proxy, &listener);
@@ -31,7 +31,7 @@ fn above_max_sessions_clients_are_told_and_come_back_later() {
         assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
         assert!(answer.contains("\r\nRetry-After: ") && answer.contains("\r\nConnection: close\r\n"), "{answer}");
     }
-    // A session that ends makes room for one more, not for two.
+    // The end of one session makes room for one more, not for two.
     drop(first);
     proxy.log.wait_for("cause=eof");
     let third = open(&proxy, &listener);
@@ -42,7 +42,7 @@ fn above_max_sessions_clients_are_told_and_come_back_later() {
 }
 
 #[test]
-fn a_handshake_that_fails_gives_its_place_back() {
+fn failed_handshake_returns_its_permit() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "[limits]\nmax_sessions = 1");
     for _ in 0..5 {
@@ -58,7 +58,7 @@ fn a_handshake_that_fails_gives_its_place_back() {
 }
 
 #[test]
-fn above_max_handshakes_clients_wait_in_the_queue() {
+fn clients_above_max_handshakes_wait_in_the_queue() {
     let (_listener, addr) = listen();
     let proxy = Proxy::before(addr, "path = \"/none\"\n[limits]\nmax_handshakes = 2");
     let passes = || proxy.metric("framegate_worker_loop_iterations_total{worker=\"0\"}");
@@ -66,23 +66,23 @@ fn above_max_handshakes_clients_wait_in_the_queue() {
     holding.iter_mut().for_each(|client| client.write_all(b"GET ").unwrap());
     eventually("two are accepted", || (proxy.metric("framegate_connections_accepted_total") == 2.0).then_some(()));
     let waiting = [ask(proxy.addr), ask(proxy.addr), ask(proxy.addr)];
-    // It looks again and again whether there is room, and there is none.
+    // The worker keeps checking for a free permit.
     let before = passes();
     eventually("it has looked", || (passes() >= before + 4.0).then_some(()));
     assert!(proxy.metric("framegate_connections_accepted_total") == 2.0);
     waiting.iter().for_each(assert_quiet);
-    // One that ends lets all of them in, one after the other.
+    // One permit is enough for all of them, one after the other.
     drop(holding.pop());
     for client in &waiting {
         assert!(answer_of(client).starts_with("HTTP/1.1 404 "));
         client.shutdown(Shutdown::Write).unwrap();
     }
-    // And it did not spin meanwhile.
+    // The worker did not spin meanwhile.
     assert!(passes() - before < 500.0, "{} passes", passes() - before);
 }
 
 #[test]
-fn an_open_session_is_no_handshake() {
+fn established_session_holds_no_handshake_permit() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "[limits]\nmax_handshakes = 1");
     let sessions: Vec<_> = (0..5).map(|_| open(&proxy, &listener)).collect();
@@ -90,13 +90,7 @@ fn an_open_session_is_no_handshake() {
     drop(sessions);
 }
 
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-/// Sends frames until the proxy takes no more, or until `done`; answers nothing.
+/// Sends frames until its session ends, or until `done`.
 fn flood(stream: &TcpStream, done: &AtomicBool) {
     let mut stream = stream;
     stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -119,20 +113,20 @@ fn echo_once((client, upstream): &mut (TcpStream, TcpStream), payload: &[u8]) {
 }
 
 #[test]
-fn stalled_receivers_cost_no_more_than_the_buffers_and_the_longest_stalled_ends_first() {
-    // 384 KiB are 24 chunks, 10 of them in reserve: the backlogs of 14 fit even if each is a single chunk.
+fn stalled_receivers_stay_within_buffers_and_the_longest_ends_first() {
+    // 384 KiB are 24 chunks, 10 of them reserved: 14 backlogs fit even if each is a single chunk.
     const STALLED: usize = 24;
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "[limits]\nbuffers = \"384KiB\"");
     let mut healthy = open(&proxy, &listener);
     echo_once(&mut healthy, &[1; 60_000]);
-    let before = resident_kib(proxy.pid());
+    let before = proxy.memory_kib("VmRSS");
     let stalled: Vec<_> = (0..STALLED).map(|_| open(&proxy, &listener)).collect();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for (n, (_, upstream)) in stalled.iter().enumerate() {
             scope.spawn(|| flood(upstream, &done));
-            // One after the other, so that it is known who has stalled for longest.
+            // One after the other, so that the order of the stalls is known.
             eventually("it has stalled", || (proxy.metric("framegate_receiver_stalls_total") > n as f64).then_some(()));
             echo_once(&mut healthy, &[n as u8; 60_000]);
             assert!(proxy.metric("framegate_backlog_bytes") <= f64::from(384 << 10));
@@ -141,7 +135,7 @@ fn stalled_receivers_cost_no_more_than_the_buffers_and_the_longest_stalled_ends_
         for n in 0..50 {
             echo_once(&mut healthy, &[n; 100_000]);
         }
-        let grown = resident_kib(proxy.pid()).saturating_sub(before);
+        let grown = proxy.memory_kib("VmRSS").saturating_sub(before);
         assert!(grown < 3 << 10, "{grown} KiB more");
         done.store(true, Ordering::Relaxed);
     });
@@ -151,13 +145,13 @@ fn stalled_receivers_cost_no_more_than_the_buffers_and_the_longest_stalled_ends_
         reasons.iter().all(|why| why.starts_with("ended_by=proxy phase=open cause=out-of-buffers status=101")),
         "{reasons:#?}"
     );
-    // The first to stall are gone, the last ones are still there.
+    // The first to stall have ended, the last are still there.
     let opens: Vec<_> = proxy.log.all().into_iter().filter(|line| line.contains(" open ")).collect();
     let client = |n: usize| field(&opens[n + 1], "client").unwrap().to_owned();
     let mut ended: Vec<_> = ends.iter().map(|line| field(line, "client").unwrap().to_owned()).collect();
     ended.sort_by_key(|addr| (0..STALLED).find(|n| client(*n) == *addr));
     let expected: Vec<_> = (0..ended.len()).map(client).collect();
-    // A shim takes a little now and then, and so who stalls first is not known.
+    // A shim reads a little now and then, so the order of the stalls is not known.
     assert!(ended == expected || *SECURED != PLAIN, "{ended:?} {expected:?}");
     assert!(ended.len() >= 2 && ended.len() < STALLED, "{}", ended.len());
     let first = (0..STALLED).find(|n| client(*n) == ended[0]).unwrap();
@@ -166,7 +160,7 @@ fn stalled_receivers_cost_no_more_than_the_buffers_and_the_longest_stalled_ends_
 }
 
 #[test]
-fn a_backlog_is_delivered_whole_and_in_order_once_its_receiver_takes_it() {
+fn backlog_is_delivered_whole_and_in_order() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "");
     let (client, mut upstream) = open(&proxy, &listener);
@@ -181,18 +175,10 @@ fn a_backlog_is_delivered_whole_and_in_order_once_its_receiver_takes_it() {
     eventually("nothing is left of it", || (proxy.metric("framegate_backlog_bytes") == 0.0).then_some(()));
 }
 
-// --- the time of every phase; those of open sessions are in close.rs
-
-/// An answer came when it was due, and not much later.
-#[track_caller]
-fn assert_due(begun: Instant, after_ms: u64) {
-    let after = begun.elapsed();
-    assert!(after >= Duration::from_millis(after_ms - 1), "too early: {after:?}");
-    assert!(after < Duration::from_millis(after_ms) + Duration::from_secs(2), "too late: {after:?}");
-}
+// --- the timeout of each phase; those of established sessions are in close/timeouts.rs
 
 #[test]
-fn a_request_head_has_its_time() {
+fn request_head_timeout_is_enforced() {
     let (_listener, addr) = listen();
     let mut proxy = Proxy::before(addr, "[timeouts]\nrequest_head = \"300ms\"");
     let begun = Instant::now();
@@ -213,7 +199,7 @@ fn a_request_head_has_its_time() {
 }
 
 #[test]
-fn a_head_that_drips_has_no_more_time() {
+fn slow_request_head_gets_no_extra_time() {
     let (_listener, addr) = listen();
     let proxy = Proxy::before(addr, "[timeouts]\nrequest_head = \"300ms\"");
     let begun = Instant::now();
@@ -224,12 +210,12 @@ fn a_head_that_drips_has_no_more_time() {
         client.write_all(b"G").ok()?;
         std::io::Read::read(&mut client, &mut first).ok()
     });
-    // What dripped may have been refused for what it was, had it ended; it did not.
+    // The request line would be invalid, but it never ended.
     assert!(answer > 0 && first.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&first));
     assert_due(begun, 300);
 }
 
-/// A listener whose queue is full: a connect to it hangs.
+/// A listener with a full queue: a connect to it hangs.
 fn black_hole() -> (socket2::Socket, SocketAddr, Vec<TcpStream>) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
@@ -244,7 +230,7 @@ fn black_hole() -> (socket2::Socket, SocketAddr, Vec<TcpStream>) {
 }
 
 #[test]
-fn a_connect_has_its_time_and_so_have_all_tries_together() {
+fn connect_and_connect_total_are_enforced() {
     let (_hole, addr, _filling) = black_hole();
     let mut proxy = Proxy::before(addr, "timeouts = { connect = \"300ms\" }");
     let begun = Instant::now();
@@ -257,10 +243,10 @@ fn a_connect_has_its_time_and_so_have_all_tries_together() {
     let group = format!("[[upstream]]\nname = \"two\"\nendpoints = [\"ws://{addr}\", \"ws://{good}\"]");
     let two = before(addr, "timeouts = { connect = \"300ms\" }").replace(&format!("ws://{addr}"), "two");
     let proxy = Proxy::start(&format!("{two}{group}"));
-    // Whichever is first for either of them.
+    // Each of the endpoints may come first.
     let sessions = [open(&proxy, &listener), open(&proxy, &listener)];
     drop(sessions);
-    // All together: many tries of 300 ms end with the total.
+    // Many attempts of 300 ms end at the total.
     let endpoints = vec![format!("\"ws://{addr}\""); 10].join(", ");
     let group = format!("[[upstream]]\nname = \"two\"\nendpoints = [{endpoints}]");
     let many = two.replace("connect = \"300ms\"", "connect = \"300ms\", connect_total = \"700ms\"");
@@ -271,7 +257,7 @@ fn a_connect_has_its_time_and_so_have_all_tries_together() {
 }
 
 #[test]
-fn an_upstream_has_its_time_to_answer() {
+fn upstream_head_timeout_is_enforced() {
     let (listener, addr) = listen();
     let mut proxy = Proxy::before(addr, "timeouts = { upstream_head = \"300ms\" }");
     for drip in [&b""[..], b"HTTP/1.1 101 Switching Protocols\r\nUpgr"] {
@@ -282,7 +268,7 @@ fn an_upstream_has_its_time_to_answer() {
         upstream.write_all(drip).unwrap();
         assert!(answer_of(&client).starts_with("HTTP/1.1 504 "));
         assert_due(begun, 300);
-        // It is not kept.
+        // The upstream connection is closed.
         assert_eq!(read_all(&upstream).0, b"");
     }
     let log = proxy.stop();
@@ -294,7 +280,7 @@ fn an_upstream_has_its_time_to_answer() {
 }
 
 #[test]
-fn the_body_of_an_answer_is_cut_in_time_and_never_padded() {
+fn response_body_is_cut_at_the_timeout_and_not_padded() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "timeouts = { upstream_head = \"300ms\" }");
     let client = ask(proxy.addr);

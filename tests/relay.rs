@@ -1,15 +1,18 @@
-//! The open session over real sockets: every check in both directions, whole and torn; how closes, ends and resets
-//! pass; backpressure. The frames are written out by hand.
+//! The established session over real sockets: each check in both directions, with the stream in one
+//! piece and cut at every byte. Frames are written out by hand.
 
+#[path = "relay/bulk.rs"]
+mod bulk;
+#[path = "relay/closing.rs"]
+mod closing;
 mod common;
 
 use common::*;
-use socket2::SockRef;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Who sends.
+/// The side that sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum From {
     Client,
@@ -21,7 +24,7 @@ impl From {
         if self == From::Client { masked(first, payload) } else { plain(first, payload) }
     }
 
-    /// A header alone, with the length written as `len` says: 7 bits, and what follows them.
+    /// A header alone: `len` is the 7-bit length and the extended length after it.
     fn header(self, first: u8, len: &[u8]) -> Vec<u8> {
         let mask = if self == From::Client { 0x80 } else { 0 };
         let key: &[u8] = if self == From::Client { &[1, 2, 3, 4] } else { &[] };
@@ -32,7 +35,7 @@ impl From {
         if self == From::Client { From::Upstream } else { From::Client }
     }
 
-    /// Of both ends: the one that sends and the one that receives.
+    /// Orders both ends of a session: the sender, then the receiver.
     fn of(self, (client, upstream): (TcpStream, TcpStream)) -> (TcpStream, TcpStream) {
         if self == From::Client { (client, upstream) } else { (upstream, client) }
     }
@@ -69,7 +72,8 @@ impl Bench {
     }
 }
 
-/// A stream that breaks a rule: what of it passes, what must not, and the code that the offender gets.
+/// A stream that breaks a rule: the bytes that are forwarded, those that are not, and the close
+/// code for the offender.
 struct Violation {
     name: String,
     passes: Vec<u8>,
@@ -77,14 +81,16 @@ struct Violation {
     code: u16,
 }
 
-/// What [`violations`] are measured by.
+/// The limits that [`violations`] exceed.
 const LIMITS: &str = "limits = { max_frame = \"1000B\", max_message = \"1500B\" }\n[log]\naccess = \"off\"";
 
 #[rustfmt::skip]
 fn violations(from: From) -> Vec<Violation> {
     let mut rows = Vec::new();
     let good = || from.frame(0x81, b"good");
-    let mut row = |name: &str, passes: Vec<u8>, offends: Vec<u8>, code| rows.push(Violation { name: name.into(), passes, offends, code });
+    let mut row = |name: &str, passes: Vec<u8>, offends: Vec<u8>, code| {
+        rows.push(Violation { name: name.into(), passes, offends, code });
+    };
     let other = if from == From::Client { plain } else { masked };
     row("mask bit", good(), other(0x81, b"x"), 1002);
     row("mask bit of a ping", good(), other(0x89, b""), 1002);
@@ -107,7 +113,8 @@ fn violations(from: From) -> Vec<Violation> {
     for opcode in 8..11 {
         row(&format!("a fragment of {opcode}"), good(), from.frame(opcode, b""), 1002);
         row(&format!("126 bytes in {opcode}"), good(), from.frame(0x80 | opcode, &[0; 126]), 1002);
-        row(&format!("a 64-bit length in {opcode}"), good(), from.header(0x80 | opcode, &[127, 0, 0, 0, 0, 0, 1, 0, 0]), 1002);
+        let long = from.header(0x80 | opcode, &[127, 0, 0, 0, 0, 0, 1, 0, 0]);
+        row(&format!("a 64-bit length in {opcode}"), good(), long, 1002);
         row(&format!("a short 16-bit length in {opcode}"), good(), from.header(0x80 | opcode, &[126, 0, 0]), 1002);
     }
     row("16 bits for 125", good(), from.header(0x82, &[126, 0, 125]), 1002);
@@ -130,7 +137,7 @@ fn violations(from: From) -> Vec<Violation> {
     rows
 }
 
-/// How what is sent is cut.
+/// How a stream is cut into writes.
 #[derive(Debug, Clone, Copy)]
 enum Cut {
     Whole,
@@ -143,7 +150,7 @@ fn write_cut(mut stream: &TcpStream, bytes: &[u8], cut: Cut) {
         Cut::Whole => stream.write_all(bytes).unwrap(),
         Cut::At(at) => {
             stream.write_all(&bytes[..at]).unwrap();
-            // The proxy shares these cores: this is when it may read.
+            // Gives the proxy, which shares these cores, a chance to read.
             std::thread::yield_now();
             stream.write_all(&bytes[at..]).unwrap();
         }
@@ -151,7 +158,7 @@ fn write_cut(mut stream: &TcpStream, bytes: &[u8], cut: Cut) {
     }
 }
 
-/// `bytes` are one Close with `code` and some reason, masked or not.
+/// `bytes` are exactly one Close with `code` and a reason.
 fn assert_close(name: &str, bytes: &[u8], code: u16, is_masked: bool) {
     assert!(bytes.len() >= 2 && bytes[0] == 0x88, "{name}: {bytes:x?}");
     assert_eq!(bytes[1] & 0x80 != 0, is_masked, "{name}: mask bit");
@@ -163,6 +170,12 @@ fn assert_close(name: &str, bytes: &[u8], code: u16, is_masked: bool) {
     assert!(payload.len() > 2 && str::from_utf8(&payload[2..]).is_ok(), "{name}: no reason");
 }
 
+/// The Close for the side that did nothing wrong: 1001 for an upstream, 1014 for a client whose
+/// upstream broke the protocol.
+fn assert_other_close(name: &str, bytes: &[u8], is_masked: bool) {
+    assert_close(name, bytes, if is_masked { 1001 } else { 1014 }, is_masked);
+}
+
 fn violate(bench: &Bench, from: From, row: &Violation, cut: Cut) {
     let name = format!("{}, from {from:?}, cut {cut:?}", row.name);
     let (offender, other) = bench.open(from);
@@ -171,7 +184,7 @@ fn violate(bench: &Bench, from: From, row: &Violation, cut: Cut) {
     let (got, end) = read_all(&other);
     assert_eq!(end, End::Fin, "{name}");
     assert!(got.starts_with(&row.passes), "{name}: {got:x?}");
-    assert_close(&name, &got[row.passes.len()..], 1001, from == From::Client);
+    assert_other_close(&name, &got[row.passes.len()..], from == From::Client);
     let (got, end) = read_all(&offender);
     assert_eq!(end, End::Fin, "{name}");
     assert_close(&name, &got, row.code, from == From::Upstream);
@@ -189,18 +202,18 @@ fn every_violation(from: From) {
 }
 
 #[test]
-fn every_violation_of_a_client_closes_both_sides_however_it_is_cut() {
+fn client_violations_close_both_sides_at_every_cut() {
     every_violation(From::Client);
 }
 
 #[test]
-fn every_violation_of_an_upstream_closes_both_sides_however_it_is_cut() {
+fn upstream_violations_close_both_sides_at_every_cut() {
     every_violation(From::Upstream);
 }
 
-/// No byte of an offending header leaves, not even while it is incomplete.
+/// Not one byte of a header is forwarded before the header is complete and valid.
 #[test]
-fn an_incomplete_header_waits() {
+fn incomplete_header_is_held_back() {
     let bench = Bench::new(LIMITS);
     for from in BOTH {
         let (mut sender, mut receiver) = bench.open(from);
@@ -217,9 +230,9 @@ fn an_incomplete_header_waits() {
     }
 }
 
-/// What is right passes byte by byte as it is: all lengths, fragments, control frames between them, closes.
+/// Valid frames of all lengths, fragments, control frames between fragments, and Closes.
 #[test]
-fn what_breaks_no_rule_passes_unchanged_however_it_is_cut() {
+fn valid_frames_are_forwarded_unchanged_at_every_cut() {
     let bench = Bench::new("[log]\naccess = \"off\"");
     for from in BOTH {
         let lengths = [0, 1, 124, 125, 126, 127, 65_535, 65_536].map(|len| from.frame(0x82, &vec![len as u8; len]));
@@ -262,7 +275,7 @@ fn what_breaks_no_rule_passes_unchanged_however_it_is_cut() {
 }
 
 #[test]
-fn an_opaque_route_passes_everything() {
+fn opaque_route_forwards_everything() {
     let bench = Bench::new("mode = \"opaque\"\n[log]\naccess = \"off\"");
     for from in BOTH {
         for row in violations(from) {
@@ -275,9 +288,9 @@ fn an_opaque_route_passes_everything() {
     }
 }
 
-/// Frames at a limit pass; one more byte is in [`violations`].
+/// One byte more is in [`violations`].
 #[test]
-fn frames_and_messages_at_their_limits_pass() {
+fn frames_and_messages_at_their_limits_are_forwarded() {
     let bench = Bench::new(LIMITS);
     for from in BOTH {
         let all = [
@@ -295,7 +308,7 @@ fn frames_and_messages_at_their_limits_pass() {
 }
 
 #[test]
-fn what_an_extension_allows_passes_and_the_other_checks_stay() {
+fn negotiated_extension_relaxes_only_its_own_checks() {
     type Row = (&'static str, fn(From) -> Vec<u8>, Option<u16>);
     const DEFLATE: &[Row] = &[
         ("RSV1 on text", |from| from.frame(0xc1, b"x"), None),
@@ -337,465 +350,20 @@ fn what_an_extension_allows_passes_and_the_other_checks_stay() {
                 match code {
                     None => assert_eq!(read_exact(&receiver, bytes.len()), bytes, "{name}"),
                     Some(code) => {
-                        assert_close(&name, &read_all(&receiver).0, 1001, from == From::Client);
+                        assert_other_close(&name, &read_all(&receiver).0, from == From::Client);
                         assert_close(&name, &read_all(&sender).0, *code, from == From::Upstream);
                     }
                 }
             }
         }
     }
-    // RSV1 on a continuation, its message begun.
+    // RSV1 on a continuation frame.
     for from in BOTH {
         let (mut sender, receiver) = bench.open_with(from, "permessage-deflate");
         let begun = from.frame(0x41, b"x");
         sender.write_all(&[begun.clone(), from.frame(0xc0, b"y")].concat()).unwrap();
         let got = read_all(&receiver).0;
         assert!(got.starts_with(&begun));
-        assert_close("continuation", &got[begun.len()..], 1001, from == From::Client);
-    }
-}
-
-/// After both Closes: FIN to the client at once; the upstream's connection waits for the upstream's FIN.
-#[test]
-fn a_closing_handshake_passes_verbatim_and_ends_in_order() {
-    let bench = Bench::new("");
-    for from in BOTH {
-        for cut in [Cut::Whole, Cut::EveryByte] {
-            let (closer, answerer) = bench.open(from);
-            let other = from.other();
-            let close = from.frame(0x88, &close_payload(4001, "first"));
-            write_cut(&closer, &close, cut);
-            assert_eq!(read_exact(&answerer, close.len()), close);
-            // The other direction flows on until its own Close.
-            let answer = [other.frame(0x81, b"still"), other.frame(0x88, &close_payload(4002, "second"))].concat();
-            write_cut(&answerer, &answer, cut);
-            assert_eq!(read_exact(&closer, answer.len()), answer);
-            let (client, mut upstream) = from.of((closer, answerer));
-            assert_eq!(read_all(&client), (vec![], End::Fin), "from {from:?}");
-            upstream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-            assert_eq!(upstream.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "from {from:?}");
-            upstream.set_read_timeout(Some(PATIENCE)).unwrap();
-            upstream.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(read_all(&upstream), (vec![], End::Fin), "from {from:?}");
-        }
-    }
-    bench.proxy.log.wait("a close", |line| line.contains("close").then_some(()));
-}
-
-#[test]
-fn what_comes_behind_a_close_is_discarded_and_the_other_close_still_passes() {
-    let bench = Bench::new("");
-    let mut discarded = 0.0;
-    for from in BOTH {
-        for cut in [Cut::Whole, Cut::EveryByte] {
-            let (closer, mut answerer) = bench.open(from);
-            let close = from.frame(0x88, &close_payload(1000, ""));
-            let behind = [from.frame(0x81, b"behind"), from.frame(0x88, b""), b"garbage".to_vec()].concat();
-            write_cut(&closer, &[&close[..], &behind].concat(), cut);
-            assert_eq!(read_exact(&answerer, close.len()), close);
-            let other = from.other();
-            let answer = other.frame(0x88, &close_payload(1000, "in time"));
-            answerer.write_all(&answer).unwrap();
-            assert_eq!(read_exact(&closer, answer.len()), answer);
-            let counted = || bench.proxy.metric("framegate_discarded_bytes_total");
-            discarded += behind.len() as f64;
-            // TLS is thrown away unopened.
-            let secure = *SECURED != PLAIN;
-            eventually("it is counted", || (counted() == discarded || secure && counted() > discarded).then_some(()));
-            discarded = counted();
-            let (client, upstream) = from.of((closer, answerer));
-            assert_eq!(read_all(&client), (vec![], End::Fin), "from {from:?}");
-            upstream.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(read_all(&upstream), (vec![], End::Fin), "from {from:?}");
-        }
-    }
-}
-
-#[test]
-fn who_sends_behind_its_close_and_hears_none_gets_1002_after_half_a_second() {
-    let bench = Bench::new("");
-    for from in BOTH {
-        let (mut closer, answerer) = bench.open(from);
-        let close = from.frame(0x88, &close_payload(1000, ""));
-        let begun = Instant::now();
-        closer.write_all(&[&close[..], &from.frame(0x81, b"behind")].concat()).unwrap();
-        let (got, end) = read_all(&closer);
-        assert_close("late", &got, 1002, from == From::Upstream);
-        assert_eq!(end, End::Fin);
-        assert!(begun.elapsed() >= Duration::from_millis(500) && begun.elapsed() < Duration::from_secs(4));
-        drop(closer);
-        // Where this is the upstream, its own FIN comes first.
-        answerer.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(read_all(&answerer), (close, End::Fin), "from {from:?}");
-    }
-}
-
-#[test]
-fn a_close_that_is_never_answered_ends_at_its_deadline() {
-    let bench = Bench::new("timeouts = { close = \"300ms\" }");
-    for from in BOTH {
-        let (mut closer, answerer) = bench.open(from);
-        let close = from.frame(0x88, &close_payload(1000, ""));
-        let begun = Instant::now();
-        closer.write_all(&close).unwrap();
-        assert_eq!(read_all(&closer).0, vec![], "from {from:?}");
-        assert!(begun.elapsed() >= Duration::from_millis(300));
-        assert_eq!(read_all(&answerer).0, close, "from {from:?}");
-    }
-}
-
-/// A violation while the other direction stands inside a frame: that frame goes on to its end, then comes our Close.
-#[test]
-fn our_close_waits_for_the_end_of_a_frame() {
-    let bench = Bench::new("");
-    for from in BOTH {
-        // `from` sends a long frame, the other one offends in its middle.
-        let (mut sender, mut offender) = bench.open(from);
-        let frame = from.frame(0x82, &vec![7; 1 << 20]);
-        let (first, rest) = frame.split_at(400_000);
-        sender.write_all(first).unwrap();
-        assert!(read_exact(&offender, first.len()) == first);
-        let other = from.other();
-        offender.write_all(&other.frame(0x83, b"x")).unwrap();
-        // The sender's own direction stands at a boundary.
-        let (got, end) = read_all(&sender);
-        assert_eq!(end, End::Fin);
-        assert_close("the other side", &got, 1001, from == From::Upstream);
-        // It goes on, and behind its frame with what is not forwarded any more.
-        std::thread::scope(|scope| {
-            scope.spawn(|| (&sender).write_all(&[rest, &from.frame(0x81, b"not any more")].concat()).unwrap());
-            assert!(read_exact(&offender, rest.len()) == rest, "from {from:?}");
-        });
-        let (got, end) = read_all(&offender);
-        assert_eq!(end, End::Fin);
-        assert_close("the offender", &got, 1002, from == From::Client);
-    }
-}
-
-#[test]
-fn a_frame_that_never_ends_gets_no_close_inside_it() {
-    let bench = Bench::new("timeouts = { close = \"300ms\" }");
-    for from in BOTH {
-        let (mut sender, mut offender) = bench.open(from);
-        let frame = from.frame(0x82, &[7; 5000]);
-        sender.write_all(&frame[..4000]).unwrap();
-        assert_eq!(read_exact(&offender, 4000), &frame[..4000]);
-        let other = from.other();
-        offender.write_all(&other.frame(0x83, b"x")).unwrap();
-        assert_close("the other side", &read_all(&sender).0, 1001, from == From::Upstream);
-        assert_eq!(read_all(&offender).0, vec![], "from {from:?}");
-    }
-}
-
-#[test]
-fn fin_passes_as_fin_and_the_other_direction_flows_on() {
-    let bench = Bench::new("");
-    for from in BOTH {
-        let (mut sender, mut receiver) = bench.open(from);
-        let other = from.other();
-        // Also inside a frame, and inside a header.
-        let last = [from.frame(0x81, b"last"), from.frame(0x82, &[1; 300])[..200].to_vec()].concat();
-        sender.write_all(&last).unwrap();
-        sender.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(read_all(&receiver), (last, End::Fin), "from {from:?}");
-        let back = other.frame(0x82, &vec![2; 500_000]);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                (&receiver).write_all(&back).unwrap();
-                receiver.shutdown(Shutdown::Write).unwrap();
-            });
-            assert!(read_all(&sender) == (back.clone(), End::Fin), "from {from:?}");
-        });
-        receiver.flush().unwrap();
-    }
-    let lines = eventually("two ends", || {
-        let ends: Vec<_> = bench.proxy.log.all().into_iter().filter(|line| line.contains("eof")).collect();
-        (ends.len() == 2).then_some(ends)
-    });
-    assert!(lines[0].contains("downstream") && lines[1].contains("upstream"), "{lines:?}");
-}
-
-#[test]
-fn a_reset_passes_as_a_reset_behind_what_was_read() {
-    let bench = Bench::new("");
-    for from in BOTH {
-        let (mut sender, receiver) = bench.open(from);
-        let last = from.frame(0x81, b"last words");
-        sender.write_all(&last).unwrap();
-        assert_eq!(read_exact(&receiver, last.len()), last);
-        SockRef::from(&sender).set_linger(Some(Duration::ZERO)).unwrap();
-        drop(sender);
-        assert_eq!(read_all(&receiver), (vec![], End::Reset), "from {from:?}");
-    }
-}
-
-/// A route may say an upstream's loss with a Close.
-#[test]
-fn the_loss_of_an_upstream_is_a_close_where_the_route_wants_it() {
-    let bench = Bench::new("on_upstream_loss = \"close\"\non_upstream_loss_code = 4500");
-    let (mut upstream, client) = bench.open(From::Upstream);
-    let last = plain(0x81, b"last");
-    upstream.write_all(&last).unwrap();
-    drop(upstream);
-    assert_eq!(read_exact(&client, last.len()), last);
-    let (got, end) = read_all(&client);
-    assert_close("loss", &got, 4500, false);
-    assert_eq!(end, End::Fin);
-    // A reset is a loss as well.
-    let (mut upstream, client) = bench.open(From::Upstream);
-    upstream.write_all(&last).unwrap();
-    assert_eq!(read_exact(&client, last.len()), last);
-    SockRef::from(&upstream).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(upstream);
-    let (got, end) = read_all(&client);
-    assert_close("loss by a reset", &got, 4500, false);
-    assert_eq!(end, End::Fin);
-    // Not inside a frame.
-    let (mut upstream, client) = bench.open(From::Upstream);
-    upstream.write_all(&last[..4]).unwrap();
-    drop(upstream);
-    assert_eq!(read_all(&client), (last[..4].to_vec(), End::Fin));
-}
-
-#[test]
-fn urgent_data_is_a_violation_in_every_phase() {
-    if *SECURED != PLAIN {
-        // It goes around TLS, and so ends at what stands before the test; tests/tls.rs sends it by itself.
-        return;
-    }
-    let bench = Bench::new("");
-    for from in BOTH {
-        let (offender, other) = bench.open(from);
-        SockRef::from(&offender).send_out_of_band(b"!").unwrap();
-        let (got, end) = read_all(&other);
-        assert_close("other", &got, 1001, from == From::Client);
-        assert_eq!(end, End::Fin);
-        assert_close("offender", &read_all(&offender).0, 1008, from == From::Upstream);
-    }
-    let mut client = connect(bench.proxy.addr);
-    client.write_all(b"GET / HT").unwrap();
-    SockRef::from(&client).send_out_of_band(b"!").unwrap();
-    let (got, end) = read_all(&client);
-    assert!(got.starts_with(b"HTTP/1.1 400 ") && end == End::Fin, "{}", String::from_utf8_lossy(&got));
-    let mut client = connect(bench.proxy.addr);
-    client.write_all(request("/", "").as_bytes()).unwrap();
-    let upstream = accept(&bench.listener);
-    read_head(&upstream);
-    SockRef::from(&upstream).send_out_of_band(b"!").unwrap();
-    let (got, end) = read_all(&client);
-    assert!(got.starts_with(b"HTTP/1.1 502 ") && end == End::Fin, "{}", String::from_utf8_lossy(&got));
-}
-
-/// A value of `/proc/PID/status`, in KiB.
-fn memory_kib(proxy: &Proxy, name: &str) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-/// 64 MiB whose place every byte shows: a period that no buffer size divides.
-struct Long {
-    period: Vec<u8>,
-    header: Vec<u8>,
-}
-
-const LONG: usize = 64 << 20;
-const PERIOD: usize = 65_521;
-
-impl Long {
-    fn new(from: From, salt: u32) -> Long {
-        let byte = |i: u32| (i.wrapping_add(salt).wrapping_mul(2_654_435_761) >> 23) as u8;
-        let period: Vec<u8> = (0..PERIOD as u32).map(byte).collect();
-        let mut header = from.header(0x82, &[[127].as_slice(), &(LONG as u64).to_be_bytes()].concat());
-        // A key of zeros leaves the payload as it is.
-        header.iter_mut().skip(10).for_each(|byte| *byte = 0);
-        Long { period: period.repeat(2), header }
-    }
-
-    /// Up to one period from `at`.
-    fn part(&self, at: usize) -> &[u8] {
-        let start = at % PERIOD;
-        &self.period[start..start + PERIOD.min(LONG - at)]
-    }
-
-    /// Sends all; says when the receiver has not taken any for a while.
-    fn send(&self, mut to: &TcpStream, stalled: &std::sync::Barrier) {
-        to.write_all(&self.header).unwrap();
-        to.set_write_timeout(Some(Duration::from_millis(150))).unwrap();
-        let (mut at, mut waits) = (0, true);
-        while at < LONG {
-            match to.write(self.part(at)) {
-                Ok(n) => at += n,
-                Err(error) if error.kind() == ErrorKind::WouldBlock && waits => {
-                    assert!(at < LONG / 2, "{at} bytes were taken while nobody read");
-                    waits = false;
-                    stalled.wait();
-                    to.set_write_timeout(Some(PATIENCE)).unwrap();
-                }
-                Err(error) => panic!("{error}"),
-            }
-        }
-        assert!(!waits, "nobody read, and yet all was taken");
-    }
-
-    /// Once both senders stand still: reads all, slowly at first.
-    fn receive(&self, mut from: &TcpStream, stalled: &std::sync::Barrier) {
-        stalled.wait();
-        assert_eq!(read_exact(from, self.header.len()), self.header);
-        let (mut at, mut buf) = (0, vec![0; 1 << 20]);
-        while at < LONG {
-            let size = if at < 100_000 { 97 } else { PERIOD };
-            let n = from.read(&mut buf[..size.min(LONG - at)]).unwrap();
-            assert!(n > 0 && buf[..n] == self.part(at)[..n], "differs near {at}");
-            at += n;
-        }
-    }
-}
-
-#[test]
-fn messages_of_64_mib_pass_both_ways_at_once_to_slow_readers_through_bounded_memory() {
-    for mode in ["framed", "opaque"] {
-        let bench = Bench::new(&format!("mode = \"{mode}\""));
-        let (client, upstream) = open(&bench.proxy, &bench.listener);
-        let before = memory_kib(&bench.proxy, "VmRSS");
-        let (up, down) = (Long::new(From::Client, 0), Long::new(From::Upstream, 17));
-        let stalled = std::sync::Barrier::new(4);
-        std::thread::scope(|scope| {
-            scope.spawn(|| up.send(&client, &stalled));
-            scope.spawn(|| down.send(&upstream, &stalled));
-            scope.spawn(|| up.receive(&upstream, &stalled));
-            down.receive(&client, &stalled);
-        });
-        let peak = memory_kib(&bench.proxy, "VmHWM");
-        assert!(peak < before + 4096, "{mode}: grew from {before} to {peak} KiB");
-        // Nothing was dropped, and nothing is left over.
-        let end = masked(0x88, &close_payload(1000, ""));
-        (&client).write_all(&end).unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(read_all(&upstream), (end, End::Fin));
-    }
-}
-
-/// Closes that must wait behind a backlog: nothing that was read before is lost.
-#[test]
-fn a_violation_behind_a_long_frame_waits_for_a_slow_reader() {
-    let bench = Bench::new("");
-    for from in BOTH {
-        let (offender, other) = bench.open(from);
-        let frame = from.frame(0x82, &vec![3; 16 << 20]);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                (&offender).write_all(&[&frame[..], &from.frame(0x83, b"x")].concat()).unwrap();
-            });
-            eventually("a backlog", || (bench.proxy.metric("framegate_backlog_bytes") > 0.0).then_some(()));
-            let (got, end) = read_all(&other);
-            assert_eq!(end, End::Fin);
-            assert!(got[..frame.len()] == frame, "from {from:?}");
-            assert_close("other", &got[frame.len()..], 1001, from == From::Client);
-        });
-        assert_close("offender", &read_all(&offender).0, 1002, from == From::Upstream);
-    }
-}
-
-/// A source of numbers that is the same each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % n
-    }
-
-    /// Frames of all kinds and lengths, about so many bytes.
-    fn frames(&mut self, from: From, bytes: usize) -> Vec<u8> {
-        let (mut out, mut open) = (Vec::with_capacity(bytes + 100_000), false);
-        while out.len() < bytes {
-            let len = match self.below(20) {
-                0 => self.below(70_000),
-                1 => 120 + self.below(12),
-                2..6 => 0,
-                _ => self.below(40),
-            };
-            let fin = self.below(3) > 0;
-            let first = match self.below(10) {
-                0 => 0x89,
-                _ if open => u8::from(fin) << 7,
-                _ => (u8::from(fin) << 7) | (1 + self.below(2) as u8),
-            };
-            if first != 0x89 {
-                open = !fin;
-            }
-            let payload = vec![self.below(256) as u8; if first == 0x89 { len.min(125) } else { len }];
-            out.extend(from.frame(first, &payload));
-        }
-        out
-    }
-}
-
-/// Small and large frames in pieces of any size, both ways at once, to readers that are slower: not a byte is lost, and
-/// FIN comes behind the last.
-#[test]
-fn a_hail_of_frames_passes_whole_to_slow_readers_and_ends_with_fin() {
-    let bench = Bench::new("[log]\naccess = \"off\"");
-    for seed in 1..4 {
-        let (client, upstream) = open(&bench.proxy, &bench.listener);
-        let mut random = Random(seed);
-        let (up, down) = (random.frames(From::Client, 12 << 20), random.frames(From::Upstream, 12 << 20));
-        let send = |mut to: &TcpStream, bytes: &[u8], mut random: Random| {
-            let mut at = 0;
-            while at < bytes.len() {
-                let size = if random.below(8) == 0 { 200_000 } else { 3000 };
-                let n = 1 + random.below(size).min(bytes.len() - at - 1);
-                to.write_all(&bytes[at..at + n]).unwrap();
-                at += n;
-            }
-            to.shutdown(Shutdown::Write).unwrap();
-        };
-        let receive = |mut from: &TcpStream, bytes: &[u8], mut random: Random| {
-            let (mut at, mut buf) = (0, vec![0; 1 << 18]);
-            eventually("a backlog", || (bench.proxy.metric("framegate_backlog_bytes") > 0.0).then_some(()));
-            loop {
-                let size_max = if random.below(4) == 0 { 1 << 18 } else { 2000 };
-                let size = 1 + random.below(size_max);
-                let n = from.read(&mut buf[..size]).unwrap();
-                assert!(bytes[at..].starts_with(&buf[..n]), "seed {seed}: differs near {at}");
-                at += n;
-                if n == 0 {
-                    assert_eq!(at, bytes.len(), "seed {seed}");
-                    return;
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            scope.spawn(|| send(&client, &up, Random(seed + 10)));
-            scope.spawn(|| send(&upstream, &down, Random(seed + 20)));
-            scope.spawn(|| receive(&upstream, &up, Random(seed + 30)));
-            receive(&client, &down, Random(seed + 40));
-        });
-    }
-}
-
-/// Our Close cannot be delivered to who reads nothing: the session ends at its deadline all the same.
-#[test]
-fn a_close_to_who_reads_nothing_ends_at_its_deadline() {
-    // Where a boundary is reached before it stalls, the Close waits to leave, and only then its deadline begins.
-    let bench = Bench::new("timeouts = { close = \"300ms\", write_stall = \"1m\" }");
-    for from in BOTH {
-        let (sender, stalled) = bench.open(from);
-        // More than all sockets on the way take together.
-        let frames = from.frame(0x82, &[1; 60_000]).repeat(1_500);
-        sender.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
-        assert!((&sender).write_all(&frames).is_err(), "all was taken for a peer that reads nothing");
-        // Now the stalled one offends.
-        (&stalled).write_all(&from.other().frame(0x83, b"x")).unwrap();
-        let (got, _) = read_all(&sender);
-        assert_close("the other side", &got, 1001, from == From::Upstream);
-        let sessions = || bench.proxy.metric("framegate_sessions{worker=\"0\"}");
-        eventually("it has ended", || (sessions() == 0.0).then_some(()));
-        // What had passed before is still there, and a prefix of what was sent.
-        let (got, _) = read_all(&stalled);
-        assert!(frames.starts_with(&got) && !got.is_empty());
+        assert_other_close("continuation", &got[begun.len()..], from == From::Client);
     }
 }

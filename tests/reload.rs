@@ -1,5 +1,5 @@
-//! Changing (product contract, section 4): a new file is taken as a whole or refused as a whole, running sessions keep
-//! the route they were admitted under, and no connection is lost.
+//! Reload (docs/src/behaviour.md): a new file is applied as a whole or rejected as a whole, open
+//! sessions keep the route they were admitted under, and no connection is lost.
 
 mod common;
 
@@ -24,7 +24,7 @@ fn reload(proxy: &Proxy, toml: &str) {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
-/// The reload is refused with one sentence that has all of `parts`; the same stands on standard error.
+/// The reload is rejected with one line that has all of `parts`; standard error has the same line.
 #[track_caller]
 fn refused(proxy: &Proxy, toml: &str, parts: &[&str]) -> String {
     rewrite(proxy, toml);
@@ -35,15 +35,16 @@ fn refused(proxy: &Proxy, toml: &str, parts: &[&str]) -> String {
         assert!(body.contains(part), "no {part:?} in {body}");
     }
     for sentence in body.lines() {
-        // Up to its first quote, which diagnostics escape.
-        proxy
-            .said
-            .wait_for(&format!("ERROR not reloaded, nothing has changed: {}", sentence.split('"').next().unwrap()));
+        // Up to its first quote, which the log escapes.
+        proxy.said.wait_for(&format!(
+            "ERROR reload failed, keeping the running configuration: {}",
+            sentence.split('"').next().unwrap()
+        ));
     }
     body.to_owned()
 }
 
-/// What a request to `path` gets: the line of the answer's status.
+/// The status line of the response to a request for `path`.
 fn status(addr: SocketAddr, path: &str) -> String {
     let mut client = connect(addr);
     client.write_all(request(path, "").as_bytes()).unwrap();
@@ -52,7 +53,7 @@ fn status(addr: SocketAddr, path: &str) -> String {
     String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
 }
 
-/// An address on which nothing listens.
+/// An address without a listener.
 fn free() -> SocketAddr {
     listen().1
 }
@@ -72,7 +73,7 @@ fn talk((client, upstream): &mut (TcpStream, TcpStream), payload: &[u8]) {
 }
 
 #[test]
-fn new_sessions_take_the_new_route_and_running_ones_keep_theirs() {
+fn new_sessions_use_the_new_route_and_open_ones_keep_theirs() {
     for by_signal in [false, true] {
         let ((old, old_addr), (new, new_addr)) = (listen(), listen());
         let mut proxy = Proxy::before(old_addr, "name = \"old\"\nlimits = { max_frame = \"1KiB\" }");
@@ -81,12 +82,12 @@ fn new_sessions_take_the_new_route_and_running_ones_keep_theirs() {
         if by_signal {
             rewrite(&proxy, &next);
             proxy.signal("HUP");
-            proxy.said.wait_for("INFO  reloaded");
+            proxy.said.wait_for("INFO  configuration reloaded");
         } else {
             reload(&proxy, &next);
         }
         let mut fresh = open(&proxy, &new);
-        // Each under its own limits.
+        // Each with its own limits.
         talk(&mut running, &[1; 1024]);
         talk(&mut fresh, &[1; 100]);
         fresh.0.write_all(&masked(0x82, &[1; 101])).unwrap();
@@ -104,7 +105,7 @@ fn new_sessions_take_the_new_route_and_running_ones_keep_theirs() {
 }
 
 #[test]
-fn a_timeout_of_the_old_route_stays_with_its_sessions() {
+fn sessions_keep_the_timeouts_of_their_route() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "timeouts = { idle = \"500ms\" }");
     let running = open(&proxy, &listener);
@@ -115,7 +116,7 @@ fn a_timeout_of_the_old_route_stays_with_its_sessions() {
 }
 
 #[test]
-fn a_broken_file_changes_nothing_and_is_told_with_line_and_column() {
+fn invalid_file_is_rejected_with_line_and_column() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "");
     let good = before(addr, "");
@@ -140,7 +141,7 @@ fn a_broken_file_changes_nothing_and_is_told_with_line_and_column() {
 }
 
 #[test]
-fn an_address_that_is_taken_refuses_the_whole_file() {
+fn address_in_use_rejects_the_whole_file() {
     let (listener, addr) = listen();
     let (_taken, taken) = listen();
     let spare = free();
@@ -156,7 +157,7 @@ fn an_address_that_is_taken_refuses_the_whole_file() {
 }
 
 #[test]
-fn what_only_a_new_process_can_change_is_refused() {
+fn settings_that_need_a_restart_are_refused() {
     let (_listener, addr) = listen();
     let proxy = Proxy::before(addr, "path = \"/old\"");
     let next = before(addr, "path = \"/new\"");
@@ -174,14 +175,14 @@ fn what_only_a_new_process_can_change_is_refused() {
 }
 
 #[test]
-fn what_a_reload_cannot_give_to_kept_sockets_is_not_swallowed() {
+fn options_that_kept_listeners_cannot_take_are_reported() {
     let (_listener, addr) = listen();
     let proxy = Proxy::before(addr, "");
     refused(&proxy, &before(addr, "[sockets]\nkeepalive = \"7s\""), &["[sockets]", "restart"]);
 }
 
 #[test]
-fn no_client_is_refused_or_lost_during_reloads() {
+fn reloads_lose_no_client() {
     let (_listener, addr) = listen();
     let config =
         |n: usize| before(addr, &format!("path = \"/none\"\nname = \"r{n}\"")).replace("count = 1", "count = 2");
@@ -212,7 +213,7 @@ fn no_client_is_refused_or_lost_during_reloads() {
 }
 
 #[test]
-fn a_listener_is_added_and_one_removed_after_its_queue_was_served() {
+fn removed_listener_serves_its_queue_first() {
     let (listener, addr) = listen();
     let (spare, path) = (free(), "path = \"/here\"");
     let mut proxy = Proxy::before(addr, path);
@@ -225,7 +226,7 @@ fn a_listener_is_added_and_one_removed_after_its_queue_was_served() {
     upstream.write_all(switching("").as_bytes()).unwrap();
     assert!(read_head(&client).starts_with("HTTP/1.1 101 "));
     let mut running = (client, upstream);
-    // A standing process cannot accept: these are in the queue when the listener goes.
+    // A stopped process cannot accept: these clients are queued when the listener is removed.
     proxy.signal("STOP");
     let mut queued: Vec<_> = (0..10).map(|_| connect(spare)).collect();
     for client in &mut queued {
@@ -243,14 +244,14 @@ fn a_listener_is_added_and_one_removed_after_its_queue_was_served() {
     talk(&mut running, b"its sessions go on");
     end(running);
     assert_eq!(status(proxy.addr, "/"), "HTTP/1.1 404 Not Found");
-    // It may come back.
+    // The listener can be added again.
     reload(&proxy, &with);
     assert_eq!(status(spare, "/"), "HTTP/1.1 404 Not Found");
     proxy.stop();
 }
 
 #[test]
-fn the_access_log_is_opened_anew_after_it_was_renamed() {
+fn access_log_is_reopened_after_a_rename() {
     let (_listener, addr) = listen();
     let (path, moved) = (temp_path("log"), temp_path("log.1"));
     let config = before(addr, &format!("path = \"/none\"\n[log]\naccess = \"{}\"", path.display()));
@@ -263,11 +264,11 @@ fn the_access_log_is_opened_anew_after_it_was_renamed() {
     status(proxy.addr, "/second");
     has(&moved, "path=/second");
     proxy.signal("HUP");
-    proxy.said.wait_for("INFO  reloaded");
+    proxy.said.wait_for("INFO  configuration reloaded");
     status(proxy.addr, "/third");
     has(&path, "path=/third");
     assert_eq!(lines(&moved).lines().count(), 2);
-    // And elsewhere, or nowhere, as the file says.
+    // The log can move to another file, or be turned off.
     reload(&proxy, &config.replace(&format!("{}", path.display()), "stdout"));
     status(proxy.addr, "/fourth");
     proxy.log.wait_for("path=/fourth");
@@ -282,7 +283,7 @@ fn the_access_log_is_opened_anew_after_it_was_renamed() {
 }
 
 #[test]
-fn limits_change_with_a_reload() {
+fn reload_changes_limits() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "[limits]\nmax_sessions = 2");
     let _first = open(&proxy, &listener);
@@ -293,19 +294,19 @@ fn limits_change_with_a_reload() {
 }
 
 #[test]
-fn names_are_resolved_and_one_that_cannot_be_is_no_harm_to_the_others() {
+fn unresolvable_name_does_not_affect_other_names() {
     let (listener, addr) = listen();
     let named = before(addr, "").replace(&addr.to_string(), &format!("localhost:{}", addr.port()));
     let proxy = Proxy::start(&named);
     let mut session = open(&proxy, &listener);
     talk(&mut session, b"by name");
-    // No name can have an empty label or one this long: nobody is asked for it.
-    let nobody = format!("{}.invalid", "x".repeat(64));
-    let both = format!("{named}path = \"/*\"\n[[route]]\npath = \"/lost\"\nupstream = \"ws://{nobody}:80\"\n");
+    // Names with an empty or overlong label are invalid: no server is queried for them.
+    let invalid = format!("{}.invalid", "x".repeat(64));
+    let both = format!("{named}path = \"/*\"\n[[route]]\npath = \"/lost\"\nupstream = \"ws://{invalid}:80\"\n");
     rewrite(&proxy, &both);
     let answer = ask_reload(&proxy);
     if answer.starts_with("HTTP/1.1 422 ") {
-        assert!(answer.contains(&nobody), "{answer}");
+        assert!(answer.contains(&invalid), "{answer}");
     } else {
         proxy.said.wait_for("cannot resolve");
         assert_eq!(status(proxy.addr, "/lost"), "HTTP/1.1 503 Service Unavailable");
@@ -315,7 +316,7 @@ fn names_are_resolved_and_one_that_cannot_be_is_no_harm_to_the_others() {
 }
 
 #[test]
-fn flags_reload_to_the_same_and_a_demo_has_nothing_to_reload() {
+fn flags_reload_unchanged_and_the_demo_cannot_reload() {
     let (_upstream, addr) = listen();
     let demo = Proxy::spawn(
         std::process::Command::new(env!("CARGO_BIN_EXE_framegate")).args([
@@ -328,17 +329,17 @@ fn flags_reload_to_the_same_and_a_demo_has_nothing_to_reload() {
         temp_path("none"),
     );
     let answer = ask_reload(&demo);
-    assert!(answer.starts_with("HTTP/1.1 422 ") && answer.ends_with("there is no file to read\n"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 422 ") && answer.ends_with("there is no configuration file\n"), "{answer}");
     drop((demo, addr));
 }
 
 #[test]
-fn a_reload_while_stopping_is_refused() {
+fn reload_during_drain_is_refused() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "");
     let _session: (TcpStream, TcpStream) = open(&proxy, &listener);
     let _: &TcpListener = &listener;
     proxy.signal("TERM");
-    proxy.said.wait_for("stopping");
-    refused(&proxy, &before(addr, ""), &["stopping"]);
+    proxy.said.wait_for("signal received");
+    refused(&proxy, &before(addr, ""), &["draining"]);
 }

@@ -1,4 +1,4 @@
-//! Seeing (issue 2, point 7): access lines, metrics, health, the demo and its page.
+//! Observability: access log, metrics, health, the demo and its page.
 
 mod common;
 
@@ -16,7 +16,7 @@ fn get(addr: SocketAddr, path: &str) -> String {
     http(addr, &format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n\r\n"))
 }
 
-/// A session with two frames up, one down, and both Closes.
+/// A session with two frames to the upstream, one to the client, and both Closes.
 fn exchange(proxy: &Proxy, listener: &std::net::TcpListener) {
     let mut client = connect(proxy.addr);
     client
@@ -42,7 +42,7 @@ const UP: u64 = (6 + 2) + (6 + 3) + (6 + 2);
 const DOWN: u64 = (4 + 200) + (2 + 2);
 
 #[test]
-fn a_session_has_a_line_of_text_at_its_start_and_at_its_end() {
+fn session_is_logged_at_its_start_and_end() {
     let (listener, addr) = listen();
     let mut proxy = Proxy::before(addr, "name = \"chat\"");
     exchange(&proxy, &listener);
@@ -67,7 +67,7 @@ fn a_session_has_a_line_of_text_at_its_start_and_at_its_end() {
 }
 
 #[test]
-fn the_same_as_json() {
+fn session_is_logged_as_json() {
     let (listener, addr) = listen();
     let mut proxy = Proxy::before(addr, "[log]\nformat = \"json\"");
     exchange(&proxy, &listener);
@@ -87,7 +87,7 @@ fn the_same_as_json() {
 }
 
 #[test]
-fn the_log_goes_to_a_file_or_nowhere() {
+fn access_log_goes_to_a_file_or_is_off() {
     let (listener, addr) = listen();
     let path = temp_path("log");
     std::fs::write(&path, "what was there stays\n").unwrap();
@@ -103,7 +103,7 @@ fn the_log_goes_to_a_file_or_nowhere() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_blocks_nothing_and_the_lines_it_loses_are_counted() {
+fn unread_log_blocks_nothing_and_lost_lines_are_counted() {
     const CLIENTS: usize = 7000;
     let (_listener, addr) = listen();
     let config = temp_path("toml");
@@ -123,7 +123,8 @@ fn a_log_that_nobody_reads_blocks_nothing_and_the_lines_it_loses_are_counted() {
     said.wait_for(" ready");
     let log = Lines::default();
     let mut proxy = Proxy { child, addr, said, log, config };
-    // Long lines fill the pipe soon; the ring behind it holds 4096 records, and each of these clients is one.
+    // Long lines fill the pipe quickly; the ring behind it holds 4096 records, one for each of
+    // these clients.
     let path = format!("/{}", "x".repeat(500));
     let request = request(&path, "");
     for _ in 0..CLIENTS {
@@ -137,7 +138,7 @@ fn a_log_that_nobody_reads_blocks_nothing_and_the_lines_it_loses_are_counted() {
     });
     let lost = proxy.metric("framegate_log_lines_lost_total");
     assert!(lost > 1000.0, "{lost} lines lost");
-    // Somebody reads again.
+    // The pipe is read again.
     proxy.log = Lines::of(std::io::BufReader::new(std::mem::replace(&mut unread, std::io::pipe().unwrap().0)));
     let said_lost: f64 = proxy.log.wait("lost lines", |line| line.split_once(" log lost=")?.1.parse().ok());
     assert!(said_lost == lost, "{said_lost} of {lost}");
@@ -163,7 +164,7 @@ fn metrics_are_exact_after_a_known_exchange() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "path = \"/chat\"");
     exchange(&proxy, &listener);
-    // A violation, a refusal, one that never speaks.
+    // A violation, a refusal, a silent client.
     let mut client = connect(proxy.addr);
     client.write_all(request("/chat", "").as_bytes()).unwrap();
     let mut upstream = accept(&listener);
@@ -216,7 +217,7 @@ fn metrics_are_exact_after_a_known_exchange() {
 }
 
 #[test]
-fn health_and_readiness_say_what_is_and_admin_can_be_off() {
+fn health_and_readiness_are_served_and_admin_can_be_off() {
     let (_listener, addr) = listen();
     let proxy = Proxy::before(addr, "");
     let admin = proxy.admin();
@@ -247,7 +248,7 @@ fn talk(url: &str, addr: SocketAddr) {
 }
 
 #[test]
-fn the_demo_works_end_to_end_and_says_what_to_try() {
+fn demo_works_and_prints_what_to_try() {
     let args = ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
     let mut demo = Proxy::spawn(bin().args(args), temp_path("none"));
     let admin = demo.admin();
@@ -258,7 +259,7 @@ fn the_demo_works_end_to_end_and_says_what_to_try() {
     let (head, body) = page.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("text/html"), "{head}");
     assert!(body.contains(&format!("\"{url}\"")) && body.contains("new WebSocket"), "{body}");
-    // As the page of a browser does, and as any other client.
+    // As the browser page connects, and as any other client.
     talk(&url, demo.addr);
     talk(&format!("{url}any/path?at=all"), demo.addr);
     let log = demo.stop();
@@ -270,13 +271,13 @@ fn the_demo_works_end_to_end_and_says_what_to_try() {
 }
 
 #[test]
-fn flags_alone_are_enough_to_run() {
+fn flags_alone_start_a_proxy() {
     let backend = framegate::echo::Echo::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = backend.local_addr().unwrap();
     std::thread::spawn(move || backend.run(&std::sync::atomic::AtomicBool::new(false)));
     let upstream = format!("ws://{addr}");
-    // Flags leave admin where it is by default.
-    eventually("nobody else is there", || std::net::TcpListener::bind("127.0.0.1:9901").ok());
+    // Flags do not change the admin address.
+    eventually("the admin port is free", || std::net::TcpListener::bind("127.0.0.1:9901").ok());
     let config: PathBuf = temp_path("none");
     let mut proxy = Proxy::spawn(bin().args(["run", "--listen", "127.0.0.1:0", "--upstream", &upstream]), config);
     talk(&format!("ws://{}/", proxy.addr), proxy.addr);
@@ -286,7 +287,7 @@ fn flags_alone_are_enough_to_run() {
 }
 
 #[test]
-fn a_reader_of_the_log_that_leaves_does_not_take_the_proxy_with_it() {
+fn closed_log_pipe_does_not_stop_the_proxy() {
     let (listener, addr) = listen();
     let config = temp_path("toml");
     std::fs::write(&config, before(addr, "")).unwrap();
@@ -307,7 +308,7 @@ fn a_reader_of_the_log_that_leaves_does_not_take_the_proxy_with_it() {
     reader.read_exact(&mut [0; 10]).unwrap();
     drop(reader);
     exchange(&proxy, &listener);
-    proxy.said.wait_for("the access log cannot be written");
+    proxy.said.wait_for("cannot write the access log");
     exchange(&proxy, &listener);
     assert!(proxy.metric("framegate_log_errors_total") >= 1.0);
     proxy.signal("TERM");

@@ -1,5 +1,5 @@
-//! Routes with `splice = "on"`: every byte arrives as it was sent, whatever its size, however slow its receiver, and
-//! whatever happens in the middle of a payload. That bytes were really spliced is read off the system's own counts.
+//! Routes with `splice = "on"`: every byte arrives as it was sent, for payloads of any size, slow
+//! receivers and ends inside a payload. The system's own counters show that bytes were spliced.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(20);
-/// What one direction holds at most on its way is far below this.
+/// Far more than one direction can hold on its way.
 const MUCH: usize = 24 << 20;
 
 struct Bench {
@@ -34,14 +34,14 @@ fn payload(len: usize) -> Vec<u8> {
     (0..len as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-/// Sends on a thread of its own: more than the proxy may hold has to be read meanwhile.
+/// Sends on its own thread: the caller has to read meanwhile what the proxy cannot hold.
 fn sends(stream: &TcpStream, bytes: Vec<u8>) -> std::thread::JoinHandle<()> {
     let mut stream = stream.try_clone().unwrap();
     std::thread::spawn(move || stream.write_all(&bytes).unwrap())
 }
 
 #[test]
-fn payloads_of_every_size_arrive_as_they_were_sent_both_ways() {
+fn payloads_of_every_size_arrive_unchanged() {
     let bench = Bench::new("");
     let (client, upstream) = bench.open();
     for len in
@@ -58,7 +58,7 @@ fn payloads_of_every_size_arrive_as_they_were_sent_both_ways() {
 }
 
 #[test]
-fn fragments_and_control_frames_between_them_keep_their_order() {
+fn fragments_and_control_frames_keep_their_order() {
     let bench = Bench::new("");
     let (client, upstream) = bench.open();
     let mut wire = Vec::new();
@@ -74,12 +74,12 @@ fn fragments_and_control_frames_between_them_keep_their_order() {
 }
 
 #[test]
-fn a_slow_receiver_stops_its_sender_and_loses_nothing() {
+fn slow_receiver_stops_its_sender_and_loses_nothing() {
     let bench = Bench::new("");
     let (client, upstream) = bench.open();
     let wire = masked(0x82, &payload(MUCH));
     let sender = sends(&client, wire.clone());
-    // Nobody reads: what is on the way comes to rest.
+    // Without a reader the data on its way stalls.
     let began = Instant::now();
     let stuck = bench.proxy.metric("framegate_receiver_stalls_total");
     while bench.proxy.metric("framegate_receiver_stalls_total") <= stuck && began.elapsed() < DEADLINE {
@@ -91,7 +91,7 @@ fn a_slow_receiver_stops_its_sender_and_loses_nothing() {
 }
 
 #[test]
-fn the_end_of_a_sender_in_the_middle_of_a_payload_is_passed_on_behind_what_it_sent() {
+fn fin_inside_a_payload_follows_the_bytes_before_it() {
     let bench = Bench::new("");
     let (mut client, upstream) = bench.open();
     let wire = masked(0x82, &payload(200_000));
@@ -101,7 +101,7 @@ fn the_end_of_a_sender_in_the_middle_of_a_payload_is_passed_on_behind_what_it_se
     assert!(got == wire[..150_000] && matches!(end, End::Fin));
     drop(upstream);
     drop(client);
-    // A reset takes the other side along, in the middle as elsewhere.
+    // A reset inside a payload resets the other side too.
     let (mut client, upstream) = bench.open();
     client.write_all(&wire[..150_000]).unwrap();
     read_exact(&upstream, 150_000);
@@ -111,7 +111,7 @@ fn the_end_of_a_sender_in_the_middle_of_a_payload_is_passed_on_behind_what_it_se
 }
 
 #[test]
-fn a_violation_behind_a_spliced_payload_does_not_pass() {
+fn violation_after_a_spliced_payload_is_not_forwarded() {
     let bench = Bench::new("");
     let (client, upstream) = bench.open();
     let good = masked(0x82, &payload(100_000));
@@ -125,14 +125,14 @@ fn a_violation_behind_a_spliced_payload_does_not_pass() {
 }
 
 #[test]
-fn a_drain_in_the_middle_of_a_payload_closes_behind_it() {
+fn drain_inside_a_payload_closes_after_it() {
     let mut bench = Bench::new("[drain]\nspread = \"0s\"");
     let (mut client, upstream) = bench.open();
     let wire = masked(0x82, &payload(300_000));
     client.write_all(&wire[..200_000]).unwrap();
     assert!(read_exact(&upstream, 200_000) == wire[..200_000]);
     bench.proxy.signal("TERM");
-    // The client learns of it at once, for its direction stands at a boundary.
+    // The client gets its Close at once: its direction is at a frame boundary.
     assert_eq!(read_close(&client).0, 1001);
     client.write_all(&wire[200_000..]).unwrap();
     assert!(read_exact(&upstream, 100_000 + wire.len() - 300_000) == wire[200_000..]);
@@ -142,7 +142,7 @@ fn a_drain_in_the_middle_of_a_payload_closes_behind_it() {
 }
 
 #[test]
-fn more_stalled_flows_than_there_are_pipes_still_lose_nothing() {
+fn more_stalled_flows_than_pipes_lose_nothing() {
     let bench = Bench::new("[limits]\nbuffers = \"64MiB\"");
     let wire = masked(0x82, &payload(12 << 20));
     // A worker has 32 pipes.
@@ -163,7 +163,7 @@ fn more_stalled_flows_than_there_are_pipes_still_lose_nothing() {
 }
 
 #[test]
-fn long_payloads_are_really_spliced() {
+fn long_payloads_are_spliced() {
     if !has_strace() {
         return;
     }
@@ -202,7 +202,7 @@ fn has_strace() -> bool {
 }
 
 #[test]
-fn check_counts_the_pipes_of_routes_that_splice() {
+fn check_reports_the_pipes_of_splicing_routes() {
     let (_listener, addr) = listen();
     for (splice, counted) in [("on", true), ("off", false)] {
         let path = temp_path("toml");
@@ -210,16 +210,17 @@ fn check_counts_the_pipes_of_routes_that_splice() {
         let output = Command::new(env!("CARGO_BIN_EXE_framegate")).args(["check", "-c"]).arg(&path).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         std::fs::remove_file(path).unwrap();
-        assert_eq!(said.contains("32 pipes of 256KiB in the kernel for each worker"), counted, "{said}");
+        assert_eq!(said.contains("32 pipes of 256 KiB in the kernel per worker"), counted, "{said}");
     }
 }
 
 #[test]
-fn an_opaque_route_cannot_splice_and_the_error_says_why() {
+fn opaque_route_cannot_splice() {
     let (_listener, addr): (TcpListener, SocketAddr) = listen();
     let path = temp_path("toml");
     let config = format!(
-        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\npath = \"/*\"\nmode = \"opaque\"\nsplice = \"on\"\nupstream = \"ws://{addr}\"\n"
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\npath = \"/*\"\nmode = \"opaque\"\n\
+         splice = \"on\"\nupstream = \"ws://{addr}\"\n"
     );
     std::fs::write(&path, config).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_framegate")).args(["check", "-c"]).arg(&path).output().unwrap();

@@ -1,5 +1,5 @@
-//! The steady state, counted: what one message meets on its way. The worker runs in this thread on the real kernel,
-//! its system calls pass through a counter, and so does every allocation of the thread.
+//! The cost of one message in the steady state. The worker runs in this thread on the real kernel;
+//! its system calls and the thread's allocations are counted.
 
 mod common;
 
@@ -7,11 +7,12 @@ use common::pki::{PKI, provider};
 use common::{ACCEPT, masked, plain, request, switching};
 use framegate::config::{Listener, Snapshot};
 use framegate::metrics::Shard;
+use framegate::policy::limit::Permits;
 use framegate::proto::Millis;
 use framegate::tls::{TicketKeys, TlsConfigs};
 use framegate::worker::inbox::inbox;
 use framegate::worker::listener::{Listening, bind};
-use framegate::worker::permits::Permits;
+use framegate::worker::service::Services;
 use framegate::worker::sys::{Event, MioSys, Sys, Target};
 use framegate::worker::{Worker, WorkerCore};
 use framegate::{config, log};
@@ -29,7 +30,7 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-// SAFETY: everything is left to the system's allocator; counting allocates nothing.
+// SAFETY: forwards to the system's allocator; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
@@ -46,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// How often the worker asked the system for what.
+/// The system calls of the worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Calls {
     recv: u64,
@@ -128,7 +129,7 @@ impl Sys for Counted {
         self.calls.random += 1;
         self.sys.random(out);
     }
-    // A clock of its own, read once in 100 ms whatever passes.
+    // A clock of its own, read once in 100 ms whatever the load.
     fn busy_us(&mut self) -> u64 {
         self.sys.busy_us()
     }
@@ -137,10 +138,10 @@ impl Sys for Counted {
 fn core(upstream: SocketAddr) -> (WorkerCore<Counted>, SocketAddr) {
     let plain = Listener::plain(([127, 0, 0, 1], 0).into());
     let snapshot = config::demo(vec![plain], ([127, 0, 0, 1], 1).into(), upstream);
-    home_of(snapshot, Arc::default())
+    core_of(snapshot, Arc::default())
 }
 
-fn home_of(snapshot: Snapshot, tls: Arc<TlsConfigs>) -> (WorkerCore<Counted>, SocketAddr) {
+fn core_of(snapshot: Snapshot, tls: Arc<TlsConfigs>) -> (WorkerCore<Counted>, SocketAddr) {
     let sys = MioSys::new(snapshot.sockets.clone()).unwrap();
     let (_outbox, inbox) = inbox(sys.waker().unwrap());
     let listener = bind(snapshot.listeners[0].addr, 1, &snapshot.sockets).unwrap().remove(0);
@@ -148,13 +149,16 @@ fn home_of(snapshot: Snapshot, tls: Arc<TlsConfigs>) -> (WorkerCore<Counted>, So
     let (log, _records) = log::tap(16);
     let core = WorkerCore {
         sys: Counted { sys, calls: Calls::default() },
-        listeners: vec![Listening::new(snapshot.listeners[0].addr, mio::net::TcpListener::from_std(listener))],
+        listeners: vec![
+            Listening::new(snapshot.listeners[0].addr, mio::net::TcpListener::from_std(listener), &snapshot, &tls)
+                .unwrap(),
+        ],
         inbox,
         snapshot: Arc::new(snapshot),
-        directory: Arc::default(),
         tls,
         sessions: Permits::new(10),
         handshakes: Permits::new(10),
+        services: Services::default(),
         tally: Default::default(),
         shard: Arc::new(Shard::default()),
         log,
@@ -166,8 +170,8 @@ fn home_of(snapshot: Snapshot, tls: Arc<TlsConfigs>) -> (WorkerCore<Counted>, So
     (core, addr)
 }
 
-/// Lets the worker work until `stream` has given `n` bytes.
-fn pass_until(worker: &mut Worker<'_, Counted>, mut stream: &TcpStream, n: usize) -> Vec<u8> {
+/// Runs the worker until `n` bytes were read from `stream`.
+fn run_until(worker: &mut Worker<'_, Counted>, mut stream: &TcpStream, n: usize) -> Vec<u8> {
     let (mut got, deadline) = (Vec::with_capacity(n), Instant::now() + common::PATIENCE);
     let mut buf = [0; 4096];
     while got.len() < n {
@@ -185,7 +189,7 @@ fn pass_until(worker: &mut Worker<'_, Counted>, mut stream: &TcpStream, n: usize
 }
 
 #[test]
-fn a_message_meets_one_recv_one_send_and_nothing_else() {
+fn a_message_costs_one_recv_and_one_send() {
     let upstream_listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut core, addr) = core(upstream_listener.local_addr().unwrap());
     let mut worker = Worker::new(&mut core).unwrap();
@@ -201,12 +205,12 @@ fn a_message_meets_one_recv_one_send_and_nothing_else() {
     upstream.set_nodelay(true).unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.extend(pass_until(&mut worker, &upstream, 1));
+        head.extend(run_until(&mut worker, &upstream, 1));
     }
     upstream.write_all(switching("").as_bytes()).unwrap();
     head.clear();
     while !head.ends_with(b"\r\n\r\n") {
-        head.extend(pass_until(&mut worker, &client, 1));
+        head.extend(run_until(&mut worker, &client, 1));
     }
     assert!(String::from_utf8(head).unwrap().contains(ACCEPT));
 
@@ -214,17 +218,17 @@ fn a_message_meets_one_recv_one_send_and_nothing_else() {
     let (up, down) = (masked(0x82, &[7; 64]), plain(0x82, &[7; 64]));
     let mut round = |worker: &mut Worker<'_, Counted>| {
         client.write_all(&up).unwrap();
-        assert_eq!(pass_until(worker, &upstream, up.len()), up);
+        assert_eq!(run_until(worker, &upstream, up.len()), up);
         upstream.write_all(&down).unwrap();
-        assert_eq!(pass_until(worker, &client, down.len()), down);
+        assert_eq!(run_until(worker, &client, down.len()), down);
     };
-    // The first ones may still fill what is kept (the vector of events).
+    // The first rounds may still grow vectors that are kept.
     (0..10).for_each(|_| round(&mut worker));
     let before = worker.core().sys.calls;
     let allocations = ALLOCATIONS.with(Cell::get);
     (0..MESSAGES).for_each(|_| round(&mut worker));
     let after = worker.core().sys.calls;
-    // `pass_until` itself makes one vector for what it reads, twice a round.
+    // `run_until` itself allocates one vector per call, twice a round.
     assert_eq!(ALLOCATIONS.with(Cell::get) - allocations, 2 * MESSAGES, "the worker allocates nothing");
     assert_eq!(after.recv - before.recv, 2 * MESSAGES);
     assert_eq!(after.send - before.send, 2 * MESSAGES);
@@ -233,7 +237,7 @@ fn a_message_meets_one_recv_one_send_and_nothing_else() {
     assert_eq!(rest(after), rest(before), "no epoll_ctl, nothing else");
 }
 
-/// What the worker does until the client has opened `n` bytes; allocations are those of its passes alone.
+/// A worker with a TLS client; `allocations` counts those of the worker's iterations alone.
 struct Secure<'w> {
     worker: Worker<'w, Counted>,
     client: TcpStream,
@@ -248,7 +252,7 @@ impl Secure<'_> {
         self.allocations += ALLOCATIONS.with(Cell::get) - before;
     }
 
-    /// Everything that waits, in one write where the socket takes it.
+    /// Sends everything that waits, in one write if the socket accepts it.
     fn flush(&mut self) {
         let mut bytes = Vec::new();
         while self.tls.wants_write() {
@@ -277,7 +281,7 @@ impl Secure<'_> {
 }
 
 #[test]
-fn a_message_over_tls_meets_one_recv_and_one_send_however_many_records_it_has() {
+fn a_tls_message_costs_one_recv_and_one_send() {
     let upstream_listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = PKI.server();
     let text = format!(
@@ -289,7 +293,7 @@ fn a_message_over_tls_meets_one_recv_and_one_send_however_many_records_it_has() 
     let keys = TicketKeys::new();
     assert!(keys.begin(0));
     let store = TlsConfigs::load(&snapshot, &keys).unwrap();
-    let (mut core, addr) = home_of(snapshot, Arc::new(store));
+    let (mut core, addr) = core_of(snapshot, Arc::new(store));
     let client = common::connect(addr);
     client.set_nonblocking(true).unwrap();
     let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
@@ -308,12 +312,12 @@ fn a_message_over_tls_meets_one_recv_and_one_send_however_many_records_it_has() 
     upstream.set_nodelay(true).unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.extend(pass_until(&mut secure.worker, &upstream, 1));
+        head.extend(run_until(&mut secure.worker, &upstream, 1));
     }
     upstream.write_all(switching("").as_bytes()).unwrap();
     secure.until("a 101", |got, _| got.ends_with(b"\r\n\r\n"));
 
-    // Small records at first, some thirty of them in a message; and full ones, when all buffers have grown.
+    // Small records at first, some thirty in a message; full ones once all buffers have grown.
     for (len, records) in
         [(64, None), (40_000, None), (50_000, None), (64, Some(1)), (6_000, Some(1)), (50_000, Some(4))]
     {
@@ -325,7 +329,7 @@ fn a_message_over_tls_meets_one_recv_and_one_send_however_many_records_it_has() 
         assert_eq!((after.recv - calls.recv, after.send - calls.send), (1, 1), "{len} bytes to the client");
         assert_eq!(after.register, calls.register);
         let made = secure.allocations - allocations;
-        // rustls makes one vector for each record that it seals, and we none.
+        // rustls allocates one vector for each record that it encrypts, the worker none.
         assert!(records.is_none_or(|records| made == records), "{made} allocations for {records:?} records");
 
         let (calls, allocations) = (secure.worker.core().sys.calls, secure.allocations);
@@ -344,7 +348,7 @@ fn a_message_over_tls_meets_one_recv_and_one_send_however_many_records_it_has() 
         let after = secure.worker.core().sys.calls;
         assert_eq!((after.recv - calls.recv, after.send - calls.send), (1, 1), "{len} bytes to the upstream");
         let made = secure.allocations - allocations;
-        // And another one for the plaintext of each that it opens.
+        // rustls allocates one vector for the plaintext of each record.
         assert!(records.is_none_or(|records| made == records), "{made} allocations for {records:?} records");
     }
 }

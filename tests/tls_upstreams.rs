@@ -1,6 +1,7 @@
-//! The suites of plain sockets once more, with TLS toward upstreams: `common/shim.rs` stands between each test and the proxy.
+//! The suites of plain sockets once more, with TLS toward upstreams: `common/shim.rs` is between
+//! each test and the proxy.
 
-// Each suite brings the helpers that it uses, as when it runs alone.
+// Each suite has its own `mod common`, as when it runs alone.
 #![allow(clippy::duplicate_mod)]
 
 #[path = "close.rs"]

@@ -1,4 +1,5 @@
-//! Groups of endpoints over real sockets: whose turn it is, and who is tried next when a connect fails.
+//! Endpoints of an upstream over real sockets: round robin, and the next attempt after a failed
+//! connect.
 
 mod common;
 
@@ -19,7 +20,7 @@ fn url(addr: SocketAddr) -> String {
     format!("ws://{addr}")
 }
 
-/// An address that nobody listens on: bound, so that nobody else gets it, and not listening.
+/// An address that refuses connections: bound, so that no other process gets it, and not listening.
 fn refusing() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -27,7 +28,7 @@ fn refusing() -> (Socket, SocketAddr) {
     (socket, addr)
 }
 
-/// An address where connections are never made: its queue is full, and the kernel drops what comes on top.
+/// An address where a connect hangs: its queue is full, and the kernel drops further SYNs.
 fn silent() -> (Socket, SocketAddr, Vec<TcpStream>) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -47,7 +48,7 @@ fn begin(proxy: &Proxy) -> TcpStream {
     client
 }
 
-/// Lets `listener` answer the next handshake of `client`.
+/// Completes the handshake of `client` at `listener`.
 fn answer(listener: &TcpListener, client: &TcpStream) -> TcpStream {
     let mut upstream = accept(listener);
     read_head(&upstream);
@@ -67,7 +68,7 @@ fn endpoints_take_turns() {
     let proxy = group(&backends.iter().map(|(_, addr)| url(*addr)).collect::<Vec<_>>(), "");
     let mut open = Vec::new();
     for _ in 0..3 {
-        // Where a worker begins is chance; that each one comes once in a round is not.
+        // The first endpoint of a worker is random, the order after it is not.
         let clients: Vec<_> = (0..3).map(|_| begin(&proxy)).collect();
         for (listener, _) in &backends {
             let mut upstream = accept(listener);
@@ -82,7 +83,7 @@ fn endpoints_take_turns() {
 }
 
 #[test]
-fn the_next_endpoint_is_tried_where_a_connect_is_refused() {
+fn next_endpoint_is_tried_after_a_refused_connect() {
     let ((_held, dead), (listener, addr)) = (refusing(), listen());
     let proxy = group(&[url(dead), url(addr)], "");
     for _ in 0..4 {
@@ -91,7 +92,7 @@ fn the_next_endpoint_is_tried_where_a_connect_is_refused() {
 }
 
 #[test]
-fn the_next_endpoint_is_tried_where_a_connect_is_never_answered() {
+fn next_endpoint_is_tried_after_a_connect_timeout() {
     let ((_socket, dead, _held), (listener, addr)) = (silent(), listen());
     let proxy = group(&[url(dead), url(addr)], "[timeouts]\nconnect = \"200ms\"");
     for _ in 0..4 {
@@ -100,7 +101,7 @@ fn the_next_endpoint_is_tried_where_a_connect_is_never_answered() {
 }
 
 #[test]
-fn all_refused_is_502_and_all_silent_504() {
+fn all_refused_gives_502_and_all_silent_504() {
     let ((_one, first), (_two, second)) = (refusing(), refusing());
     let proxy = group(&[url(first), url(second)], "");
     assert_eq!(status(&begin(&proxy)), "502");
@@ -112,7 +113,7 @@ fn all_refused_is_502_and_all_silent_504() {
 }
 
 #[test]
-fn all_tries_together_have_a_bound() {
+fn connect_total_bounds_all_attempts() {
     let (_socket, dead, _held) = silent();
     let endpoints: Vec<_> = (0..50).map(|_| url(dead)).collect();
     let proxy = group(&endpoints, "[timeouts]\nconnect = \"200ms\"\nconnect_total = \"600ms\"");
@@ -122,9 +123,9 @@ fn all_tries_together_have_a_bound() {
 }
 
 #[test]
-fn a_name_is_reached_at_whichever_of_its_addresses_answers() {
+fn all_addresses_of_a_name_are_tried() {
     let (listener, addr) = listen();
-    // `localhost` may have an IPv6 address as well, where nobody listens: the next one is tried.
+    // `localhost` may also have an IPv6 address, without a listener: the next one is tried.
     let proxy = group(&[format!("ws://localhost:{}", addr.port())], "");
     answer(&listener, &begin(&proxy));
     let proxy = group(&["ws://name.invalid:1".to_owned()], "");
@@ -133,7 +134,7 @@ fn a_name_is_reached_at_whichever_of_its_addresses_answers() {
 }
 
 #[test]
-fn a_unix_socket_that_is_not_there_gives_way_to_one_that_is() {
+fn next_endpoint_is_tried_if_a_unix_socket_is_missing() {
     let ((listener, addr), nowhere) = (listen(), common::temp_path("sock"));
     let proxy = group(&[format!("ws+unix:{}", nowhere.display()), url(addr)], "");
     for _ in 0..2 {

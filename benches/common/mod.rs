@@ -1,8 +1,8 @@
-//! Times small functions, or counts their instructions: no framework, so that the benches build with the package
-//! alone. What is counted is the very machine code that is timed.
+//! Times small functions, or counts their instructions: no framework, so that the benches build
+//! with the package alone. What is counted is the very machine code that is timed.
 //!
-//! As it is a bench prints times. With `--counted` it only prepares: `benches/instructions.py` runs it so, under
-//! callgrind, which counts inside of [`repeat`] and nowhere else.
+//! As it is a bench prints times. With `--counted` it only prepares: `benches/instructions.py` runs
+//! it so, under callgrind, which counts inside of [`repeat`] and nowhere else.
 
 #![allow(dead_code)] // each bench uses its own part
 
@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 15;
-/// Operations before and while instructions are counted. Counting is exact, so a few are enough; what comes once in
-/// several operations (a vector that grows, a ring that wraps) shows in the average.
+/// Operations before and while instructions are counted. Counting is exact, so a few are enough;
+/// what comes once in several operations (a vector that grows, a ring that wraps) shows in the
+/// average.
 const WARM: u32 = 200;
 const COUNTED: u32 = 1_000;
 
-/// Runs `op` `iterations` times in each of 15 rounds and prints the fastest and the median round, per run.
-/// `op` keeps its own results alive with [`std::hint::black_box`].
+/// Runs `op` `iterations` times in each of 15 rounds and prints the fastest and the median round,
+/// per run. `op` keeps its own results alive with [`std::hint::black_box`].
 pub fn bench(name: &str, iterations: u32, mut op: impl FnMut()) {
     if std::env::args().any(|arg| arg == "--counted") {
         return count(name, &mut op);
@@ -34,8 +35,8 @@ pub fn bench(name: &str, iterations: u32, mut op: impl FnMut()) {
     println!("{name:<48} min {:>10.1} ns   median {:>10.1} ns", per_run(rounds[0]), per_run(rounds[ROUNDS / 2]));
 }
 
-/// Two calls of [`repeat`], each of which callgrind gives the sum of: the second one counts. The line says what it
-/// is the sum of: name, operations, allocations.
+/// Two calls of [`repeat`], each of which callgrind gives the sum of: the second one counts. The
+/// line says what it is the sum of: name, operations, allocations.
 fn count(name: &str, op: &mut impl FnMut()) {
     repeat(op, WARM);
     let before = ALLOCATIONS.load(Relaxed);
@@ -85,7 +86,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// As a client sends it; nobody looks at the payload.
+/// As a client sends it; the payload is not looked at.
 pub fn masked_frame(payload: usize) -> Vec<u8> {
     frame(payload, Some([0x37, 0xfa, 0x21, 0x3d]))
 }

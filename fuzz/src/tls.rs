@@ -1,6 +1,7 @@
-//! The TLS driver against rustls' buffered connection. The input is a program: what the other side says, where what it sends is
-//! cut, which byte is changed on the way, when keys change and when either side ends. Whatever happens: no panic, nothing
-//! comes out that was not said, and where nothing was changed everything does.
+//! The TLS driver against rustls' buffered connection. The input is a program: what the other side
+//! says, where what it sends is cut, which byte is changed on the way, when keys change and when
+//! either side ends. Whatever happens: no panic, nothing comes out that was not said, and where
+//! nothing was changed everything does.
 
 #![no_main]
 
@@ -49,6 +50,7 @@ struct Wire {
     changed: bool,
     ended: bool,
     they_ended: bool,
+    we_closed: bool,
 }
 
 impl Wire {
@@ -73,6 +75,7 @@ impl Wire {
             changed: false,
             ended: false,
             they_ended: false,
+            we_closed: false,
         };
         wire.open(0);
         wire
@@ -85,7 +88,7 @@ impl Wire {
         for (to, from) in self.scratch[kept..].iter_mut().zip(self.coming.drain(..n)) {
             *to = from;
         }
-        match self.ours.open(&mut self.scratch[..kept + n], &mut self.plain, &mut self.sealed) {
+        match self.ours.decrypt(&mut self.scratch[..kept + n], &mut self.plain, &mut self.sealed) {
             Ok(opened) => {
                 assert!(self.failed.is_none(), "no way back from a failure");
                 self.ended |= opened.closed;
@@ -142,13 +145,16 @@ impl Wire {
             }
             8 => {
                 let bytes = vec![!arg as u8; 1 + arg * arg];
-                let taken = self.ours.is_established() && !self.ours.is_closed() && self.failed.is_none();
-                self.ours.seal(&bytes, arg as u64 * 100, &mut self.sealed).unwrap();
+                let taken = self.ours.is_established() && !self.we_closed && self.failed.is_none();
+                self.ours.encrypt(&bytes, arg as u64 * 100, &mut self.sealed).unwrap();
                 if taken {
                     self.said.1.extend_from_slice(&bytes);
                 }
             }
-            9 if arg > 200 => self.ours.close(&mut self.sealed).unwrap(),
+            9 if arg > 200 => {
+                self.ours.send_close_notify(&mut self.sealed).unwrap();
+                self.we_closed = true;
+            }
             // On the way a byte is changed, lost, or one comes from elsewhere.
             10 if !self.coming.is_empty() => {
                 let at = arg % self.coming.len();

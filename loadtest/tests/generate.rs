@@ -394,7 +394,8 @@ fn idle_connections_are_cheap_on_both_sides() {
 fn a_client_that_never_reads_costs_the_push_server_its_queue_and_no_more() {
     let server = Server::start("push --rate max --size 64KiB --queue 1MiB");
     let mut client = TcpStream::connect(server.addr).unwrap();
-    let head = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let head = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     client.write_all(head.as_bytes()).unwrap();
     let resident = || {
         let text = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();

@@ -1,17 +1,19 @@
-//! From the TOML as typed to a snapshot. Goes on after a problem, with a default in the place of the value, so that
-//! all problems of a file are told at once; the snapshot is given out only if there was none.
+//! Converts the TOML to a snapshot. An invalid value is reported and replaced by its default, so
+//! that all errors of a file are reported at once. The snapshot is returned only if there were
+//! none.
 
 use super::endpoint;
 use super::error::{Error, Problems};
 use super::file::{self, File, Section, Typed, TypedList};
-use super::value::{self, Judged, duration_text, shown, size_text};
+use super::value::{self, Parsed, duration_text, shown, size_text};
 use super::{
-    AccessLog, Admin, CertificateFiles, ClientAuth, Drain, Flags, Format, Limits, Listener, ListenerTls, Log,
-    SCRATCH_BYTES, Snapshot, Sockets, Timeouts, TlsFlags, Workers,
+    AccessLog, Admin, CertificateFiles, Drain, Flags, Format, Limits, Listener, Log, Snapshot, Sockets, TlsFlags,
+    Workers,
 };
-use crate::policy::balance::{Balance, Endpoint, Group, Place};
-use crate::policy::route::{Entry, FrameLimits, HostPattern, Mode, PathPattern, Route, Routes};
-use crate::policy::tls::{TlsVersion, UpstreamTls};
+use crate::memory::SCRATCH_BYTES;
+use crate::policy::route::{Entry, HostPattern, PathPattern, Route, Routes};
+use crate::policy::upstream::{Address, Endpoint, Upstream};
+use crate::proto::settings::{FrameLimits, RelaySettings, Settings, Timeouts};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -27,8 +29,6 @@ const FRAME_BYTES: RangeInclusive<u64> = 1..=(1 << 63) - 1;
 const NOTSENT_BYTES: RangeInclusive<u64> = 4 << 10..=16 << 20;
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 const DRAIN: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(24 * 3600);
-/// 1 GiB: nothing is buffered for it.
-const RULES: FrameLimits = FrameLimits { max_frame: 1 << 30, max_message: 1 << 30 };
 
 pub fn from_text(text: &str, name: &str) -> Result<Snapshot, Error> {
     let mut problems = Problems::new(text, name);
@@ -36,11 +36,11 @@ pub fn from_text(text: &str, name: &str) -> Result<Snapshot, Error> {
         problems.add_toml(&e);
         None
     });
-    let snapshot = file.map(|file| Building { problems: &mut problems }.snapshot(&file));
+    let snapshot = file.map(|file| Builder { problems: &mut problems }.snapshot(&file));
     match (snapshot, problems.into_error()) {
         (Some(snapshot), None) => Ok(snapshot),
         (_, Some(error)) => Err(error),
-        // There is a problem wherever there is no snapshot.
+        // Without a snapshot there is an error.
         (None, None) => Err(Error::flag(name, "cannot be read as a configuration")),
     }
 }
@@ -55,7 +55,7 @@ pub fn from_flags(flags: &Flags) -> Result<Snapshot, Error> {
         let files = CertificateFiles { cert: cert.clone(), key: key.clone(), ocsp: None };
         let addr = address(listen, "--tls-listen")?;
         if listeners.iter().any(|plain: &Listener| plain.addr == addr) {
-            return Err(Error::flag("--tls-listen", &format!("{addr} is that of --listen; write another")));
+            return Err(Error::flag("--tls-listen", &format!("{addr} is already used by --listen; choose another")));
         }
         listeners.push(Listener::secure(addr, files));
     }
@@ -64,46 +64,21 @@ pub fn from_flags(flags: &Flags) -> Result<Snapshot, Error> {
 }
 
 pub fn demo(listeners: Vec<Listener>, admin: SocketAddr, backend: SocketAddr) -> Snapshot {
-    let (url, place) = (format!("ws://{backend}"), Place::Tcp(backend));
-    let endpoint = Endpoint { url, place, tls: false, base: String::new() };
+    let endpoint = Endpoint::new(format!("ws://{backend}"), Address::Tcp(backend), false, String::new());
     one_route(listeners, Some(Admin { addr: admin, fault_injection: false }), endpoint)
 }
 
-impl Listener {
-    pub fn plain(addr: SocketAddr) -> Listener {
-        Listener { addr, trusted_proxies: Vec::new(), tls: None, redirect: None }
-    }
-
-    pub fn secure(addr: SocketAddr, files: CertificateFiles) -> Listener {
-        let (certificates, min_version) = (vec![files], TlsVersion::default());
-        let tls = ListenerTls { certificates, min_version, client_auth: ClientAuth::Off, tickets: true };
-        Listener { tls: Some(tls), ..Listener::plain(addr) }
-    }
-}
-
 fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint) -> Snapshot {
-    let name = endpoint.url.clone();
-    let (endpoints, tls) = (vec![endpoint], UpstreamTls::default());
-    let group = Arc::new(Group { name, index: 0, endpoints, balance: Balance::default(), tls });
-    let route = Route {
-        name: "/*".to_owned(),
-        group: Arc::clone(&group),
-        strip_prefix: None,
-        host_header: None,
-        mode: Mode::default(),
-        rules: RULES,
-        timeouts: Timeouts::default(),
-        on_upstream_loss: None,
-        splice: false,
-    };
+    let upstream = Arc::new(Upstream::new(endpoint.url.clone(), vec![endpoint]));
+    let route = Route::new("/*".to_owned(), Arc::clone(&upstream));
     let entry = Entry { host: HostPattern::Any, path: PathPattern::Under(String::new()), route: Arc::new(route) };
     Snapshot {
         workers: Workers::default(),
         listeners,
         routes: Routes::new(vec![entry]),
-        groups: vec![group],
+        upstreams: vec![upstream],
         limits: Limits::default(),
-        timeouts: Timeouts::default(),
+        settings: Arc::default(),
         sockets: Sockets::default(),
         drain: Drain::default(),
         log: Log::default(),
@@ -111,27 +86,22 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint)
     }
 }
 
-/// A snapshot in the making. Upstreams and routes are built in `routing.rs`.
-pub struct Building<'p, 't> {
+/// Builds a snapshot. The parts for upstreams and routes are in `routing.rs`, those for TLS in
+/// `tls.rs`.
+pub struct Builder<'p, 't> {
     pub problems: &'p mut Problems<'t>,
 }
 
-/// What a route starts from.
-pub struct Inherited {
-    pub timeouts: Timeouts,
-    pub rules: FrameLimits,
-}
-
-impl Building<'_, '_> {
+impl Builder<'_, '_> {
     fn snapshot(&mut self, file: &File) -> Snapshot {
         let workers = self.workers(&file.workers);
         let listeners = self.listeners(&file.listener);
-        let timeouts = self.timeouts("timeouts", &file.timeouts, &Timeouts::default());
-        let mut groups = self.groups(&file.upstream);
-        let rules = self.rules("limits", &file.limits.max_frame, &file.limits.max_message, RULES);
-        let routes = self.routes(&file.route, &mut groups, &Inherited { timeouts: timeouts.clone(), rules });
+        let limits = self.limits(&file.limits, &file.workers, workers.count.unwrap_or(1));
+        let settings = self.settings(file, &limits);
+        let mut upstreams = self.upstreams(&file.upstream);
+        let routes = self.routes(&file.route, &mut upstreams, &settings);
         Snapshot {
-            limits: self.limits(&file.limits, &file.workers, workers.count.unwrap_or(1)),
+            limits,
             sockets: self.sockets(&file.sockets),
             drain: self.drain(&file.drain),
             log: self.log(&file.log),
@@ -139,25 +109,36 @@ impl Building<'_, '_> {
             workers,
             listeners,
             routes,
-            groups,
-            timeouts,
+            upstreams,
+            settings: Arc::new(settings),
         }
     }
 
-    /// The value, or `default` where it is not there or wrong; the latter is told.
-    pub fn take<T>(&mut self, key: &str, typed: &Typed, default: T, judge: impl FnOnce(&Value) -> Judged<T>) -> T {
-        self.read(key, typed, judge).unwrap_or(default)
+    /// What a session starts under, and every route inherits.
+    fn settings(&mut self, file: &File, limits: &Limits) -> Settings {
+        let typed = &file.limits;
+        let frames = self.frame_limits("limits", &typed.max_frame, &typed.max_message, FrameLimits::default());
+        Settings {
+            head_bytes: limits.head_bytes,
+            timeouts: self.timeouts("timeouts", &file.timeouts, &Timeouts::default()),
+            relay: RelaySettings { limits: frames, ..RelaySettings::default() },
+        }
     }
 
-    pub fn read<T>(&mut self, key: &str, typed: &Typed, judge: impl FnOnce(&Value) -> Judged<T>) -> Option<T> {
+    /// The value, or `default` if it is missing or invalid. An invalid value is reported.
+    pub fn take<T>(&mut self, key: &str, typed: &Typed, default: T, parse: impl FnOnce(&Value) -> Parsed<T>) -> T {
+        self.read(key, typed, parse).unwrap_or(default)
+    }
+
+    pub fn read<T>(&mut self, key: &str, typed: &Typed, parse: impl FnOnce(&Value) -> Parsed<T>) -> Option<T> {
         let typed = typed.as_ref()?;
-        judge(typed.get_ref()).map_err(|e| self.problems.add(typed.span(), key, &e)).ok()
+        parse(typed.get_ref()).map_err(|e| self.problems.add(typed.span(), key, &e)).ok()
     }
 
-    pub fn list<T>(&mut self, key: &str, typed: &TypedList, judge: impl Fn(&Value) -> Judged<T>) -> Vec<T> {
+    pub fn list<T>(&mut self, key: &str, typed: &TypedList, parse: impl Fn(&Value) -> Parsed<T>) -> Vec<T> {
         let mut good = Vec::new();
         for element in typed.iter().flat_map(|list| list.get_ref()) {
-            match judge(element.get_ref()) {
+            match parse(element.get_ref()) {
                 Ok(value) => good.push(value),
                 Err(e) => self.problems.add(element.span(), key, &e),
             }
@@ -179,19 +160,20 @@ impl Building<'_, '_> {
             let key = "listener.listen";
             let one = section.get_ref();
             let Some(listen) = &one.listen else {
-                self.problems.add(section.span(), key, "missing; write for example listen = \"0.0.0.0:8080\"");
+                self.problems.add(section.span(), key, "missing; add for example listen = \"0.0.0.0:8080\"");
                 continue;
             };
             let Some(addr) = self.read(key, &one.listen, value::address) else { continue };
             let listener = self.listener(one, addr, section.span());
-            // They are told apart by their address: with port 0 there may be several only if they are all alike.
+            // Listeners are identified by their address. With port 0 several are possible if they
+            // are identical.
             if listeners.iter().any(|other| other.addr == addr && (addr.port() != 0 || *other != listener)) {
-                self.problems.add(listen.span(), key, &format!("{addr} is listened on already; write it once"));
+                self.problems.add(listen.span(), key, &format!("duplicate listen address {addr}"));
             }
             listeners.push(listener);
         }
         if typed.is_empty() {
-            let right = "missing; write a section [[listener]] with listen = \"0.0.0.0:8080\"";
+            let right = "missing; add a [[listener]] section with listen = \"0.0.0.0:8080\"";
             self.problems.add(0..0, "listener", right);
         }
         listeners
@@ -203,14 +185,18 @@ impl Building<'_, '_> {
             Some("off") => Ok(None),
             _ => value::address(v).map(Some).map_err(|e| format!("{e}, or \"off\"")),
         });
-        let judge = value::flag;
-        let fault_injection = self.take("admin.fault_injection", &typed.fault_injection, false, judge);
+        let parse = value::flag;
+        let fault_injection = self.take("admin.fault_injection", &typed.fault_injection, false, parse);
         let addr = addr?;
         let mut written = listeners.iter().filter_map(|section| section.get_ref().listen.as_ref());
         let same = written.find(|listen| value::address(listen.get_ref()) == Ok(addr));
         if let (true, Some(same)) = (addr.port() != 0, same) {
             let at = typed.listen.as_ref().unwrap_or(same).span();
-            self.problems.add(at, key, &format!("{addr} is the address of a [[listener]]; write another, or \"off\""));
+            self.problems.add(
+                at,
+                key,
+                &format!("{addr} is already used by a [[listener]]; choose another, or \"off\""),
+            );
         }
         Some(Admin { addr, fault_injection })
     }
@@ -226,45 +212,46 @@ impl Building<'_, '_> {
             head_bytes: self.take("limits.head", &typed.head, default.head_bytes, size(HEAD_BYTES)),
             buffer_bytes: self.take("limits.buffers", &typed.buffers, default.buffer_bytes, size(BUFFER_BYTES)),
         };
-        // With "auto" only the machine can say: `Snapshot::misfits`.
+        // With "auto" this depends on the machine: see `Snapshot::resource_errors`.
         let least = workers * 2 * SCRATCH_BYTES;
         if let (true, Some(at)) = (limits.buffer_bytes < least, typed.buffers.as_ref().or(threads.count.as_ref())) {
             let (has, least) = (size_text(limits.buffer_bytes as u64), size_text(least as u64));
-            let why = format!("{has} is too little for {workers} workers; write \"{least}\" or more");
+            let why = format!("{has} is too small for {workers} workers; expected at least \"{least}\"");
             self.problems.add(at.span(), "limits.buffers", &why);
         }
         limits
     }
 
-    /// A `max_message` below an inherited `max_frame` lowers it: no frame can be larger than its message.
-    pub fn rules(
+    /// A `max_message` below an inherited `max_frame` lowers it: a frame cannot be larger than its
+    /// message.
+    pub fn frame_limits(
         &mut self,
         section: &str,
         max_frame: &Typed,
         max_message: &Typed,
         inherited: FrameLimits,
     ) -> FrameLimits {
-        let judge = |v: &Value| value::size(v, FRAME_BYTES);
+        let parse = |v: &Value| value::size(v, FRAME_BYTES);
         let frame_key = format!("{section}.max_frame");
-        let written = self.read(&frame_key, max_frame, judge);
-        let max_message = self.take(&format!("{section}.max_message"), max_message, inherited.max_message, judge);
+        let written = self.read(&frame_key, max_frame, parse);
+        let max_message = self.take(&format!("{section}.max_message"), max_message, inherited.max_message, parse);
         if let (Some(frame), Some(typed)) = (written.filter(|frame| *frame > max_message), max_frame) {
             let (has, most) = (size_text(frame), size_text(max_message));
-            let why =
-                format!("{has} is more than max_message, {most}; write at most that, or raise {section}.max_message");
+            let why = format!("{has} exceeds max_message ({most}); lower it, or raise {section}.max_message");
             self.problems.add(typed.span(), &frame_key, &why);
         }
         FrameLimits { max_frame: written.unwrap_or(inherited.max_frame).min(max_message), max_message }
     }
 
-    /// Of the whole process, or of a route; `inherited` stands for what is not written.
+    /// Timeouts of the process or of a route, with `inherited` as defaults.
     pub fn timeouts(&mut self, section: &str, typed: &file::Timeouts, inherited: &Timeouts) -> Timeouts {
-        let mut take = |key: &str, typed: &Typed, inherited: u64, judge: fn(&Value) -> Judged<u64>| {
-            self.take(&format!("{section}.{key}"), typed, inherited, judge)
+        let mut take = |key: &str, typed: &Typed, inherited: u64, parse: fn(&Value) -> Parsed<u64>| {
+            self.take(&format!("{section}.{key}"), typed, inherited, parse)
         };
         let timeouts = Timeouts {
             tls_ms: take("tls", &typed.tls, inherited.tls_ms, value::timeout),
             request_head_ms: take("request_head", &typed.request_head, inherited.request_head_ms, value::timeout),
+            decision_ms: take("decision", &typed.decision, inherited.decision_ms, value::timeout),
             connect_ms: take("connect", &typed.connect, inherited.connect_ms, value::timeout),
             connect_total_ms: take("connect_total", &typed.connect_total, inherited.connect_total_ms, value::timeout),
             upstream_head_ms: take("upstream_head", &typed.upstream_head, inherited.upstream_head_ms, value::timeout),
@@ -275,7 +262,7 @@ impl Building<'_, '_> {
         let written = typed.connect.as_ref().or(typed.connect_total.as_ref());
         if let (true, Some(at)) = (timeouts.connect_ms > timeouts.connect_total_ms, written) {
             let (one, all) = (duration_text(timeouts.connect_ms), duration_text(timeouts.connect_total_ms));
-            let why = format!("{one} for one try is more than connect_total, {all} for all; write at most that");
+            let why = format!("{one} exceeds connect_total ({all})");
             self.problems.add(at.span(), &format!("{section}.connect"), &why);
         }
         timeouts
@@ -313,7 +300,7 @@ impl Building<'_, '_> {
         let written = typed.spread.as_ref().or(typed.deadline.as_ref());
         if let (true, Some(at)) = (drain.spread_ms > drain.deadline_ms, written) {
             let (spread, deadline) = (duration_text(drain.spread_ms), duration_text(drain.deadline_ms));
-            let why = format!("{spread} is more than drain.deadline, {deadline}; write at most that");
+            let why = format!("{spread} exceeds drain.deadline ({deadline})");
             self.problems.add(at.span(), "drain.spread", &why);
         }
         drain
@@ -333,12 +320,12 @@ impl Building<'_, '_> {
     }
 }
 
-/// A file is told from a mistyped word by its slash.
-fn access(value: &Value) -> Judged<AccessLog> {
+/// A slash distinguishes a file from a mistyped word.
+fn access(value: &Value) -> Parsed<AccessLog> {
     match value.as_str() {
         Some("off") => Ok(AccessLog::Off),
         Some("stdout") => Ok(AccessLog::Stdout),
         Some(path) if path.contains('/') && !path.ends_with('/') => Ok(AccessLog::File(path.into())),
-        _ => Err(format!("{} is not possible here; write \"stdout\", \"off\", or a file with a slash", shown(value))),
+        _ => Err(format!("{} is not valid; expected \"stdout\", \"off\", or a file with a slash", shown(value))),
     }
 }

@@ -1,65 +1,56 @@
-//! What a snapshot means on this machine: the text of `check`, and what does not fit.
+//! The text of `check`, and the resources that a snapshot needs.
 
 use super::value::{duration_text, size_text};
-use super::{
-    AccessLog, ClientAuth, Format, Listener, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SPARE_DESCRIPTORS, Snapshot,
-    Timeouts,
+use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
+use crate::memory::{
+    PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES,
+    TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
-use crate::policy::balance::Group;
 use crate::policy::route::{Entry, HostPattern, PathPattern, Route};
 use crate::policy::tls::TlsVersion;
+use crate::policy::upstream::Upstream;
+use crate::proto::settings::{BAD_GATEWAY, Timeouts};
 use std::fmt::{self, Write};
-
-/// User memory of an idle session, the most that we allow ourselves.
-const SESSION_BYTES: usize = 768;
-/// Two TCP sockets with what the kernel keeps beside them, their buffers empty.
-const KERNEL_BYTES: usize = 8 << 10;
-/// What TLS adds to each of the two sides of a session that have it: its keys, and a record that is not whole yet.
-const TLS_BYTES: usize = 3 << 10;
-const RECORD_BYTES: usize = 17 << 10;
-/// What TLS takes of a worker: the keys of those that talk, and one buffer each for bytes opened and sealed.
-const TLS_WORKER_BYTES: usize = 1 << 20;
-/// What a handshake may hold of messages that are not whole yet.
-const SHAKE_BYTES: usize = 2 * RECORD_BYTES;
+use std::sync::Arc;
 
 impl Snapshot {
-    /// Workers that start with `cpus` CPUs to run on.
+    /// The number of workers with `cpus` CPUs.
     pub fn worker_count(&self, cpus: usize) -> usize {
         self.workers.count.unwrap_or(cpus).max(1)
     }
 
-    /// What is configured but cannot be had with `nofile` descriptors (RLIMIT_NOFILE after raising it) and `cpus`
-    /// CPUs: one sentence each, none if all fits.
-    pub fn misfits(&self, nofile: u64, cpus: usize) -> Vec<String> {
-        let mut misfits = Vec::new();
+    /// Limits that cannot be met with `nofile` descriptors (RLIMIT_NOFILE after raising it) and
+    /// `cpus` CPUs, one sentence each.
+    pub fn resource_errors(&self, nofile: u64, cpus: usize) -> Vec<String> {
+        let mut errors = Vec::new();
         let limits = self.limits.resolve(nofile);
         let needed = limits.max_sessions.saturating_mul(2) + limits.max_handshakes + SPARE_DESCRIPTORS;
         if limits.max_sessions == 0 {
-            misfits.push(format!(
-                "limits.max_sessions: {nofile} descriptors (RLIMIT_NOFILE) leave none for sessions; raise that limit \
-                 or lower limits.max_handshakes"
+            errors.push(format!(
+                "limits.max_sessions: RLIMIT_NOFILE is {nofile}, which leaves no descriptors for sessions; raise it or \
+                 lower limits.max_handshakes"
             ));
         } else if needed as u64 > nofile {
-            misfits.push(format!(
+            errors.push(format!(
                 "limits.max_sessions: {} sessions and {} handshakes need {needed} descriptors, but RLIMIT_NOFILE is \
-                 {nofile}; raise that limit or lower these",
+                 {nofile}; raise it or lower these",
                 limits.max_sessions, limits.max_handshakes
             ));
         }
         let workers = self.worker_count(cpus);
         let least = workers.saturating_mul(2 * SCRATCH_BYTES);
         if self.limits.buffer_bytes < least {
-            misfits.push(format!(
-                "limits.buffers: {} is too little for {workers} workers; write \"{}\" or more",
+            errors.push(format!(
+                "limits.buffers: {} is too small for {workers} workers; expected at least \"{}\"",
                 size_text(self.limits.buffer_bytes as u64),
                 size_text(least as u64)
             ));
         }
-        misfits
+        errors
     }
 
-    /// What `check` prints: what listens, where requests go in the order in which routes are tried, every limit
-    /// and the memory that it can come to.
+    /// The output of `check`: listeners, routes in matching order, upstreams, limits, and the
+    /// memory that they allow.
     pub fn describe(&self, nofile: u64, cpus: usize) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.
@@ -76,20 +67,20 @@ impl Snapshot {
             Some(admin) => writeln!(out, "admin      {}", admin.addr)?,
             None => writeln!(out, "admin      off")?,
         }
-        writeln!(out, "\nroutes, in the order in which they are tried")?;
+        writeln!(out, "\nroutes, in matching order")?;
         for entry in self.routes.entries() {
             self.write_route(out, entry)?;
         }
         writeln!(out, "\nupstreams")?;
-        for group in &self.groups {
-            let used = self.routes.entries().iter().any(|entry| entry.route.group.index == group.index);
-            writeln!(out, "  {}{}", group_text(group), if used { "" } else { ", used by no route" })?;
+        for upstream in &self.upstreams {
+            let used = self.routes.entries().iter().any(|entry| Arc::ptr_eq(&entry.route.upstream, upstream));
+            writeln!(out, "  {}{}", upstream_text(upstream), if used { "" } else { ", used by no route" })?;
         }
         writeln!(out)?;
         self.write_process(out, cpus)?;
         self.write_memory(out, nofile, cpus)?;
-        for misfit in self.misfits(nofile, cpus) {
-            writeln!(out, "warning    {misfit}")?;
+        for error in self.resource_errors(nofile, cpus) {
+            writeln!(out, "warning    {error}")?;
         }
         Ok(())
     }
@@ -101,11 +92,12 @@ impl Snapshot {
         if route.name != pattern {
             write!(out, " ({})", route.name)?;
         }
-        write!(out, " -> {}, {}", route.group.name, route.mode.name())?;
-        let (frame, message) = (size_text(route.rules.max_frame), size_text(route.rules.max_message));
-        write!(out, ", frames to {frame}, messages to {message}")?;
+        write!(out, " -> {}, {}", route.upstream.name, route.settings.relay.mode.name())?;
+        let (frame, message) =
+            (size_text(route.settings.relay.limits.max_frame), size_text(route.settings.relay.limits.max_message));
+        write!(out, ", frames up to {frame}, messages up to {message}")?;
         write_rewrite(out, route)?;
-        let changed = timeouts_text(&route.timeouts, Some(&self.timeouts));
+        let changed = timeouts_text(&route.settings.timeouts, Some(&self.settings.timeouts));
         writeln!(out, "{}{changed}", if changed.is_empty() { "" } else { ", " })
     }
 
@@ -113,7 +105,7 @@ impl Snapshot {
         let count = self.worker_count(cpus);
         let origin = if self.workers.count.is_some() { "as written" } else { "one per CPU" };
         writeln!(out, "workers    {count} ({origin}){}", if self.workers.pin { ", pinned" } else { "" })?;
-        writeln!(out, "timeouts   {}", timeouts_text(&self.timeouts, None))?;
+        writeln!(out, "timeouts   {}", timeouts_text(&self.settings.timeouts, None))?;
         let sockets = &self.sockets;
         writeln!(
             out,
@@ -139,51 +131,64 @@ impl Snapshot {
 
     fn write_memory(&self, out: &mut String, nofile: u64, cpus: usize) -> fmt::Result {
         let limits = self.limits.resolve(nofile);
-        let (sessions, handshakes, head) = (limits.max_sessions, limits.max_handshakes, self.limits.head_bytes);
-        let workers = self.worker_count(cpus);
-        let head_text = size_text(head as u64);
-        let mut rows = vec![
-            (sessions.saturating_mul(SESSION_BYTES), format!("{sessions} sessions of {SESSION_BYTES} B")),
-            (sessions.saturating_mul(KERNEL_BYTES), format!("{sessions} pairs of sockets of 8 KiB in the kernel")),
-            (
-                handshakes.saturating_mul(head).saturating_mul(2),
-                format!("{handshakes} handshakes with two heads of {head_text}"),
-            ),
-            (
-                sessions.saturating_mul(head).saturating_mul(2),
-                format!("two heads of {head_text} for each session, if all wait for their upstream at once"),
-            ),
-            (self.limits.buffer_bytes, "buffers for slow receivers, all workers together".to_owned()),
-            (workers.saturating_mul(SCRATCH_BYTES), format!("{workers} workers with 128 KiB to read into")),
-        ];
-        let clients = self.listeners.iter().any(|listener| listener.tls.is_some());
-        let upstreams = self.groups.iter().any(|group| group.endpoints.iter().any(|endpoint| endpoint.tls));
-        for (of, _) in [("clients", clients), ("upstreams", upstreams)].iter().filter(|(_, tls)| *tls) {
-            let each = format!(
-                "{sessions} times {} for TLS with {of}, and {} of a record",
-                size_text(TLS_BYTES as u64),
-                size_text(RECORD_BYTES as u64)
-            );
-            rows.push((sessions.saturating_mul(TLS_BYTES + RECORD_BYTES), each));
-            let shakes = format!("{handshakes} TLS handshakes with {of}, {} each", size_text(SHAKE_BYTES as u64));
-            rows.push((handshakes.saturating_mul(SHAKE_BYTES), shakes));
-        }
-        if clients || upstreams {
-            let of =
-                format!("{workers} workers with 1 MiB for the keys of those that talk, and what is opened and sealed");
-            rows.push((workers.saturating_mul(TLS_WORKER_BYTES), of));
-        }
-        if self.routes.entries().iter().any(|entry| entry.route.splice) {
-            let of = format!("{PIPES_MAX} pipes of {} in the kernel for each worker", size_text(PIPE_BYTES as u64));
-            rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), of));
-        }
+        let (sessions, handshakes) = (limits.max_sessions, limits.max_handshakes);
+        let mut rows = self.plain_memory(limits, self.worker_count(cpus));
+        rows.extend(self.tls_memory(limits, self.worker_count(cpus)));
         writeln!(out, "sessions   at most {sessions}, handshakes at most {handshakes}, with {nofile} descriptors")?;
-        writeln!(out, "\nmemory, at the worst (socket buffers in the kernel not counted)")?;
-        for (bytes, of) in &rows {
-            writeln!(out, "  {:>10}  {of}", rounded(*bytes))?;
+        writeln!(out, "\nmemory in the worst case (without the kernel's socket buffers)")?;
+        for (bytes, what) in &rows {
+            writeln!(out, "  {:>10}  {what}", rounded_size(*bytes))?;
         }
         let total = rows.iter().fold(0usize, |sum, (bytes, _)| sum.saturating_add(*bytes));
-        writeln!(out, "  {:>10}  in total", rounded(total))
+        writeln!(out, "  {:>10}  in total", rounded_size(total))
+    }
+
+    fn plain_memory(&self, limits: ResolvedLimits, workers: usize) -> Vec<(usize, String)> {
+        let (sessions, handshakes) = (limits.max_sessions, limits.max_handshakes);
+        let heads = self.limits.head_bytes.saturating_mul(2);
+        let head = size(self.limits.head_bytes);
+        let mut rows = vec![
+            (sessions.saturating_mul(SESSION_BYTES), format!("{sessions} sessions, {} each", size(SESSION_BYTES))),
+            (
+                sessions.saturating_mul(SESSION_KERNEL_BYTES),
+                format!("{sessions} pairs of sockets in the kernel, {} each", size(SESSION_KERNEL_BYTES)),
+            ),
+            (handshakes.saturating_mul(heads), format!("{handshakes} handshakes, two heads of {head} each")),
+            (
+                sessions.saturating_mul(heads),
+                format!("two heads of {head} per session, if all wait for their upstream at once"),
+            ),
+            (self.limits.buffer_bytes, "buffers for slow receivers, all workers together".to_owned()),
+            (
+                workers.saturating_mul(SCRATCH_BYTES),
+                format!("{workers} workers, a read buffer of {} each", size(SCRATCH_BYTES)),
+            ),
+        ];
+        if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {
+            let what = format!("{PIPES_MAX} pipes of {} in the kernel per worker", size(PIPE_BYTES));
+            rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), what));
+        }
+        rows
+    }
+
+    fn tls_memory(&self, limits: ResolvedLimits, workers: usize) -> Vec<(usize, String)> {
+        let (sessions, handshakes) = (limits.max_sessions, limits.max_handshakes);
+        let clients = self.listeners.iter().any(|listener| listener.tls.is_some());
+        let upstreams = self.upstreams.iter().any(|upstream| upstream.endpoints().iter().any(|endpoint| endpoint.tls));
+        let mut rows = Vec::new();
+        for (peers, _) in [("clients", clients), ("upstreams", upstreams)].iter().filter(|(_, tls)| *tls) {
+            let (conn, record) = (size(TLS_CONN_BYTES), size(TLS_RECORD_BYTES));
+            let what =
+                format!("{sessions} TLS connections with {peers}, {conn} and an incomplete record of {record} each");
+            rows.push((sessions.saturating_mul(TLS_CONN_BYTES + TLS_RECORD_BYTES), what));
+            let what = format!("{handshakes} TLS handshakes with {peers}, {} each", size(TLS_HANDSHAKE_BYTES));
+            rows.push((handshakes.saturating_mul(TLS_HANDSHAKE_BYTES), what));
+        }
+        if !rows.is_empty() {
+            let what = format!("{workers} workers, {} each for TLS key schedules and buffers", size(TLS_WORKER_BYTES));
+            rows.push((workers.saturating_mul(TLS_WORKER_BYTES), what));
+        }
+        rows
     }
 }
 
@@ -233,30 +238,35 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     if let Some(host) = &route.host_header {
         write!(out, ", Host {host}")?;
     }
-    if let Some(code) = route.on_upstream_loss {
+    if let Some(code) = route.settings.relay.upstream_loss_code {
         write!(out, ", Close {code} on upstream loss")?;
     }
-    if route.splice {
-        write!(out, ", splices")?;
+    if route.settings.relay.upstream_error_code != BAD_GATEWAY {
+        write!(out, ", Close {} on upstream error", route.settings.relay.upstream_error_code)?;
+    }
+    if route.settings.relay.splice {
+        write!(out, ", splice on")?;
     }
     Ok(())
 }
 
-fn group_text(group: &Group) -> String {
-    let urls: Vec<_> = group.endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
+fn upstream_text(upstream: &Upstream) -> String {
+    let (name, endpoints) = (&upstream.name, upstream.endpoints());
+    let urls: Vec<_> = endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
     match urls.as_slice() {
-        [url] if *url == group.name => group.name.clone(),
-        [url] => format!("{}: {url}", group.name),
-        _ => format!("{}: {}, {}", group.name, group.balance.name(), urls.join(", ")),
+        [url] if *url == name => name.clone(),
+        [url] => format!("{name}: {url}"),
+        _ => format!("{name}: {}, {}", upstream.balance.name(), urls.join(", ")),
     }
 }
 
-/// All of them, or those that differ from `usual`.
+/// All timeouts, or those that differ from `usual`.
 fn timeouts_text(timeouts: &Timeouts, usual: Option<&Timeouts>) -> String {
     let all = |t: &Timeouts| {
         [
             ("tls", t.tls_ms),
             ("request_head", t.request_head_ms),
+            ("decision", t.decision_ms),
             ("connect", t.connect_ms),
             ("connect_total", t.connect_total_ms),
             ("upstream_head", t.upstream_head_ms),
@@ -275,8 +285,12 @@ fn or_word<N: PartialEq + Default>(number: N, zero: &str, text: impl Fn(N) -> St
     if number == N::default() { zero.to_owned() } else { text(number) }
 }
 
-/// For reading, not for writing back: one digit behind the point.
-fn rounded(bytes: usize) -> String {
+fn size(bytes: usize) -> String {
+    size_text(bytes as u64)
+}
+
+/// With one digit after the point.
+fn rounded_size(bytes: usize) -> String {
     let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.into_iter().find(|(shift, _)| bytes >> shift > 0) {
         Some((shift, unit)) => format!("{:.1} {unit}", bytes as f64 / (1u64 << shift) as f64),

@@ -1,64 +1,60 @@
-//! URLs of upstream endpoints: `ws://host:port/base`, `wss://` with TLS, and `ws+unix:/run/app.sock` with an optional `:/base` behind it.
+//! URLs of upstream endpoints: `ws://host:port/base`, `wss://` with TLS, and
+//! `ws+unix:/run/app.sock`, optionally followed by `:/base`.
 
-use super::value::{Judged, quoted};
-use crate::policy::balance::{Endpoint, Place};
+use super::value::{Parsed, quoted};
 use crate::policy::route::normal_path;
+use crate::policy::upstream::{Address, Endpoint};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-/// What fits into `sockaddr_un` with its final NUL.
+/// The size of `sun_path` without its final NUL.
 const UNIX_PATH_MAX: usize = 107;
 
-/// Whether `text` is meant as a URL, not as the name of an upstream.
+/// Whether `text` looks like a URL and not like the name of an upstream.
 pub fn is_url(text: &str) -> bool {
     text.contains(':') || text.contains('/')
 }
 
-pub fn endpoint(url: &str) -> Judged<Endpoint> {
+pub fn endpoint(url: &str) -> Parsed<Endpoint> {
     let wrong = |why: &str| format!("{} {why}", quoted(url));
     if !url.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(wrong("has a character that no URL can have; write it percent-encoded"));
+        return Err(wrong("has a character not allowed in a URL; percent-encode it"));
     }
     if let Some(path) = url.strip_prefix("ws+unix:") {
         return unix(url, path);
     }
     let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(wrong("is not a URL; write for example \"ws://10.0.0.1:9000\" or \"ws+unix:/run/app.sock\""));
+        return Err(wrong("is not a URL; expected for example \"ws://10.0.0.1:9000\" or \"ws+unix:/run/app.sock\""));
     };
     let (tls, port) = match scheme {
         "ws" => (false, 80),
         "wss" => (true, 443),
-        _ => return Err(wrong("is not a WebSocket URL; write ws://, wss:// or ws+unix:")),
+        _ => return Err(wrong("is not a WebSocket URL; expected ws://, wss:// or ws+unix:")),
     };
     let (authority, base) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
-    Ok(Endpoint { url: url.to_owned(), place: place(url, authority, port)?, tls, base: base_path(url, base)? })
+    Ok(Endpoint::new(url.to_owned(), address(url, authority, port)?, tls, base_path(url, base)?))
 }
 
-fn unix(url: &str, path: &str) -> Judged<Endpoint> {
+fn unix(url: &str, path: &str) -> Parsed<Endpoint> {
     let (path, base) = path.split_once(':').unwrap_or((path, ""));
     let path = path.strip_prefix("//").unwrap_or(path);
     if !path.starts_with('/') || path.len() < 2 {
-        let right = "write an absolute path, for example \"ws+unix:/run/app.sock\"";
+        let right = "expected an absolute path, for example \"ws+unix:/run/app.sock\"";
         return Err(format!("{} names no socket; {right}", quoted(url)));
     }
     if path.len() > UNIX_PATH_MAX {
         return Err(format!("{} is too long for a socket; at most {UNIX_PATH_MAX} bytes", quoted(url)));
     }
-    Ok(Endpoint {
-        url: url.to_owned(),
-        place: Place::Unix(PathBuf::from(path)),
-        tls: false,
-        base: base_path(url, base)?,
-    })
+    Ok(Endpoint::new(url.to_owned(), Address::Unix(PathBuf::from(path)), false, base_path(url, base)?))
 }
 
-fn place(url: &str, authority: &str, default: u16) -> Judged<Place> {
+fn address(url: &str, authority: &str, default: u16) -> Parsed<Address> {
     let wrong = |why: &str| format!("{} {why}", quoted(url));
     if authority.contains('@') {
-        return Err(wrong("holds a user or password; leave that out"));
+        return Err(wrong("has a user name or password; remove it"));
     }
     if authority.contains(['?', '#']) {
-        return Err(wrong("has a query or fragment; leave that out"));
+        return Err(wrong("has a query or fragment; remove it"));
     }
     let split = match authority.strip_prefix('[') {
         Some(rest) => rest.split_once(']'),
@@ -67,25 +63,25 @@ fn place(url: &str, authority: &str, default: u16) -> Judged<Place> {
     let (host, port) = split.ok_or_else(|| wrong("has no \"]\" after its IPv6 address"))?;
     let port = match port.strip_prefix(':') {
         None if port.is_empty() => Some(default),
-        // `parse` alone would take a sign.
+        // `parse` alone accepts a sign.
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|port| *port != 0u16),
         _ => None,
     };
-    let port = port.ok_or_else(|| wrong("has no valid port; write 1 to 65535"))?;
+    let port = port.ok_or_else(|| wrong("has no valid port; expected 1 to 65535"))?;
     if authority.starts_with('[') {
         let address = host.parse::<Ipv6Addr>().map_err(|_| wrong("has no valid IPv6 address in its brackets"))?;
-        return Ok(Place::Tcp(SocketAddr::from((address, port))));
+        return Ok(Address::Tcp(SocketAddr::from((address, port))));
     }
     if let Ok(address) = host.parse() {
-        return Ok(Place::Tcp(SocketAddr::new(address, port)));
+        return Ok(Address::Tcp(SocketAddr::new(address, port)));
     }
     if !is_name(host) {
-        return Err(wrong("has no valid host; write an address, a name, or an IPv6 address in [ ]"));
+        return Err(wrong("has no valid host; expected an address, a name, or an IPv6 address in brackets"));
     }
-    Ok(Place::Name(format!("{}:{port}", host.to_ascii_lowercase())))
+    Ok(Address::Name(format!("{}:{port}", host.to_ascii_lowercase())))
 }
 
-/// A name that a resolver can be asked for. One that ends in digits would be a mistyped IPv4 address.
+/// A host name. One that ends in digits is refused: it is a mistyped IPv4 address.
 pub fn is_name(host: &str) -> bool {
     let absolute = host.strip_suffix('.').unwrap_or(host);
     let label = |label: &str| {
@@ -95,21 +91,21 @@ pub fn is_name(host: &str) -> bool {
     absolute.len() <= 253 && !digits && absolute.split('.').all(label)
 }
 
-/// Without its slashes at the end.
-fn base_path(url: &str, base: &str) -> Judged<String> {
+/// Without trailing slashes.
+fn base_path(url: &str, base: &str) -> Parsed<String> {
     let wrong = |why: &str| format!("{} {why}", quoted(url));
     if base.contains(['?', '#']) {
-        return Err(wrong("has a query or fragment; leave that out"));
+        return Err(wrong("has a query or fragment; remove it"));
     }
     if base.is_empty() {
         return Ok(String::new());
     }
     if !base.starts_with('/') || base.contains(['\\', '"', '<', '>', ':']) {
-        return Err(wrong("has no valid path; write it with a slash first, others percent-encoded"));
+        return Err(wrong("has no valid path; begin it with a slash and percent-encode other characters"));
     }
-    // A dot segment is what alone normalises to nothing.
+    // Only a dot segment normalises to nothing.
     if base.split('/').any(|segment| !segment.is_empty() && normal_path(segment) == "/") {
-        return Err(wrong("has a dot segment in its path; write it without"));
+        return Err(wrong("has a dot segment in its path; remove it"));
     }
     Ok(base.trim_end_matches('/').to_owned())
 }
@@ -118,17 +114,17 @@ fn base_path(url: &str, base: &str) -> Judged<String> {
 mod tests {
     use super::*;
 
-    fn parsed(url: &str) -> (Place, String) {
+    fn parsed(url: &str) -> (Address, String) {
         let endpoint = endpoint(url).unwrap();
         assert_eq!(endpoint.url, url);
-        (endpoint.place, endpoint.base)
+        (endpoint.address, endpoint.base)
     }
 
     #[test]
     fn urls() {
-        let tcp = |text: &str| Place::Tcp(text.parse().unwrap());
-        let name = |text: &str| Place::Name(text.to_owned());
-        let unix = |text: &str| Place::Unix(PathBuf::from(text));
+        let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
+        let name = |text: &str| Address::Name(text.to_owned());
+        let unix = |text: &str| Address::Unix(PathBuf::from(text));
         for (url, place, base) in [
             ("ws://10.0.0.1:9000", tcp("10.0.0.1:9000"), ""),
             ("ws://10.0.0.1", tcp("10.0.0.1:80"), ""),
@@ -151,10 +147,10 @@ mod tests {
     }
 
     #[test]
-    fn wrong_urls_say_what_is_wrong() {
+    fn invalid_urls_are_explained() {
         let long = format!("ws+unix:/{}", "x".repeat(UNIX_PATH_MAX));
         for (url, why) in [
-            ("http://x", "write ws://, wss:// or ws+unix:"),
+            ("http://x", "expected ws://, wss:// or ws+unix:"),
             ("x:80", "is not a URL"),
             ("/run/app.sock", "is not a URL"),
             ("ws:/x", "is not a URL"),
@@ -173,12 +169,12 @@ mod tests {
             ("ws://[::1", "no \"]\""),
             ("ws://[::1]80", "no valid port"),
             ("ws://[x]:80", "no valid IPv6"),
-            ("ws://u:p@x", "user or password"),
+            ("ws://u:p@x", "user name or password"),
             ("ws://x?q", "query or fragment"),
             ("ws://x/a?q", "query or fragment"),
             ("ws://x/a#f", "query or fragment"),
-            ("ws://x/a b", "percent-encoded"),
-            ("ws://ü/", "percent-encoded"),
+            ("ws://x/a b", "percent-encode"),
+            ("ws://ü/", "percent-encode"),
             ("ws://x/a\\b", "no valid path"),
             ("ws://x/a/../b", "dot segment"),
             ("ws://x/a/%2E", "dot segment"),

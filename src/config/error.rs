@@ -1,18 +1,18 @@
-//! What is wrong with a configuration: one sentence for each problem, with file, line, column, the key, and what
-//! would have been right. Turns the errors of the TOML reader into the same form.
+//! Configuration errors: one sentence each, with file, line, column, key and what would be valid.
+//! Converts the errors of the TOML reader into the same form.
 
 use std::fmt;
 use std::ops::Range;
 use toml::de::{DeTable, DeValue};
 
-/// Why there is no snapshot. Displays one sentence a line, in the order of the file.
+/// Why a configuration was refused. Displays one sentence per line, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     sentences: Vec<String>,
 }
 
 impl Error {
-    /// Never empty. Each names its place.
+    /// At least one; each names its place.
     pub fn sentences(&self) -> &[String] {
         &self.sentences
     }
@@ -24,15 +24,15 @@ impl Error {
     pub(super) fn not_text(name: &str, bytes: &[u8], at: usize) -> Error {
         let text = String::from_utf8_lossy(bytes.get(..at).unwrap_or_default());
         let place = place(name, &text, at);
-        Error { sentences: vec![format!("{place}: not UTF-8; write the file as UTF-8 text")] }
+        Error { sentences: vec![format!("{place}: not valid UTF-8")] }
     }
 
-    /// What is wrong with files that the configuration names, a sentence each.
+    /// Errors in files that the configuration names, one sentence each.
     pub fn files(name: &str, problems: &[String]) -> Error {
         Error { sentences: problems.iter().map(|problem| format!("{name}: {problem}")).collect() }
     }
 
-    /// A flag stands in the place of file and key.
+    /// An error in a flag, which is named instead of file and key.
     pub(super) fn flag(flag: &str, text: &str) -> Error {
         Error { sentences: vec![format!("{flag}: {text}")] }
     }
@@ -46,7 +46,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Collects what is wrong with one text.
+/// Collects the errors of one text.
 pub struct Problems<'a> {
     text: &'a str,
     name: &'a str,
@@ -65,12 +65,12 @@ impl<'a> Problems<'a> {
 
     /// Adds an error of the TOML reader.
     pub fn add_toml(&mut self, error: &toml::de::Error) {
-        // The span is missing only where the whole document is meant.
+        // The span is missing only for errors of the whole document.
         let span = error.span().unwrap_or(0..0);
         self.found.push((span.start, toml_sentence(self.text, &span, error.message())));
     }
 
-    /// For sentences that point at another place of the same file.
+    /// The line number, for sentences that refer to another place in the file.
     pub fn line(&self, at: &Range<usize>) -> usize {
         line_and_column(self.text, at.start).0
     }
@@ -83,7 +83,8 @@ impl<'a> Problems<'a> {
     }
 }
 
-/// `; did you mean "a" or "b"?` with those of `known` (never empty) that are near to `typed`, else all of them.
+/// `; did you mean "a" or "b"?` with the `known` words (never empty) that are close to `typed`, or
+/// all of them as `; expected "a", "b" or "c"`.
 pub fn suggestion(typed: &str, known: &[&str]) -> String {
     let quoted = |names: &[&str], last: &str| match names {
         [] => String::new(),
@@ -95,14 +96,13 @@ pub fn suggestion(typed: &str, known: &[&str]) -> String {
     let near = (typed.chars().count() / 3).max(2);
     let best = distances.iter().min().copied().unwrap_or(usize::MAX);
     if best > near {
-        let verb = if known.len() == 1 { "is" } else { "are" };
-        return format!("; known {verb} {}", quoted(known, "and"));
+        return format!("; expected {}", quoted(known, "or"));
     }
     let closest: Vec<_> = known.iter().zip(&distances).filter(|(_, d)| **d == best).map(|(name, _)| *name).collect();
     format!("; did you mean {}?", quoted(&closest, "or"))
 }
 
-/// Letters to insert, remove or replace, neighbours to swap.
+/// Edit distance: letters inserted, removed or replaced, neighbours swapped.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<_>, Vec<_>) = (a.chars().collect(), b.chars().collect());
     let mut before: Vec<usize> = Vec::new();
@@ -128,22 +128,22 @@ fn place(name: &str, text: &str, at: usize) -> String {
     format!("{name}:{line}:{column}")
 }
 
-/// Both from 1; columns count characters.
+/// Both start at 1; columns count characters.
 fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     (before.matches('\n').count() + 1, before.get(start..).unwrap_or_default().chars().count() + 1)
 }
 
-/// Sections that there may be several of.
+/// Sections that can occur more than once.
 const SECTIONS: [&str; 3] = ["listener", "route", "upstream"];
 
 fn toml_sentence(text: &str, span: &Range<usize>, message: &str) -> String {
     let here = text.get(span.clone()).unwrap_or_default();
     let Ok(document) = DeTable::parse(text) else {
         return match message {
-            "duplicate key" => format!("{here}: written twice; keep one of them"),
-            _ => without_quotes(text, span.start).unwrap_or_else(|| format!("not TOML: {message}")),
+            "duplicate key" => format!("{here}: duplicate key; remove one of them"),
+            _ => without_quotes(text, span.start).unwrap_or_else(|| format!("invalid TOML: {message}")),
         };
     };
     let key = key_at(document.get_ref(), span).unwrap_or_default();
@@ -153,29 +153,29 @@ fn toml_sentence(text: &str, span: &Range<usize>, message: &str) -> String {
     }
     let name = key.rsplit('.').next().unwrap_or_default();
     let wanted = match (message.rsplit("expected ").next().unwrap_or_default(), key.contains('.')) {
-        ("a sequence", false) => format!("there may be several; write [[{key}]] above its keys"),
-        ("a sequence", true) => format!("not a list; write {name} = [\"...\"]"),
+        ("a sequence", false) => format!("can occur more than once; use [[{key}]]"),
+        ("a sequence", true) => format!("not a list; use {name} = [\"...\"]"),
         ("a table", false) if SECTIONS.contains(&key.as_str()) => {
-            format!("not a table; write [[{key}]] above its keys")
+            format!("not a table; use [[{key}]]")
         }
-        ("a table", false) if here.starts_with("[[") => format!("there is only one; write [{key}] above its keys"),
-        ("a table", false) => format!("not a table; write [{key}] above its keys"),
-        ("a table", true) => format!("not a table; write {name} = {{ ... }}"),
+        ("a table", false) if here.starts_with("[[") => format!("can occur only once; use [{key}]"),
+        ("a table", false) => format!("not a table; use [{key}]"),
+        ("a table", true) => format!("not a table; use {name} = {{ ... }}"),
         _ => message.to_owned(),
     };
     format!("{key}: {wanted}")
 }
 
-/// The mistake that is made most: `level = info`, `idle = 5m`.
+/// The most common mistake: `level = info`, `idle = 5m`.
 fn without_quotes(text: &str, at: usize) -> Option<String> {
     let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
     let (key, value) = text.get(start..)?.lines().next()?.split_once('=')?;
     let (key_end, key, value) = (start + key.len(), key.trim(), value.trim());
     let bare = value.chars().all(|c| c.is_alphanumeric() || "./:*-_".contains(c));
-    (at > key_end && bare && !value.is_empty()).then(|| format!("{key}: not a value; write {key} = \"{value}\""))
+    (at > key_end && bare && !value.is_empty()).then(|| format!("{key}: missing quotes; use {key} = \"{value}\""))
 }
 
-/// The key, with the keys above it, whose name or value stands at `span`.
+/// The full key whose name or value is at `span`.
 fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
     for (key, value) in table {
         let name = key.get_ref();
@@ -189,7 +189,7 @@ fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
     None
 }
 
-/// Like [`key_at`], empty for an element of a list.
+/// As [`key_at`]; empty for an element of a list.
 fn key_in(value: &DeValue<'_>, span: &Range<usize>) -> Option<String> {
     match value {
         DeValue::Table(table) => key_at(table, span),

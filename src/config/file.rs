@@ -1,6 +1,6 @@
-//! The TOML as typed: its sections and keys, and nothing of what they mean. Every value is taken as it stands, of
-//! whatever type, with its place in the text; `build.rs` judges it, so that all wrong values are told at once.
-//! Each key is described in `example.toml`.
+//! The configuration file as TOML: sections and keys without meaning. A value of any type is
+//! accepted, with its place in the text; `build.rs` validates it, so that all errors are reported
+//! at once. `example.toml` documents the keys.
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -8,13 +8,13 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use toml::{Spanned, Value};
 
-/// A value, if the key is there.
+/// A value, if the key is present.
 pub type Typed = Option<Spanned<Value>>;
 
-/// A list of values, if the key is there.
+/// A list of values, if the key is present.
 pub type TypedList = Option<Spanned<Vec<Spanned<Value>>>>;
 
-/// One of several tables of the same name.
+/// One section of an array of tables.
 pub type Section<T> = Spanned<Table<T>>;
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -80,7 +80,7 @@ pub struct UpstreamTls {
 }
 
 impl Certificate {
-    /// Of what an upstream is shown.
+    /// The client certificate for an upstream.
     pub fn of(typed: &UpstreamTls) -> Certificate {
         Certificate { cert: typed.cert.clone(), key: typed.key.clone(), ocsp: None }
     }
@@ -98,12 +98,13 @@ pub struct Route {
     pub mode: Typed,
     pub on_upstream_loss: Typed,
     pub on_upstream_loss_code: Typed,
+    pub on_upstream_error_code: Typed,
     pub splice: Typed,
     pub limits: Table<FrameLimits>,
     pub timeouts: Table<Timeouts>,
 }
 
-/// What a route may set of [`Limits`].
+/// The [`Limits`] that a route can set.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FrameLimits {
@@ -131,13 +132,14 @@ pub struct Limits {
     pub max_message: Typed,
 }
 
-/// Of the whole process, and of a route.
+/// For the whole process, and for a route.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// These two not in a route: they run before one is known.
+    /// Not in a route, like the next one: they apply before a route is selected.
     pub tls: Typed,
     pub request_head: Typed,
+    pub decision: Typed,
     pub connect: Typed,
     pub connect_total: Typed,
     pub upstream_head: Typed,
@@ -176,7 +178,8 @@ pub struct Admin {
     pub fault_injection: Typed,
 }
 
-/// A `T` written as a table. What is derived for `T` alone would take a list as well, key by key.
+/// A `T` written as a table. The derived implementation for `T` alone would also accept a list of
+/// its values.
 #[derive(Debug, Default)]
 pub struct Table<T>(T);
 

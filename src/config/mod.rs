@@ -1,7 +1,10 @@
-//! The snapshot: one validated, immutable configuration. What stands here needs no later check, but for what only
-//! the running machine can say ([`Snapshot::misfits`]). Starts nothing and opens nothing but the file.
-//! `file.rs` is the TOML as typed, `build.rs` and `routing.rs` turn it into a snapshot or into errors with line and column,
-//! `value.rs`, `endpoint.rs` and `pattern.rs` read single values, `describe.rs` says what a snapshot means.
+//! The snapshot: one validated, immutable configuration. Its values need no further check, except
+//! against the resources of the machine ([`Snapshot::resource_errors`]). Starts nothing and opens
+//! only the file.
+//!
+//! `file.rs` is the TOML as written; `build.rs`, `routing.rs` and `tls.rs` convert it to a
+//! snapshot, or to errors with line and column; `value.rs`, `endpoint.rs` and `pattern.rs` parse
+//! single values; `describe.rs` is the text of `check`.
 
 mod build;
 mod describe;
@@ -10,33 +13,27 @@ mod error;
 mod file;
 mod pattern;
 mod routing;
-mod secure;
+mod tls;
 mod value;
 
 pub use error::Error;
 
-use crate::policy::balance::Group;
 use crate::policy::route::Routes;
+use crate::policy::tls::TlsVersion;
 pub use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls};
-pub use crate::proto::session::Timeouts;
+use crate::policy::upstream::Upstream;
+use crate::proto::settings::Settings;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The commented file that `example-config` prints: every key with its default.
+/// The output of `example-config`: every key with its default, commented.
 pub const EXAMPLE: &str = include_str!("example.toml");
 
-/// What one read takes at most: each worker has one such buffer to read into, and the pool keeps one in reserve.
-pub const SCRATCH_BYTES: usize = 128 * 1024;
-/// Pipes of one worker, for routes that splice; who would need one more reads and sends as usual. Two descriptors each.
-pub const PIPES_MAX: usize = 32;
-/// What a pipe holds at most, in the kernel's memory.
-pub const PIPE_BYTES: usize = 256 << 10;
-
-/// Descriptors that are no session's: listeners, polls, logs, admin connections.
+/// Descriptors not used by sessions: listeners, polls, logs, admin connections.
 pub const SPARE_DESCRIPTORS: usize = 256;
 
-/// Reads and validates a file, as a whole or not at all. Errors name it as given.
+/// Reads and validates a file. Errors name it as given.
 pub fn load(path: &Path) -> Result<Snapshot, Error> {
     let name = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|e| Error::unreadable(&name, &e))?;
@@ -46,17 +43,17 @@ pub fn load(path: &Path) -> Result<Snapshot, Error> {
     }
 }
 
-/// Validates `text`; `name` stands for it in errors.
+/// Validates `text`, called `name` in errors.
 pub fn parse(text: &str, name: &str) -> Result<Snapshot, Error> {
     build::from_text(text, name)
 }
 
-/// What `run` is told without a file.
+/// The configuration from the flags of `run`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flags {
     /// A listener without TLS.
     pub listen: Option<String>,
-    /// One with it.
+    /// A listener with TLS.
     pub tls: Option<TlsFlags>,
     pub upstream: String,
 }
@@ -68,37 +65,74 @@ pub struct TlsFlags {
     pub key: PathBuf,
 }
 
-/// Listeners as the flags say, one route for everything, the rest as by default.
+/// Where a process takes its configuration from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    File(PathBuf),
+    Flags(Flags),
+}
+
+impl Source {
+    /// The name used in errors that concern no single place of a file.
+    pub fn name(&self) -> String {
+        match self {
+            Source::File(path) => path.display().to_string(),
+            Source::Flags(_) => "run".to_owned(),
+        }
+    }
+
+    /// Reads and validates. A file is read again at each call.
+    pub fn load(&self) -> Result<Snapshot, Error> {
+        match self {
+            Source::File(path) => load(path),
+            Source::Flags(flags) => from_flags(flags),
+        }
+    }
+}
+
+/// The listeners of the flags, one route for all requests, and defaults.
 pub fn from_flags(flags: &Flags) -> Result<Snapshot, Error> {
     build::from_flags(flags)
 }
 
-/// `demo`: everything goes to `backend`.
+/// The configuration of `demo`: all requests go to `backend`.
 pub fn demo(listen: Vec<Listener>, admin: SocketAddr, backend: SocketAddr) -> Snapshot {
     build::demo(listen, admin, backend)
 }
 
-/// Everything a process runs by. Workers hold one `Arc` of it and swap it whole at a reload.
+/// The complete configuration of a process. Workers hold an `Arc` of it, which a reload replaces.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Snapshot {
     pub workers: Workers,
     pub listeners: Vec<Listener>,
     pub routes: Routes,
-    /// In the order of the file; [`crate::policy::route::Route::group`] shares these.
-    pub groups: Vec<Arc<Group>>,
+    /// In the order of the file, shared by [`crate::policy::route::Route::upstream`].
+    pub upstreams: Vec<Arc<Upstream>>,
     pub limits: Limits,
-    /// What applies before a route is known.
-    pub timeouts: Timeouts,
+    /// The settings of a session before its route is selected.
+    pub settings: Arc<Settings>,
     pub sockets: Sockets,
     pub drain: Drain,
     pub log: Log,
-    /// `None` where it is off.
+    /// `None`: off.
     pub admin: Option<Admin>,
+}
+
+impl Snapshot {
+    /// Takes over the runtime state of `before`: endpoints that have not changed stay the same
+    /// objects.
+    pub fn inherit(&self, before: &Snapshot) {
+        for upstream in &self.upstreams {
+            if let Some(known) = before.upstreams.iter().find(|known| known.name == upstream.name) {
+                upstream.inherit(known);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workers {
-    /// `None`: one per CPU that the process may run on.
+    /// `None`: one per CPU available to the process.
     pub count: Option<usize>,
     pub pin: bool,
 }
@@ -114,20 +148,40 @@ pub struct Listener {
     pub addr: SocketAddr,
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub tls: Option<ListenerTls>,
-    /// Every request is sent to this port of the same host, over TLS.
+    /// Redirects every request to this port of the same host, over TLS.
     pub redirect: Option<u16>,
 }
 
-/// Limits of the whole process. Shared counters are touched at open and close only.
+impl Listener {
+    /// A listener without TLS.
+    pub fn plain(addr: SocketAddr) -> Listener {
+        Listener { addr, trusted_proxies: Vec::new(), tls: None, redirect: None }
+    }
+
+    /// A listener with TLS and one certificate.
+    pub fn secure(addr: SocketAddr, files: CertificateFiles) -> Listener {
+        let tls = ListenerTls {
+            certificates: vec![files],
+            min_version: TlsVersion::default(),
+            client_auth: ClientAuth::Off,
+            tickets: true,
+        };
+        Listener { tls: Some(tls), ..Listener::plain(addr) }
+    }
+}
+
+/// Limits of the whole process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Admitted sessions, two descriptors each; `None`: what RLIMIT_NOFILE allows. Above it: 503.
+    /// Established sessions, two descriptors each; `None`: as many as RLIMIT_NOFILE allows. Beyond
+    /// that: 503.
     pub max_sessions: Option<usize>,
-    /// Connections not admitted yet (or being refused), one descriptor each; `None`: an eighth of RLIMIT_NOFILE.
+    /// Connections whose handshake has not completed, one descriptor each; `None`: an eighth of
+    /// RLIMIT_NOFILE.
     pub max_handshakes: Option<usize>,
-    /// Bytes of a request head, and of an upstream's. Default 16 KiB.
+    /// Size of a request head, and of a response head. Default 16 KiB.
     pub head_bytes: usize,
-    /// Bytes that may wait for slow receivers, all workers together. Default 64 MiB.
+    /// Bytes buffered for slow receivers, all workers together. Default 64 MiB.
     pub buffer_bytes: usize,
 }
 
@@ -137,7 +191,7 @@ impl Default for Limits {
     }
 }
 
-/// What the limits are on this machine.
+/// Limits with the defaults of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResolvedLimits {
     pub max_sessions: usize,
@@ -145,10 +199,11 @@ pub struct ResolvedLimits {
 }
 
 impl Limits {
-    /// Fills in what was left to RLIMIT_NOFILE: an eighth of it for handshakes, two descriptors a session of what
-    /// is left of that and of [`SPARE_DESCRIPTORS`]. What is configured stays, see [`Snapshot::misfits`].
+    /// Fills in the limits that depend on RLIMIT_NOFILE: an eighth of it for handshakes, and
+    /// sessions with two descriptors each for the rest without [`SPARE_DESCRIPTORS`]. Configured
+    /// limits stay; see [`Snapshot::resource_errors`].
     pub fn resolve(&self, nofile: u64) -> ResolvedLimits {
-        // Linux allows 2^30 at most; "unlimited" must not become an absurd number of sessions.
+        // Linux allows at most 2^30; "unlimited" must not result in more sessions.
         let nofile = usize::try_from(nofile).unwrap_or(usize::MAX).min(1 << 30);
         let max_handshakes = self.max_handshakes.unwrap_or(nofile / 8);
         let left = nofile.saturating_sub(max_handshakes).saturating_sub(SPARE_DESCRIPTORS);
@@ -156,7 +211,7 @@ impl Limits {
     }
 }
 
-/// Options of accepted and of upstream sockets.
+/// Options of accepted and upstream sockets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sockets {
     /// TCP_NOTSENT_LOWAT in bytes; 0 leaves the kernel's default.
@@ -189,7 +244,7 @@ impl Default for Drain {
 pub struct Log {
     pub access: AccessLog,
     pub format: Format,
-    /// Of diagnostics on standard error.
+    /// The level of diagnostics on standard error.
     pub level: log::LevelFilter,
 }
 
@@ -215,6 +270,6 @@ pub enum Format {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
     pub addr: SocketAddr,
-    /// Lets `POST /fault/panic?worker=N` make a worker panic: for tests of one's own monitoring.
+    /// Enables `POST /fault/panic?worker=N`, which makes a worker panic, to test monitoring.
     pub fault_injection: bool,
 }

@@ -1,33 +1,35 @@
-//! Hosts and paths of routes as they are written: `example.com`, `*.example.com`; `/chat`, `/live/*`.
+//! Host and path patterns of routes: `example.com`, `*.example.com`; `/chat`, `/live/*`.
 
 use super::endpoint::is_name;
-use super::value::{Judged, quoted};
+use super::value::{Parsed, quoted};
 use crate::policy::route::{HostPattern, PathPattern, is_under, normal_host, normal_path};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-pub fn host(text: &str) -> Judged<HostPattern> {
+pub fn host(text: &str) -> Parsed<HostPattern> {
     let wrong = |why: &str| Err(format!("{} {why}", quoted(text)));
     if text.contains("://") || text.contains('/') {
-        return wrong("is not a host; write it without scheme and path, for example \"example.com\"");
+        return wrong("is not a host; omit scheme and path, for example \"example.com\"");
     }
     if let Some(inside) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match inside.parse::<Ipv6Addr>() {
             Ok(_) => Ok(HostPattern::Exact(normal_host(text).into_owned())),
-            Err(_) => wrong("is not an IPv6 address; write for example \"[2001:db8::1]\""),
+            Err(_) => wrong("is not an IPv6 address; expected for example \"[2001:db8::1]\""),
         };
     }
     if text.contains(':') {
-        return wrong("has a port; write the host alone, all ports match, and an IPv6 address in [ ]");
+        return wrong("has a port; give the host alone, which matches all ports (an IPv6 address in brackets)");
     }
     let (name, under) = text.strip_prefix("*.").map_or((text, false), |name| (name, true));
     if !is_name(name) && (under || name.parse::<Ipv4Addr>().is_err()) {
-        return wrong("is not a host; write for example \"example.com\" or \"*.example.com\", non-ASCII as punycode");
+        return wrong(
+            "is not a host; expected for example \"example.com\" or \"*.example.com\", non-ASCII as punycode",
+        );
     }
     let name = normal_host(name);
     Ok(if under { HostPattern::Under(format!(".{name}")) } else { HostPattern::Exact(name.into_owned()) })
 }
 
-pub fn path(text: &str) -> Judged<PathPattern> {
+pub fn path(text: &str) -> Parsed<PathPattern> {
     match text.strip_suffix("/*") {
         Some("") => Ok(PathPattern::Under(String::new())),
         Some(prefix) => plain_path(text, prefix).map(PathPattern::Under),
@@ -35,11 +37,11 @@ pub fn path(text: &str) -> Judged<PathPattern> {
     }
 }
 
-/// A prefix to remove from paths that `pattern` matches. A slash at its end does not count.
-pub fn strip_prefix(text: &str, pattern: &PathPattern) -> Judged<String> {
+/// A prefix to remove from the paths that `pattern` matches. Trailing slashes are ignored.
+pub fn strip_prefix(text: &str, pattern: &PathPattern) -> Parsed<String> {
     let prefix = plain_path(text, text)?.trim_end_matches('/').to_owned();
     if prefix.is_empty() {
-        return Err(format!("{} removes nothing; leave it out", quoted(text)));
+        return Err(format!("{} removes nothing; omit it", quoted(text)));
     }
     let possible = match pattern {
         PathPattern::Exact(path) => is_under(path, &prefix),
@@ -48,11 +50,11 @@ pub fn strip_prefix(text: &str, pattern: &PathPattern) -> Judged<String> {
     if possible {
         return Ok(prefix);
     }
-    Err(format!("{} does not begin any path of this route; write the start of the route's path", quoted(text)))
+    Err(format!("{} is not a prefix of this route's paths", quoted(text)))
 }
 
 /// A value for the Host header: a host, with or without a port.
-pub fn host_header(text: &str) -> Judged<String> {
+pub fn host_header(text: &str) -> Parsed<String> {
     let (name, port) = match text.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, port),
         _ => (text, "80"),
@@ -61,27 +63,27 @@ pub fn host_header(text: &str) -> Judged<String> {
     if port_is_valid && matches!(host(name), Ok(HostPattern::Exact(_))) {
         return Ok(text.to_owned());
     }
-    Err(format!("{} is not a host; write for example \"app.internal\" or \"app.internal:9000\"", quoted(text)))
+    Err(format!("{} is not a host; expected for example \"app.internal\" or \"app.internal:9000\"", quoted(text)))
 }
 
-/// Normalises `path`, a part of `text`; what routes match on is normalised too.
-fn plain_path(text: &str, path: &str) -> Judged<String> {
+/// Normalises `path`, a part of `text`, as the paths of requests are normalised.
+fn plain_path(text: &str, path: &str) -> Parsed<String> {
     let wrong = |why: &str| Err(format!("{} {why}", quoted(text)));
     if !path.starts_with('/') {
-        return wrong("does not begin with a slash; write for example \"/chat\" or \"/live/*\"");
+        return wrong("does not begin with a slash; expected for example \"/chat\" or \"/live/*\"");
     }
     if path.contains('*') {
-        return wrong("has a \"*\" that is not its last segment; write for example \"/live/*\"");
+        return wrong("has a \"*\" that is not its last segment; expected for example \"/live/*\"");
     }
     if !path.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\".contains(&b)) {
-        return wrong("has a character that no path can have; write it percent-encoded, and no query");
+        return wrong("has a character not allowed in a path; percent-encode it, and omit the query");
     }
     let normal = normal_path(path);
     if normal.matches('/').count() != path.matches('/').count() || normal.ends_with('/') != path.ends_with('/') {
-        return wrong("has a dot segment; write the path that is meant");
+        return wrong("has a dot segment; write the resolved path");
     }
     if normal.contains("%25") && !path.contains("%25") {
-        return wrong("has a \"%\" without two hex digits; write it \"%25\"");
+        return wrong("has a \"%\" without two hex digits; encode it as \"%25\"");
     }
     Ok(normal.into_owned())
 }
@@ -112,11 +114,11 @@ mod tests {
             ("*x.com", "is not a host"),
             ("bücher.de", "punycode"),
             ("example.com:80", "has a port"),
-            ("::1", "in [ ]"),
+            ("::1", "in brackets"),
             ("[::1]:80", "has a port"),
             ("[x]", "is not an IPv6 address"),
-            ("ws://example.com", "without scheme"),
-            ("example.com/x", "without scheme and path"),
+            ("ws://example.com", "omit scheme"),
+            ("example.com/x", "omit scheme and path"),
         ] {
             assert!(host(text).is_err_and(|e| e.contains(why)), "{text}");
         }
@@ -144,9 +146,9 @@ mod tests {
             ("*", "begin with a slash"),
             ("/live*", "not its last segment"),
             ("/*/x", "not its last segment"),
-            ("/a?b", "no query"),
-            ("/a b", "percent-encoded"),
-            ("/ü", "percent-encoded"),
+            ("/a?b", "omit the query"),
+            ("/a b", "percent-encode"),
+            ("/ü", "percent-encode"),
             ("/a/../b", "dot segment"),
             ("/a/.", "dot segment"),
             ("/..", "dot segment"),
@@ -173,13 +175,13 @@ mod tests {
         for (text, pattern, why) in [
             ("/", "/*", "removes nothing"),
             ("//", "/*", "removes nothing"),
-            ("/live", "/lively/*", "does not begin any path"),
-            ("/live/x", "/live", "does not begin any path"),
+            ("/live", "/lively/*", "is not a prefix of"),
+            ("/live/x", "/live", "is not a prefix of"),
             ("live", "/live", "begin with a slash"),
             ("/live/*", "/live/*", "last segment"),
         ] {
-            let judged = strip_prefix(text, &path(pattern).unwrap());
-            assert!(judged.as_ref().is_err_and(|e| e.contains(why)), "{text} {pattern}: {judged:?}");
+            let parsed = strip_prefix(text, &path(pattern).unwrap());
+            assert!(parsed.as_ref().is_err_and(|e| e.contains(why)), "{text} {pattern}: {parsed:?}");
         }
     }
 

@@ -1,5 +1,6 @@
-//! Single values: from what was typed to what it means, or a sentence that says what would have been right. The
-//! sentence follows the key: `timeouts.idle: "5 parsecs" is not a duration; write for example "30s" or "5m"`.
+//! Single values: parses each from its TOML form, or explains what would be valid. The explanation
+//! follows the key:
+//! `timeouts.idle: "5 parsecs" is not a duration; expected for example "30s" or "5m"`.
 
 use super::error::suggestion;
 use std::net::{IpAddr, SocketAddr};
@@ -7,13 +8,13 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 use toml::Value;
 
-/// A value, or the end of the sentence.
-pub type Judged<T> = Result<T, String>;
+/// A value, or the rest of the sentence.
+pub type Parsed<T> = Result<T, String>;
 
-/// What timeouts may be: a tick of the worker's timers is 100 ms, and a month is as good as never.
+/// The range of timeouts. The worker's timers tick every 100 ms.
 pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(30 * 24 * 3600);
 
-/// A value as it was typed, for messages.
+/// A value as written, for messages.
 pub fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => quoted(text),
@@ -26,7 +27,7 @@ pub fn shown(value: &Value) -> String {
     }
 }
 
-/// In quotes, on one line, not too long.
+/// In quotes, on one line, shortened.
 pub fn quoted(text: &str) -> String {
     let mut start: String = text.chars().take(80).collect();
     if start.len() < text.len() {
@@ -35,17 +36,17 @@ pub fn quoted(text: &str) -> String {
     format!("\"{}\"", start.escape_debug().to_string().replace("\\'", "'"))
 }
 
-pub fn text(value: &Value) -> Judged<&str> {
-    value.as_str().ok_or_else(|| format!("{} is not text; write it in quotes", shown(value)))
+pub fn text(value: &Value) -> Parsed<&str> {
+    value.as_str().ok_or_else(|| format!("{} is not a string; put it in quotes", shown(value)))
 }
 
-pub fn flag(value: &Value) -> Judged<bool> {
-    value.as_bool().ok_or_else(|| format!("{} is neither true nor false; write it without quotes", shown(value)))
+pub fn flag(value: &Value) -> Parsed<bool> {
+    value.as_bool().ok_or_else(|| format!("{} is not a boolean; expected true or false, without quotes", shown(value)))
 }
 
 /// `None` for `"auto"`.
-pub fn count_or_auto(value: &Value, max: usize) -> Judged<Option<usize>> {
-    let right = || format!("{} is not possible here; write \"auto\" or a number from 1 to {max}", shown(value));
+pub fn count_or_auto(value: &Value, max: usize) -> Parsed<Option<usize>> {
+    let right = || format!("{} is not valid; expected \"auto\" or a number from 1 to {max}", shown(value));
     match value {
         Value::String(text) if text == "auto" => Ok(None),
         Value::Integer(number) => {
@@ -56,28 +57,28 @@ pub fn count_or_auto(value: &Value, max: usize) -> Judged<Option<usize>> {
     }
 }
 
-/// In milliseconds, within [`TIMEOUT`].
-pub fn timeout(value: &Value) -> Judged<u64> {
+/// Milliseconds within [`TIMEOUT`].
+pub fn timeout(value: &Value) -> Parsed<u64> {
     duration(value, TIMEOUT, "")
 }
 
-/// In milliseconds, within [`TIMEOUT`], or 0.
-pub fn timeout_or_off(value: &Value) -> Judged<u64> {
+/// Milliseconds within [`TIMEOUT`], or 0.
+pub fn timeout_or_off(value: &Value) -> Parsed<u64> {
     duration(value, TIMEOUT, "off")
 }
 
-/// In milliseconds. `zero` says what 0 means, where it may be written; it is empty where it may not.
-pub fn duration(value: &Value, range: RangeInclusive<Duration>, zero: &str) -> Judged<u64> {
+/// Milliseconds. `zero` is the meaning of 0, or empty if 0 is not valid.
+pub fn duration(value: &Value, range: RangeInclusive<Duration>, zero: &str) -> Parsed<u64> {
     let parsed = match value {
         Value::String(text) => humantime::parse_duration(text).ok(),
         Value::Integer(0) => Some(Duration::ZERO),
         Value::Integer(number) => {
-            return Err(format!("{number} has no unit; write for example \"{number}s\" or \"{number}ms\""));
+            return Err(format!("{number} has no unit; expected for example \"{number}s\" or \"{number}ms\""));
         }
         _ => None,
     };
     let Some(parsed) = parsed else {
-        return Err(format!("{} is not a duration; write for example \"30s\" or \"5m\"", shown(value)));
+        return Err(format!("{} is not a duration; expected for example \"30s\" or \"5m\"", shown(value)));
     };
     if range.contains(&parsed) || (parsed.is_zero() && !zero.is_empty()) {
         return Ok(u64::try_from(parsed.as_millis()).unwrap_or(u64::MAX));
@@ -85,82 +86,82 @@ pub fn duration(value: &Value, range: RangeInclusive<Duration>, zero: &str) -> J
     let millis = |duration: &Duration| duration_text(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
     let (min, max) = (millis(range.start()), millis(range.end()));
     let zero = if zero.is_empty() { String::new() } else { format!(", or 0 for {zero}") };
-    Err(format!("{} is not possible here; write \"{min}\" to \"{max}\"{zero}", shown(value)))
+    Err(format!("{} is out of range; expected \"{min}\" to \"{max}\"{zero}", shown(value)))
 }
 
-/// In whole seconds up to nine hours, the most that the kernel takes; 0 is off.
-pub fn keepalive(value: &Value) -> Judged<u32> {
+/// Whole seconds up to nine hours, the maximum of the kernel; 0 is off.
+pub fn keepalive(value: &Value) -> Parsed<u32> {
     let millis = duration(value, Duration::from_secs(1)..=Duration::from_secs(9 * 3600), "off")?;
     if !millis.is_multiple_of(1000) {
-        return Err(format!("{} is not a number of whole seconds; write for example \"60s\"", shown(value)));
+        return Err(format!("{} is not a number of whole seconds; expected for example \"60s\"", shown(value)));
     }
     Ok(u32::try_from(millis / 1000).unwrap_or(u32::MAX))
 }
 
-/// In bytes.
-pub fn size(value: &Value, range: RangeInclusive<u64>) -> Judged<u64> {
+/// Bytes.
+pub fn size(value: &Value, range: RangeInclusive<u64>) -> Parsed<u64> {
     sized(value, range, "")
 }
 
-/// In bytes, or 0 for the kernel's default.
-pub fn size_or_default(value: &Value, range: RangeInclusive<u64>) -> Judged<u64> {
+/// Bytes, or 0 for the kernel's default.
+pub fn size_or_default(value: &Value, range: RangeInclusive<u64>) -> Parsed<u64> {
     sized(value, range, ", or 0 for the kernel's default")
 }
 
-fn sized(value: &Value, range: RangeInclusive<u64>, zero: &str) -> Judged<u64> {
+fn sized(value: &Value, range: RangeInclusive<u64>, zero: &str) -> Parsed<u64> {
     let parsed = match value {
         Value::String(text) => parse_size::Config::new().with_binary().parse_size(text).ok(),
         Value::Integer(number) => u64::try_from(*number).ok(),
         _ => None,
     };
     let Some(bytes) = parsed else {
-        return Err(format!("{} is not a size; write for example \"64KiB\" or \"1MiB\"", shown(value)));
+        return Err(format!("{} is not a size; expected for example \"64 KiB\" or \"1 MiB\"", shown(value)));
     };
     if range.contains(&bytes) || (bytes == 0 && !zero.is_empty()) {
         return Ok(bytes);
     }
     let (min, max) = (size_text(*range.start()), size_text(*range.end()));
-    Err(format!("{} is not possible here; write \"{min}\" to \"{max}\"{zero}", shown(value)))
+    Err(format!("{} is out of range; expected \"{min}\" to \"{max}\"{zero}", shown(value)))
 }
 
-/// One of a few words.
-pub fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Judged<T> {
+/// One of several words.
+pub fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Parsed<T> {
     let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();
     let found = words.iter().find(|(name, _)| value.as_str() == Some(name));
     found.map(|(_, meaning)| *meaning).ok_or_else(|| {
         let suggestion = suggestion(value.as_str().unwrap_or_default(), &names);
-        format!("{} is not possible here{suggestion}", shown(value))
+        format!("{} is not valid{suggestion}", shown(value))
     })
 }
 
-pub fn address(value: &Value) -> Judged<SocketAddr> {
+pub fn address(value: &Value) -> Parsed<SocketAddr> {
     socket_address(text(value)?)
 }
 
-pub fn socket_address(text: &str) -> Judged<SocketAddr> {
+pub fn socket_address(text: &str) -> Parsed<SocketAddr> {
     text.parse().map_err(|_| {
-        let right = "write address and port, for example \"0.0.0.0:8080\" or \"[::]:8080\"";
-        format!("{} is not an address to listen on; {right}", quoted(text))
+        let right = "expected address and port, for example \"0.0.0.0:8080\" or \"[::]:8080\"";
+        format!("{} is not a listen address; {right}", quoted(text))
     })
 }
 
-/// A network; a lone address is a network of one.
-pub fn network(value: &Value) -> Judged<ipnet::IpNet> {
+/// A network, or a single address.
+pub fn network(value: &Value) -> Parsed<ipnet::IpNet> {
     let text = text(value)?;
     let parsed = text.parse::<ipnet::IpNet>().ok().or_else(|| Some(text.parse::<IpAddr>().ok()?.into()));
-    parsed
-        .map(|net| net.trunc())
-        .ok_or_else(|| format!("{} is not a network; write for example \"10.0.0.0/8\" or \"192.0.2.7\"", quoted(text)))
+    parsed.map(|net| net.trunc()).ok_or_else(|| {
+        format!("{} is not a network; expected for example \"10.0.0.0/8\" or \"192.0.2.7\"", quoted(text))
+    })
 }
 
-/// What the name of a route or an upstream may be: it stands in logs and metrics.
-pub fn name(value: &Value) -> Judged<String> {
+/// The name of a route or an upstream, restricted for use in logs and metrics.
+pub fn name(value: &Value) -> Parsed<String> {
     let name = text(value)?;
     let fits = (1..=100).contains(&name.len());
     if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) {
         return Ok(name.to_owned());
     }
-    Err(format!("{} is not a name; write 1 to 100 letters, digits, \"-\", \".\" or \"_\"", quoted(name)))
+    Err(format!("{} is not a valid name; expected 1 to 100 letters, digits, \"-\", \".\" or \"_\"", quoted(name)))
 }
 
 /// `5m`, `1h 30m`, `250ms`.
@@ -168,14 +169,14 @@ pub fn duration_text(millis: u64) -> String {
     humantime::format_duration(Duration::from_millis(millis)).to_string()
 }
 
-/// In the largest unit that divides it, as a size is written in the file: `64KiB`, `1500B`.
+/// In the largest unit that divides it: `64 KiB`, `1500 B`. Valid in the file, too.
 pub fn size_text(bytes: u64) -> String {
     for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
         if bytes >> shift > 0 && bytes.trailing_zeros() >= shift {
-            return format!("{}{unit}", bytes >> shift);
+            return format!("{} {unit}", bytes >> shift);
         }
     }
-    format!("{bytes}B")
+    format!("{bytes} B")
 }
 
 #[cfg(test)]
@@ -194,19 +195,19 @@ mod tests {
             assert_eq!(timeout(&typed(text)), Ok(millis), "{text}");
         }
         for (text, why) in [
-            ("5 parsecs", "\"5 parsecs\" is not a duration; write for example \"30s\" or \"5m\""),
-            ("", "\"\" is not a duration; write for example \"30s\" or \"5m\""),
-            ("-1s", "\"-1s\" is not a duration; write for example \"30s\" or \"5m\""),
-            ("30", "\"30\" is not a duration; write for example \"30s\" or \"5m\""),
-            ("0s", "\"0s\" is not possible here; write \"10ms\" to \"30days\""),
-            ("9ms", "\"9ms\" is not possible here; write \"10ms\" to \"30days\""),
-            ("9999us", "\"9999us\" is not possible here; write \"10ms\" to \"30days\""),
-            ("31d", "\"31d\" is not possible here; write \"10ms\" to \"30days\""),
-            ("500000y", "\"500000y\" is not possible here; write \"10ms\" to \"30days\""),
+            ("5 parsecs", "\"5 parsecs\" is not a duration; expected for example \"30s\" or \"5m\""),
+            ("", "\"\" is not a duration; expected for example \"30s\" or \"5m\""),
+            ("-1s", "\"-1s\" is not a duration; expected for example \"30s\" or \"5m\""),
+            ("30", "\"30\" is not a duration; expected for example \"30s\" or \"5m\""),
+            ("0s", "\"0s\" is out of range; expected \"10ms\" to \"30days\""),
+            ("9ms", "\"9ms\" is out of range; expected \"10ms\" to \"30days\""),
+            ("9999us", "\"9999us\" is out of range; expected \"10ms\" to \"30days\""),
+            ("31d", "\"31d\" is out of range; expected \"10ms\" to \"30days\""),
+            ("500000y", "\"500000y\" is out of range; expected \"10ms\" to \"30days\""),
         ] {
             assert_eq!(timeout(&typed(text)), Err(why.to_owned()));
         }
-        assert_eq!(timeout(&Value::Integer(5)), Err("5 has no unit; write for example \"5s\" or \"5ms\"".into()));
+        assert_eq!(timeout(&Value::Integer(5)), Err("5 has no unit; expected for example \"5s\" or \"5ms\"".into()));
         assert!(timeout(&Value::Integer(0)).is_err());
         assert!(timeout(&Value::Boolean(true)).is_err_and(|e| e.starts_with("true is not a duration")));
         for zero in [typed("0"), typed("0s"), Value::Integer(0)] {
@@ -232,10 +233,10 @@ mod tests {
         }
         assert_eq!(size(&Value::Integer(1500), 1..=2000), Ok(1500));
         for bad in [typed("64 apples"), typed(""), typed("-5"), Value::Integer(-5), Value::Float(1.5), typed("20EiB")] {
-            assert!(size(&bad, 1..=100).is_err_and(|e| e.contains("is not a size; write for example")), "{bad:?}");
+            assert!(size(&bad, 1..=100).is_err_and(|e| e.contains("is not a size; expected for example")), "{bad:?}");
         }
         let outside = size(&typed("2MiB"), 1024..=1 << 20);
-        assert_eq!(outside, Err("\"2MiB\" is not possible here; write \"1KiB\" to \"1MiB\"".into()));
+        assert_eq!(outside, Err("\"2MiB\" is out of range; expected \"1 KiB\" to \"1 MiB\"".into()));
         assert_eq!(size_or_default(&Value::Integer(0), 10..=20), Ok(0));
         assert!(size(&Value::Integer(0), 10..=20).is_err());
     }
@@ -245,15 +246,15 @@ mod tests {
         assert_eq!(count_or_auto(&typed("auto"), 9), Ok(None));
         assert_eq!(count_or_auto(&Value::Integer(9), 9), Ok(Some(9)));
         for bad in [typed("9"), typed("Auto"), Value::Integer(0), Value::Integer(10), Value::Integer(-1)] {
-            let why = format!("{} is not possible here; write \"auto\" or a number from 1 to 9", shown(&bad));
+            let why = format!("{} is not valid; expected \"auto\" or a number from 1 to 9", shown(&bad));
             assert_eq!(count_or_auto(&bad, 9), Err(why));
         }
         let words = [("framed", 1), ("opaque", 2)];
         assert_eq!(word(&typed("opaque"), &words), Ok(2));
         let near = word(&typed("Framde"), &words);
-        assert_eq!(near, Err("\"Framde\" is not possible here; did you mean \"framed\"?".into()));
+        assert_eq!(near, Err("\"Framde\" is not valid; did you mean \"framed\"?".into()));
         let far = word(&Value::Integer(3), &words);
-        assert_eq!(far, Err("3 is not possible here; known are \"framed\" and \"opaque\"".into()));
+        assert_eq!(far, Err("3 is not valid; expected \"framed\" or \"opaque\"".into()));
         assert_eq!(flag(&Value::Boolean(true)), Ok(true));
         assert!(flag(&typed("true")).is_err_and(|e| e.contains("without quotes")));
     }
@@ -275,11 +276,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_stays_on_one_line() {
+    fn shown_values_stay_on_one_line() {
         assert_eq!(shown(&typed("a\nb\u{1b}[0m'")), "\"a\\nb\\u{1b}[0m'\"");
         assert_eq!(shown(&typed(&"x".repeat(200))).len(), 85);
-        assert_eq!(size_text(0), "0B");
-        assert_eq!(size_text(1536), "1536B");
-        assert_eq!(size_text(64 << 20), "64MiB");
+        assert_eq!(size_text(0), "0 B");
+        assert_eq!(size_text(1536), "1536 B");
+        assert_eq!(size_text(64 << 20), "64 MiB");
     }
 }

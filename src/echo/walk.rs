@@ -1,27 +1,27 @@
-//! What the echo server answers to a client's stream of frames. Pure: bytes in, bytes out, torn wherever they like.
+//! Echoes a client's stream of frames. Pure: bytes in, bytes out, split anywhere.
 
 use crate::proto::end::Cause;
 use crate::proto::frame::{CONTROL_MAX, HEADER_MAX, Header, Parsed, opcode};
 use crate::proto::mask::mask;
 
-/// The most that [`Walk::carried`] returns.
+/// The largest length of [`Walk::carried`].
 pub(super) const CARRY_BYTES: usize = HEADER_MAX - 1;
 
-/// Where a client's stream of frames stands.
+/// The position in a client's stream of frames.
 #[derive(Default)]
 pub(super) struct Walk {
-    /// Payload bytes of the current frame still to come.
+    /// Remaining payload bytes of the current frame.
     left: u64,
-    /// Payload bytes of it that have passed: where in the mask the next one is.
-    passed: u64,
+    /// Payload bytes processed, which gives the position in the mask.
+    processed: u64,
     key: [u8; 4],
-    /// The current frame is a pong: not answered.
+    /// The current frame is a pong, which is not echoed.
     silent: bool,
     /// The current frame is a Close: the last one.
     closing: bool,
-    /// A message has begun and its last fragment has not.
+    /// A fragmented message is incomplete.
     fragmented: bool,
-    /// The start of a header that the last read ended in.
+    /// An incomplete header at the end of the last read.
     carry: [u8; CARRY_BYTES],
     carry_len: usize,
 }
@@ -34,12 +34,12 @@ pub(super) enum Flow {
 }
 
 impl Walk {
-    /// The start of a header that the last bytes ended in: the next ones must begin with it.
+    /// The incomplete header at the end of the last bytes. The next bytes must begin with it.
     pub(super) fn carried(&self) -> &[u8] {
         self.carry.get(..self.carry_len).unwrap_or_default()
     }
 
-    /// Appends to `out` what answers `bytes`, which begin with [`Walk::carried`].
+    /// Appends the echo of `bytes`, which begin with [`Walk::carried`], to `out`.
     pub(super) fn echo(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Flow {
         self.carry_len = 0;
         loop {
@@ -59,30 +59,30 @@ impl Walk {
                     self.carry_len = bytes.len();
                     return Flow::Open;
                 }
-                Err(why) => return fail(why, out),
+                Err(cause) => return fail(cause, out),
             };
-            if let Err(why) = self.begin(&header, out) {
-                return fail(why, out);
+            if let Err(cause) = self.begin(&header, out) {
+                return fail(cause, out);
             }
             bytes = bytes.get(len..).unwrap_or_default();
         }
     }
 
-    /// Passes what is there of the current frame's payload; returns what follows it.
+    /// Echoes the available payload of the current frame and returns the bytes that follow it.
     fn payload<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
         let Some((payload, rest)) = bytes.split_at_checked(here) else { return &[] };
         if !self.silent {
             let start = out.len();
             out.extend_from_slice(payload);
-            mask(out.get_mut(start..).unwrap_or_default(), self.key, self.passed);
+            mask(out.get_mut(start..).unwrap_or_default(), self.key, self.processed);
         }
         self.left -= here as u64;
-        self.passed += here as u64;
+        self.processed += here as u64;
         rest
     }
 
-    /// Judges a header (RFC 6455 sections 5.1 to 5.5) and answers it with its twin.
+    /// Validates a header (RFC 6455 sections 5.1 to 5.5) and echoes it.
     fn begin(&mut self, header: &Header, out: &mut Vec<u8>) -> Result<(), Cause> {
         let Some(key) = header.mask else { return Err(Cause::MaskBit) };
         if header.rsv != 0 {
@@ -104,7 +104,7 @@ impl Walk {
             _ => return Err(Cause::ReservedOpcode),
         }
         self.key = key;
-        self.passed = 0;
+        self.processed = 0;
         self.left = header.payload_len;
         self.silent = header.opcode == opcode::PONG;
         self.closing = header.opcode == opcode::CLOSE;
@@ -116,10 +116,10 @@ impl Walk {
     }
 }
 
-/// Answers a violation with a Close of its code.
-fn fail(why: Cause, out: &mut Vec<u8>) -> Flow {
+/// Responds to a violation with a Close frame.
+fn fail(cause: Cause, out: &mut Vec<u8>) -> Flow {
     Header { fin: true, rsv: 0, opcode: opcode::CLOSE, mask: None, payload_len: 2 }.write(out);
-    out.extend_from_slice(&why.info().code.to_be_bytes());
+    out.extend_from_slice(&cause.info().code.to_be_bytes());
     Flow::Closed
 }
 
@@ -146,7 +146,7 @@ mod tests {
         bytes
     }
 
-    /// Feeds the pieces one by one, carrying what must be carried, until the walk closes.
+    /// Feeds the pieces one by one until the walk closes.
     fn echo(pieces: &[&[u8]]) -> (Vec<u8>, Flow) {
         let (mut walk, mut out) = (Walk::default(), Vec::new());
         for piece in pieces {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn every_frame_comes_back_unmasked_and_in_order_wherever_the_bytes_are_cut() {
+    fn frames_are_echoed_unmasked_and_in_order_at_any_split() {
         let medium = vec![7; 126];
         let large = (0..70_000).map(|i| (i % 251) as u8).collect::<Vec<_>>();
         let input = [
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_comes_back_with_its_code_and_ends_the_walk() {
+    fn a_close_is_echoed_with_its_code_and_ends_the_walk() {
         for payload in [&b""[..], &[0x03, 0xe8], &[0x0f, 0xa0, b'b', b'y', b'e']] {
             let input = [client(true, opcode::CLOSE, payload), client(true, opcode::TEXT, b"late")].concat();
             assert_everywhere(&input, (server(true, opcode::CLOSE, payload), Flow::Closed));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_violation_is_answered_with_1002() {
+    fn a_violation_gets_1002() {
         let rsv = frame(Header { fin: true, rsv: 4, opcode: 1, mask: Some(KEY), payload_len: 0 }, b"");
         let cases: &[(&str, Vec<u8>)] = &[
             ("unmasked", server(true, opcode::TEXT, b"x")),

@@ -1,8 +1,10 @@
-//! A record as one line of text or JSON. Whatever bytes a client sent, a record is one line, without control
-//! characters and without characters that reorder or hide text on a terminal.
+//! A record as one line of text or JSON. Whatever a client sends, a record is one line without
+//! control characters and without characters that reorder or hide text on a terminal.
 
-use super::record::{EndRecord, Record, SessionInfo, StartRecord};
+use super::record::{EndRecord, Record, StartRecord};
 use crate::config::Format;
+use crate::policy::session::SessionInfo;
+use crate::policy::upstream::Endpoint;
 use crate::proto::Side;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::fmt::{self, Write as _};
@@ -15,22 +17,22 @@ pub fn write(record: &Record, format: Format, out: &mut Vec<u8>) {
         Record::Start(start) => ("open", start.at_unix_ms),
         Record::End(end) => ("end", end.at_unix_ms),
     };
-    write_line((at_unix_ms, event), format, out, &|put| match record {
+    write_line(at_unix_ms, event, format, out, &|put| match record {
         Record::Start(start) => start_fields(start, put),
         Record::End(end) => end_fields(end, put),
     });
 }
 
-/// Appends the line that says how many lines were lost since the last such line.
+/// Appends a line that reports how many lines were lost since the previous report.
 pub fn write_lost(lost: u64, at_unix_ms: u64, format: Format, out: &mut Vec<u8>) {
-    write_line((at_unix_ms, "log"), format, out, &|put| put("lost", Value::Number(lost)));
+    write_line(at_unix_ms, "log", format, out, &|put| put("lost", Value::Number(lost)));
 }
 
 /// One value of a line.
 enum Value<'a> {
-    /// Ours, from a closed list.
+    /// A fixed word of ours.
     Word(&'static str),
-    /// Anything.
+    /// Bytes from a client or the configuration.
     Bytes(&'a [u8]),
     Shown(&'a dyn fmt::Display),
     Number(u64),
@@ -40,10 +42,11 @@ enum Value<'a> {
 
 type Put<'a> = &'a mut dyn FnMut(&'static str, Value<'_>);
 
-// The fields of a line, for both formats. What is not known is left out. `up` and `down` name where it went.
+// The fields of a line, for both formats. Unknown values are omitted. `up` and `down` are
+// directions: toward the upstream, toward the client.
 
 fn start_fields(start: &StartRecord, put: Put<'_>) {
-    fact_fields(&start.facts, start.endpoint, put);
+    info_fields(&start.info, start.endpoint.as_deref(), put);
     put("handshake_ms", Value::Number(start.handshake_ms));
     for (name, value) in [("subprotocol", &start.subprotocol), ("origin", &start.origin), ("agent", &start.agent)] {
         if let Some(value) = value {
@@ -53,13 +56,13 @@ fn start_fields(start: &StartRecord, put: Put<'_>) {
 }
 
 fn end_fields(end: &EndRecord, put: Put<'_>) {
-    match &end.facts {
-        Some(facts) => fact_fields(facts, end.endpoint, put),
+    match &end.info {
+        Some(info) => info_fields(info, end.endpoint.as_deref(), put),
         None => put("client", Value::Shown(&end.peer)),
     }
-    put("ended_by", Value::Word(end.ended.party.name()));
-    put("phase", Value::Word(end.ended.phase.name()));
-    put("cause", Value::Word(end.ended.cause.name()));
+    put("ended_by", Value::Word(end.end.party.name()));
+    put("phase", Value::Word(end.end.phase.name()));
+    put("cause", Value::Word(end.end.cause.name()));
     if end.status != 0 {
         put("status", Value::Number(u64::from(end.status)));
     }
@@ -75,21 +78,21 @@ fn end_fields(end: &EndRecord, put: Put<'_>) {
     put("bytes_down", Value::Number(end.bytes[Side::Upstream]));
 }
 
-fn fact_fields(facts: &SessionInfo, endpoint: Option<u32>, put: Put<'_>) {
-    put("id", Value::Bytes(facts.id()));
-    put("client", Value::Shown(&facts.peer));
-    put("host", Value::Bytes(facts.host()));
-    put("path", Value::Bytes(facts.target()));
-    let Some(route) = &facts.route else { return };
+fn info_fields(info: &SessionInfo, endpoint: Option<&Endpoint>, put: Put<'_>) {
+    put("id", Value::Bytes(info.id()));
+    put("client", Value::Shown(&info.peer));
+    put("host", Value::Bytes(info.host()));
+    put("path", Value::Bytes(info.target()));
+    let Some(route) = &info.route else { return };
     put("route", Value::Bytes(route.name.as_bytes()));
-    if let Some(endpoint) = endpoint.and_then(|at| route.group.endpoints.get(at as usize)) {
+    if let Some(endpoint) = endpoint {
         put("upstream", Value::Bytes(endpoint.url.as_bytes()));
     }
 }
 
-fn write_line((at_unix_ms, event): (u64, &'static str), format: Format, out: &mut Vec<u8>, fields: &dyn Fn(Put<'_>)) {
+fn write_line(at_unix_ms: u64, event: &str, format: Format, out: &mut Vec<u8>, fields: &dyn Fn(Put<'_>)) {
     let time = humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(at_unix_ms));
-    // Writing to a vector cannot fail; a time after the year 9999 stays out of the line.
+    // Ignored: writing to a vector cannot fail; a time after the year 9999 is omitted.
     match format {
         Format::Text => {
             let _ = write!(out, "{time} {event}");
@@ -118,7 +121,7 @@ fn write_json(time: Value<'_>, event: &str, out: &mut Vec<u8>, fields: &dyn Fn(P
     map.end()
 }
 
-/// As it stands in text.
+/// The text form.
 impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -132,14 +135,14 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// As it stands in JSON.
+/// The JSON form.
 impl Serialize for Value<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
             Value::Word(word) => to.serialize_str(word),
             Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => to.serialize_str(text),
-                Err(_) => to.serialize_str(&hex_where_broken(bytes)),
+                Err(_) => to.serialize_str(&with_invalid_as_hex(bytes)),
             },
             Value::Shown(shown) => to.collect_str(shown),
             Value::Number(number) => to.serialize_u64(*number),
@@ -148,8 +151,8 @@ impl Serialize for Value<'_> {
     }
 }
 
-/// Bytes as text without quotes, backslashes, line ends, control characters and the like: those come escaped, as do
-/// bytes that are not UTF-8 (`\xNN`).
+/// Bytes as text, with quotes, backslashes, line ends, control and invisible characters escaped,
+/// and bytes that are not UTF-8 as `\xNN`.
 pub struct Escaped<'a>(pub &'a [u8]);
 
 impl fmt::Display for Escaped<'_> {
@@ -172,7 +175,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// JSON without spaces, in which nothing invisible stands unescaped (JSON itself asks for less).
+/// Compact JSON that also escapes invisible characters, which JSON does not require.
 struct Visible;
 
 impl serde_json::ser::Formatter for Visible {
@@ -189,7 +192,7 @@ impl serde_json::ser::Formatter for Visible {
     }
 }
 
-fn hex_where_broken(bytes: &[u8]) -> String {
+fn with_invalid_as_hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() + 16);
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
@@ -200,13 +203,13 @@ fn hex_where_broken(bytes: &[u8]) -> String {
     text
 }
 
-/// Needs no quotes.
+/// Whether text is unambiguous without quotes.
 fn is_plain(bytes: &[u8]) -> bool {
     let plain = |c: char| !matches!(c, '"' | '\\') && !c.is_whitespace() && !is_invisible(c);
     !bytes.is_empty() && std::str::from_utf8(bytes).is_ok_and(|text| text.chars().all(plain))
 }
 
-/// Control characters, and those that end lines, reorder or hide text.
+/// Control characters, and characters that end lines, reorder or hide text.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -217,56 +220,32 @@ fn is_invisible(c: char) -> bool {
 mod tests {
     use super::super::record::field;
     use super::*;
-    use crate::config::Timeouts;
-    use crate::policy::balance::{Balance, Endpoint, Group, Place};
-    use crate::policy::route::{FrameLimits, Mode, Route};
+    use crate::policy::route::Route;
+    use crate::policy::upstream::{Address, Upstream};
     use crate::proto::Sides;
     use crate::proto::end::{Cause, End, Party, Phase};
+    use crate::proto::http1::Request;
     use proptest::prelude::*;
     use std::sync::Arc;
 
-    fn route() -> Arc<Route> {
-        let place = Place::Tcp("127.0.0.1:9000".parse().unwrap());
-        let endpoint = Endpoint { url: "ws://127.0.0.1:9000".into(), place, tls: false, base: String::new() };
-        let group = Group {
-            name: "g".into(),
-            index: 0,
-            endpoints: vec![endpoint],
-            balance: Balance::RoundRobin,
-            tls: Default::default(),
-        };
-        Arc::new(Route {
-            name: "chat".into(),
-            group: Arc::new(group),
-            strip_prefix: None,
-            host_header: None,
-            mode: Mode::Framed,
-            rules: FrameLimits { max_frame: 1, max_message: 1 },
-            timeouts: Timeouts {
-                tls_ms: 1,
-                request_head_ms: 0,
-                connect_ms: 0,
-                connect_total_ms: 0,
-                upstream_head_ms: 0,
-                idle_ms: 0,
-                close_ms: 0,
-                write_stall_ms: 0,
-            },
-            on_upstream_loss: None,
-            splice: false,
-        })
+    fn endpoint() -> Endpoint {
+        let address = Address::Tcp("127.0.0.1:9000".parse().unwrap());
+        Endpoint::new("ws://127.0.0.1:9000".into(), address, false, String::new())
     }
 
-    fn facts(target: &[u8]) -> Arc<SessionInfo> {
-        let text = [b"abc".as_slice(), b"example.com", target];
-        Arc::new(SessionInfo::new(text, "1.2.3.4:5".parse().unwrap(), Some(route()), 0))
+    fn info(target: &str) -> Arc<SessionInfo> {
+        let upstream = Arc::new(Upstream::new("app".into(), vec![endpoint()]));
+        let route = Arc::new(Route::new("chat".into(), upstream));
+        let fields = Vec::new();
+        let request = Request { method: "GET", target, path: target, query: "", host: "example.com", fields };
+        Arc::new(SessionInfo::new(b"abc", &request, "1.2.3.4:5".parse().unwrap(), Some(route), 0))
     }
 
     fn start() -> Record {
         Record::Start(StartRecord {
-            facts: facts(b"/chat?a=b"),
+            info: info("/chat?a=b"),
             at_unix_ms: 1_795_176_000_123,
-            endpoint: Some(0),
+            endpoint: Some(Arc::new(endpoint())),
             handshake_ms: 3,
             subprotocol: None,
             origin: field(Some(b"https://example.com")),
@@ -276,11 +255,11 @@ mod tests {
 
     fn end() -> EndRecord {
         EndRecord {
-            facts: Some(facts(b"/chat?a=b")),
+            info: Some(info("/chat?a=b")),
             peer: "1.2.3.4:5".parse().unwrap(),
             at_unix_ms: 1_795_176_012_468,
-            ended: End { party: Party::Downstream, phase: Phase::Open, cause: Cause::Close },
-            endpoint: Some(0),
+            end: End { party: Party::Downstream, phase: Phase::Open, cause: Cause::Close },
+            endpoint: Some(Arc::new(endpoint())),
             status: 101,
             close_codes: Sides::new(Some(1000), None),
             age_ms: 12_345,
@@ -290,12 +269,12 @@ mod tests {
     }
 
     fn refusal() -> Record {
-        let ended = End { party: Party::Downstream, phase: Phase::Request, cause: Cause::MalformedHead };
+        let malformed = End { party: Party::Downstream, phase: Phase::Request, cause: Cause::MalformedHead };
         let (zero, none) = (Sides::default(), Sides::default());
-        let (facts, endpoint) = (None, None);
+        let (info, endpoint) = (None, None);
         Record::End(EndRecord {
-            facts,
-            ended,
+            info,
+            end: malformed,
             endpoint,
             status: 400,
             close_codes: none,
@@ -321,12 +300,14 @@ mod tests {
         assert_eq!(
             line(&Record::End(end()), Format::Text),
             "2026-11-20T12:00:12.468Z end id=abc client=1.2.3.4:5 host=example.com path=/chat?a=b route=chat \
-             upstream=ws://127.0.0.1:9000 ended_by=downstream phase=open cause=close status=101 code_down=1000 age=12.345s \
+             upstream=ws://127.0.0.1:9000 ended_by=downstream phase=open cause=close status=101 code_down=1000 \
+             age=12.345s \
              frames_up=7 frames_down=8 bytes_up=700 bytes_down=800\n"
         );
         assert_eq!(
             line(&refusal(), Format::Text),
-            "2026-11-20T12:00:12.468Z end client=1.2.3.4:5 ended_by=downstream phase=request cause=malformed-head status=400 \
+            "2026-11-20T12:00:12.468Z end client=1.2.3.4:5 ended_by=downstream phase=request cause=malformed-head \
+             status=400 \
              age=12.345s frames_up=0 frames_down=0 bytes_up=0 bytes_down=0\n"
         );
     }
@@ -352,7 +333,8 @@ mod tests {
         let mut out = Vec::new();
         write_lost(7, 0, Format::Text, &mut out);
         write_lost(8, 0, Format::Json, &mut out);
-        let want = "1970-01-01T00:00:00.000Z log lost=7\n{\"time\":\"1970-01-01T00:00:00.000Z\",\"event\":\"log\",\"lost\":8}\n";
+        let want = "1970-01-01T00:00:00.000Z log lost=7\n\
+             {\"time\":\"1970-01-01T00:00:00.000Z\",\"event\":\"log\",\"lost\":8}\n";
         assert_eq!(String::from_utf8(out).unwrap(), want);
     }
 
@@ -382,9 +364,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_make_one_line_without_control_characters(target: Vec<u8>, agent: Vec<u8>) {
+        fn any_bytes_make_one_line_without_control_characters(target: String, agent: Vec<u8>) {
             let Record::Start(mut start) = start() else { unreachable!() };
-            (start.facts, start.agent) = (facts(&target), field(Some(&agent)));
+            (start.info, start.agent) = (info(&target), field(Some(&agent)));
             let record = Record::Start(start);
             for format in [Format::Text, Format::Json] {
                 let line = line(&record, format);
@@ -393,9 +375,7 @@ mod tests {
                 prop_assert!(!std::str::from_utf8(rest).unwrap().contains(is_invisible));
             }
             let json: serde_json::Value = serde_json::from_str(&line(&record, Format::Json)).unwrap();
-            if let Ok(target) = std::str::from_utf8(&target) {
-                prop_assert_eq!(json["path"].as_str().unwrap(), target);
-            }
+            prop_assert_eq!(json["path"].as_str().unwrap(), target.as_str());
         }
     }
 }

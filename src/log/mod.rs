@@ -1,27 +1,33 @@
-//! The access log: one record at a session's start, one at its end; a ring per worker, one writer thread
-//! that formats. A worker never waits for it: a full ring loses the line, and the loss is counted and said.
+//! The access log: one record when a session starts, one when it ends. Each worker has a ring; one
+//! writer thread formats and writes. A worker never waits: a full ring loses the line, which is
+//! counted and reported in the log.
 //!
-//! Read in this order: [`record`] (what is known of a session), [`ring`] (a worker's end), [`mod@format`] (a record as
-//! a line), [`writer`] (the thread's end and the handle of who controls it). Diagnostics for people, on standard
-//! error through the `log` crate, are set up here too; workers do not use them.
+//! Read in this order: [`record`] (what is logged of a session), [`ring`] (a worker's end),
+//! [`mod@format`] (a record as a line), [`writer`] (the thread), `sink.rs` (the destination),
+//! [`control`] (changing and stopping the log), `shared.rs` (the state between them). Diagnostics
+//! on standard error, through the `log` crate, are set up here too; workers do not use them.
 
+pub mod control;
 pub mod format;
 pub mod record;
 pub mod ring;
+mod shared;
+mod sink;
 pub mod writer;
 
-pub use record::{Record, SessionInfo};
+pub use control::Control;
+pub use record::Record;
 pub use ring::Ring;
-pub use writer::{Control, Writer, open, tap};
+pub use writer::{Writer, open, tap};
 
 use std::io::Write;
 
-/// Records that a worker's ring holds by default, 112 bytes each and what they point to: 50 ms of 40,000 sessions
-/// that open or end in a second.
+/// Records that a worker's ring holds, 112 bytes each and what they point to: enough for 50 ms
+/// between two batches at 80,000 records per second.
 pub const RING_LINES: usize = 4096;
 
-/// Starts diagnostics on standard error, one line each: time, level, text. Called once; later calls change nothing.
-/// [`set_level`] changes the level afterwards.
+/// Sets up diagnostics on standard error, one line each: time, level, text. Later calls change
+/// nothing; use [`set_level`].
 pub fn init(level: ::log::LevelFilter) {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(::log::LevelFilter::Trace).target(env_logger::Target::Stderr);

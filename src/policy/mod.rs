@@ -1,19 +1,91 @@
 //! Decisions about a session, as pure functions of what is known: no socket, clock, thread or log.
+//! [`decide`] turns the facts of a request into a verdict. `route` finds the route, `upstream` its
+//! endpoints and their order, `limit` counts permits, `ask` has the questions that are put to
+//! others, `tls` and `session` hold plain values.
 
-pub mod balance;
+pub mod ask;
+pub mod limit;
 pub mod route;
+pub mod session;
 pub mod tls;
+pub mod upstream;
 
 use crate::proto::end::Cause;
 use crate::proto::handshake;
 use crate::proto::http1::Request;
+use crate::proto::interface::Refusal;
+use ask::{Answer, Question};
+use limit::{Permit, Permits};
 use route::{Route, Routes};
 use std::sync::Arc;
 
-/// The moment *request*: where a request goes, or why it does not. The rules of HTTP hold already; the route comes
-/// next, then the rules of the WebSocket handshake, which all routes have in common today.
-pub fn decide<'a>(request: &Request<'_>, routes: &'a Routes, draining: bool) -> Result<&'a Arc<Route>, Cause> {
-    let route = routes.find(request.host, request.path).ok_or(Cause::NoRoute)?;
-    handshake::judge_request(request)?;
-    if draining { Err(Cause::Draining) } else { Ok(route) }
+/// What is known of a request when it is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    pub request: &'a Request<'a>,
+    /// The peer is a trusted proxy of its listener.
+    pub trusted: bool,
+    /// The listener redirects every request to this port, over TLS.
+    pub redirect: Option<u16>,
+    /// The process is stopping.
+    pub draining: bool,
+}
+
+/// What the process knows, and shares between requests.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy<'a> {
+    pub routes: &'a Routes,
+    /// Admitted sessions.
+    pub sessions: &'a Arc<Permits>,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is admitted under this plan.
+    Allow(Plan),
+    Deny(Refusal),
+    /// A question must be answered first; [`decide`] then continues with the answer.
+    Ask(Question),
+}
+
+/// The settings of an admitted session, resolved once.
+#[derive(Debug)]
+pub struct Plan {
+    pub route: Arc<Route>,
+    /// Counts the session while it is held.
+    pub permit: Permit,
+}
+
+/// The id that a trusted peer gave the request; without one, the request gets a new id.
+pub fn request_id<'a>(facts: &Facts<'a>) -> Option<&'a str> {
+    handshake::request_id_of(facts.request).filter(|_| facts.trusted)
+}
+
+/// Decides about a request that satisfies the rules of HTTP: a redirect first, then the route, then
+/// the rules of the WebSocket handshake, then the checks of the route in their order, the limit of
+/// sessions last. `answered`: the question that was asked before, and its answer.
+pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Question, Answer)>) -> Verdict {
+    if let Some(port) = facts.redirect {
+        let location = handshake::location(facts.request, port).into_boxed_str();
+        return Verdict::Deny(Refusal { cause: Cause::Redirected, location: Some(location) });
+    }
+    let Some(route) = policy.routes.find(facts.request.host, facts.request.path) else {
+        return Verdict::Deny(Cause::NoRoute.into());
+    };
+    if let Err(cause) = handshake::judge_request(facts.request) {
+        return Verdict::Deny(cause.into());
+    }
+    if facts.draining {
+        return Verdict::Deny(Cause::Draining.into());
+    }
+    match ask::next(&route.checks, answered) {
+        Ok(None) => {}
+        Ok(Some(question)) => return Verdict::Ask(question),
+        Err(cause) => return Verdict::Deny(cause.into()),
+    }
+    match policy.sessions.take() {
+        Some(permit) => Verdict::Allow(Plan { route: Arc::clone(route), permit }),
+        None => Verdict::Deny(Cause::MaxSessions.into()),
+    }
 }

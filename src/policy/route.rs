@@ -1,10 +1,11 @@
-//! Routes: which request goes where, and what a session on it may do. Owns the order in which routes are tried,
-//! the normalised copy of a path that they match on, and the rewrite of the path that is sent on. Knows the
-//! patterns as values; how they are written in a file is the business of `config`.
+//! Routes: which request goes where, and what a session on it may do. Owns the order in which
+//! routes are tried, the normalised copy of a path that they match on, and the rewrite of the path
+//! that is sent on. Knows the patterns as values; how they are written in a file is the business of
+//! `config`.
 
-use super::balance::Group;
-pub use crate::proto::relay::{FrameLimits, Mode};
-use crate::proto::session::Timeouts;
+use super::ask::Check;
+use super::upstream::Upstream;
+use crate::proto::settings::Settings;
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::net::Ipv6Addr;
@@ -13,21 +14,19 @@ use std::sync::Arc;
 /// What a session keeps of the route that it was admitted under, also after a reload.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Route {
-    /// For logs and metrics: the `name` of the file, else host and path as written. Unique in a snapshot.
+    /// For logs and metrics: the `name` of the file, else host and path as written. Unique in a
+    /// snapshot.
     pub name: String,
     /// Where its sessions go.
-    pub group: Arc<Group>,
-    /// Removed from the start of the path, at a segment boundary. Normalised: `/live`, never a slash at the end.
+    pub upstream: Arc<Upstream>,
+    /// Removed from the start of the path, at a segment boundary. Normalised: `/live`, never a
+    /// slash at the end.
     pub strip_prefix: Option<String>,
     /// Replaces the Host sent upstream.
     pub host_header: Option<String>,
-    pub mode: Mode,
-    pub rules: FrameLimits,
-    pub timeouts: Timeouts,
-    /// Close code for the client when the upstream ends without a Close; `None` passes the FIN on.
-    pub on_upstream_loss: Option<u16>,
-    /// Long payloads pass in the kernel.
-    pub splice: bool,
+    /// Checked in this order, after the rules of the handshake.
+    pub checks: Vec<Check>,
+    pub settings: Arc<Settings>,
 }
 
 /// All routes of a snapshot, most specific first where two match.
@@ -64,16 +63,18 @@ pub enum PathPattern {
 }
 
 impl Routes {
-    /// Sorts `entries` into the order in which they are tried. No two may have the same host and path.
+    /// Sorts `entries` into the order in which they are tried. No two may have the same host and
+    /// path.
     pub fn new(mut entries: Vec<Entry>) -> Routes {
         entries.sort_by_key(|entry| (entry.host.rank(), entry.path.rank()));
         Routes { entries }
     }
 
-    /// The route for a request: exact host before wildcard (the longest first) before any host, then exact path
-    /// before prefix, and the longest prefix wins. A host of which no path matches gives way to less specific ones.
-    /// `host` is the request's Host as written (port and case do not matter), `path` the path as written
-    /// (matched on a normalised copy: unreserved characters decoded, dot segments removed).
+    /// The route for a request: exact host before wildcard (the longest first) before any host,
+    /// then exact path before prefix, and the longest prefix wins. A host of which no path matches
+    /// gives way to less specific ones. `host` is the request's Host as written (port and case do
+    /// not matter), `path` the path as written (matched on a normalised copy: unreserved characters
+    /// decoded, dot segments removed).
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
         let (host, path) = (normal_host(host), normal_path(path));
         // Linear: once a session, and a few nanoseconds a route.
@@ -122,17 +123,24 @@ impl PathPattern {
 }
 
 impl Route {
-    /// The path (without query) to send to `endpoint_base` (the endpoint's own path, `""` or `/base`): the
-    /// client's bytes, but for the rewrite. Always begins with a slash, and stays below `endpoint_base`.
+    /// A route to `upstream` with every option at its default.
+    pub fn new(name: String, upstream: Arc<Upstream>) -> Route {
+        Route { name, upstream, strip_prefix: None, host_header: None, checks: Vec::new(), settings: Arc::default() }
+    }
+
+    /// The path (without query) to send to `endpoint_base` (the endpoint's own path, `""` or
+    /// `/base`): the client's bytes, but for the rewrite. Always begins with a slash, and stays
+    /// below `endpoint_base`.
     ///
     /// - Nothing is stripped and there is no base: the client's bytes, whatever they are.
-    /// - Else, if the path holds no dot segment, its segments are those of the normalised copy one by one, however
-    ///   they are encoded: the first ones are cut off, the base goes in front, the rest are the client's bytes.
-    /// - Else the rest comes from the normalised copy. With dot segments, what the client's bytes mean below
-    ///   another base depends on who resolves them: `/a//../../x` is `/x` by RFC 3986, but climbs out of
-    ///   `/base` at a server that merges slashes first.
-    /// - Slashes at the start are made one where the prefix was removed and no base is put in front: `//host/x` as a
-    ///   target can be read as an authority.
+    /// - Else, if the path holds no dot segment, its segments are those of the normalised copy one
+    ///   by one, however they are encoded: the first ones are cut off, the base goes in front, the
+    ///   rest are the client's bytes.
+    /// - Else the rest comes from the normalised copy. With dot segments, what the client's bytes
+    ///   mean below another base depends on who resolves them: `/a//../../x` is `/x` by RFC 3986,
+    ///   but climbs out of `/base` at a server that merges slashes first.
+    /// - Slashes at the start are made one where the prefix was removed and no base is put in
+    ///   front: `//host/x` as a target can be read as an authority.
     pub fn rewrite<'a>(&self, endpoint_base: &str, path: &'a str) -> Cow<'a, str> {
         let decoded = decoded(path);
         let normal = without_dots(&decoded);
@@ -151,9 +159,10 @@ impl Route {
     }
 }
 
-/// The copy of a path that routes match on: percent-encoded unreserved characters (RFC 3986, section 2.3) decoded, the
-/// hex digits of all others in upper case, a `%` that begins no encoding written `%25`, dot segments removed
-/// (section 5.2.4) without climbing above the root. Begins with a slash. Normalising twice changes nothing.
+/// The copy of a path that routes match on: percent-encoded unreserved characters (RFC 3986,
+/// section 2.3) decoded, the hex digits of all others in upper case, a `%` that begins no encoding
+/// written `%25`, dot segments removed (section 5.2.4) without climbing above the root. Begins with
+/// a slash. Normalising twice changes nothing.
 pub fn normal_path(path: &str) -> Cow<'_, str> {
     match decoded(path) {
         Cow::Borrowed(path) => without_dots(path),
@@ -161,8 +170,8 @@ pub fn normal_path(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// The copy of a host that routes match on: without port and trailing dot, lower case, an IPv6 address in its
-/// canonical form in brackets.
+/// The copy of a host that routes match on: without port and trailing dot, lower case, an IPv6
+/// address in its canonical form in brackets.
 pub fn normal_host(host: &str) -> Cow<'_, str> {
     if let Some((inside, _port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return match inside.parse::<Ipv6Addr>() {
@@ -244,29 +253,11 @@ fn after_segments(path: &str, count: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Timeouts;
-    use crate::policy::balance::Balance;
     use proptest::prelude::*;
 
     fn route(name: &str, strip_prefix: Option<&str>) -> Arc<Route> {
-        let group = Group {
-            name: "g".into(),
-            index: 0,
-            endpoints: Vec::new(),
-            balance: Balance::RoundRobin,
-            tls: Default::default(),
-        };
-        Arc::new(Route {
-            name: name.into(),
-            group: Arc::new(group),
-            strip_prefix: strip_prefix.map(str::to_owned),
-            host_header: None,
-            mode: Mode::Framed,
-            rules: FrameLimits { max_frame: 1, max_message: 1 },
-            timeouts: Timeouts::default(),
-            on_upstream_loss: None,
-            splice: false,
-        })
+        let upstream = Arc::new(Upstream::new("app".into(), Vec::new()));
+        Arc::new(Route { strip_prefix: strip_prefix.map(str::to_owned), ..Route::new(name.into(), upstream) })
     }
 
     /// Routes named by their patterns, in the given order.

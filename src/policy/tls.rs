@@ -1,5 +1,5 @@
-//! TLS as it is wanted: which files, which versions, who is trusted. Values only; what is made of them is the
-//! business of `tls`.
+//! TLS as it is wanted: which files, which versions, who is trusted. Values only; what is made of
+//! them is the business of `tls`.
 
 use std::path::PathBuf;
 
@@ -63,6 +63,6 @@ impl Default for UpstreamTls {
 pub enum Roots {
     System,
     File(PathBuf),
-    /// Nobody's: any certificate will do.
+    /// None: any certificate is accepted.
     Unverified,
 }

@@ -1,4 +1,5 @@
-//! Close frames: which codes may pass, and the frames the proxy writes itself (RFC 6455 sections 5.5.1, 7.4).
+//! Close frames: which codes may pass, and the frames the proxy writes itself (RFC 6455 sections
+//! 5.5.1, 7.4).
 
 use super::end::Cause;
 use super::frame::{CONTROL_MAX, Header, opcode};

@@ -94,7 +94,7 @@ macro_rules! causes {
 }
 
 causes! {
-    // --- TLS, with the client or with the upstream; the client is told by an alert, if at all
+    // --- TLS, with the client or with the upstream; a client learns it by an alert, if at all
     TlsTimeout "tls-timeout" 504 0 "The TLS handshake did not end in time.";
     /// A plain request on a TLS listener.
     PlainOnTls "plain-on-tls" 400 0 "This port speaks TLS: use https or wss.";
@@ -137,9 +137,13 @@ causes! {
     /// On a listener with `redirect`.
     Redirected "redirected" 308 0 "This is served over TLS.";
     NoRoute "no-route" 404 0 "Nothing is served here.";
+    /// A check of the route refused it.
+    Forbidden "forbidden" 403 0 "Access denied.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";
     /// The proxy had no descriptor or memory left for the upstream's socket.
     NoSockets "no-sockets" 503 0 "The server has run out of sockets.";
+    /// A question that the decision depends on was not answered in time, or could not be asked.
+    DecisionTimeout "decision-timeout" 504 0 "The request could not be authorized in time.";
     Draining "draining" 503 0 "The server is stopping.";
     // --- the upstream, before its 101
     NoEndpoint "no-endpoint" 503 0 "No upstream is available.";

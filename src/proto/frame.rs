@@ -40,7 +40,8 @@ impl Header {
         self.opcode & 8 != 0
     }
 
-    /// Reads the header at the start of `bytes`. Fails on a length that is not minimal or has its top bit set.
+    /// Reads the header at the start of `bytes`. Fails on a length that is not minimal or has its
+    /// top bit set.
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Parsed, Cause> {
         let [b0, b1, rest @ ..] = bytes else { return Ok(Parsed::Partial) };
@@ -131,7 +132,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(fin: bool, rsv in 0..8u8, opcode in 0..16u8, mask: Option<[u8; 4]>, len in 0..u64::MAX / 2) {
+        fn a_written_header_reads_back(
+            fin: bool,
+            rsv in 0..8u8,
+            opcode in 0..16u8,
+            mask: Option<[u8; 4]>,
+            len in 0..u64::MAX / 2,
+        ) {
             for len in [len, len % 65536, len % 126] {
                 let want = header(fin, rsv, opcode, mask, len);
                 let mut bytes = Vec::new();

@@ -1,8 +1,9 @@
-//! The WebSocket handshake of RFC 6455 section 4 over heads of [`super::http1`]: judging a request, writing
-//! the new one for the upstream, judging the upstream's 101, writing ours. Pure: ids and addresses are arguments.
+//! The WebSocket handshake of RFC 6455 section 4 over heads of [`super::http1`]: judging a request,
+//! writing the new one for the upstream, judging the upstream's 101, writing ours. Pure: ids and
+//! addresses are arguments.
 //!
-//! Nothing here copies a line of a peer: every field that leaves is written anew from a parsed name and value,
-//! which hold no CR or LF.
+//! Nothing here copies a line of a peer: every field that leaves is written anew from a parsed name
+//! and value, which hold no CR or LF.
 
 mod extension;
 #[cfg(test)]
@@ -30,8 +31,9 @@ pub enum Extensions {
     Unknown,
 }
 
-/// The rules of the WebSocket handshake, after those of HTTP and the route, in the order of the contract:
-/// [`Cause::Method`], [`Cause::UnexpectedBody`], [`Cause::NotUpgrade`], [`Cause::BadKey`], [`Cause::ProtectedHeader`].
+/// The rules of the WebSocket handshake, after those of HTTP and the route, in the order of the
+/// contract: [`Cause::Method`], [`Cause::UnexpectedBody`], [`Cause::NotUpgrade`],
+/// [`Cause::BadKey`], [`Cause::ProtectedHeader`].
 pub fn judge_request(request: &Request<'_>) -> Result<(), Cause> {
     let fields = &request.fields;
     if request.method != "GET" {
@@ -54,7 +56,8 @@ pub fn judge_request(request: &Request<'_>) -> Result<(), Cause> {
     Ok(())
 }
 
-/// What an upstream is told of the client's certificate. Such fields of clients are dropped, whatever the listener.
+/// The client's certificate, for the upstream. Such fields of clients are dropped on every
+/// listener.
 const CLIENT_SUBJECT: &str = "X-Client-Cert-Subject";
 const CLIENT_SHA256: &str = "X-Client-Cert-SHA256";
 
@@ -78,7 +81,8 @@ pub struct Forwarding<'a> {
     /// Replaces Host; the client's is kept with `None`.
     pub host: Option<&'a str>,
     pub peer: IpAddr,
-    /// The peer is one of the listener's trusted proxies: its forwarding fields are kept and appended to.
+    /// The peer is one of the listener's trusted proxies: its forwarding fields are kept and
+    /// appended to.
     pub trusted: bool,
     /// The client came over TLS.
     pub secure: bool,
@@ -90,8 +94,8 @@ pub struct Forwarding<'a> {
     pub trace_seed: [u8; 24],
 }
 
-/// Writes the whole new request head: Host and the upgrade first, then the client's fields in their order, then
-/// what the proxy adds.
+/// Writes the whole new request head: Host and the upgrade first, then the client's fields in their
+/// order, then what the proxy adds.
 pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
     let fields = &request.fields;
     let named = Named::of(fields);
@@ -101,14 +105,14 @@ pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
     push_upgrade(&mut out);
     let parent = only(fields, "traceparent").filter(|_| !named.contains("traceparent"));
     let continued = parent.and_then(|value| Trace::continued(value, &add.trace_seed));
-    for Field { name, value } in fields {
+    for field @ Field { name, value } in fields {
         let passes = match Origin::of(name) {
             Origin::Rewritten => false,
             Origin::Trust => add.trusted,
             Origin::TraceState => continued.is_some(),
             Origin::Client => true,
         };
-        if passes && !named.contains(name) {
+        if passes && !named.contains(name) && !offers_nothing(field) {
             push_field(&mut out, name, value);
         }
     }
@@ -151,7 +155,8 @@ impl Origin {
     }
 }
 
-/// What the proxy says of the client; of a trusted peer's word only X-Forwarded-For is continued, the rest stands.
+/// What the proxy says of the client; of a trusted peer's word only X-Forwarded-For is continued,
+/// the rest stands.
 fn push_forwarding(out: &mut Vec<u8>, request: &Request<'_>, add: &Forwarding<'_>) {
     let kept = |name| add.trusted && values(&request.fields, name).next().is_some();
     let peer = add.peer.to_canonical().to_string();
@@ -183,7 +188,8 @@ fn push_upgrade(out: &mut Vec<u8>) {
     push_field(out, "Upgrade", b"websocket");
 }
 
-/// The X-Request-Id of a trusted peer, if it sent one that may be kept (1 to 128 visible ASCII characters).
+/// The X-Request-Id of a trusted peer, if it sent one that may be kept (1 to 128 visible ASCII
+/// characters).
 pub fn request_id_of<'a>(request: &Request<'a>) -> Option<&'a str> {
     let id = only(&request.fields, "x-request-id")?;
     let fits = (1..=128).contains(&id.len()) && id.iter().all(u8::is_ascii_graphic);
@@ -205,29 +211,45 @@ pub fn accept_of(key: &[u8]) -> [u8; 28] {
 pub fn judge_response(request: &Request<'_>, response: &Response<'_>) -> Result<Extensions, Cause> {
     let fields = &response.fields;
     let key = only(&request.fields, "sec-websocket-key").ok_or(Cause::Bad101)?;
-    let has = |name| values(fields, name).next().is_some();
+    // Content-Length and Transfer-Encoding mean nothing here, although they must not be sent: a 1xx
+    // "is always terminated by the first empty line" (RFC 9112 section 6.3). They are not
+    // forwarded.
     let sound = response.status == 101
         && upgrades(fields)
         && only(fields, "sec-websocket-accept") == Some(accept_of(key).as_slice())
-        // "A server MUST NOT send [them] in any response with a status code of 1xx": a body would be read as frames.
-        && !has("content-length")
-        && !has("transfer-encoding")
         && protocol_offered(&request.fields, fields)
         // Named in Connection they could not be passed on.
         && !elements(fields, "connection").any(|name| starts_with(name, "sec-websocket-"));
     if sound { judge_extensions(&request.fields, fields) } else { Err(Cause::Bad101) }
 }
 
-/// None was chosen, or one of those that the client named.
+/// None was chosen, or one of those that the client offered. An empty list is none.
 fn protocol_offered(request: &[Field<'_>], response: &[Field<'_>]) -> bool {
-    const NAME: &str = "sec-websocket-protocol";
-    values(response, NAME).next().is_none()
-        || only(response, NAME).is_some_and(|chosen| elements(request, NAME).any(|offered| offered == chosen))
+    let mut chosen = values(response, PROTOCOL).filter(|value| !is_empty_list(value));
+    match (chosen.next(), chosen.next()) {
+        (None, _) => true,
+        (Some(chosen), None) => elements(request, PROTOCOL).any(|offered| offered == chosen),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+const PROTOCOL: &str = "sec-websocket-protocol";
+const EXTENSIONS: &str = "sec-websocket-extensions";
+
+/// A list without elements. "Empty elements do not contribute to the count of elements present"
+/// (RFC 9110 section 5.6.1.2).
+fn is_empty_list(value: &[u8]) -> bool {
+    value.iter().all(|byte| matches!(byte, b',' | b' ' | b'\t'))
+}
+
+/// A field that negotiates nothing: it is not forwarded.
+fn offers_nothing(field: &Field<'_>) -> bool {
+    [PROTOCOL, EXTENSIONS].iter().any(|known| field.name.eq_ignore_ascii_case(known)) && is_empty_list(field.value)
 }
 
 /// Each extension of the answer was offered and appears once.
 fn judge_extensions(request: &[Field<'_>], response: &[Field<'_>]) -> Result<Extensions, Cause> {
-    const NAME: &str = "sec-websocket-extensions";
+    const NAME: &str = EXTENSIONS;
     let mut chosen: Vec<&[u8]> = Vec::new();
     for name in values(response, NAME).flat_map(extension::names) {
         let name = name.map_err(|_| Cause::Bad101)?;
@@ -245,7 +267,8 @@ fn judge_extensions(request: &[Field<'_>], response: &[Field<'_>]) -> Result<Ext
     })
 }
 
-/// Writes the 101 for the client: hop-by-hop rebuilt, Accept computed here, the rest as the upstream sent it.
+/// Writes the 101 for the client: hop-by-hop rebuilt, Accept computed here, the rest as the
+/// upstream sent it.
 pub fn write_switching(request: &Request<'_>, response: &Response<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
@@ -253,9 +276,9 @@ pub fn write_switching(request: &Request<'_>, response: &Response<'_>) -> Vec<u8
     let key = only(&request.fields, "sec-websocket-key").unwrap_or_default();
     push_field(&mut out, "Sec-WebSocket-Accept", &accept_of(key));
     let named = Named::of(&response.fields);
-    for Field { name, value } in &response.fields {
+    for field @ Field { name, value } in &response.fields {
         let ours = ["sec-websocket-accept", "content-length"].iter().any(|known| name.eq_ignore_ascii_case(known));
-        if !ours && !is_hop_by_hop(name) && !named.contains(name) {
+        if !ours && !is_hop_by_hop(name) && !named.contains(name) && !offers_nothing(field) {
             push_field(&mut out, name, value);
         }
     }
@@ -277,8 +300,8 @@ fn upgrades(fields: &[Field<'_>]) -> bool {
         && elements(fields, "connection").any(|token| token.eq_ignore_ascii_case(b"upgrade"))
 }
 
-/// "a base64-encoded value that, when decoded, is 16 bytes in length". Unused bits of the last character may be
-/// anything, as with most servers: the key is hashed as written.
+/// "a base64-encoded value that, when decoded, is 16 bytes in length". Unused bits of the last
+/// character may be anything, as with most servers: the key is hashed as written.
 fn is_key(key: &[u8]) -> bool {
     const ENGINE: GeneralPurpose =
         GeneralPurpose::new(&ALPHABET, general_purpose::PAD.with_decode_allow_trailing_bits(true));

@@ -1,8 +1,10 @@
-//! HTTP/1.1 heads: finding their end, judging them, writing new ones. Borrows the bytes of the peers,
-//! owns nothing but the position of a scan. Knows nothing of WebSocket: plain HTTP will pass here one day.
+//! HTTP/1.1 heads: finding their end, judging them, writing new ones. Borrows the bytes of the
+//! peers, owns nothing but the position of a scan. Knows nothing of WebSocket: plain HTTP will pass
+//! here one day.
 //!
-//! `scan` finds the end, this file parses, `target` judges Host and target, `body` finds the end of an
-//! answer's body, `write` writes what leaves. The rules of WebSocket are in [`super::handshake`].
+//! `scan` finds the end, this file parses, `target` judges Host and target, `body` finds the end of
+//! an answer's body, `write` writes what leaves. The rules of WebSocket are in
+//! [`super::handshake`].
 
 mod body;
 mod scan;
@@ -15,16 +17,17 @@ mod write;
 pub use body::{Body, Chunks, body_of};
 pub use scan::HeadScan;
 pub use spans::Spans;
+pub use target::encode_target;
 pub(super) use write::{Named, is_hop_by_hop, push, push_field};
-pub use write::{write_answer, write_refusal};
+pub use write::{Refused, reason_of, write_refusal, write_response};
 
 use super::end::Cause;
 
 /// The most header fields a head may have.
 pub const FIELDS_MAX: usize = 100;
 
-/// One header field. Names keep their case; values are trimmed of surrounding white space, any bytes else
-/// but control bytes (HTAB may stand inside).
+/// One header field. Names keep their case; values are trimmed of surrounding white space, any
+/// bytes else but control bytes (HTAB may stand inside).
 #[derive(Debug, Clone, Copy)]
 pub struct Field<'a> {
     pub name: &'a str,
@@ -46,10 +49,17 @@ pub struct Request<'a> {
     pub fields: Vec<Field<'a>>,
 }
 
-/// Parses a complete head (as [`HeadScan`] delimited it) and judges it by the rules of HTTP, in the order of the
-/// contract: [`Cause::MalformedHead`], [`Cause::TooManyFields`], [`Cause::HttpVersion`], [`Cause::BadHost`], [`Cause::BadTarget`].
+/// Whether the head that begins like this is that of a HEAD request, be it well-formed or not.
+pub fn is_head(held: &[u8]) -> bool {
+    held.strip_prefix(b"\r\n").unwrap_or(held).starts_with(b"HEAD ")
+}
+
+/// Parses a complete head (as [`HeadScan`] delimited it) and judges it by the rules of HTTP, in the
+/// order of the contract: [`Cause::MalformedHead`], [`Cause::TooManyFields`],
+/// [`Cause::HttpVersion`], [`Cause::BadHost`], [`Cause::BadTarget`].
 pub fn parse_request(head: &[u8]) -> Result<Request<'_>, Cause> {
-    // "a server [...] SHOULD ignore at least one empty line (CRLF) received prior to the request-line"
+    // "a server [...] SHOULD ignore at least one empty line (CRLF) received prior to the
+    // request-line"
     let head = head.strip_prefix(b"\r\n").unwrap_or(head);
     let (line, rest) = split_line(head).ok_or(Cause::MalformedHead)?;
     let line = request_line(line)?;
@@ -75,7 +85,8 @@ pub struct Response<'a> {
 
 /// Parses a complete response head. `Cause::BadResponse` for all that is not one.
 ///
-/// HTTP/1.0 may answer, but neither switch protocols nor send chunks (RFC 9110 section 7.8, RFC 9112 section 6.1).
+/// HTTP/1.0 may answer, but neither switch protocols nor send chunks (RFC 9110 section 7.8, RFC
+/// 9112 section 6.1).
 pub fn parse_response(head: &[u8]) -> Result<Response<'_>, Cause> {
     let (line, rest) = split_line(head).ok_or(Cause::BadResponse)?;
     let Some([minor @ b'0'..=b'1', b' ', status @ ..]) = line.strip_prefix(b"HTTP/1.") else {
@@ -104,8 +115,8 @@ pub fn values<'a>(fields: &[Field<'a>], name: &str) -> impl Iterator<Item = &'a 
     fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
 }
 
-/// The elements of a comma-separated list over all fields called `name`, trimmed. Empty elements mean nothing
-/// (RFC 9110 section 5.6.1.2). Not for lists whose elements can hold quoted commas.
+/// The elements of a comma-separated list over all fields called `name`, trimmed. Empty elements
+/// mean nothing (RFC 9110 section 5.6.1.2). Not for lists whose elements can hold quoted commas.
 pub fn elements<'a>(fields: &[Field<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
     values(fields, name)
         .flat_map(|value| value.split(|byte| *byte == b','))
@@ -128,7 +139,7 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Cause> {
     };
     let spoken = match version {
         Some(b"HTTP/1.1") => true,
-        // A minor version that httparse does not know either is nobody's.
+        // Minor versions that do not exist; httparse refuses them too.
         Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']) => return Err(Cause::MalformedHead),
         Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) => false,
         // The whole of a request in HTTP/0.9 was `GET /path`.

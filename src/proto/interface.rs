@@ -1,49 +1,11 @@
-//! What is said between a session and its shell: events in, actions out, and the plain values they carry.
+//! The vocabulary between a session and its shell: events in, actions out, and the plain values
+//! that they carry. The contract (who calls what, when) is in [`super::session`].
 
-use crate::proto::close::Close;
-use crate::proto::end::{Cause, End};
-use crate::proto::relay::{Counts, FrameLimits, Mode};
-use crate::proto::{Millis, Side, Sides};
-
-/// Timeouts in milliseconds; every phase has one. Only `idle_ms` may be 0, which is off.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Timeouts {
-    /// The client's TLS handshake, from accept on. One with an upstream belongs to its try to connect.
-    pub tls_ms: Millis,
-    pub request_head_ms: Millis,
-    /// One try.
-    pub connect_ms: Millis,
-    /// All tries together.
-    pub connect_total_ms: Millis,
-    pub upstream_head_ms: Millis,
-    pub idle_ms: Millis,
-    pub close_ms: Millis,
-    /// A receiver that takes nothing for so long ends its session.
-    pub write_stall_ms: Millis,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Timeouts {
-            tls_ms: 10_000,
-            request_head_ms: 10_000,
-            connect_ms: 3_000,
-            connect_total_ms: 10_000,
-            upstream_head_ms: 10_000,
-            idle_ms: 300_000,
-            close_ms: 5_000,
-            write_stall_ms: 60_000,
-        }
-    }
-}
-
-/// What a session needs to judge bytes, borrowed for one call.
-pub struct RelayInput<'a> {
-    pub now: Millis,
-    pub rules: FrameLimits,
-    /// Of the direction that the bytes take.
-    pub counts: &'a mut Counts,
-}
+use super::end::{Cause, End};
+use super::relay::OwnFrame;
+use super::settings::Settings;
+use super::{Side, Sides};
+use std::sync::Arc;
 
 /// What the shell may read from a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,93 +13,134 @@ pub enum ReadInterest {
     Nothing,
     /// At most so many bytes in one read.
     Bytes(usize),
-    /// So many bytes of payload that nobody needs to see may pass in the kernel ([`Session::on_passed`]), or be read
-    /// like any others. Only where the route splices.
+    /// So many bytes of payload may be forwarded in the kernel ([`Session::on_spliced`]), or be
+    /// read like any others. Only where the route splices.
     ///
-    /// [`Session::on_passed`]: super::session::Session::on_passed
+    /// [`Session::on_spliced`]: super::session::Session::on_spliced
     Payload(u64),
-    /// Whatever comes is thrown away; only its amount and its end matter.
+    /// Whatever arrives is discarded; only its amount and its end matter.
     Discard,
+}
+
+/// How the byte stream of a side ended, whatever transport carried it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransportEnd {
+    /// An orderly end: FIN, with TLS after a close_notify.
+    Eof,
+    /// A FIN without a close_notify: TLS cannot tell whether bytes are missing.
+    Cut,
+    Reset,
+    /// The transport itself failed; an alert, if there is one to send, has been sent.
+    Failed(Cause),
+}
+
+impl TransportEnd {
+    /// The cause for an end that was not expected in an exchange.
+    pub fn cause(self) -> Cause {
+        match self {
+            TransportEnd::Eof => Cause::Eof,
+            TransportEnd::Cut => Cause::TlsTruncated,
+            TransportEnd::Reset => Cause::Reset,
+            TransportEnd::Failed(cause) => cause,
+        }
+    }
 }
 
 /// What has happened, other than bytes.
 #[derive(Debug)]
 pub enum Event {
-    /// The answer to [`Action::Decide`].
-    Admitted(Box<Admission>),
-    Refused(Cause),
-    /// The connection is up; the new request head for it, whole.
+    /// The verdict on [`Action::Decide`].
+    Admitted(Admission),
+    Refused(Refusal),
+    /// The upstream connection is up; the whole request head to send to it.
     Connected(Vec<u8>),
-    /// One try has failed; the next one is asked for with [`Action::Connect`].
+    /// One connect attempt failed; the next one is asked for with [`Action::Connect`].
     ConnectFailed(Cause),
+    /// There was no descriptor or memory for an attempt; it is made again a little later.
+    NoSocket,
     /// No endpoint is left to try.
     Exhausted,
-    /// The client has said something of a TLS handshake.
-    Spoke,
-    /// The client's TLS handshake has ended well.
-    Secured,
-    /// TLS of that side has failed; the alert that says so is on its way.
-    Insecure(Side, Cause),
-    /// All that was read before is delivered; no more will come.
-    Eof(Side),
-    /// The same, but TLS was not ended: more may have been said.
-    Truncated(Side),
-    Reset(Side),
-    /// All that waited for that side has left.
+    /// The bytes of that side have ended; all that arrived before has been delivered.
+    Ended(Side, TransportEnd),
+    /// The backlog toward that side has left.
     Flushed(Side),
     /// The FIN asked for with [`Action::HalfClose`] has left.
     Finished(Side),
-    /// TCP urgent data.
-    Urgent(Side),
-    /// `Side` took nothing for too long, or the pool ran short and it was the longest-stalled.
+    /// TCP urgent data has arrived from that side.
+    UrgentData(Side),
+    /// That side took nothing for too long, or the pool ran short and it was the longest-stalled.
     Stalled(Side, Cause),
     Drain,
     Stop,
-    /// A deadline of [`Session::deadline`](super::session::Session::deadline) has come.
+    /// The deadline that [`Session::deadline`](super::session::Session::deadline) named has passed.
     Timer(Timer),
 }
 
-/// Which deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Timer {
-    TlsHandshake,
-    RequestHead,
-    Connect,
-    ConnectTotal,
-    ResponseHead,
-    Linger,
-    Idle,
-    DataAfterClose,
-    Close,
-}
-
-/// What admission brings along.
+/// What policy's admission gives a session.
 #[derive(Debug)]
 pub struct Admission {
     pub request_id: Box<str>,
-    pub mode: Mode,
-    /// Close code for the client when the upstream ends without a Close; `None` passes the FIN on.
-    pub upstream_loss_code: Option<u16>,
-    /// Long payloads pass unseen.
-    pub splice: bool,
+    /// The settings of the route, for the rest of the session.
+    pub settings: Arc<Settings>,
+}
+
+/// Why a request is refused, and what its response needs beyond the cause's row in the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub cause: Cause,
+    /// Where a redirect leads.
+    pub location: Option<Box<str>>,
+}
+
+impl From<Cause> for Refusal {
+    fn from(cause: Cause) -> Refusal {
+        Refusal { cause, location: None }
+    }
+}
+
+/// The deadlines of a session, one doc line each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// The request head is complete, or the client gets 408.
+    RequestHead,
+    /// Policy has decided, or the client gets 504.
+    Decision,
+    /// The connect attempt under way succeeds, or the next one starts.
+    Connect,
+    /// One of the connect attempts succeeds, or the client gets 504.
+    ConnectTotal,
+    /// The upstream's response head is complete (504), and so is the body of one that is not a 101.
+    ResponseHead,
+    /// A refused client has read its response and closed.
+    Linger,
+    /// Bytes have moved on either leg.
+    Idle,
+    /// A direction that used up its read allowance is read again.
+    Resume,
+    /// The other side answers the Close of a peer that sends data after it, or that peer gets 1002.
+    DataAfterClose,
+    /// Both sides have closed.
+    Close,
 }
 
 /// What the shell is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Judge [`Session::request`](super::session::Session::request); answer with `Admitted` or `Refused`.
+    /// Judge [`Session::request`](super::session::Session::request); report `Admitted` or
+    /// `Refused`.
     Decide,
-    /// Begin the next try, dropping one that is under way; answer with `Connected`, `ConnectFailed` or `Exhausted`.
+    /// Start the next connect attempt, dropping one that is under way; report `Connected`,
+    /// `ConnectFailed` or `Exhausted`.
     Connect,
-    /// Write our refusal to the client.
-    Refuse(Cause),
-    /// Send these bytes behind all that was sent there.
+    /// Write our refusal to the client; without a body for HEAD.
+    Refuse { refusal: Refusal, head_only: bool },
+    /// Send these bytes behind everything sent before.
     Send(Side, Vec<u8>),
-    /// The 101 has been sent; these bytes of the client came early and are now to be judged as frames.
-    Opened { early: Vec<u8>, subprotocol: Option<Box<[u8]>> },
-    /// Send a Close of ours behind all that was sent there, masked toward the upstream.
-    Inject(Side, Close),
-    /// FIN behind all that was sent there; answer with `Finished`.
+    /// The 101 has been sent: the WebSocket is established.
+    Established { subprotocol: Option<Box<[u8]>> },
+    /// Send a frame of ours behind everything sent before, masked toward the upstream.
+    SendFrame(Side, OwnFrame),
+    /// FIN behind everything sent before; report `Finished`.
     HalfClose(Side),
     /// Close that connection now; nothing is owed to it.
     Hangup(Side),
@@ -147,10 +150,12 @@ pub enum Action {
     Close(End),
 }
 
-/// What a session has come to.
+/// The totals of a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// By the side they came from.
     pub frames: Sides<u64>,
     pub bytes: Sides<u64>,
+    /// By the side they went to.
     pub close_codes: Sides<Option<u16>>,
 }

@@ -1,24 +1,27 @@
 //! The core: bytes in, decisions out. Knows no socket, clock, thread, log or policy.
 //!
 //! Read in this order: [`frame`] (one header), [`relay`] (one direction), [`close`], [`http1`] and
-//! [`handshake`] (heads), [`ended`] (how a session can end), [`interface`] and [`session`] (all of it together).
+//! [`handshake`] (heads), [`ended`] (how a session can end), [`interface`] and [`session`] (all of
+//! it together).
 
+pub mod call;
 pub mod close;
 pub mod end;
+mod exchange;
 pub mod frame;
 pub mod handshake;
 pub mod http1;
 pub mod interface;
 pub mod mask;
-mod open;
 pub mod relay;
 pub mod session;
+pub mod settings;
 
 /// Milliseconds of the process-wide monotonic clock. Time is always an argument here.
 pub type Millis = u64;
 
 /// One of the two peers of a session; for bytes, where they come from unless a name says `to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Side {
     /// Toward the client.

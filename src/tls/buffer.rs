@@ -1,6 +1,6 @@
-//! Memory to write into that is used again and again: nothing is cleared between two uses.
+//! A write buffer that is reused without clearing its memory.
 
-/// Bytes written one after the other. Grows to what is needed once, and stays so.
+/// Appended bytes. Grows to the size needed and keeps it.
 #[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
@@ -8,7 +8,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Room for `n` bytes behind those that stand there; [`Buffer::advance`] says how many were written.
+    /// Room for `n` more bytes. [`Buffer::advance`] makes those written part of the content.
     pub fn room(&mut self, n: usize) -> &mut [u8] {
         let end = self.len + n;
         if self.bytes.len() < end {

@@ -1,7 +1,8 @@
-//! Certificates and keys in files: read whole pairs, know their names and their end, notice when the files change.
+//! Certificates with their keys, in files: reads them, and notices when the files change.
 
-use super::der::{self, Words};
+use super::der;
 use crate::policy::tls::CertificateFiles;
+use crate::text::hex;
 use aws_lc_rs::digest;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
@@ -18,9 +19,9 @@ use webpki::EndEntityCert;
 /// A certificate chain with its key.
 pub struct Certificate {
     pub key: Arc<CertifiedKey>,
-    /// DNS names that it is for, in lower case; a wildcard has `*.` before it.
+    /// Its DNS names in lower case; a wildcard begins with `*.`.
     pub names: Vec<String>,
-    /// The end of its validity, in seconds since the Unix epoch.
+    /// Expiry, in seconds since the Unix epoch.
     pub not_after: u64,
 }
 
@@ -31,7 +32,7 @@ impl fmt::Debug for Certificate {
 }
 
 impl Certificate {
-    /// Reads a pair; it is whole or an error, which names the file.
+    /// Reads certificate and key, which must match. An error names the file.
     fn read(files: &CertificateFiles) -> Result<Certificate, String> {
         let (chain, key) = (read_chain(&files.cert)?, read_key(&files.key)?);
         Certificate::new(chain, key, files)
@@ -43,30 +44,29 @@ impl Certificate {
         files: &CertificateFiles,
     ) -> Result<Certificate, String> {
         let (cert_path, key_path) = (files.cert.display(), files.key.display());
-        let first = chain.first().ok_or_else(|| format!("{cert_path} holds no certificate"))?;
-        let facts =
-            CertInfo::of(first).ok_or_else(|| format!("{cert_path} holds a certificate that cannot be read"))?;
-        let names = names_of(first).ok_or_else(|| format!("{cert_path} holds a certificate that cannot be read"))?;
+        let first = chain.first().ok_or_else(|| format!("{cert_path} contains no certificate"))?;
+        let info = CertInfo::of(first).ok_or_else(|| format!("{cert_path} contains a malformed certificate"))?;
+        let names = names_of(first).ok_or_else(|| format!("{cert_path} contains a malformed certificate"))?;
         let mut key = CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                 format!("{key_path} is not the key of the certificate in {cert_path}")
             }
-            _ => format!("{key_path} holds a key that cannot be used: {error}"),
+            _ => format!("{key_path} contains an unusable key: {error}"),
         })?;
         if let Some(path) = &files.ocsp {
             key.ocsp = Some(fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?);
         }
-        Ok(Certificate { key: Arc::new(key), names, not_after: facts.not_after })
+        Ok(Certificate { key: Arc::new(key), names, not_after: info.not_after })
     }
 }
 
-/// The certificates of a PEM file, in its order; at least one.
+/// The certificates of a PEM file, in order; at least one.
 pub fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let bytes = fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let chain = chain.map_err(|error| format!("{} is no good PEM file: {error}", path.display()))?;
+    let chain = chain.map_err(|error| format!("{} is not a valid PEM file: {error}", path.display()))?;
     match chain.is_empty() {
-        true => Err(format!("{} holds no certificate in PEM", path.display())),
+        true => Err(format!("{} contains no certificate in PEM", path.display())),
         false => Ok(chain),
     }
 }
@@ -75,35 +75,35 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let bytes = fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| {
         let path = path.display();
-        format!("{path} holds no private key in PEM; one that is encrypted must be decrypted first")
+        format!("{path} contains no unencrypted private key in PEM")
     })
 }
 
-/// `None` for what is no certificate.
+/// `None` for a malformed certificate.
 fn names_of(der: &CertificateDer<'_>) -> Option<Vec<String>> {
     let cert = EndEntityCert::try_from(der).ok()?;
     Some(cert.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }
 
-/// What a certificate says of itself.
+/// The subject, fingerprint and expiry of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertInfo {
-    /// As RFC 4514 writes it.
+    /// In the form of RFC 4514.
     pub subject: String,
     /// SHA-256 of the certificate, in lower-case hex.
     pub sha256: String,
-    /// In seconds since the Unix epoch.
+    /// Expiry, in seconds since the Unix epoch.
     pub not_after: u64,
 }
 
 impl CertInfo {
     pub fn of(der: &CertificateDer<'_>) -> Option<CertInfo> {
-        let Words { subject, not_after } = der::read(der)?;
-        Some(CertInfo { subject, sha256: der::hex(digest::digest(&digest::SHA256, der).as_ref()), not_after })
+        let der::Parsed { subject, not_after } = der::read(der)?;
+        Some(CertInfo { subject, sha256: hex(digest::digest(&digest::SHA256, der).as_ref()), not_after })
     }
 }
 
-/// What tells one state of a file from another.
+/// Identifies a version of a file; `None` if it cannot be read.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
 fn stamp(path: &Path) -> Stamp {
@@ -111,7 +111,7 @@ fn stamp(path: &Path) -> Stamp {
     Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
 }
 
-/// A pair of files, and what they held when they last fitted each other.
+/// A certificate and key in files, and their last valid version.
 #[derive(Debug)]
 pub struct WatchedCert {
     pub files: CertificateFiles,
@@ -121,7 +121,7 @@ pub struct WatchedCert {
 
 impl WatchedCert {
     pub fn read(files: &CertificateFiles) -> Result<Arc<WatchedCert>, String> {
-        // Stamped first: what is written meanwhile is looked at again.
+        // Stamped before reading: a write in between is noticed at the next check.
         let seen = Mutex::new(stamps(files));
         let current = RwLock::new(Arc::new(Certificate::read(files)?));
         Ok(Arc::new(WatchedCert { files: files.clone(), current, seen }))
@@ -131,8 +131,8 @@ impl WatchedCert {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the files again if they have changed: `None` if not, an error where the new ones are no pair. Then the old one
-    /// stays, until they change once more.
+    /// Reads the files again if they have changed; `None` if not. After an error the old version
+    /// stays in use until the files change again.
     pub fn refresh(&self) -> Option<Result<(), String>> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = stamps(&self.files);

@@ -1,10 +1,12 @@
-//! The ciphers of TLS 1.3, with keys that take little room at rest. aws-lc's key schedule for AES-GCM is 600 bytes a direction,
-//! more than all else that an idle connection needs for it; it is made again, in an eighth of a microsecond, from a key of
-//! 16 or 32. Those of the connections that talk are kept: so many for each thread, whatever the number of connections.
+//! TLS 1.3 ciphers whose keys take little memory at rest. The AES-GCM key schedule of aws-lc takes
+//! 600 bytes per direction, more than everything else that TLS keeps for an idle connection. It is
+//! recomputed from the key of 16 or 32 bytes, in an eighth of a microsecond; each thread caches a
+//! fixed number of schedules for active connections.
 //!
-//! rustls asks for this through its provider, and everything else is its own: when keys change, which number a record has,
-//! and what is refused. TLS 1.2 has the provider's own ciphers.
+//! rustls calls this through its provider and does the rest: key updates, record numbers,
+//! validation. TLS 1.2 uses the provider's own ciphers.
 
+use crate::memory::{SCRATCH_BYTES, TLS_WORKER_BYTES};
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::error::Unspecified;
 use rustls::crypto::CryptoProvider;
@@ -20,10 +22,10 @@ use std::cell::RefCell;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Key schedules that a thread keeps; at the most some 700 KB.
-const WARM_MAX: usize = 1024;
+/// Key schedules that a thread keeps, some 700 KB.
+const SCHEDULES_MAX: usize = 1024;
 
-/// The provider of everything: aws-lc, with the ciphers of this file.
+/// The aws-lc provider with the ciphers of this file.
 pub fn provider() -> CryptoProvider {
     static SUITES: LazyLock<Vec<Tls13CipherSuite>> = LazyLock::new(|| {
         let all = default_provider().cipher_suites;
@@ -38,7 +40,7 @@ pub fn provider() -> CryptoProvider {
     provider
 }
 
-/// The same suite with our keys.
+/// The same suite with our cipher.
 fn ours(suite: &Tls13CipherSuite) -> Option<Tls13CipherSuite> {
     let aead_alg: &'static dyn Tls13AeadAlgorithm = match suite.common.suite {
         CipherSuite::TLS13_AES_128_GCM_SHA256 => &Aead(&AES_128_GCM),
@@ -71,9 +73,9 @@ impl Tls13AeadAlgorithm for Aead {
     }
 }
 
-/// The key of one direction until the next change of keys.
+/// The key of one direction until the next key update.
 struct Key {
-    /// Never the same twice in this process.
+    /// Unique within the process.
     id: u64,
     algorithm: &'static Algorithm,
     secret: AeadKey,
@@ -86,49 +88,54 @@ impl Key {
         Key { id: IDS.fetch_add(1, Ordering::Relaxed), algorithm, secret, iv }
     }
 
-    /// RFC 8446 section 5.3: rustls counts the records, and asks for new keys before the numbers end.
+    /// RFC 8446 section 5.3. rustls counts the records and updates the key before the numbers run
+    /// out.
     fn nonce(&self, number: u64) -> Nonce {
         Nonce::assume_unique_for_key(cipher::Nonce::new(&self.iv, number).0)
     }
 
     fn with<R>(&self, work: impl FnOnce(&LessSafeKey) -> Result<R, Unspecified>) -> Result<R, Unspecified> {
-        WARM.with_borrow_mut(|warm| work(warm.schedule(self)?))
+        SCHEDULES.with_borrow_mut(|cache| work(cache.schedule(self)?))
     }
 }
 
 impl Drop for Key {
     fn drop(&mut self) {
-        // The thread's own may be gone already when it ends.
-        let _gone = WARM.try_with(|warm| warm.borrow_mut().forget(self.id));
+        // Ignored: when a thread ends, its cache may already be gone.
+        let _ = SCHEDULES.try_with(|cache| cache.borrow_mut().forget(self.id));
     }
 }
 
 thread_local! {
-    static WARM: RefCell<KeyScheduleCache> = const { RefCell::new(KeyScheduleCache { slots: Vec::new() }) };
+    static SCHEDULES: RefCell<KeyScheduleCache> = const { RefCell::new(KeyScheduleCache { slots: Vec::new() }) };
 }
 
-/// Key schedules of the connections that talk. Each key has one slot that it can be in: the number of slots is far above that
-/// of the connections that are talking at a time, or they all are made anew.
+/// Key schedules of active connections. Each key has exactly one slot; keys that share a slot
+/// replace each other.
 struct KeyScheduleCache {
     slots: Vec<Option<(u64, LessSafeKey)>>,
 }
+
+// Beside the cache a worker has one buffer of plaintext and one of ciphertext, each for one read.
+const _: () =
+    assert!(SCHEDULES_MAX * size_of::<Option<(u64, LessSafeKey)>>() + 5 * SCRATCH_BYTES / 2 <= TLS_WORKER_BYTES);
 
 impl KeyScheduleCache {
     #[inline]
     fn schedule(&mut self, key: &Key) -> Result<&LessSafeKey, Unspecified> {
         if self.slots.is_empty() {
-            self.slots.resize_with(WARM_MAX, || None);
+            self.slots.resize_with(SCHEDULES_MAX, || None);
         }
-        let slot = self.slots.get_mut(key.id as usize % WARM_MAX).ok_or(Unspecified)?;
+        let slot = self.slots.get_mut(key.id as usize % SCHEDULES_MAX).ok_or(Unspecified)?;
         if slot.as_ref().is_none_or(|(id, _)| *id != key.id) {
             *slot = Some((key.id, LessSafeKey::new(UnboundKey::new(key.algorithm, key.secret.as_ref())?)));
         }
         slot.as_ref().map(|(_, schedule)| schedule).ok_or(Unspecified)
     }
 
-    /// No schedule outlives its connection.
+    /// Removes the schedule of a connection that has closed.
     fn forget(&mut self, id: u64) {
-        if let Some(slot) = self.slots.get_mut(id as usize % WARM_MAX) {
+        if let Some(slot) = self.slots.get_mut(id as usize % SCHEDULES_MAX) {
             slot.take_if(|(of, _)| *of == id);
         }
     }
@@ -141,9 +148,9 @@ impl MessageEncrypter for Key {
         payload.extend_from_chunks(&msg.payload);
         payload.extend_from_slice(&msg.typ.to_array());
         let (nonce, aad) = (self.nonce(number), Aad::from(make_tls13_aad(len)));
-        let done = self.with(|schedule| schedule.seal_in_place_append_tag(nonce, aad, &mut payload));
-        done.map_err(|_| Error::EncryptError)?;
-        // RFC 8446 section 5.2: every record says that it is data of TLS 1.2.
+        let result = self.with(|schedule| schedule.seal_in_place_append_tag(nonce, aad, &mut payload));
+        result.map_err(|_| Error::EncryptError)?;
+        // RFC 8446 section 5.2: every record is labelled as application data of TLS 1.2.
         Ok(OutboundOpaqueMessage::new(ContentType::ApplicationData, ProtocolVersion::TLSv1_2, payload))
     }
 
@@ -163,8 +170,8 @@ impl MessageDecrypter for Key {
             return Err(Error::DecryptError);
         }
         let (nonce, aad) = (self.nonce(number), Aad::from(make_tls13_aad(payload.len())));
-        let opened = self.with(|schedule| schedule.open_in_place(nonce, aad, payload).map(|plain| plain.len()));
-        let len = opened.map_err(|_| Error::DecryptError)?;
+        let decrypted = self.with(|schedule| schedule.open_in_place(nonce, aad, payload).map(|plain| plain.len()));
+        let len = decrypted.map_err(|_| Error::DecryptError)?;
         payload.truncate(len);
         msg.into_tls13_unpadded_message()
     }

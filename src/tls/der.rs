@@ -1,12 +1,15 @@
-//! As much of DER and X.509 (RFC 5280) as is needed here: what a certificate says of itself, and one of our own making.
-//! A certificate that comes in has been, or will be, verified by rustls; nothing is decided on what is read here.
+//! The parts of DER and X.509 (RFC 5280) used here: reading a certificate's subject and expiry, and
+//! writing a self-signed certificate. Verification is left to rustls; nothing is decided on what is
+//! read here.
 
-/// A certificate's own words.
+use crate::text::hex;
+
+/// What is read from a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words {
-    /// As RFC 4514 writes it, in printable ASCII: anything else is escaped byte by byte.
+pub struct Parsed {
+    /// In the form of RFC 4514, in printable ASCII; other bytes are escaped.
     pub subject: String,
-    /// The end of its validity, in seconds since the Unix epoch.
+    /// Expiry, in seconds since the Unix epoch.
     pub not_after: u64,
 }
 
@@ -22,7 +25,7 @@ const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 
-/// Attribute types with a name of their own (RFC 4514 section 3, and the mail address that many still put there).
+/// Attribute types with a short name (RFC 4514 section 3, and emailAddress, which is still common).
 const ATTRIBUTES: [(&[u8], &str); 10] = [
     (&[0x55, 4, 3], "CN"),
     (&[0x55, 4, 5], "serialNumber"),
@@ -36,22 +39,26 @@ const ATTRIBUTES: [(&[u8], &str); 10] = [
     (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1], "emailAddress"),
 ];
 
-/// Reads a certificate; `None` for what is none.
-pub fn read(certificate: &[u8]) -> Option<Words> {
+/// Reads a certificate; `None` if it is malformed.
+pub fn read(certificate: &[u8]) -> Option<Parsed> {
     let mut certificate = Reader(certificate);
     let mut fields = Reader(Reader(certificate.take(SEQUENCE)?).take(SEQUENCE)?);
     if fields.0.first() == Some(&VERSION) {
         fields.take(VERSION)?;
     }
     fields.take(INTEGER)?;
-    let (_algorithm, _issuer) = (fields.take(SEQUENCE)?, fields.take(SEQUENCE)?);
+    // Algorithm and issuer.
+    fields.take(SEQUENCE)?;
+    fields.take(SEQUENCE)?;
     let mut validity = Reader(fields.take(SEQUENCE)?);
-    let (_not_before, (tag, not_after)) = (validity.next()?, validity.next()?);
+    // notBefore.
+    validity.next()?;
+    let (tag, not_after) = validity.next()?;
     let subject = subject(fields.take(SEQUENCE)?)?;
-    Some(Words { subject, not_after: time(tag, not_after)? })
+    Some(Parsed { subject, not_after: time(tag, not_after)? })
 }
 
-/// Elements, one after the other.
+/// A sequence of elements.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -76,7 +83,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Last first, as RFC 4514 section 2.1 wants it.
+/// In reverse order (RFC 4514 section 2.1).
 fn subject(name: &[u8]) -> Option<String> {
     let (mut sets, mut parts) = (Reader(name), Vec::new());
     while !sets.0.is_empty() {
@@ -108,7 +115,7 @@ fn dotted(oid: &[u8]) -> String {
             arc = 0;
         }
     }
-    // The first two arcs share a number.
+    // The first number encodes two arcs.
     let first = arcs.first().copied().unwrap_or(0);
     let root = (first / 40).min(2);
     let rest = arcs.iter().skip(1).map(|arc| format!(".{arc}")).collect::<String>();
@@ -128,16 +135,12 @@ fn text(tag: u8, value: &[u8]) -> String {
             b'"' | b'+' | b',' | b';' | b'<' | b'>' | b'\\' => out.extend(['\\', char::from(*byte)]),
             b' ' if first || last => out.push_str("\\ "),
             b'#' if first => out.push_str("\\#"),
-            // Whoever wrote a subject does not get to write header fields or log lines.
+            // A subject must not be able to forge header fields or log lines.
             b' '..=b'~' => out.push(char::from(*byte)),
             _ => out.push_str(&format!("\\{byte:02X}")),
         }
     }
     out
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `YYMMDDHHMMSSZ` or `YYYYMMDDHHMMSSZ` (RFC 5280 section 4.1.2.5) in seconds since the Unix epoch.
@@ -157,7 +160,8 @@ fn time(tag: u8, text: &[u8]) -> Option<u64> {
     u64::try_from(((days * 24 + hour?) * 60 + minute?) * 60 + second?).ok()
 }
 
-/// Days since 1970-01-01 in the Gregorian calendar: years begin in March, so that the leap day is the last one.
+/// Days since 1970-01-01 in the Gregorian calendar: years begin in March, so that the leap day is
+/// the last one.
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
@@ -165,7 +169,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
-/// What [`self_signed`] is to say.
+/// The content of a self-signed certificate.
 pub struct CertParams<'a> {
     pub common_name: &'a str,
     pub dns: &'a str,
@@ -174,7 +178,7 @@ pub struct CertParams<'a> {
     pub serial: [u8; 16],
     /// `YYMMDDHHMMSSZ`.
     pub validity: [&'a str; 2],
-    /// The point of a P-256 key, uncompressed.
+    /// The uncompressed point of a P-256 key.
     pub public: &'a [u8],
 }
 
@@ -183,20 +187,20 @@ const EC_PUBLIC_KEY: [u8; 7] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
 const P256: [u8; 8] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 17];
 
-/// A certificate that vouches for itself, signed by `sign` (ECDSA with SHA-256, in DER).
-pub fn self_signed<E>(making: &CertParams<'_>, sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>) -> Result<Vec<u8>, E> {
+/// A self-signed certificate. `sign` signs with ECDSA and SHA-256, in DER.
+pub fn self_signed<E>(params: &CertParams<'_>, sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>) -> Result<Vec<u8>, E> {
     let algorithm = tlv(SEQUENCE, &[&tlv(OID, &[&ECDSA_WITH_SHA256])]);
-    let common_name = [tlv(OID, &[&[0x55, 4, 3]]), tlv(UTF8_STRING, &[making.common_name.as_bytes()])].concat();
+    let common_name = [tlv(OID, &[&[0x55, 4, 3]]), tlv(UTF8_STRING, &[params.common_name.as_bytes()])].concat();
     let name = tlv(SEQUENCE, &[&tlv(SET, &[&tlv(SEQUENCE, &[&common_name])])]);
-    let mut serial = making.serial;
-    // Positive, and never with a leading zero too many.
+    let mut serial = params.serial;
+    // Positive, without a redundant leading zero.
     serial[0] = serial[0] & 0x7f | 0x40;
     let key = [tlv(OID, &[&EC_PUBLIC_KEY]), tlv(OID, &[&P256])].concat();
     // dNSName and iPAddress of GeneralName (RFC 5280 section 4.2.1.6).
-    let names = [tlv(0x82, &[making.dns.as_bytes()]), tlv(0x87, &[making.address])].concat();
+    let names = [tlv(0x82, &[params.dns.as_bytes()]), tlv(0x87, &[params.address])].concat();
     let alternative = tlv(OCTET_STRING, &[&tlv(SEQUENCE, &[&names])]);
     let extension = tlv(SEQUENCE, &[&tlv(OID, &[&SUBJECT_ALT_NAME]), &alternative]);
-    let words = tlv(
+    let body = tlv(
         SEQUENCE,
         &[
             &tlv(VERSION, &[&tlv(INTEGER, &[&[2]])]),
@@ -205,15 +209,15 @@ pub fn self_signed<E>(making: &CertParams<'_>, sign: impl FnOnce(&[u8]) -> Resul
             &name,
             &tlv(
                 SEQUENCE,
-                &making.validity.map(|time| tlv(UTC_TIME, &[time.as_bytes()])).each_ref().map(Vec::as_slice),
+                &params.validity.map(|time| tlv(UTC_TIME, &[time.as_bytes()])).each_ref().map(Vec::as_slice),
             ),
             &name,
-            &tlv(SEQUENCE, &[&tlv(SEQUENCE, &[&key]), &tlv(BIT_STRING, &[&[0], making.public])]),
+            &tlv(SEQUENCE, &[&tlv(SEQUENCE, &[&key]), &tlv(BIT_STRING, &[&[0], params.public])]),
             &tlv(EXTENSIONS, &[&tlv(SEQUENCE, &[&extension])]),
         ],
     );
-    let signature = sign(&words)?;
-    Ok(tlv(SEQUENCE, &[&words, &algorithm, &tlv(BIT_STRING, &[&[0], &signature])]))
+    let signature = sign(&body)?;
+    Ok(tlv(SEQUENCE, &[&body, &algorithm, &tlv(BIT_STRING, &[&[0], &signature])]))
 }
 
 /// An element of up to 64 KiB.

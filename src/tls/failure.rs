@@ -1,4 +1,4 @@
-//! Why TLS failed, as few words: what an operator can act on.
+//! Why TLS failed, in the terms that an operator can act on.
 
 use rustls::{CertificateError, Error, PeerIncompatible, PeerMisbehaved};
 
@@ -7,35 +7,35 @@ use rustls::{CertificateError, Error, PeerIncompatible, PeerMisbehaved};
 pub enum Failure {
     /// The first bytes are those of a plain HTTP request.
     PlainHttp,
-    /// Not TLS, or a message that cannot be read.
-    Garbage,
-    /// No version of TLS that both speak.
+    /// Not TLS, or a message that cannot be parsed.
+    Malformed,
+    /// No TLS version in common.
     Version,
-    /// No cipher suite, group, signature scheme or ALPN protocol that both know.
+    /// No cipher suite, group, signature scheme or ALPN protocol in common.
     NoCommonParameters,
-    /// The peer gave no certificate where one is required.
+    /// The peer presented no certificate although one is required.
     NoCertificate,
     /// The peer's certificate is not valid at this time.
     Expired,
     UnknownIssuer,
     /// The peer's certificate is for other names.
     WrongName,
-    /// Any other fault of the peer's certificate: purpose, signature, encoding, revoked.
+    /// Any other error in the peer's certificate: purpose, signature, encoding, revocation.
     BadCertificate,
     /// The peer sent a fatal alert of this number (RFC 8446 section 6).
     Alert(u8),
-    /// A record that does not decrypt.
+    /// A record that cannot be decrypted.
     BadRecord,
-    /// Well-formed, but not allowed at that place.
+    /// A well-formed message that is not allowed at this point.
     Misbehaved,
-    /// Something on our side: no certificate for the name, no random bytes, a key that has been used up.
+    /// An error on our side: no usable certificate, no random bytes, an exhausted key.
     Internal,
 }
 
 impl Failure {
     pub(super) fn of(error: &Error) -> Failure {
         match error {
-            Error::InvalidMessage(_) => Failure::Garbage,
+            Error::InvalidMessage(_) => Failure::Malformed,
             Error::PeerIncompatible(why) => incompatible(why),
             Error::NoApplicationProtocol => Failure::NoCommonParameters,
             Error::NoCertificatesPresented => Failure::NoCertificate,

@@ -1,8 +1,9 @@
-//! Session tickets without state: one set of keys for all workers and listeners, rotated by the control thread, and
-//! written down in a form that another process can go on with.
+//! Stateless session tickets: one set of keys for all workers and listeners, rotated by the control
+//! thread.
 //!
-//! A ticket is `name (16) | nonce (12) | sealed state and tag`. The name and what a listener asks of its clients are authenticated
-//! with it: a ticket that was given without asking for a certificate is worth nothing where one is required.
+//! A ticket is `key name (16) | nonce (12) | encrypted state and tag`. The name and the listener's
+//! client authentication are its associated data: a ticket from a listener that requires no client
+//! certificate is not valid at one that does.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
@@ -10,102 +11,68 @@ use rustls::server::ProducesTickets;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A key makes tickets for so long, and opens them for as long again.
+/// A key encrypts tickets for one period, and decrypts them for two.
 pub const PERIOD_S: u64 = 6 * 3600;
 const NAME_BYTES: usize = 16;
 const SECRET_BYTES: usize = 32;
-const FORM: u8 = 1;
-const KEY_FORM_BYTES: usize = NAME_BYTES + SECRET_BYTES;
 
-/// The keys of a process.
+/// The ticket keys of a process.
 pub struct TicketKeys(RwLock<Ring>);
 
 struct Ring {
-    /// First the one that makes tickets, then the one before it.
+    /// The current key, then the previous one.
     keys: Vec<Key>,
-    /// When the first one began, in seconds since the Unix epoch.
+    /// Start of the current key, in seconds since the Unix epoch.
     since: u64,
 }
 
 struct Key {
     name: [u8; NAME_BYTES],
-    secret: [u8; SECRET_BYTES],
-    sealing: LessSafeKey,
+    aead: LessSafeKey,
 }
 
 impl Key {
-    fn new(name: [u8; NAME_BYTES], secret: [u8; SECRET_BYTES]) -> Option<Key> {
-        let sealing = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &secret).ok()?);
-        Some(Key { name, secret, sealing })
-    }
-
-    fn fresh() -> Option<Key> {
+    fn random() -> Option<Key> {
         let (mut name, mut secret) = ([0; NAME_BYTES], [0; SECRET_BYTES]);
         rand::fill(&mut name).ok()?;
         rand::fill(&mut secret).ok()?;
-        Key::new(name, secret)
+        let aead = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &secret).ok()?);
+        Some(Key { name, aead })
     }
 }
 
 impl TicketKeys {
-    /// Without a key yet, and so without tickets: the first random bytes of a process are dear, and not everybody needs them.
+    /// Without a key, and so without tickets, until [`TicketKeys::begin`]: a process without TLS
+    /// needs no random bytes.
     pub fn new() -> Arc<TicketKeys> {
         Arc::new(TicketKeys(RwLock::new(Ring { keys: Vec::new(), since: 0 })))
     }
 
-    /// Makes the first key, if there is none. `false` where there are no random bytes to be had.
+    /// Creates the first key unless there is one. `false` if no random bytes are available.
     pub fn begin(&self, now_unix_s: u64) -> bool {
         let mut ring = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if ring.keys.is_empty() {
-            let Some(key) = Key::fresh() else { return false };
+            let Some(key) = Key::random() else { return false };
             ring.keys.push(key);
             ring.since = now_unix_s;
         }
         true
     }
 
-    /// A new key takes the place of one that is six hours old; whether it did. Without random bytes the old one stays.
+    /// Replaces a key that is a period old and reports whether it did. Without random bytes the old
+    /// key stays.
     pub fn rotate(&self, now_unix_s: u64) -> bool {
         let mut ring = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if ring.keys.is_empty() || now_unix_s < ring.since + PERIOD_S {
             return false;
         }
-        let Some(key) = Key::fresh() else { return false };
-        // After a long sleep the one before has no business here any more.
+        let Some(key) = Key::random() else { return false };
+        // After a suspend the current key may itself be too old to keep.
         let late = now_unix_s >= ring.since + 2 * PERIOD_S;
         ring.keys.truncate(if late { 0 } else { 1 });
         ring.keys.insert(0, key);
         ring.since = now_unix_s;
         true
-    }
-
-    /// All that another process needs to open these tickets. Secret.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let ring = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let mut out = vec![FORM];
-        out.extend_from_slice(&ring.since.to_be_bytes());
-        for key in &ring.keys {
-            out.extend_from_slice(&key.name);
-            out.extend_from_slice(&key.secret);
-        }
-        out
-    }
-
-    /// What [`TicketKeys::to_bytes`] wrote; `None` if it is anything else.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Arc<TicketKeys>> {
-        let (&form, rest) = bytes.split_first()?;
-        let (since, rest) = rest.split_first_chunk::<8>()?;
-        if form != FORM || rest.is_empty() || rest.len() > 2 * KEY_FORM_BYTES || rest.len() % KEY_FORM_BYTES != 0 {
-            return None;
-        }
-        let keys: Option<Vec<_>> = rest
-            .chunks_exact(KEY_FORM_BYTES)
-            .map(|key| {
-                let (name, secret) = key.split_first_chunk::<NAME_BYTES>()?;
-                Key::new(*name, secret.try_into().ok()?)
-            })
-            .collect();
-        Some(Arc::new(TicketKeys(RwLock::new(Ring { keys: keys?, since: u64::from_be_bytes(*since) }))))
     }
 }
 
@@ -119,7 +86,7 @@ impl fmt::Debug for TicketKeys {
 #[derive(Debug)]
 pub struct Tickets {
     pub keys: Arc<TicketKeys>,
-    /// Stands for what the listener asks of its clients.
+    /// A digest of the listener's client authentication.
     pub context: Vec<u8>,
 }
 
@@ -143,20 +110,20 @@ impl ProducesTickets for Tickets {
         let key = ring.keys.first()?;
         let mut nonce = [0; NONCE_LEN];
         rand::fill(&mut nonce).ok()?;
-        let mut sealed = plain.to_vec();
+        let mut encrypted = plain.to_vec();
         let aad = self.aad(&key.name);
-        key.sealing.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed).ok()?;
-        Some([&key.name, nonce.as_slice(), &sealed].concat())
+        key.aead.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut encrypted).ok()?;
+        Some([&key.name, nonce.as_slice(), &encrypted].concat())
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_first_chunk::<NAME_BYTES>()?;
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
+        let (nonce, encrypted) = rest.split_first_chunk::<NONCE_LEN>()?;
         let ring = self.keys.0.read().unwrap_or_else(PoisonError::into_inner);
         let key = ring.keys.iter().find(|key| key.name == *name)?;
-        let mut bytes = sealed.to_vec();
+        let mut bytes = encrypted.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let plain = key.sealing.open_in_place(nonce, self.aad(name), &mut bytes).ok()?;
+        let plain = key.aead.open_in_place(nonce, self.aad(name), &mut bytes).ok()?;
         Some(plain.to_vec())
     }
 }
@@ -176,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_opens_for_a_period_and_as_long_again() {
+    fn a_ticket_is_valid_for_its_period_and_the_next() {
         let keys = keys(1_000);
         let tickets = tickets(&keys, b"x");
         let ticket = tickets.encrypt(b"state").unwrap();
@@ -189,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_key_there_are_no_tickets_and_afterwards_it_stays() {
+    fn begin_creates_one_key_and_no_tickets_exist_before() {
         let keys = TicketKeys::new();
         let tickets = tickets(&keys, b"x");
         assert!(!keys.rotate(9 * PERIOD_S));
@@ -201,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_long_sleep_no_old_key_is_left() {
+    fn rotation_after_two_periods_drops_the_old_key() {
         let keys = keys(0);
         let tickets = tickets(&keys, b"x");
         let ticket = tickets.encrypt(b"state").unwrap();
@@ -210,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_of_another_listener_or_with_a_changed_byte_is_worth_nothing() {
+    fn a_ticket_of_another_listener_or_a_changed_one_is_rejected() {
         let keys = keys(0);
         let ticket = tickets(&keys, b"no certificate").encrypt(b"state").unwrap();
         assert_eq!(tickets(&keys, b"certificate required").decrypt(&ticket), None);
@@ -220,20 +187,5 @@ mod tests {
             assert_eq!(tickets(&keys, b"no certificate").decrypt(&forged), None, "byte {i}");
             assert_eq!(tickets(&keys, b"no certificate").decrypt(&ticket[..i]), None, "cut at {i}");
         }
-    }
-
-    #[test]
-    fn another_process_goes_on_with_the_keys() {
-        let keys = keys(7);
-        let ticket = tickets(&keys, b"").encrypt(b"state").unwrap();
-        keys.rotate(7 + PERIOD_S);
-        let written = keys.to_bytes();
-        let taken = TicketKeys::from_bytes(&written).unwrap();
-        assert_eq!(tickets(&taken, b"").decrypt(&ticket).as_deref(), Some(b"state".as_slice()));
-        assert!(!taken.rotate(7 + 2 * PERIOD_S - 1) && taken.rotate(7 + 2 * PERIOD_S));
-        for cut in 0..written.len() {
-            assert!(cut == 9 + KEY_FORM_BYTES || TicketKeys::from_bytes(&written[..cut]).is_none(), "cut at {cut}");
-        }
-        assert!(TicketKeys::from_bytes(&[&written[..], &[0]].concat()).is_none());
     }
 }

@@ -1,16 +1,18 @@
-//! Bytes that wait for a slow receiver: chunks of a pool, and the backlog of one flow made of them. A healthy
-//! connection owns none. The pool keeps a reserve, so that a read whose destination takes bytes always goes ahead.
+//! Bytes that wait for a slow receiver: chunks of a pool, and the backlog of one flow made of them.
+//! A healthy connection owns none. The pool keeps a reserve, so that a read whose destination takes
+//! bytes always goes ahead.
 //!
-//! `used + RESERVE <= max` between two reads; the worker ends the longest-stalled session to make it so again.
+//! `used + RESERVE <= max` between two reads; the worker ends the longest-stalled session to make
+//! it so again.
 
 use super::sys::{PipeId, Sys};
-use crate::config::PIPES_MAX;
+use crate::memory::PIPES_MAX;
 use crate::proto::Millis;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 /// Bytes of one read, and so the most that one read can leave behind.
-pub use crate::config::SCRATCH_BYTES;
+pub use crate::memory::SCRATCH_BYTES;
 pub const CHUNK_BYTES: usize = 16 * 1024;
 /// One scratch, a chunk for what TLS adds to it, and one for what the proxy itself does.
 const RESERVE: usize = SCRATCH_BYTES / CHUNK_BYTES + 2;
@@ -73,7 +75,7 @@ impl Pool {
         Some(pipe)
     }
 
-    /// Nobody uses them any more.
+    /// Closes the pipes that are not in use.
     pub fn close_pipes<S: Sys>(&mut self, sys: &mut S) {
         for pipe in self.pipes.drain(..).chain(self.spoilt.drain(..)) {
             sys.close_pipe(pipe);
@@ -154,6 +156,13 @@ impl Backlog {
         self.len == 0 && self.pipe.is_none()
     }
 
+    /// The receiver `took` some of it.
+    pub fn touch(&mut self, took: bool, now: Millis) {
+        if took {
+            self.stalled_since = now;
+        }
+    }
+
     pub fn push(&mut self, mut bytes: &[u8], pool: &mut Pool) {
         while !bytes.is_empty() {
             let end = (self.start + self.len) % CHUNK_BYTES;
@@ -216,7 +225,11 @@ mod tests {
             let mut backlog = Backlog::new(0);
             let (mut expect, mut next) = (VecDeque::<u8>::new(), 0u8);
             for (push, take) in steps {
-                let bytes: Vec<u8> = (0..push).map(|_| { next = next.wrapping_mul(31).wrapping_add(7); next }).collect();
+                let mut byte = || {
+                    next = next.wrapping_mul(31).wrapping_add(7);
+                    next
+                };
+                let bytes: Vec<u8> = (0..push).map(|_| byte()).collect();
                 expect.extend(&bytes);
                 backlog.push(&bytes, &mut pool);
                 prop_assert_eq!(backlog.len, expect.len());

@@ -1,173 +1,505 @@
-//! One socket with its readiness. Says what a system call came to, never what to do about it.
+//! A connection: a socket, the transport on it, and what its peer has not taken yet. Gives and
+//! takes plaintext, whatever the transport: plain TCP (or a Unix socket), or TLS. Its handshake and
+//! its close are here too. Knows neither sessions nor policy; what to do about an outcome is the
+//! caller's business.
 //!
-//! `Ready` is facts: set by poll, cleared by WouldBlock or by a short read or write that may be trusted
-//! (each rule has its test in the simulation). Interest is registered once and never changed.
+//! A backlog holds what goes onto the wire: with TLS, records.
 
+use super::buffers::{Backlog, Pool, SCRATCH_BYTES};
+use super::lend::Io;
+use super::socket::{Progress, Ready, Socket};
 use super::sys::{Event, PipeId, Sys};
 use super::token::Role;
-use crate::tls::Tls;
-use std::io::{ErrorKind, IoSlice};
-use std::num::NonZeroUsize;
+use crate::proto::Millis;
+use crate::proto::end::Cause;
+use crate::proto::interface::TransportEnd;
+use crate::tls::{CertInfo, Decrypted, Failure, PAYLOAD_MAX, RECORD_BYTES, Tls};
+use std::io::IoSlice;
+
+/// Bytes of ciphertext that are asked for at the least.
+const TLS_READ_MIN: usize = 1024;
+/// Bytes discarded in one call.
+const DISCARD_BYTES: usize = 64 * 1024;
+/// Reads of one connection in a handshake step.
+const HANDSHAKE_READS_MAX: u32 = 4;
 
 #[derive(Debug)]
 pub struct Conn<S> {
-    sock: S,
-    pub ready: Ready,
-    /// Which try this is, so that an event of another one is told from its own.
+    socket: Socket<S>,
+    /// Which connection of its pair this is, so that events of a dropped attempt are recognized.
     pub role: Role,
-    /// The connection is made, and so is TLS where there is any: bytes of the session may flow.
-    pub up: bool,
-    /// What is read and sent here is ciphertext.
-    pub tls: Option<Box<Tls>>,
+    stage: Stage,
+    transport: Transport,
+    /// What the receiver has not taken yet.
+    backlog: Option<Box<Backlog>>,
+    /// FIN follows the backlog.
+    fin_owed: bool,
+    /// The other side's stream was cut: our FIN must show that, without a close_notify before it.
+    cut: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Ready {
-    pub read: bool,
-    pub write: bool,
-    /// FIN or RST is known: no further edge will come, so a short read is no proof of an empty socket.
-    pub hangup: bool,
-    /// Urgent data has come: a read stops there, and no edge says that there is more behind it.
-    pub split: bool,
-    /// All that came before the FIN has been read: the end is known without another read.
-    pub spent: bool,
-    /// Poll reported an error, or a send failed: the end of what can still be read is that of a reset, whatever the
-    /// kernel calls it.
-    pub broken: bool,
-}
-
-/// What one system call came to. "Zero bytes, go on" cannot be said.
+/// How far a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    Moved(NonZeroUsize),
-    Blocked,
-    Eof,
-    Reset,
+enum Stage {
+    /// connect(2) is under way.
+    Connecting,
+    /// TLS is being negotiated.
+    Handshaking,
+    /// Bytes of the session may flow.
+    Up,
+}
+
+/// What is between the socket and the session.
+#[derive(Debug)]
+enum Transport {
+    Plain,
+    Tls(Box<Tls>),
+}
+
+/// The outcome of a step of a TLS handshake.
+#[derive(Debug)]
+pub enum Handshake {
+    /// It waits for the peer.
+    Pending,
+    /// The connection is up. `end`: the peer has closed already.
+    Established { resumed: bool, end: Option<TransportEnd> },
+    /// It failed; our alert has been sent. From now on the connection is read to its end.
+    Failed(Cause),
+    /// The peer ended the connection.
+    Ended(TransportEnd),
+}
+
+/// The input of one read: decrypted where that is needed. Lent out while its slices are walked.
+#[derive(Debug)]
+pub struct Input {
+    scratch: Box<[u8]>,
+    /// What TLS decrypted of one read.
+    plain: Vec<u8>,
+    /// The bytes of the last read that are in `scratch`; those of TLS are all of `plain`.
+    len: usize,
+}
+
+impl Default for Input {
+    fn default() -> Input {
+        Input { scratch: vec![0; SCRATCH_BYTES].into(), plain: Vec::new(), len: 0 }
+    }
+}
+
+impl Input {
+    /// The plaintext of the last read.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        match self.len {
+            0 => &self.plain,
+            n => self.scratch.get(..n).unwrap_or(&[]),
+        }
+    }
+
+    /// Done with the bytes of the last read. Called before the input is put back.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.plain.clear();
+        self.len = 0;
+    }
 }
 
 impl<S> Conn<S> {
-    pub fn new(sock: S, role: Role, up: bool) -> Conn<S> {
-        Conn { sock, ready: Ready::default(), role, up, tls: None }
+    /// An accepted connection; with `tls`, its handshake comes first.
+    pub fn accepted(sock: S, tls: Option<Box<Tls>>) -> Conn<S> {
+        let (stage, transport) = match tls {
+            None => (Stage::Up, Transport::Plain),
+            Some(tls) => (Stage::Handshaking, Transport::Tls(tls)),
+        };
+        Conn::new(sock, Role::DOWNSTREAM, stage, transport)
     }
 
-    pub fn sock(&self) -> &S {
-        &self.sock
+    /// A connection that is being made.
+    pub fn connecting(sock: S, role: Role) -> Conn<S> {
+        Conn::new(sock, role, Stage::Connecting, Transport::Plain)
     }
 
-    /// The socket goes elsewhere: another worker, another process.
-    pub fn into_sock(self) -> S {
-        self.sock
+    fn new(sock: S, role: Role, stage: Stage, transport: Transport) -> Conn<S> {
+        Conn { socket: Socket::new(sock), role, stage, transport, backlog: None, fin_owed: false, cut: false }
+    }
+
+    #[inline]
+    pub fn ready(&self) -> Ready {
+        self.socket.ready
     }
 
     #[inline]
     pub fn on_ready(&mut self, event: &Event) {
-        self.ready.read |= event.readable | event.read_closed | event.error;
-        self.ready.write |= event.writable | event.error;
-        self.ready.hangup |= event.read_closed | event.error;
-        self.ready.split |= event.priority;
-        self.ready.broken |= event.error;
+        self.socket.on_ready(event);
     }
 
-    /// One read into `buf`, to be shown slice by slice ([`Sys::next_slice`]).
+    /// Bytes of the session may flow.
     #[inline]
-    pub fn pull<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, buf: &mut [u8]) -> Progress {
-        if self.ready.spent {
-            return self.after_read(Ok(0), 0);
-        }
-        let asked = buf.len();
-        let result = sys.recv(&self.sock, buf);
-        self.after_read(result, asked)
+    pub fn is_up(&self) -> bool {
+        self.stage == Stage::Up
     }
 
-    /// One read of up to `max` bytes that are thrown away.
-    pub fn discard<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, max: usize) -> Progress {
-        if self.ready.spent {
-            return self.after_read(Ok(0), 0);
-        }
-        let result = sys.discard(&self.sock, max);
-        self.after_read(result, max)
+    /// connect(2) has something to report.
+    #[inline]
+    pub fn may_connect(&self) -> bool {
+        self.stage == Stage::Connecting && self.socket.ready.write
     }
 
-    /// Moves up to `max` bytes into an empty pipe. Less than that proves nothing: pages are what counts there.
-    pub fn splice_in<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, pipe: PipeId, max: usize) -> Progress {
-        if self.ready.spent {
-            return self.after_read(Ok(0), 0);
-        }
-        let result = sys.splice_in(&self.sock, pipe, max);
-        // As if asked for what came: only an empty socket is known to be one.
-        let asked = result.as_ref().map_or(0, |n| *n);
-        self.after_read(result, asked)
+    /// A TLS handshake step would find something: bytes, or their end.
+    pub fn may_handshake(&self) -> bool {
+        self.stage == Stage::Handshaking && self.socket.ready.read
     }
 
-    /// Moves up to `max` bytes out of a pipe.
-    pub fn splice_out<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, pipe: PipeId, max: usize) -> Progress {
-        let result = sys.splice_out(pipe, &self.sock, max);
-        let asked = result.as_ref().map_or(0, |n| *n);
-        self.after_write(result, asked)
+    /// Bytes go onto the wire as they are: they may be spliced.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        matches!(self.transport, Transport::Plain)
+    }
+
+    /// The certificate that the peer has shown.
+    pub fn peer_cert(&self) -> Option<CertInfo> {
+        match &self.transport {
+            Transport::Tls(tls) => tls.peer(),
+            Transport::Plain => None,
+        }
+    }
+
+    /// Since when the receiver has taken nothing of its backlog.
+    #[inline]
+    pub fn stalled_since(&self) -> Option<Millis> {
+        self.backlog.as_ref().map(|backlog| backlog.stalled_since)
     }
 
     #[inline]
-    fn after_read(&mut self, result: std::io::Result<usize>, asked: usize) -> Progress {
-        match result.map(NonZeroUsize::new) {
-            Ok(Some(n)) => {
-                if n.get() < asked && !self.ready.split {
-                    // Where the FIN was known before the read, all that came before it is now read, and no edge will
-                    // say so: the next read is the end. After an error only the kernel knows.
-                    self.ready.read = self.ready.hangup;
-                    self.ready.spent = self.ready.hangup && !self.ready.broken;
+    pub fn has_backlog(&self) -> bool {
+        self.backlog.is_some()
+    }
+
+    pub fn owes_fin(&self) -> bool {
+        self.fin_owed
+    }
+
+    /// FIN follows the backlog.
+    pub fn owe_fin(&mut self) {
+        self.fin_owed = true;
+    }
+
+    /// The FIN toward this peer is to show that the other side's stream was cut.
+    pub fn mark_cut(&mut self) {
+        self.cut = true;
+    }
+
+    /// Ends connect(2): whether the connection is made. `None` while it is still under way.
+    pub fn finish_connect<Y: Sys<Sock = S>>(&mut self, sys: &mut Y) -> Option<std::io::Result<()>> {
+        // Writable without an error is connected; why it is not, only the kernel knows.
+        let connected = if self.socket.ready.hangup { sys.connected(self.socket.sock()) } else { Ok(true) };
+        match connected {
+            Ok(false) => None,
+            Ok(true) => {
+                self.stage = Stage::Up;
+                Some(Ok(()))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Starts a TLS handshake on a connection that has just been made: sends the ClientHello.
+    pub fn start_handshake<Y: Sys<Sock = S>>(&mut self, mut tls: Box<Tls>, io: &mut Io<'_, Y>) -> Result<(), Cause> {
+        tls.decrypt(&mut [], &mut Vec::new(), io.sealed).map_err(cause_of)?;
+        (self.stage, self.transport) = (Stage::Handshaking, Transport::Tls(tls));
+        self.send_sealed(false, io);
+        Ok(())
+    }
+
+    /// Continues a TLS handshake as far as what has arrived allows. Plaintext that came with its
+    /// end is in `input`. `heard` is set if the peer sent anything.
+    pub fn handshake<Y: Sys<Sock = S>>(
+        &mut self,
+        input: &mut Input,
+        heard: &mut bool,
+        io: &mut Io<'_, Y>,
+    ) -> Handshake {
+        input.clear();
+        for _ in 0..HANDSHAKE_READS_MAX {
+            if !self.may_handshake() {
+                break;
+            }
+            let (progress, decrypted) = self.pull_tls(SCRATCH_BYTES, input, io);
+            *heard |= matches!(progress, Progress::Moved(_));
+            self.send_sealed(false, io);
+            match (progress, decrypted) {
+                (Progress::Blocked, _) => break,
+                (Progress::Ended(end), _) => return Handshake::Ended(end),
+                (Progress::Moved(_), Err(failure)) => return self.fail_handshake(failure),
+                (Progress::Moved(_), Ok(decrypted)) if decrypted.established => {
+                    self.stage = Stage::Up;
+                    let resumed = matches!(&self.transport, Transport::Tls(tls) if tls.is_resumed());
+                    let end = decrypted.closed.then_some(TransportEnd::Eof);
+                    return Handshake::Established { resumed, end };
                 }
-                Progress::Moved(n)
+                (Progress::Moved(_), Ok(decrypted)) if decrypted.closed => return Handshake::Ended(TransportEnd::Eof),
+                (Progress::Moved(_), Ok(_)) => {}
             }
-            Ok(None) => {
-                self.ready.read = false;
-                if self.ready.broken { Progress::Reset } else { Progress::Eof }
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.ready.read = false;
-                Progress::Blocked
-            }
-            Err(_) => {
-                self.ready.read = false;
-                Progress::Reset
-            }
+        }
+        Handshake::Pending
+    }
+
+    fn fail_handshake(&mut self, failure: Failure) -> Handshake {
+        self.stage = Stage::Up;
+        if failure == Failure::PlainHttp {
+            // The peer can read a refusal in plain text.
+            self.transport = Transport::Plain;
+        }
+        Handshake::Failed(cause_of(failure))
+    }
+
+    /// A handshake is given up; the connection is only closed from here on.
+    pub fn give_up_handshake(&mut self) {
+        self.stage = Stage::Up;
+    }
+
+    /// One read of up to some `max` bytes; their plaintext is in `input`, also if the read ends the
+    /// stream.
+    #[inline(always)]
+    pub fn read<Y: Sys<Sock = S>>(&mut self, max: usize, input: &mut Input, io: &mut Io<'_, Y>) -> Progress {
+        if let Transport::Plain = self.transport {
+            let room = input.scratch.get_mut(..max.min(SCRATCH_BYTES)).unwrap_or(&mut []);
+            let progress = self.socket.recv(io.sys, room);
+            input.len = if let Progress::Moved(n) = progress { n.get() } else { 0 };
+            return progress;
+        }
+        self.read_tls(max, input, io)
+    }
+
+    #[inline(never)]
+    fn read_tls<Y: Sys<Sock = S>>(&mut self, max: usize, input: &mut Input, io: &mut Io<'_, Y>) -> Progress {
+        input.clear();
+        let (progress, decrypted) = self.pull_tls(max, input, io);
+        // What TLS has to send itself: tickets, key updates, alerts.
+        self.send_sealed(false, io);
+        match (decrypted, progress) {
+            (Err(failure), _) => Progress::Ended(TransportEnd::Failed(cause_of(failure))),
+            (Ok(decrypted), _) if decrypted.closed => Progress::Ended(TransportEnd::Eof),
+            (Ok(_), Progress::Ended(TransportEnd::Eof)) => Progress::Ended(self.end_of_tls()),
+            (Ok(_), progress) => progress,
         }
     }
 
-    #[inline]
-    pub fn push<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, bytes: &[u8]) -> Progress {
-        let result = sys.send(&self.sock, bytes);
-        self.after_write(result, bytes.len())
+    /// The meaning of a FIN.
+    fn end_of_tls(&self) -> TransportEnd {
+        match &self.transport {
+            Transport::Tls(tls) if !tls.is_closed_by_peer() => TransportEnd::Cut,
+            Transport::Tls(_) | Transport::Plain => TransportEnd::Eof,
+        }
     }
 
-    /// The last bytes before a FIN that follows at once.
-    pub fn push_last<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, bytes: &[u8]) -> Progress {
-        let result = sys.send_last(&self.sock, bytes);
-        self.after_write(result, bytes.len())
+    /// Reads once and decrypts what arrived into `input.plain`; output of TLS itself is in
+    /// `io.sealed`.
+    fn pull_tls<Y: Sys<Sock = S>>(
+        &mut self,
+        max: usize,
+        input: &mut Input,
+        io: &mut Io<'_, Y>,
+    ) -> (Progress, Result<Decrypted, Failure>) {
+        let Transport::Tls(tls) = &mut self.transport else { return (Progress::Blocked, Ok(Decrypted::default())) };
+        let kept = tls.kept();
+        // Whole records, where the peer sends full ones; never so little that many reads bring
+        // nothing.
+        let end = match max.min(SCRATCH_BYTES) / PAYLOAD_MAX {
+            0 => kept + max.max(TLS_READ_MIN),
+            records => (records * RECORD_BYTES).max(kept + TLS_READ_MIN),
+        };
+        let room = input.scratch.get_mut(kept..end.min(SCRATCH_BYTES)).unwrap_or(&mut []);
+        let progress = self.socket.recv(io.sys, room);
+        let Progress::Moved(n) = progress else { return (progress, Ok(Decrypted::default())) };
+        let bytes = input.scratch.get_mut(..kept + n.get()).unwrap_or(&mut []);
+        (progress, tls.decrypt(bytes, &mut input.plain, io.sealed))
     }
 
-    pub fn push_vectored<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, slices: &[IoSlice<'_>]) -> Progress {
-        let result = sys.send_vectored(&self.sock, slices);
-        self.after_write(result, slices.iter().map(|slice| slice.len()).sum())
+    /// One read whose plaintext is discarded; its amount and its end matter. TLS is still
+    /// decrypted: its close_notify is what is waited for.
+    pub fn discard<Y: Sys<Sock = S>>(&mut self, input: &mut Input, io: &mut Io<'_, Y>) -> (usize, Progress) {
+        if let Transport::Tls(tls) = &self.transport
+            && tls.is_established()
+        {
+            let progress = self.read_tls(SCRATCH_BYTES, input, io);
+            let n = input.plain.len();
+            input.clear();
+            return (n, progress);
+        }
+        let progress = self.socket.discard(io.sys, DISCARD_BYTES);
+        (if let Progress::Moved(n) = progress { n.get() } else { 0 }, progress)
     }
 
-    #[inline]
-    fn after_write(&mut self, result: std::io::Result<usize>, asked: usize) -> Progress {
-        match result.map(NonZeroUsize::new) {
-            Ok(Some(n)) => {
-                // The kernel has noted that we want more room: an edge follows.
-                self.ready.write = n.get() == asked;
-                Progress::Moved(n)
-            }
-            Ok(None) => Progress::Blocked,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.ready.write = false;
-                Progress::Blocked
-            }
-            Err(_) => {
-                // What the peer sent before its reset is still there to be read; the end follows it.
-                self.ready = Ready { read: true, write: false, hangup: true, broken: true, ..self.ready };
-                Progress::Reset
+    /// Sends `[first, bytes]` behind everything sent before: at once, or into the backlog as far as
+    /// the kernel refuses them. `last`: a FIN follows at once, so that both may leave in one
+    /// segment. Whether there is a backlog now that was not there before.
+    #[inline(always)]
+    pub fn write<Y: Sys<Sock = S>>(&mut self, first: &[u8], bytes: &[u8], last: bool, io: &mut Io<'_, Y>) -> bool {
+        if let Transport::Plain = self.transport {
+            return self.send(first, bytes, last, io);
+        }
+        self.write_tls(first, bytes, last, io)
+    }
+
+    #[inline(never)]
+    fn write_tls<Y: Sys<Sock = S>>(&mut self, first: &[u8], bytes: &[u8], last: bool, io: &mut Io<'_, Y>) -> bool {
+        let Transport::Tls(tls) = &mut self.transport else { return false };
+        let (now, sealed) = (io.now, &mut *io.sealed);
+        let mut result = tls.encrypt(first, now, sealed).and_then(|()| tls.encrypt(bytes, now, sealed));
+        if last {
+            result = result.and_then(|()| tls.send_close_notify(sealed));
+        }
+        if result.is_err() {
+            // No key is left to encrypt with: nothing more can be sent.
+            self.socket.ready.broken = true;
+        }
+        self.send_sealed(last, io)
+    }
+
+    /// Sends what TLS has left in `io.sealed`.
+    fn send_sealed<Y: Sys<Sock = S>>(&mut self, last: bool, io: &mut Io<'_, Y>) -> bool {
+        if io.sealed.is_empty() {
+            return false;
+        }
+        let mut sealed = std::mem::take(io.sealed);
+        let stalled = self.send(&[], sealed.bytes(), last, io);
+        sealed.clear();
+        *io.sealed = sealed;
+        stalled
+    }
+
+    /// [`Conn::write`] for what goes onto the wire as it is.
+    #[inline(always)]
+    fn send<Y: Sys<Sock = S>>(&mut self, first: &[u8], bytes: &[u8], last: bool, io: &mut Io<'_, Y>) -> bool {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.push(first, io.pool);
+            backlog.push(bytes, io.pool);
+            return false;
+        }
+        let progress = match (first.is_empty(), last) {
+            (true, false) => self.socket.send(io.sys, bytes),
+            (true, true) => self.socket.send_last(io.sys, bytes),
+            (false, _) => self.socket.send_vectored(io.sys, &[IoSlice::new(first), IoSlice::new(bytes)]),
+        };
+        let sent = match progress {
+            Progress::Moved(n) if n.get() == first.len() + bytes.len() => return false,
+            Progress::Moved(n) => n.get(),
+            Progress::Blocked => 0,
+            // Its end is read in its turn; what was for it is lost with it.
+            Progress::Ended(_) => return false,
+        };
+        let mut backlog = Box::new(Backlog::new(io.now));
+        backlog.push(first.get(sent..).unwrap_or(&[]), io.pool);
+        backlog.push(bytes.get(sent.saturating_sub(first.len())..).unwrap_or(&[]), io.pool);
+        self.backlog = Some(backlog);
+        true
+    }
+
+    /// Sends the backlog as far as the kernel takes it. Whether any of it left.
+    pub fn flush<Y: Sys<Sock = S>>(&mut self, io: &mut Io<'_, Y>) -> bool {
+        let Some(backlog) = &mut self.backlog else { return false };
+        let mut moved = false;
+        if let Some((pipe, held)) = backlog.pipe() {
+            let left = empty(&mut self.socket, io.sys, (pipe, held));
+            backlog.advance_pipe(held - left, io.pool);
+            moved |= left < held;
+            if left > 0 && !self.socket.ready.broken {
+                backlog.touch(moved, io.now);
+                return moved;
             }
         }
+        while !backlog.is_empty() && self.socket.ready.write {
+            let (slices, count) = backlog.slices();
+            match self.socket.send_vectored(io.sys, slices.get(..count).unwrap_or(&[])) {
+                Progress::Moved(n) => {
+                    backlog.advance(n.get(), io.pool);
+                    moved = true;
+                }
+                Progress::Blocked => break,
+                // It will take no more; its end is read in its turn.
+                Progress::Ended(_) => backlog.forget(io.pool),
+            }
+        }
+        backlog.touch(moved, io.now);
+        if backlog.is_empty() {
+            self.backlog = None;
+        }
+        moved
+    }
+
+    /// Moves up to `max` bytes from the socket into an empty pipe.
+    pub fn splice_in<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, pipe: PipeId, max: usize) -> Progress {
+        self.socket.splice_in(sys, pipe, max)
+    }
+
+    /// Sends what a pipe holds; the rest becomes the backlog. Whether there is any.
+    pub fn splice_out<Y: Sys<Sock = S>>(&mut self, pipe: PipeId, held: usize, io: &mut Io<'_, Y>) -> bool {
+        match empty(&mut self.socket, io.sys, (pipe, held)) {
+            0 => io.pool.give_pipe(pipe),
+            // Its end is read in its turn; what was for it is lost with it.
+            _ if self.socket.ready.broken => io.pool.spoil_pipe(pipe),
+            left => self.backlog = Some(Box::new(Backlog::of_pipe(io.now, pipe, left))),
+        }
+        self.backlog.is_some()
+    }
+
+    /// Ends our stream where TLS asks for it: a close_notify, unless the FIN is to show that bytes
+    /// are missing. Whether there is a backlog now that was not there before.
+    pub fn send_close_notify<Y: Sys<Sock = S>>(&mut self, io: &mut Io<'_, Y>) -> bool {
+        let sealed = match &mut self.transport {
+            // If it cannot be sealed, the FIN alone tells the peer that something is missing.
+            Transport::Tls(tls) if !self.cut => tls.send_close_notify(io.sealed).is_ok(),
+            Transport::Tls(_) | Transport::Plain => false,
+        };
+        sealed && self.send_sealed(true, io)
+    }
+
+    /// FIN behind everything sent before.
+    pub fn shutdown<Y: Sys<Sock = S>>(&mut self, sys: &mut Y) {
+        self.fin_owed = false;
+        // It fails only where the peer has reset the connection; that is read in its turn.
+        ignore(sys.shutdown(self.socket.sock()));
+    }
+
+    /// The socket, to be closed or reset; the backlog goes back to the pool.
+    pub fn into_sock(self, pool: &mut Pool) -> S {
+        if let Some(backlog) = self.backlog {
+            backlog.drop_all(pool);
+        }
+        self.socket.into_sock()
+    }
+}
+
+/// The result does not matter, for the reason beside the call.
+fn ignore<T, E>(_: Result<T, E>) {}
+
+/// Moves what a pipe holds into the socket, as far as it takes it; how much is left.
+fn empty<Y: Sys>(socket: &mut Socket<Y::Sock>, sys: &mut Y, (pipe, held): (PipeId, usize)) -> usize {
+    let mut left = held;
+    while left > 0 && socket.ready.write {
+        match socket.splice_out(sys, pipe, left) {
+            Progress::Moved(n) => left -= n.get().min(left),
+            Progress::Blocked | Progress::Ended(_) => break,
+        }
+    }
+    left
+}
+
+/// The cause of a session's end for a failure of TLS.
+fn cause_of(failure: Failure) -> Cause {
+    match failure {
+        Failure::PlainHttp => Cause::PlainOnTls,
+        Failure::Malformed => Cause::TlsMalformed,
+        Failure::Version => Cause::TlsVersion,
+        Failure::NoCommonParameters => Cause::TlsNoCommonParameters,
+        Failure::NoCertificate => Cause::TlsNoCertificate,
+        Failure::Expired => Cause::TlsExpired,
+        Failure::UnknownIssuer => Cause::TlsUnknownIssuer,
+        Failure::WrongName => Cause::TlsWrongName,
+        Failure::BadCertificate => Cause::TlsBadCertificate,
+        Failure::Alert(_) => Cause::TlsAlert,
+        Failure::BadRecord => Cause::TlsBadRecord,
+        Failure::Misbehaved => Cause::TlsMisbehaved,
+        Failure::Internal => Cause::TlsInternal,
     }
 }

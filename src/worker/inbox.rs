@@ -1,8 +1,11 @@
-//! The only way into a worker from outside: commands over a channel, and a waker that ends its wait.
+//! The only way into a worker from outside: commands over a channel, and a waker that ends its
+//! wait. Control sends few commands; answers of services are bounded by the sessions that wait for
+//! one.
 
+use super::token::SlotKey;
 use crate::config::Snapshot;
+use crate::policy::ask::Answer;
 use crate::tls::TlsConfigs;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -10,11 +13,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 /// What control tells a worker. `L` is a listening socket of the worker's own.
 #[derive(Debug)]
 pub enum Command<L> {
-    /// A whole new snapshot. `added` are bound and listening; listeners on `removed` end, after their queue was
-    /// served; all others are kept as they are.
-    Swap { snapshot: Arc<Snapshot>, tls: Arc<TlsConfigs>, added: Vec<(SocketAddr, L)>, removed: Vec<SocketAddr> },
-    /// New answers of the resolver, all of them.
-    Resolved(Arc<Directory>),
+    /// A whole new snapshot. `added` are bound and listening; listeners on `removed` end, after
+    /// their queue was served; all others are kept as they are.
+    Swap { snapshot: Arc<Snapshot>, tls: Arc<TlsConfigs>, added: Vec<Added<L>>, removed: Vec<SocketAddr> },
+    /// A service thread answers the question that a pair has asked.
+    Answer { to: SlotKey, answer: Answer },
     /// Stop accepting; end each session at a moment of its own within `spread_ms`.
     Drain { spread_ms: u64 },
     /// End everything now.
@@ -23,8 +26,13 @@ pub enum Command<L> {
     Panic,
 }
 
-/// Addresses of names, `host:port` to all that it resolved to. Old answers are kept where resolving failed.
-pub type Directory = HashMap<String, Arc<[SocketAddr]>>;
+/// A listener that a reload adds.
+#[derive(Debug)]
+pub struct Added<L> {
+    /// As configured.
+    pub addr: SocketAddr,
+    pub listener: L,
+}
 
 /// The worker's end.
 pub type Inbox<L> = Receiver<Command<L>>;
@@ -34,10 +42,16 @@ pub trait Wake: Send + Sync {
     fn wake(&self);
 }
 
-/// Control's end of an inbox.
+/// The sending end of an inbox.
 pub struct Outbox<L> {
     sender: Sender<Command<L>>,
-    waker: Box<dyn Wake>,
+    waker: Arc<dyn Wake>,
+}
+
+impl<L> Clone for Outbox<L> {
+    fn clone(&self) -> Outbox<L> {
+        Outbox { sender: self.sender.clone(), waker: Arc::clone(&self.waker) }
+    }
 }
 
 impl<L> Outbox<L> {
@@ -49,7 +63,7 @@ impl<L> Outbox<L> {
     }
 }
 
-pub fn inbox<L>(waker: Box<dyn Wake>) -> (Outbox<L>, Inbox<L>) {
+pub fn inbox<L>(waker: Arc<dyn Wake>) -> (Outbox<L>, Inbox<L>) {
     let (sender, receiver) = channel();
     (Outbox { sender, waker }, receiver)
 }

@@ -1,18 +1,21 @@
-//! Listening sockets: binding them, and what a worker keeps of one. Every worker has its twin (SO_REUSEPORT).
-//! Accepted sockets inherit their options from here: no setsockopt per client.
+//! Listening sockets: binding them, and what a worker keeps of one. Every worker has its twin
+//! (SO_REUSEPORT). Accepted sockets inherit their options from here: no setsockopt per client.
 
 use super::sys::{Sys, set_options};
 use super::token::Token;
-use crate::config::{Listener, Sockets};
+use crate::config::{Listener, Snapshot, Sockets};
 use crate::proto::Millis;
+use crate::tls::{Acceptor, Failure, Tls, TlsConfigs};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Connections taken from one queue in a pass.
+/// Connections taken from one queue in a loop iteration.
 pub(super) const ACCEPTS_MAX: usize = 64;
-/// After want of descriptors or memory: there is no second edge, and asking at once would spin.
+/// The pause after descriptors or memory ran out: there is no second edge, and asking at once would
+/// spin.
 pub(super) const BACKOFF_MS: Millis = 100;
 
 /// Connections taken from a queue that ends: as many as it can usually hold.
@@ -21,24 +24,55 @@ const LAST_ACCEPTS: u32 = 4096;
 /// A listener of one worker.
 #[derive(Debug)]
 pub struct Listening<L> {
-    /// As configured: what a reload knows it by.
-    pub addr: SocketAddr,
     pub listener: L,
+    /// As configured; a reload replaces it.
+    pub config: Arc<Listener>,
+    tls: Option<Acceptor>,
     /// There may be more in the queue than was taken.
-    pub owed: bool,
-    /// Not before then.
+    pub accept_pending: bool,
+    /// Nothing is accepted before then.
     pub not_before: Millis,
-    /// It ends once its queue is empty, or so many more were taken from it: a queue that is never empty must end too.
-    pub ending: Option<u32>,
+    /// It ends once its queue is empty, or this many more were taken from it: a queue that is never
+    /// empty must end too.
+    ending: Option<u32>,
     /// It could not be registered: its queue is looked at, tick by tick.
-    pub lame: bool,
+    pub polled: bool,
     /// In its token; given when it is registered.
     pub id: u32,
 }
 
 impl<L> Listening<L> {
-    pub fn new(addr: SocketAddr, listener: L) -> Listening<L> {
-        Listening { addr, listener, owed: true, not_before: 0, ending: None, lame: false, id: 0 }
+    /// The listener of `snapshot` at `addr`; `None` if it has none there.
+    pub fn new(addr: SocketAddr, listener: L, snapshot: &Snapshot, tls: &TlsConfigs) -> Option<Listening<L>> {
+        let config = snapshot.listeners.iter().find(|config| config.addr == addr)?;
+        Some(Listening {
+            listener,
+            config: Arc::new(config.clone()),
+            tls: tls.acceptor(addr),
+            accept_pending: true,
+            not_before: 0,
+            ending: None,
+            polled: false,
+            id: 0,
+        })
+    }
+
+    /// The address as configured: what a reload knows it by.
+    pub fn addr(&self) -> SocketAddr {
+        self.config.addr
+    }
+
+    /// Takes over what a new snapshot says about it.
+    pub(super) fn reload(&mut self, snapshot: &Snapshot, tls: &TlsConfigs) {
+        if let Some(config) = snapshot.listeners.iter().find(|config| config.addr == self.config.addr) {
+            self.config = Arc::new(config.clone());
+            self.tls = tls.acceptor(config.addr);
+        }
+    }
+
+    /// The TLS side of a connection that was accepted here; `None` without TLS.
+    pub(super) fn accept_tls(&self) -> Option<Result<Tls, Failure>> {
+        self.tls.as_ref().map(Acceptor::accept)
     }
 
     /// Registers it, once.
@@ -54,14 +88,15 @@ impl<L> Listening<L> {
 
     /// Its queue is empty.
     pub(super) fn drained(&mut self, now: Millis) {
-        self.owed = self.lame && self.ending.is_none();
-        // An edge says when there is more, and is obeyed at once; only who gets none has to wait and look.
-        self.not_before = if self.owed { now + BACKOFF_MS } else { 0 };
+        self.accept_pending = self.polled && self.ending.is_none();
+        // An edge says when there is more, and is obeyed at once; only who gets none has to wait
+        // and look.
+        self.not_before = if self.accept_pending { now + BACKOFF_MS } else { 0 };
     }
 
-    /// Nothing new is to come in, but whoever stands in its queue is served.
+    /// It ends: its queue is still served.
     pub(super) fn end(&mut self) {
-        (self.ending, self.owed) = (Some(LAST_ACCEPTS), true);
+        (self.ending, self.accept_pending) = (Some(LAST_ACCEPTS), true);
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -72,7 +107,7 @@ impl<L> Listening<L> {
     pub(super) fn took_one(&mut self) {
         if let Some(left) = &mut self.ending {
             *left -= 1;
-            self.owed = *left > 0;
+            self.accept_pending = *left > 0;
         }
     }
 }
@@ -129,12 +164,13 @@ pub fn bind_all(listeners: &[Listener], twins: usize, sockets: &Sockets) -> Resu
     listeners.iter().map(bind_one).collect()
 }
 
-/// Binds `twins` sockets to one address. A probe without SO_REUSEPORT comes first: another process that listens
-/// there would otherwise be joined, and each get a share of the clients.
+/// Binds `twins` sockets to one address. A probe without SO_REUSEPORT comes first: another process
+/// that listens there would otherwise be joined, and each get a share of the clients.
 pub fn bind(addr: SocketAddr, twins: usize, sockets: &Sockets) -> io::Result<Vec<TcpListener>> {
     let probe = socket(addr, false)?;
     probe.bind(&addr.into())?;
-    // Only bound sockets that listen keep others away, and they keep our own twins away as well: it goes first.
+    // Only bound sockets that listen keep others away, and they keep our own twins away as well: it
+    // goes first.
     let addr = probe.local_addr()?.as_socket().unwrap_or(addr);
     drop(probe);
     let twin = || {

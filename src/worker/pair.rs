@@ -1,241 +1,238 @@
-//! A pair: the slab entry of one proxied connection. One session, its two conns, its two flows, and what a
-//! verdict needs. Owns them; how bytes move is `pump.rs`, how actions become system calls is `act.rs`.
+//! A pair: the slab entry of one proxied connection. One session and its two connections, and what
+//! its end needs. Owns them; what happens to it in a turn is `turn/`.
 //!
-//! A pair can travel: nothing in it belongs to a worker, and its times are those of the process-wide clock.
+//! A pair can be moved: nothing in it belongs to a worker, and its times are those of the
+//! process-wide clock.
 
-use super::buffers::{Backlog, Pool};
-use super::conn::{Conn, Ready};
-use super::permits::Permit;
-use super::splice;
-use super::sys::Sys;
-use super::timers::Tick;
-use super::token::Role;
-use crate::log::SessionInfo;
+use super::conn::Conn;
+use super::token::{Role, SlotKey};
+use crate::config::Listener;
+use crate::policy::ask::Question;
+use crate::policy::limit::Permit;
 use crate::policy::route::Route;
+use crate::policy::session::SessionInfo;
+use crate::policy::upstream::{Candidates, Pick};
 use crate::proto::end::Cause;
-use crate::proto::session::{Event, ReadInterest, Session, Timeouts, Timer};
+use crate::proto::interface::{Event, ReadInterest, Timer};
+use crate::proto::session::Session;
 use crate::proto::{Millis, Side, Sides};
-use crate::tls;
+use crate::tls::{CertInfo, TlsConfigs};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 #[derive(Debug)]
 pub struct Pair<S> {
-    pub session: Session,
+    /// `None` until the client's transport is up: until its TLS handshake has ended.
+    pub session: Option<Session>,
     pub conns: Sides<Option<Conn<S>>>,
-    /// By destination.
-    pub flows: Sides<Flow>,
-    /// Known once admitted, and kept: a reload does not touch it.
-    pub route: Option<Arc<Route>>,
-    pub facts: Option<Arc<SessionInfo>>,
-    /// What only the handshake needs; dropped when the session opens.
+    /// Known once the request has been judged.
+    pub info: Option<Arc<SessionInfo>>,
+    /// What only the handshake needs; dropped when the session is established.
     pub pending: Option<Box<Pending>>,
-    /// Counts against a limit for as long as it is held.
+    /// The endpoint that is used, or was tried last.
+    pub pick: Option<Pick>,
+    /// Counts against a limit while it is held.
     pub permit: Option<Permit>,
-    /// When bytes last moved.
-    pub last_seen: Millis,
     pub opened_at: Millis,
-    /// The tick that the wheel will look at it.
-    pub filed: Tick,
+    /// When the wheel looks at it next; `Millis::MAX` if it does not.
+    pub wheel_at: Millis,
     pub generation: u32,
-    /// Endpoint of the route's group that it went to.
-    pub endpoint: u32,
-    /// Of the next try to reach the upstream.
-    pub try_role: Role,
-    /// It stands in the ready ring.
+    /// The role of the next connect attempt.
+    pub attempt_role: Role,
+    /// It is in the ready ring, or in the queue of TLS handshakes.
     pub queued: bool,
-    /// Its session is over, and its slot is to be freed.
+    /// Its verdict has been given.
+    pub over: bool,
+    /// Its slot will be freed at the end of the loop iteration.
     pub freed: bool,
-    /// Something but messages has happened since the deadline was last computed.
-    pub stirred: bool,
-}
-
-/// What waits to leave toward one side.
-#[derive(Debug, Default)]
-pub struct Flow {
-    pub backlog: Option<Box<Backlog>>,
-    /// FIN follows the backlog.
-    pub fin_owed: bool,
-    /// What this is the end of was cut: a FIN is to say so, without a close_notify before it.
-    pub truncated: bool,
 }
 
 /// What only the handshake needs.
 #[derive(Debug)]
 pub struct Pending {
     pub peer: SocketAddr,
-    /// The peer is a trusted proxy of its listener.
-    pub trusted: bool,
+    /// The listener that accepted the client.
+    pub listener: Arc<Listener>,
+    /// The client has sent something of a TLS handshake.
+    pub tls_spoken: bool,
+    /// The certificate that the client has shown.
+    pub cert: Option<CertInfo>,
     pub request_id: String,
     /// For the access line of the session's start.
     pub origin: Option<Box<[u8]>>,
     pub agent: Option<Box<[u8]>>,
-    pub attempts: Attempts,
-    /// What TLS toward upstreams is made of, as it was when the session was admitted.
-    pub store: Option<Arc<tls::TlsConfigs>>,
-    /// The certificate that the client has shown.
-    pub client: Option<tls::CertInfo>,
-    /// Where a listener sends its clients instead of serving them.
-    pub redirect: Option<u16>,
-    /// Where this request is sent.
-    pub location: Option<String>,
-    /// The client came over TLS.
-    pub secure: bool,
+    /// The question that policy asked and that has no answer yet.
+    pub question: Option<Question>,
+    /// The call that asks it, if it is one.
+    pub call: Option<SlotKey>,
+    /// Known once admitted, and kept: a reload does not touch it.
+    pub route: Option<Arc<Route>>,
+    pub candidates: Option<Candidates>,
+    /// The TLS configurations of when the session was admitted.
+    pub tls: Option<Arc<TlsConfigs>>,
 }
 
-/// Which endpoints and addresses of them were tried.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Attempts {
-    /// Where round robin stood when this session began.
-    pub start: usize,
-    pub tried: usize,
-    /// Next address of the endpoint under way.
-    pub address: usize,
-}
-
-impl<S> Pair<S> {
-    /// Whether a read from `side` would go ahead: it has something, it is wanted, and who gets it is not behind.
-    #[inline]
-    pub fn may_read(&self, side: Side) -> bool {
-        self.conns[side].as_ref().is_some_and(|conn| conn.ready.read && conn.up)
-            && match self.session.wants(side) {
-                ReadInterest::Nothing => false,
-                ReadInterest::Discard => true,
-                ReadInterest::Bytes(_) | ReadInterest::Payload(_) => self.flows[side.other()].backlog.is_none(),
-            }
-    }
-
-    /// Whether `side` has been reset and no read will say so: none is wanted, or none goes ahead. What the upstream
-    /// sent before its reset is still read once the client has taken what waits; the client's own reset ends it all.
-    #[inline]
-    pub fn is_lost(&self, side: Side) -> bool {
-        let broken = self.conns[side].as_ref().is_some_and(|conn| conn.ready.broken && conn.up);
-        let unread = || match self.session.wants(side) {
-            ReadInterest::Nothing => true,
-            ReadInterest::Discard => false,
-            ReadInterest::Bytes(_) | ReadInterest::Payload(_) => {
-                side == Side::Downstream && self.flows[Side::Upstream].backlog.is_some()
-            }
-        };
-        broken && unread()
-    }
-
-    /// What is read from and sent to `side` is TLS.
-    #[inline]
-    pub fn is_secure(&self, side: Side) -> bool {
-        self.conns[side].as_ref().is_some_and(|conn| conn.tls.is_some())
-    }
-
-    /// Neither side has TLS: what one sends may go to the other as it is.
-    pub fn is_plain(&self) -> bool {
-        !Side::BOTH.iter().any(|side| self.is_secure(*side))
-    }
-
-    /// The TLS handshake of `side` could go on: something has come, or its end; or it could begin.
-    pub fn waits_to_shake(&self, side: Side) -> bool {
-        self.conns[side].as_ref().is_some_and(|conn| match conn.tls {
-            _ if conn.up => false,
-            Some(_) => conn.ready.read,
-            None => conn.ready.write && self.greets(),
+impl Pending {
+    pub fn new(peer: SocketAddr, listener: Arc<Listener>) -> Box<Pending> {
+        Box::new(Pending {
+            peer,
+            listener,
+            tls_spoken: false,
+            cert: None,
+            request_id: String::new(),
+            origin: None,
+            agent: None,
+            question: None,
+            call: None,
+            route: None,
+            candidates: None,
+            tls: None,
         })
     }
 
-    /// The endpoint under way is to be spoken to over TLS.
-    pub fn greets(&self) -> bool {
-        let endpoints = self.route.as_ref().map(|route| &route.group.endpoints);
-        endpoints.and_then(|all| all.get(self.endpoint as usize)).is_some_and(|endpoint| endpoint.tls)
+    /// The peer is a trusted proxy of its listener.
+    pub fn is_trusted(&self) -> bool {
+        let ip = self.peer.ip().to_canonical();
+        self.listener.trusted_proxies.iter().any(|net| net.contains(&ip))
+    }
+}
+
+impl<S> Pair<S> {
+    pub fn new(client: Conn<S>, session: Option<Session>, pending: Box<Pending>, generation: u32, now: Millis) -> Self {
+        Pair {
+            session,
+            conns: Sides::new(Some(client), None),
+            info: None,
+            pending: Some(pending),
+            pick: None,
+            permit: None,
+            opened_at: now,
+            wheel_at: Millis::MAX,
+            generation,
+            attempt_role: Role::FIRST_ATTEMPT,
+            queued: false,
+            over: false,
+            freed: false,
+        }
     }
 
-    /// The try that is under way has come to something that needs no TLS, or to its end.
-    pub fn is_answered(&self) -> bool {
-        let conn = self.conns[Side::Upstream].as_ref();
-        conn.is_some_and(|conn| !conn.up && conn.tls.is_none() && conn.ready.write) && !self.greets()
+    /// An established session in which nothing but messages happens.
+    #[inline]
+    pub fn is_steady(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_steady)
     }
 
-    /// What the end of the bytes of `side` means.
-    pub fn end_of(&self, side: Side) -> Event {
-        let tls = self.conns[side].as_ref().and_then(|conn| conn.tls.as_ref());
-        if tls.is_none_or(|tls| tls.is_closed_by_peer()) { Event::Eof(side) } else { Event::Truncated(side) }
+    #[inline]
+    pub fn wants(&self, side: Side) -> ReadInterest {
+        self.session.as_ref().map_or(ReadInterest::Nothing, |session| session.wants(side))
     }
 
-    pub fn ready(&self, side: Side) -> Ready {
-        self.conns[side].as_ref().map_or_else(Ready::default, |conn| conn.ready)
+    /// The read from `side` that would go ahead now: it has something, it is wanted, and its
+    /// receiver has no backlog.
+    #[inline]
+    pub fn next_read(&self, side: Side) -> ReadInterest {
+        if !self.conns[side].as_ref().is_some_and(|conn| conn.ready().read && conn.is_up()) {
+            return ReadInterest::Nothing;
+        }
+        match self.wants(side) {
+            ReadInterest::Bytes(_) | ReadInterest::Payload(_) if self.has_backlog(side.other()) => {
+                ReadInterest::Nothing
+            }
+            interest => interest,
+        }
     }
 
-    /// The nearest deadline and what is to be told to the session then.
-    pub fn deadline(&self, timeouts: &Timeouts) -> Option<(Millis, Event)> {
-        let timeouts = self.route.as_ref().map_or(timeouts, |route| &route.timeouts);
-        let mut nearest = match self.session.deadline(timeouts, self.last_seen) {
-            Some((_, Timer::Close)) if self.owes_the_last() => None,
-            due => due.map(|(at, due)| (at, Event::Timer(due))),
-        };
+    #[inline]
+    pub fn may_read(&self, side: Side) -> bool {
+        self.next_read(side) != ReadInterest::Nothing
+    }
+
+    #[inline]
+    pub fn has_backlog(&self, to: Side) -> bool {
+        self.conns[to].as_ref().is_some_and(Conn::has_backlog)
+    }
+
+    /// Whether `side` has been reset and no read will report it: none is wanted, or none goes
+    /// ahead. What the upstream sent before its reset is still read once the client has taken its
+    /// backlog; the client's own reset ends it all.
+    #[inline]
+    pub fn is_reset_unseen(&self, side: Side) -> bool {
+        let Some(conn) = &self.conns[side] else { return false };
+        conn.ready().broken
+            && conn.is_up()
+            && match self.wants(side) {
+                ReadInterest::Nothing => true,
+                ReadInterest::Discard => false,
+                ReadInterest::Bytes(_) | ReadInterest::Payload(_) => {
+                    side == Side::Downstream && self.has_backlog(Side::Upstream)
+                }
+            }
+    }
+
+    /// Neither side has TLS: bytes may go from one socket to the other as they are.
+    pub fn is_plain(&self) -> bool {
+        Side::BOTH.iter().all(|side| self.conns[*side].as_ref().is_none_or(Conn::is_plain))
+    }
+
+    /// A TLS handshake can continue, or start: it waits for its turn in the queue of handshakes.
+    pub fn may_handshake(&self) -> bool {
+        let may = |side: Side| self.conns[side].as_ref().is_some_and(Conn::may_handshake);
+        may(Side::Downstream) || may(Side::Upstream) || (self.connect_done() && self.endpoint_uses_tls())
+    }
+
+    /// connect(2) of the attempt under way has something to report.
+    #[inline]
+    pub fn connect_done(&self) -> bool {
+        self.conns[Side::Upstream].as_ref().is_some_and(Conn::may_connect)
+    }
+
+    pub fn endpoint_uses_tls(&self) -> bool {
+        self.pick.as_ref().is_some_and(|pick| pick.endpoint().tls)
+    }
+
+    /// The client's FIN or reset is known.
+    #[inline]
+    pub fn client_hung_up(&self) -> bool {
+        self.conns[Side::Downstream].as_ref().is_some_and(|conn| conn.ready().hangup)
+    }
+
+    /// The nearest deadline, and the event to report then; `None` for the client's TLS handshake,
+    /// which has no session yet.
+    #[inline]
+    pub fn deadline(&self, tls_ms: Millis) -> Option<(Millis, Option<Event>)> {
+        let Some(session) = &self.session else { return Some((self.opened_at + tls_ms, None)) };
+        let mut nearest = session.deadline();
+        if Side::BOTH.iter().any(|to| self.has_backlog(*to)) {
+            return self.deadline_with_backlog(session, nearest);
+        }
+        nearest.take().map(|(at, timer)| (at, Some(Event::Timer(timer))))
+    }
+
+    #[inline(never)]
+    fn deadline_with_backlog(
+        &self,
+        session: &Session,
+        timer: Option<(Millis, Timer)>,
+    ) -> Option<(Millis, Option<Event>)> {
+        // The close deadline begins when the last bytes have left; until then the write stall
+        // bounds it.
+        let owes_the_last = Side::BOTH.iter().any(|to| self.has_backlog(*to) && session.is_closed_toward(*to));
+        let timer = timer.filter(|(_, timer)| *timer != Timer::Close || !owes_the_last);
+        let mut nearest = timer.map(|(at, timer)| (at, Some(Event::Timer(timer))));
         for to in Side::BOTH {
-            let Some(backlog) = &self.flows[to].backlog else { continue };
-            let at = backlog.stalled_since + timeouts.write_stall_ms;
+            let Some(since) = self.conns[to].as_ref().and_then(Conn::stalled_since) else { continue };
+            let at = since + session.write_stall_ms();
             if nearest.as_ref().is_none_or(|(nearest, _)| at < *nearest) {
-                nearest = Some((at, Event::Stalled(to, Cause::WriteStall)));
+                nearest = Some((at, Some(Event::Stalled(to, Cause::WriteStall))));
             }
         }
         nearest
     }
-
-    /// The last that a side gets still waits for it. The close deadline begins when a Close has *left*; until then
-    /// the write stall is what bounds it.
-    fn owes_the_last(&self) -> bool {
-        Side::BOTH.iter().any(|to| self.flows[*to].backlog.is_some() && self.session.is_closed_toward(*to))
-    }
-
-    /// Since when which side has taken nothing of what waits for it.
-    pub fn stalled(&self) -> Option<(Millis, Side)> {
-        let since = |to: Side| self.flows[to].backlog.as_ref().map(|backlog| (backlog.stalled_since, to));
-        [since(Side::Downstream), since(Side::Upstream)].into_iter().flatten().min_by_key(|(since, _)| *since)
-    }
-
-    /// Closes one connection and gives back what waited for it. The socket comes out for who wants to reset it.
-    pub fn drop_conn(&mut self, side: Side, pool: &mut Pool) -> Option<S> {
-        let flow = std::mem::take(&mut self.flows[side]);
-        if let Some(backlog) = flow.backlog {
-            backlog.drop_all(pool);
-        }
-        self.conns[side].take().map(Conn::into_sock)
-    }
-
-    /// Sends what waits for `to`, as far as the kernel takes it.
-    pub fn flush<Y: Sys<Sock = S>>(&mut self, to: Side, sys: &mut Y, pool: &mut Pool, now: Millis) {
-        use super::conn::Progress;
-        let (Some(conn), Some(backlog)) = (&mut self.conns[to], &mut self.flows[to].backlog) else { return };
-        if let Some((pipe, held)) = backlog.pipe() {
-            let left = splice::empty(conn, sys, (pipe, held));
-            backlog.advance_pipe(held - left, pool);
-            if left < held {
-                (backlog.stalled_since, self.last_seen) = (now, now);
-            }
-            if left > 0 && !conn.ready.broken {
-                return;
-            }
-        }
-        while !backlog.is_empty() && conn.ready.write {
-            let (slices, count) = backlog.slices();
-            match conn.push_vectored(sys, slices.get(..count).unwrap_or(&[])) {
-                Progress::Moved(n) => {
-                    backlog.advance(n.get(), pool);
-                    (backlog.stalled_since, self.last_seen) = (now, now);
-                }
-                Progress::Blocked => return,
-                // It will take no more; its end is read in its turn.
-                Progress::Eof | Progress::Reset => backlog.forget(pool),
-            }
-        }
-        if backlog.is_empty() {
-            self.flows[to].backlog = None;
-            self.session.on_event(Event::Flushed(to), now);
-            self.stirred = true;
-        }
-    }
 }
 
 // A pair may move to another worker's thread.
-const fn travels<T: Send>() {}
-const _: () = travels::<Pair<std::os::fd::OwnedFd>>();
-// An idle session is this, its facts, and one entry of the wheel (PERF.md).
-const _: () = assert!(size_of::<Pair<std::os::fd::OwnedFd>>() <= 384);
+const fn can_be_moved<T: Send>() {}
+const _: () = can_be_moved::<Pair<std::os::fd::OwnedFd>>();
+// An idle session is this, its info, and one entry of the wheel (PERF.md).
+const _: () = assert!(size_of::<Pair<std::os::fd::OwnedFd>>() <= 368);
+const _: () = assert!(384 + size_of::<SessionInfo>() <= crate::memory::SESSION_BYTES);

@@ -4,8 +4,9 @@
 
 use super::inbox::Wake;
 use super::token::Token;
-pub use crate::config::PIPE_BYTES;
 use crate::config::Sockets;
+pub use crate::memory::PIPE_BYTES;
+use crate::policy;
 use crate::proto::Millis;
 use mio::unix::SourceFd;
 use slab::Slab;
@@ -15,6 +16,7 @@ use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where a connection of ours goes.
@@ -22,6 +24,15 @@ use std::time::Duration;
 pub enum Target<'a> {
     Tcp(SocketAddr),
     Unix(&'a Path),
+}
+
+impl<'a> From<&'a policy::upstream::Target> for Target<'a> {
+    fn from(target: &'a policy::upstream::Target) -> Target<'a> {
+        match target {
+            policy::upstream::Target::Tcp(addr) => Target::Tcp(*addr),
+            policy::upstream::Target::Unix(path) => Target::Unix(path),
+        }
+    }
 }
 
 /// What poll said of one registered thing. Facts of that moment, edge-triggered.
@@ -51,24 +62,27 @@ pub trait Sys {
     fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Sock, SocketAddr)>;
     /// Begins a connection; completion shows as writable, then [`Sys::connected`].
     fn connect(&mut self, target: Target<'_>) -> io::Result<Self::Sock>;
-    /// Whether the connection is up: `Ok(false)` while it is still being made, an error when it failed.
+    /// Whether the connection is up: `Ok(false)` while it is still being made, an error when it
+    /// failed.
     fn connected(&mut self, sock: &Self::Sock) -> io::Result<bool>;
     fn recv(&mut self, sock: &Self::Sock, buf: &mut [u8]) -> io::Result<usize>;
     fn send(&mut self, sock: &Self::Sock, bytes: &[u8]) -> io::Result<usize>;
     fn send_vectored(&mut self, sock: &Self::Sock, slices: &[io::IoSlice<'_>]) -> io::Result<usize>;
-    /// Sends what a FIN follows at once ([`Sys::shutdown`], or closing): both may leave in one segment.
+    /// Sends what a FIN follows at once ([`Sys::shutdown`], or closing): both may leave in one
+    /// segment.
     fn send_last(&mut self, sock: &Self::Sock, bytes: &[u8]) -> io::Result<usize> {
         self.send(sock, bytes)
     }
     /// Reads up to `max` bytes and throws them away without copying (`MSG_TRUNC`).
     fn discard(&mut self, sock: &Self::Sock, max: usize) -> io::Result<usize>;
-    /// A pipe for [`Sys::splice_in`]; fails where descriptors or the memory of pipes are short, or there is no such thing.
+    /// A pipe for [`Sys::splice_in`]; fails where descriptors or the memory of pipes are short, or
+    /// there is no such thing.
     fn pipe(&mut self) -> io::Result<PipeId> {
         Err(io::ErrorKind::Unsupported.into())
     }
     fn close_pipe(&mut self, _pipe: PipeId) {}
-    /// Moves up to `max` bytes from the socket into an empty pipe, without this process seeing them. `Ok(0)` is the end
-    /// of the stream.
+    /// Moves up to `max` bytes from the socket into an empty pipe, without this process seeing
+    /// them. `Ok(0)` is the end of the stream.
     fn splice_in(&mut self, _sock: &Self::Sock, _pipe: PipeId, _max: usize) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -80,7 +94,8 @@ pub trait Sys {
     fn shutdown(&mut self, sock: &Self::Sock) -> io::Result<()>;
     /// RST instead of FIN (`SO_LINGER` 0), then close.
     fn abort(&mut self, sock: Self::Sock);
-    /// Registers once, edge-triggered, for reading, writing and urgent data. Reports the current readiness.
+    /// Registers once, edge-triggered, for reading, writing and urgent data. Reports the current
+    /// readiness.
     fn register(&mut self, sock: &Self::Sock, token: usize) -> io::Result<()>;
     fn register_listener(&mut self, listener: &mut Self::Listener, token: usize) -> io::Result<()>;
     fn deregister_listener(&mut self, listener: &mut Self::Listener) -> io::Result<()>;
@@ -90,10 +105,11 @@ pub trait Sys {
     fn now(&mut self) -> Millis;
     /// Bytes of a CSPRNG.
     fn random(&mut self, out: &mut [u8]);
-    /// CPU time of this thread in microseconds: read every 100 ms, and before and after a pass that may be long.
+    /// CPU time of this thread in microseconds: read every 100 ms, and before and after a pass that
+    /// may be long.
     fn busy_us(&mut self) -> u64;
-    /// How much of the bytes that are `unread` the session is shown at once: everything. A simulation cuts where it likes, but
-    /// never shows nothing.
+    /// How much of the bytes that are `unread` the session is shown at once: everything. A
+    /// simulation cuts where it likes, but never shows nothing.
     fn next_slice(&mut self, unread: usize) -> usize {
         unread
     }
@@ -125,14 +141,14 @@ impl MioSys {
     }
 
     /// What ends a wait in this poll. One for each.
-    pub fn waker(&self) -> io::Result<Box<dyn Wake>> {
-        Ok(Box::new(mio::Waker::new(self.poll.registry(), mio::Token(Token::Waker.pack()))?))
+    pub fn waker(&self) -> io::Result<Arc<dyn Wake>> {
+        Ok(Arc::new(mio::Waker::new(self.poll.registry(), mio::Token(Token::Waker.pack()))?))
     }
 }
 
 impl Wake for mio::Waker {
     fn wake(&self) {
-        // It fails only when the poll is gone, and then nobody is left to be woken.
+        // It fails only when the poll is gone, and with it the thread to wake.
         let _gone = mio::Waker::wake(self);
     }
 }
@@ -253,7 +269,7 @@ impl Sys for MioSys {
     }
 
     fn now(&mut self) -> Millis {
-        clock_us(libc::CLOCK_MONOTONIC) / 1000
+        now_ms()
     }
 
     fn random(&mut self, out: &mut [u8]) {
@@ -265,7 +281,8 @@ impl Sys for MioSys {
     }
 }
 
-/// Errors that say that this process or the machine has run out of something: waiting helps, asking at once does not.
+/// Errors that say that this process or the machine has run out of something: waiting helps, asking
+/// at once does not.
 pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
@@ -274,7 +291,8 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
 pub fn set_options(socket: &Socket, options: &Sockets) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     if options.keepalive_s > 0 {
-        // Interval and number of the probes are the kernel's: one call less for each upstream connection.
+        // Interval and number of the probes are the kernel's: one call less for each upstream
+        // connection.
         let idle = Duration::from_secs(u64::from(options.keepalive_s));
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle))?;
     }
@@ -302,16 +320,22 @@ fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
+/// Milliseconds of the monotonic clock, the clock of all timers.
+pub fn now_ms() -> Millis {
+    clock_us(libc::CLOCK_MONOTONIC) / 1000
+}
+
 /// A clock of the kernel in microseconds: one for all threads and processes, unlike `Instant`.
 #[allow(unsafe_code)]
 pub fn clock_us(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid place for the result; a clock that does not exist leaves it at zero.
+    // SAFETY: `time` is a valid place for the result; a clock that does not exist leaves it at
+    // zero.
     let _known = unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
 }
 
-/// A pipe that blocks nobody, as large as [`PIPE_BYTES`] if the system allows it.
+/// A non-blocking pipe, as large as [`PIPE_BYTES`] if the system allows it.
 #[allow(unsafe_code)]
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
@@ -319,9 +343,10 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: both were just made, and nobody else knows them.
+    // SAFETY: both were just made, and are owned by nothing else.
     let ends = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
-    // SAFETY: a plain call on a descriptor of ours. Who may not have so much has a smaller pipe, which is only slower.
+    // SAFETY: a plain call on a descriptor of ours. Who may not have so much has a smaller pipe,
+    // which is only slower.
     let _granted = unsafe { libc::fcntl(ends.1.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES as libc::c_int) };
     Ok(ends)
 }
@@ -351,8 +376,9 @@ impl RandomPool {
     fn fill(&mut self, out: &mut [u8]) {
         for byte in out {
             if self.at >= self.bytes.len() {
-                // Without it ids and masks could be foretold: better to lose the worker's sessions than that.
-                getrandom::fill(&mut self.bytes).unwrap_or_else(|error| panic!("no random bytes: {error}"));
+                // Without it ids and masks could be foretold: better to lose the worker's sessions
+                // than that.
+                aws_lc_rs::rand::fill(&mut self.bytes).unwrap_or_else(|_| panic!("no random bytes"));
                 self.at = 0;
             }
             *byte = self.bytes.get(self.at).copied().unwrap_or_default();

@@ -1,19 +1,20 @@
-//! One wheel of 100 ms ticks. Lazy: an entry says when to look at a pair again, not what is due; what is due is
-//! computed then from the pair's facts, and the entry refiled. Activity never touches it.
+//! One wheel of 100 ms ticks. Lazy: an entry says when to look at a pair again, not what is due;
+//! what is due is computed then from the pair's facts, and the entry refiled. Activity never
+//! touches it.
 
 use super::token::SlotKey;
 use crate::proto::Millis;
 
-pub const TICK_MS: Millis = 100;
+const TICK_MS: Millis = 100;
 /// Farther deadlines are looked at on the way; so no stale entry lives longer than this many ticks.
 const SLOTS: u64 = 512;
 
 /// A count of ticks since the clock began.
-pub type Tick = u64;
+type Tick = u64;
 
 #[derive(Debug)]
 pub struct Wheel {
-    slots: Vec<Vec<(SlotKey, Tick)>>,
+    slots: Vec<Vec<(SlotKey, Millis)>>,
     /// All ticks before this one have fired.
     next: Tick,
     /// The first tick with an entry; `Tick::MAX` without any.
@@ -21,7 +22,7 @@ pub struct Wheel {
 }
 
 /// The first tick at which `at` has passed.
-pub fn tick_after(at: Millis) -> Tick {
+fn tick_after(at: Millis) -> Tick {
     at.div_ceil(TICK_MS)
 }
 
@@ -30,19 +31,19 @@ impl Wheel {
         Wheel { slots: vec![Vec::new(); SLOTS as usize], next: now / TICK_MS + 1, soonest: Tick::MAX }
     }
 
-    /// Files `key` for the tick after `at`, or for the farthest one there is. Returns the tick.
-    pub fn file(&mut self, key: SlotKey, at: Millis) -> Tick {
+    /// Files `key` for the tick after `at`, or for the farthest one there is. Returns its time.
+    pub fn file(&mut self, key: SlotKey, at: Millis) -> Millis {
         let tick = tick_after(at).clamp(self.next, self.next + SLOTS - 1);
         if let Some(slot) = self.slots.get_mut((tick % SLOTS) as usize) {
-            slot.push((key, tick));
+            slot.push((key, tick * TICK_MS));
             self.soonest = self.soonest.min(tick);
         }
-        tick
+        tick * TICK_MS
     }
 
-    /// Takes out what has come due by `now` into `due`, with the tick it was filed for.
+    /// Moves the entries that are due at `now` to `due`, with the time that they were filed for.
     #[inline]
-    pub fn advance(&mut self, now: Millis, due: &mut Vec<(SlotKey, Tick)>) {
+    pub fn advance(&mut self, now: Millis, due: &mut Vec<(SlotKey, Millis)>) {
         let end = (now / TICK_MS + 1).max(self.next);
         if self.soonest < end {
             self.fire(end, due);
@@ -50,7 +51,7 @@ impl Wheel {
         self.next = end;
     }
 
-    fn fire(&mut self, end: Tick, due: &mut Vec<(SlotKey, Tick)>) {
+    fn fire(&mut self, end: Tick, due: &mut Vec<(SlotKey, Millis)>) {
         // After a long sleep one turn of the wheel empties it.
         for tick in self.next..end.min(self.next + SLOTS) {
             if let Some(slot) = self.slots.get_mut((tick % SLOTS) as usize) {
@@ -101,8 +102,8 @@ mod tests {
     #[test]
     fn a_far_deadline_is_looked_at_on_the_way() {
         let mut wheel = Wheel::new(0);
-        let tick = wheel.file(key(1), 3_600_000);
-        assert_eq!(tick, SLOTS);
+        let at = wheel.file(key(1), 3_600_000);
+        assert_eq!(at, SLOTS * TICK_MS);
         assert_eq!(due(&mut wheel, (SLOTS - 1) * TICK_MS), [0u32; 0]);
         assert_eq!(due(&mut wheel, SLOTS * TICK_MS), [1]);
     }

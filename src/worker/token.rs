@@ -1,6 +1,7 @@
 //! Tokens: what an event is about, packed into the 64 bits that come back from poll.
 //!
-//! `kind:3 gen:27 slot:32 role:2`. The generation tells a live slot from an event meant for the one before.
+//! `kind:3 gen:27 slot:32 role:2`. The generation tells a live slot from an event meant for the one
+//! before.
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,20 +12,20 @@ pub enum Token {
     Listener(u32),
     /// A connection of a pair.
     Pair(SlotKey, Role),
-    /// An outbound request of our own.
+    /// The connection of a call, a request of our own.
     Call(SlotKey),
 }
 
 /// A slot and the generation it had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlotKey {
     pub slot: u32,
     /// Of 27 bits.
     pub generation: u32,
 }
 
-/// Which connection of a pair. Every try to reach the upstream has another role than the one before, so that
-/// an event of a dropped try is told from one of its successor.
+/// Which connection of a pair. Every attempt to reach the upstream has another role than the one
+/// before, so that an event of a dropped attempt is not taken for one of its successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Role(u8);
 
@@ -32,10 +33,10 @@ const GENERATION_MASK: u32 = (1 << 27) - 1;
 
 impl Role {
     pub const DOWNSTREAM: Role = Role(0);
-    pub const FIRST_TRY: Role = Role(1);
+    pub const FIRST_ATTEMPT: Role = Role(1);
 
-    /// The role of the next try.
-    pub fn next_try(self) -> Role {
+    /// The role of the next attempt.
+    pub fn next_attempt(self) -> Role {
         Role(self.0 % 3 + 1)
     }
 }
@@ -96,7 +97,7 @@ mod tests {
                 ] {
                     assert_eq!(Token::unpack(token.pack()), Some(token));
                 }
-                role = role.next_try();
+                role = role.next_attempt();
             }
         }
         assert_eq!(Token::unpack(usize::MAX), None);
@@ -105,10 +106,10 @@ mod tests {
     #[test]
     fn generations_wrap_and_tries_never_repeat_at_once() {
         assert_eq!(SlotKey::next_generation(GENERATION_MASK), 0);
-        let (first, second) = (Role::FIRST_TRY, Role::FIRST_TRY.next_try());
-        let third = second.next_try();
+        let (first, second) = (Role::FIRST_ATTEMPT, Role::FIRST_ATTEMPT.next_attempt());
+        let third = second.next_attempt();
         assert!(first != second && second != third && third != first);
         assert!(![first, second, third].contains(&Role::DOWNSTREAM));
-        assert_eq!(third.next_try(), first);
+        assert_eq!(third.next_attempt(), first);
     }
 }

@@ -1,12 +1,12 @@
-//! What the black-box tests share: the proxy as a process, an upstream that records what it receives, raw sockets.
+//! Shared by the black-box tests: the proxy as a process, raw sockets, frames written out by hand.
 //! Ports are 0, waits are conditions with a deadline. Nothing here uses the proxy's own framer.
-#![allow(dead_code)] // each test binary uses its own part
+#![allow(dead_code)] // each test binary uses a part
 
 pub mod pki;
 pub mod shim;
 
 use pki::PKI;
-#[allow(unused_imports)] // not every suite asks
+#[allow(unused_imports)] // not used by every suite
 pub use shim::{PLAIN, SECURED};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,17 +15,17 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// No wait is longer; one that is fails its test.
+/// The longest wait; a longer one fails its test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Lines that a thread collects and tests wait for.
+/// Lines collected by a thread, for tests to wait on.
 #[derive(Clone, Default)]
 pub struct Lines(Arc<(Mutex<Collected>, Condvar)>);
 
 #[derive(Default)]
 struct Collected {
     lines: Vec<String>,
-    /// The stream has ended: there will be no more.
+    /// The stream has ended.
     whole: bool,
 }
 
@@ -57,7 +57,7 @@ impl Lines {
         collected.lines.clone()
     }
 
-    /// The first line for which `pick` gives something.
+    /// Waits for the first line for which `pick` returns a value.
     pub fn wait<T>(&self, what: &str, mut pick: impl FnMut(&str) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let mut collected = self.0.0.lock().unwrap();
@@ -93,7 +93,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Runs `framegate run -c` with `toml`, and waits until it is ready. `addr` is its first listener.
+    /// Runs `framegate run -c` with `toml`, and waits until it is ready. `addr` is its first
+    /// listener.
     pub fn start(toml: &str) -> Proxy {
         let config = temp_path("toml");
         std::fs::write(&config, shim::secure(toml)).unwrap();
@@ -111,7 +112,8 @@ impl Proxy {
     }
 
     pub fn spawn(command: &mut Command, config: PathBuf) -> Proxy {
-        // A backtrace of a debug build takes seconds on a busy machine, and a panicking worker waits for it.
+        // A backtrace of a debug build takes seconds on a busy machine, and delays a panicking
+        // worker.
         command.env("RUST_BACKTRACE", "0");
         if SECURED.upstreams {
             command.env("SSL_CERT_FILE", PKI.ca());
@@ -128,6 +130,13 @@ impl Proxy {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// A value of `/proc/PID/status`, in KiB.
+    pub fn memory_kib(&self, name: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// The admin listener's address, where one is configured (with port 0).
@@ -151,7 +160,7 @@ impl Proxy {
         eventually("the process ends", || self.child.try_wait().unwrap())
     }
 
-    /// Stops it, which must succeed, and gives the whole access log.
+    /// Stops it with exit status 0 and returns the whole access log.
     pub fn stop(&mut self) -> Vec<String> {
         self.signal("TERM");
         let status = self.wait();
@@ -160,7 +169,7 @@ impl Proxy {
     }
 }
 
-/// What [`Proxy::before`] runs with. Admin is on a free port, unless `more` has it elsewhere.
+/// The configuration of [`Proxy::before`]. Admin is on a free port, unless `more` configures it.
 pub fn before(upstream: SocketAddr, more: &str) -> String {
     let admin = if more.contains("[admin]") { "" } else { "[admin]\nlisten = \"127.0.0.1:0\"\n" };
     format!(
@@ -174,13 +183,14 @@ pub fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     line.split(' ').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// What lines of ends say of who ended the session, in which phase, why, and with which status and codes.
+/// The part of a line about the end of a session from `ended_by` on: party, phase, cause, status,
+/// codes.
 pub fn verdict(line: &str) -> &str {
     let from = line.find("ended_by=").unwrap_or_else(|| panic!("no verdict in {line}"));
     line[from..].split(" age=").next().unwrap()
 }
 
-/// The peer of `stream` has nothing for it now: neither bytes nor an end.
+/// Checks that `stream` has neither bytes nor an end to read now.
 #[track_caller]
 pub fn assert_quiet(mut stream: &TcpStream) {
     stream.set_nonblocking(true).unwrap();
@@ -209,16 +219,16 @@ impl Drop for Proxy {
     }
 }
 
-/// A path that nobody else has, in the temporary folder.
+/// A unique path in the temporary folder.
 pub fn temp_path(ending: &str) -> PathBuf {
     static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let n = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    // Several suites of one program have a count each.
+    // Several suites in one program have a counter each.
     let suite = module_path!().replace("::", "-");
     std::env::temp_dir().join(format!("framegate-{suite}-{}-{n}.{ending}", std::process::id()))
 }
 
-/// Asks again and again until there is an answer; fails after [`PATIENCE`].
+/// Polls until `ask` returns a value; fails after [`PATIENCE`].
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -231,7 +241,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A socket with deadlines.
+/// A socket with timeouts.
 pub fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
     patient(stream)
@@ -264,7 +274,7 @@ pub enum End {
     Reset,
 }
 
-/// Everything up to the end of the stream, and how it ended. A timeout fails the test.
+/// Reads up to the end of the stream. A timeout fails the test.
 #[track_caller]
 pub fn read_all(mut stream: &TcpStream) -> (Vec<u8>, End) {
     let (mut all, mut buf) = (Vec::new(), [0; 16384]);
@@ -280,7 +290,7 @@ pub fn read_all(mut stream: &TcpStream) -> (Vec<u8>, End) {
     }
 }
 
-/// Exactly one HTTP head, byte by byte, so that nothing behind it is taken.
+/// Reads exactly one HTTP head, byte by byte, so that nothing after it is consumed.
 #[track_caller]
 pub fn read_head(mut stream: &TcpStream) -> String {
     let mut head = Vec::new();
@@ -301,7 +311,7 @@ pub fn read_exact(mut stream: &TcpStream, n: usize) -> Vec<u8> {
     bytes
 }
 
-/// One whole exchange; the answer up to the end of the stream.
+/// One exchange: the response up to the end of the stream.
 #[track_caller]
 pub fn http(addr: SocketAddr, request: &str) -> String {
     let mut stream = connect(addr);
@@ -309,11 +319,11 @@ pub fn http(addr: SocketAddr, request: &str) -> String {
     String::from_utf8(read_all(&stream).0).unwrap()
 }
 
-/// The key of RFC 6455 section 1.3, and the accept that belongs to it.
+/// The key of RFC 6455 section 1.3, and its accept value.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// A good request; `more` are header lines, each with its CRLF.
+/// A valid request; `more` are header lines, each with its CRLF.
 pub fn request(path: &str, more: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -321,7 +331,7 @@ pub fn request(path: &str, more: &str) -> String {
     )
 }
 
-/// A good answer to [`request`].
+/// A valid response to [`request`].
 pub fn switching(more: &str) -> String {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -329,7 +339,7 @@ pub fn switching(more: &str) -> String {
     )
 }
 
-/// Both ends of one open session through `proxy`, whose upstream is `listener`.
+/// Establishes a session through `proxy` to `listener`: its client and its upstream.
 #[track_caller]
 pub fn open(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
     let mut client = connect(proxy.addr);
@@ -363,17 +373,17 @@ pub fn frame(first: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
     out
 }
 
-/// As a client sends it.
+/// A frame as a client sends it.
 pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame(first, payload, Some([0x37, 0xfa, 0x21, 0x3d]))
 }
 
-/// As a server sends it.
+/// A frame as a server sends it.
 pub fn plain(first: u8, payload: &[u8]) -> Vec<u8> {
     frame(first, payload, None)
 }
 
-/// Reads one frame, by hand: first byte, payload unmasked, whether it was masked.
+/// Reads one frame: first byte, unmasked payload, whether it was masked.
 #[track_caller]
 pub fn read_frame(stream: &TcpStream) -> (u8, Vec<u8>, bool) {
     let head = read_exact(stream, 2);
@@ -389,7 +399,7 @@ pub fn read_frame(stream: &TcpStream) -> (u8, Vec<u8>, bool) {
     (head[0], payload, masked)
 }
 
-/// The code and reason of a Close frame that comes next.
+/// Reads one Close frame: code and reason.
 #[track_caller]
 pub fn read_close(stream: &TcpStream) -> (u16, String) {
     let (first, payload, _) = read_frame(stream);
@@ -402,4 +412,14 @@ pub fn read_close(stream: &TcpStream) -> (u16, String) {
 
 pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes()[..], reason.as_bytes()].concat()
+}
+
+/// Checks that a deadline of `after_ms` fired when it was due: not earlier, and not later than a
+/// busy machine explains.
+#[track_caller]
+pub fn assert_due(begun: Instant, after_ms: u64) {
+    let after = begun.elapsed();
+    // The deadline began to run a little after `begun`, but was computed in whole milliseconds.
+    assert!(after >= Duration::from_millis(after_ms - 1), "too early: {after:?}");
+    assert!(after < Duration::from_millis(after_ms) + Duration::from_secs(2), "too late: {after:?}");
 }

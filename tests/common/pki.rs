@@ -1,4 +1,4 @@
-//! Certificates for the tests of one process: an authority, what it has signed, and what it should not have.
+//! Certificates for the tests of one process: a CA, and valid and invalid certificates of it.
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-/// The one that tests trust.
+/// The CA that tests trust.
 pub static PKI: LazyLock<Pki> = LazyLock::new(Pki::new);
 
 pub struct Pki {
@@ -53,7 +53,7 @@ impl Pki {
         Pair { cert: self.folder.join(format!("{name}.pem")), key: self.folder.join(format!("{name}.key")) }
     }
 
-    /// A new pair of files, signed by the authority; `change` may spoil it.
+    /// A new pair of files, signed by the CA; `change` may make it invalid.
     pub fn sign(&self, name: &str, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -73,7 +73,7 @@ impl Pki {
         })
     }
 
-    /// For a client.
+    /// A client certificate.
     pub fn client(&self, name: &str) -> Pair {
         self.sign(name, &[], |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth])
     }
@@ -90,12 +90,12 @@ impl Pair {
         (vec![CertificateDer::from_pem_file(&self.cert).unwrap()], PrivateKeyDer::from_pem_file(&self.key).unwrap())
     }
 
-    /// As it stands in a list of certificates.
+    /// The entry for a `certificates` list.
     pub fn toml(&self) -> String {
         format!("{{ cert = {:?}, key = {:?} }}", self.cert, self.key)
     }
 
-    /// Puts another pair into these files, the certificate first.
+    /// Replaces these files by another pair, the certificate first.
     pub fn replace(&self, by: &Pair) {
         for (from, to) in [(&by.cert, &self.cert), (&by.key, &self.key)] {
             replace(from, to);
@@ -103,7 +103,7 @@ impl Pair {
     }
 }
 
-/// As an ACME client does it: a new file takes the name.
+/// Replaces a file as ACME clients do, by renaming a new one.
 pub fn replace(from: &Path, to: &Path) {
     let new = to.with_extension("new");
     std::fs::copy(from, &new).unwrap();

@@ -1,6 +1,7 @@
-//! TLS between a test and the proxy, for tests that know nothing of it: plain on the side of the test, TLS on the other. What
-//! happens on one side happens on the other: bytes, a FIN (with its close_notify), a reset. A TLS stream that ends without a
-//! close_notify is a reset on the plain side, so that no test takes a cut for an end.
+//! TLS between a test and the proxy, for tests written for plain sockets: plain on the side of the
+//! test, TLS toward the proxy. Bytes, a FIN (with its close_notify) and a reset are forwarded. A
+//! TLS stream that ends without a close_notify is a reset on the plain side, so that no test takes
+//! truncation for an end.
 
 use super::pki::{PKI, provider};
 use mio::net::TcpStream as Socket;
@@ -13,17 +14,17 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-/// Where tests stand that have a shim.
+/// The sides with a shim between test and proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Secured {
     pub clients: bool,
     pub upstreams: bool,
 }
 
-/// Nothing is secured.
+/// No TLS.
 pub const PLAIN: Secured = Secured { clients: false, upstreams: false };
 
-/// As the name of the test program says: those that run over TLS include the others.
+/// Depends on the name of the test program: the suites over TLS include the plain ones.
 pub static SECURED: LazyLock<Secured> = LazyLock::new(|| {
     let program = std::env::current_exe().unwrap();
     let name = program.file_name().unwrap().to_string_lossy().into_owned();
@@ -31,7 +32,7 @@ pub static SECURED: LazyLock<Secured> = LazyLock::new(|| {
     Secured { clients: both || name.starts_with("tls_clients"), upstreams: both || name.starts_with("tls_upstreams") }
 });
 
-/// A configuration with TLS where it is to be: at its listeners, and toward upstreams.
+/// Adds TLS to a configuration: to its listeners, and toward upstreams.
 pub fn secure(toml: &str) -> String {
     let (mut out, mut listener) = (String::new(), false);
     for line in toml.lines() {
@@ -48,7 +49,7 @@ pub fn secure(toml: &str) -> String {
     out
 }
 
-/// Each plain URL of a TCP endpoint becomes one that leads here first.
+/// Replaces each plain URL of a TCP endpoint by the URL of a shim in front of it.
 fn secure_urls(line: &str) -> String {
     let Some((before, rest)) = line.split_once("ws://127.0.0.1:") else { return line.to_owned() };
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -68,7 +69,7 @@ static SERVER: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| {
     Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap())
 });
 
-/// Where a plain client comes in that is to reach `server` over TLS.
+/// Starts a shim for plain clients of the TLS `server`; its address.
 pub fn before_tls(server: SocketAddr) -> SocketAddr {
     serve(server, || {
         let name = ServerName::try_from("localhost").unwrap();
@@ -76,7 +77,7 @@ pub fn before_tls(server: SocketAddr) -> SocketAddr {
     })
 }
 
-/// Where TLS clients come in that are to reach the plain `server`.
+/// Starts a shim for TLS clients of the plain `server`; its address.
 pub fn before_plain(server: SocketAddr) -> SocketAddr {
     serve(server, || ServerConnection::new(Arc::clone(&SERVER)).unwrap().into())
 }
@@ -88,10 +89,10 @@ fn serve(server: SocketAddr, secure: fn() -> Connection) -> SocketAddr {
     std::thread::spawn(move || {
         for from in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || {
-                // A server that is not there resets its client.
+                // Without a server the client is reset.
                 let Ok(to) = dial(server) else { return super::reset(from) };
                 let tls = secure();
-                // Who comes in is plain where we are a client of TLS.
+                // The accepted connection is the plain one if the shim is the TLS client.
                 let (plain, wire) = if matches!(tls, Connection::Client(_)) { (from, to) } else { (to, from) };
                 Shim::new(plain, wire, tls).run();
             });
@@ -100,7 +101,7 @@ fn serve(server: SocketAddr, secure: fn() -> Connection) -> SocketAddr {
     addr
 }
 
-/// With small buffers, as the other side inherits them from its listener, what waits does so at the proxy.
+/// Small buffers, like those of the listener, so that data waits in the proxy and not here.
 fn dial(server: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket2::new(Domain::IPV4, Type::STREAM, None)?;
     shrink(&socket)?;
@@ -117,17 +118,17 @@ struct Shim {
     plain: Socket,
     wire: Socket,
     tls: Connection,
-    /// Opened, but not taken by the plain side yet.
+    /// Decrypted, but not written to the plain side yet.
     opened: Vec<u8>,
-    /// No more comes from there.
+    /// The end has been read from there.
     plain_ended: bool,
     wire_ended: bool,
-    /// The end has been passed on to there.
+    /// The end has been forwarded to there.
     plain_told: bool,
     wire_told: bool,
 }
 
-/// Both sides are given up.
+/// Both sides are to be reset.
 struct Lost;
 
 const LIMIT: usize = 16 * 1024;
@@ -155,7 +156,7 @@ impl Shim {
                 Ok(false) => {
                     poll.poll(&mut events, Some(Duration::from_millis(200))).unwrap_or(());
                     if events.iter().any(mio::event::Event::is_error) {
-                        // What was read before is passed on as far as it goes.
+                        // What was read before is forwarded as far as possible.
                         let _last = self.turn();
                         return self.reset();
                     }
@@ -171,7 +172,7 @@ impl Shim {
         }
     }
 
-    /// Whether anything moved.
+    /// Whether any bytes moved.
     fn turn(&mut self) -> Result<bool, Lost> {
         let moved = [self.seal()?, self.send()?, self.receive()?, self.open()?];
         Ok(moved.contains(&true))
@@ -215,7 +216,7 @@ impl Shim {
         }
         let Some(n) = moved(self.tls.read_tls(&mut self.wire))? else { return Ok(false) };
         let state = self.tls.process_new_packets().map_err(|_| {
-            // Its alert, if the socket takes it at once.
+            // Sends the alert, if the socket accepts it at once.
             let _said = self.tls.write_tls(&mut self.wire);
             Lost
         })?;
@@ -245,7 +246,7 @@ impl Shim {
     }
 }
 
-/// `None` where the socket is not ready.
+/// `None` if the socket is not ready.
 fn moved(result: std::io::Result<usize>) -> Result<Option<usize>, Lost> {
     match result {
         Ok(n) => Ok(Some(n)),

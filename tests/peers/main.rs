@@ -1,4 +1,5 @@
-//! Independent peers through the proxy: one table of scenarios, every client before every backend. See README.md here.
+//! Independent peers through the proxy: one table of scenarios, each client with each backend. See
+//! README.md here.
 
 mod raw;
 mod record;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 const START: Duration = Duration::from_secs(30);
 const CLIENT: Duration = Duration::from_secs(400);
 
-/// A line of the table: what the client does, what it and the backend must see.
+/// A row of the table: what the client does, and what it and the backend must see.
 #[derive(Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
@@ -31,13 +32,13 @@ pub struct Scenario {
     _deflate: bool,
     #[serde(default)]
     pub sends: Vec<Send>,
-    /// `false`: no echo is awaited.
+    /// `false`: no echo is expected.
     pub answer: Option<bool>,
     #[serde(default)]
     pub greetings: usize,
     #[serde(default)]
     pub ping: usize,
-    /// Repeated that often, with `cut=1..` in the query.
+    /// The number of repetitions, with `cut=1..` in the query.
     #[serde(default)]
     cuts: usize,
     pub close: Option<Close>,
@@ -53,7 +54,7 @@ pub struct Scenario {
     /// Only these backends.
     #[serde(default)]
     backends: Vec<String>,
-    /// Failures of other proxies that are theirs, not the tests'.
+    /// Known failures of other proxies.
     #[serde(default)]
     known: HashMap<String, String>,
 }
@@ -76,7 +77,7 @@ pub struct Close {
     pub reason: Option<String>,
 }
 
-/// Who can stand on which side, and what it can do.
+/// An implementation: on which side it can be, and what it supports.
 const CLIENTS: &[(&str, &[&str])] = &[
     ("tungstenite", &["big", "fragments", "reset", "any_code", "empty_close", "no_offer"]),
     ("ws", &["big", "fragments", "reset", "any_code", "empty_close", "no_offer", "deflate"]),
@@ -103,7 +104,7 @@ fn chromium() {
     run(&["chromium"], &["tungstenite", "raw", "ws", "websockets"], Tools::find());
 }
 
-/// Every client before every backend. Fails when one scenario does.
+/// Runs each client with each backend. Fails if one scenario does.
 fn run(clients: &[&str], backends: &[&str], tools: Tools) {
     let mut failed = Vec::new();
     for &backend in backends.iter().filter(|b| tools.has(b)) {
@@ -127,7 +128,7 @@ fn run(clients: &[&str], backends: &[&str], tools: Tools) {
     assert!(failed.is_empty(), "through {}: {failed:?}", proxy_name());
 }
 
-/// What the other languages need, as far as it is here.
+/// The installed parts that peers in other languages need.
 struct Tools {
     env: PathBuf,
     chromium: Option<String>,
@@ -139,7 +140,7 @@ impl Tools {
         Tools { env: PathBuf::new(), chromium: None, missing: Vec::new() }
     }
 
-    /// Says aloud what is missing and how to get it; with CI set that is a failure.
+    /// Prints what is missing and how to install it; fails with CI set.
     fn find() -> Tools {
         let beside_tmp = || Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("peers");
         let env = std::env::var_os("PEERS_ENV").map_or_else(beside_tmp, PathBuf::from);
@@ -159,7 +160,10 @@ impl Tools {
             missing.extend(["ws", "chromium"]);
         }
         if !env.join("python/bin/python").exists() {
-            lines.push("SKIPPED: Python `websockets` is missing, as client and backend; install python3-venv, then run tests/peers/setup.sh");
+            lines.push(
+                "SKIPPED: Python `websockets` is missing, as client and backend; \
+                 install python3-venv, then run tests/peers/setup.sh",
+            );
             missing.push("websockets");
         }
         if chromium.is_none() {
@@ -196,7 +200,7 @@ impl Tools {
     }
 }
 
-/// Past the capture of the test harness: what was run and what was not must be seen in every log.
+/// Bypasses the capture of the test harness: every log must show what was run and what was not.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
@@ -235,7 +239,8 @@ fn proxy_name() -> String {
     std::env::var("PROXY").ok().filter(|p| !p.is_empty()).unwrap_or_else(|| "framegate".to_owned())
 }
 
-/// The proxy before one backend: framegate, or with PROXY=nginx|haproxy|none another one or nothing.
+/// The proxy in front of one backend: framegate, or with PROXY=nginx|haproxy|none another one or
+/// none.
 struct Proxy {
     port: u16,
     _child: Option<Running>,
@@ -263,7 +268,7 @@ impl Proxy {
     }
 }
 
-/// A child that ends with us: by its standard input, then by a signal.
+/// A child process that ends with the test: by its standard input, then by a signal.
 struct Running(Child);
 
 impl Running {
@@ -272,7 +277,7 @@ impl Running {
         Running(child.unwrap_or_else(|e| panic!("{:?}: {e}", command.get_program())))
     }
 
-    /// The first line that holds `want`; the rest of the stream is read and dropped.
+    /// Waits for the first line with `want`; the rest of the stream is read and dropped.
     fn first_line(
         &mut self,
         stream: impl FnOnce(&mut Child) -> Option<Box<dyn Read + std::marker::Send>>,
@@ -300,7 +305,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        // SIGTERM, so that a stand-in can take its proxy along.
+        // SIGTERM, so that a stand-in can stop its proxy too.
         let _ = Command::new("kill").arg(self.0.id().to_string()).stderr(Stdio::null()).status();
         let deadline = Instant::now() + Duration::from_secs(3);
         while Instant::now() < deadline && matches!(self.0.try_wait(), Ok(None)) {
@@ -313,7 +318,7 @@ impl Drop for Running {
 
 // ---- clients
 
-/// The lines of the table that this pair can play.
+/// The rows of the table that both peers support.
 fn table(client: &str, backend: &Backend) -> Vec<(Scenario, Value)> {
     let text = include_str!("scenarios.json");
     let rows: Vec<Value> = serde_json::from_str(text).unwrap();
@@ -404,10 +409,11 @@ impl Count<'_> {
     }
 }
 
-/// A client in another language: it gets the plan on its standard input and prints the same lines.
+/// A client in another language: reads the plan from its standard input and prints the results.
 fn foreign_client(client: &str, pair: &str, proxy: &Proxy, backend: &Backend, tools: &Tools) -> bool {
     let scenarios: Vec<Value> = table(client, backend).into_iter().map(|(_, row)| row).collect();
-    let plan = json!({ "url": format!("ws://127.0.0.1:{}", proxy.port), "control": backend.control, "pair": pair, "scenarios": scenarios });
+    let url = format!("ws://127.0.0.1:{}", proxy.port);
+    let plan = json!({ "url": url, "control": backend.control, "pair": pair, "scenarios": scenarios });
     let mut child = Running::start(tools.command(client, "client").stdout(Stdio::piped()));
     let mut stdin = child.0.stdin.take().unwrap();
     stdin.write_all(plan.to_string().as_bytes()).unwrap();

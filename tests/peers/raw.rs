@@ -1,5 +1,5 @@
-//! Sockets and frames written out by hand, as client and as backend: what no library would send, and what none shows.
-//! Nothing here shares a line with the proxy's framer.
+//! Sockets and frames written out by hand, as client and as backend: for what no library sends or
+//! shows. Nothing here shares a line with the proxy's framer.
 
 use super::record::{Records, compare, fetch, pattern, query};
 use super::tungstenite::reset;
@@ -20,14 +20,15 @@ const PONG: u8 = 0x8A;
 const MASK: Option<[u8; 4]> = Some([0x12, 0x9A, 0x00, 0xFF]);
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// A name for one session, unknown to all others.
+/// A unique name for one session.
 pub fn id() -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(1);
     format!("r{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Not a wait for anything: it only keeps the kernel from joining two writes into one read.
-fn apart() {
+/// Lets the receiver run between two writes, so that it usually reads them separately. No result
+/// depends on it: the tests without sockets cut at every byte for certain.
+fn let_receiver_run() {
     thread::sleep(Duration::from_millis(1));
 }
 
@@ -55,13 +56,13 @@ fn close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
     frame(CLOSE, &[&code.to_be_bytes(), reason.as_bytes()].concat(), mask)
 }
 
-/// A socket and what was read of it but not yet used.
+/// A socket, and bytes read from it but not used yet.
 struct Peer {
     stream: TcpStream,
     held: Vec<u8>,
 }
 
-/// What reading gave: a frame (first byte, payload), the FIN, or a reset.
+/// The result of a read: a frame (first byte, payload), the FIN, or a reset.
 #[derive(Debug, PartialEq)]
 enum Got {
     Frame(u8, Vec<u8>),
@@ -80,16 +81,16 @@ impl Peer {
         self.stream.write_all(bytes).map_err(|e| format!("write: {e}"))
     }
 
-    /// Two writes that arrive as two.
+    /// Two writes, which usually arrive as two.
     fn write_cut(&mut self, bytes: &[u8], cut: usize) -> Result<(), String> {
         self.write(&bytes[..cut.min(bytes.len())])?;
-        apart();
+        let_receiver_run();
         self.write(&bytes[cut.min(bytes.len())..])
     }
 
     fn drip(&mut self, bytes: &[u8]) -> Result<(), String> {
         bytes.iter().try_for_each(|b| {
-            apart();
+            let_receiver_run();
             self.write(&[*b])
         })
     }
@@ -211,7 +212,7 @@ fn serve(peer: &mut Peer, head: &str, q: &HashMap<String, String>, seen: &mut Se
     let what = q.get("do").map_or("echo", String::as_str);
     match what {
         "cut" => {
-            // The scenario counts up to 260: a cut behind the last byte would be no cut.
+            // The scenario counts up to 260, the last byte may come before that.
             assert!(opening.len() < 260 && opening.len() > 200, "{} bytes", opening.len());
             peer.write_cut(&opening, number("cut"))?;
         }
@@ -244,7 +245,7 @@ fn serve(peer: &mut Peer, head: &str, q: &HashMap<String, String>, seen: &mut Se
     }
 }
 
-/// Reads to the end of the stream, counts, and gives each message (and the Close) to `each`.
+/// Reads to the end of the stream, counts, and passes each message (and the Close) to `each`.
 fn take(
     peer: &mut Peer,
     seen: &mut Seen,
@@ -275,7 +276,8 @@ fn answer(head: &str) -> Result<String, String> {
     let key = line.and_then(|l| l.split_once(':')).map(|(_, k)| k.trim()).ok_or("no key")?;
     let accept = derive_accept_key(key.as_bytes());
     Ok(format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
     ))
 }
 
@@ -285,7 +287,7 @@ pub struct Raw {
     pub name: &'static str,
     /// Played against the raw backend; all others against every other backend.
     pub raw_backend: bool,
-    /// What other proxies are known to fail at.
+    /// Known failures of other proxies.
     pub known: &'static [(&'static str, &'static str)],
     /// Ports of the proxy and of the backend's records.
     pub play: fn(u16, u16) -> Result<(), String>,
@@ -338,7 +340,8 @@ pub const SCENARIOS: &[Raw] = &[
 
 fn request(port: u16, what: &str, id: &str) -> Vec<u8> {
     format!(
-        "GET /peers?do={what}&id={id} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET /peers?do={what}&id={id} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\
+         Upgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\nCookie: a=1; b=2\r\n\r\n"
     )
     .into_bytes()
@@ -348,7 +351,7 @@ fn connect(port: u16) -> Result<Peer, String> {
     TcpStream::connect(("127.0.0.1", port)).map(Peer::new).map_err(|e| format!("connect: {e}"))
 }
 
-/// A session opened in the plain way.
+/// A session with an ordinary handshake.
 fn open(port: u16, what: &str, id: &str) -> Result<Peer, String> {
     let mut peer = connect(port)?;
     peer.write(&request(port, what, id))?;
@@ -405,7 +408,8 @@ fn torn_heads(port: u16, _: u16) -> Result<(), String> {
     Ok(())
 }
 
-/// Messages of every length form, one in fragments, a ping between: the bytes, and what must come back.
+/// Messages with each form of length, one in fragments, a ping in between: the bytes, and the
+/// echoes.
 fn conversation() -> (Vec<u8>, Vec<(u8, Vec<u8>)>) {
     let long = pattern("binary", 150, 4);
     let bytes = [
@@ -420,7 +424,7 @@ fn conversation() -> (Vec<u8>, Vec<(u8, Vec<u8>)>) {
     (bytes.concat(), echoes)
 }
 
-/// The echoes in their order; the pong wherever it comes.
+/// Expects the echoes in their order, and the pong anywhere between them.
 fn expect_conversation(peer: &mut Peer, echoes: &[(u8, Vec<u8>)]) -> Result<(), String> {
     let (mut found, mut pongs) = (Vec::new(), 0);
     while found.len() < echoes.len() || pongs < 1 {

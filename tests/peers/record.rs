@@ -1,4 +1,5 @@
-//! What every backend written here shares: the payloads, and the records of ended sessions with the port that answers them.
+//! Shared by the backends written in Rust: payloads, and records of ended sessions with the port
+//! that serves them.
 
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -29,7 +30,7 @@ pub fn query(target: &str) -> HashMap<String, String> {
     text.split('&').filter_map(|p| p.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
 
-/// How sessions ended, by id; who asks waits until one has.
+/// How sessions ended, by id. A query waits for the end of its session.
 #[derive(Clone, Default)]
 pub struct Records(Arc<(Mutex<HashMap<String, Value>>, Condvar)>);
 
@@ -45,7 +46,7 @@ impl Records {
         map.get(id).cloned().unwrap_or_else(|| json!({ "error": "the session has not ended" }))
     }
 
-    /// Serves the records to clients of other languages; the port. Lives as long as the process.
+    /// Serves the records to clients in other languages, for the life of the process; the port.
     pub fn serve(&self) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -67,7 +68,7 @@ impl Records {
     }
 }
 
-/// Asks a backend of any language for the record of an ended session.
+/// Fetches the record of an ended session from a backend in any language.
 pub fn fetch(control: u16, id: &str) -> Value {
     let mut stream = TcpStream::connect(("127.0.0.1", control)).unwrap();
     stream.set_read_timeout(Some(LATE + Duration::from_secs(5))).unwrap();
@@ -77,7 +78,7 @@ pub fn fetch(control: u16, id: &str) -> Value {
     read.ok().and_then(|_| serde_json::from_str(&line).ok()).unwrap_or_else(|| json!({ "error": "no record" }))
 }
 
-/// Compares a record with what the scenario wants the backend to have seen.
+/// Compares a record with what the scenario expects the backend to see.
 pub fn compare(record: &Value, want: &Value) -> Result<(), String> {
     if let Some(e) = record.get("error") {
         return Err(format!("backend: {e}"));

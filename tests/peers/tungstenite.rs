@@ -4,6 +4,7 @@ use super::Scenario;
 use super::record::{Records, pattern, query};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tungstenite::{ClientRequestBuilder, Error, Message, WebSocket};
 
 type Ws = WebSocket<TcpStream>;
 
-/// What a session saw of its end: code and reason, and whether it was a reset.
+/// How a session ended: code and reason, and whether it was a reset.
 struct End {
     code: u16,
     reason: String,
@@ -32,7 +33,8 @@ pub fn reset(stream: &TcpStream) {
 }
 
 fn ended_by(error: &Error) -> End {
-    let reset = matches!(error, Error::Io(e) if matches!(e.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe));
+    let is_reset = |kind| matches!(kind, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+    let reset = matches!(error, Error::Io(e) if is_reset(e.kind()));
     End { code: 1006, reason: String::new(), reset }
 }
 
@@ -58,7 +60,8 @@ fn data(kind: &str, bytes: Vec<u8>) -> Message {
     if kind == "text" { Message::text(String::from_utf8(bytes).unwrap()) } else { Message::binary(bytes) }
 }
 
-/// One message in `count` fragments, with `between` called after all but the last (or after every one).
+/// One message in `count` fragments, with `between` called after all but the last (or after every
+/// one).
 fn fragments(ws: &mut Ws, kind: &str, bytes: &[u8], count: usize, ping_after: usize) -> tungstenite::Result<()> {
     for i in 0..count {
         let part = &bytes[bytes.len() * i / count..bytes.len() * (i + 1) / count];
@@ -156,7 +159,7 @@ fn session(ws: &mut Ws, q: &HashMap<String, String>, seen: &mut Seen) -> End {
     }
 }
 
-/// Does with one message what the query asks for; `Some` when that ends the session.
+/// Handles one message as the query demands; `Some` if that ends the session.
 fn obey(ws: &mut Ws, q: &HashMap<String, String>, kind: &str, bytes: Vec<u8>, seen: &mut Seen) -> Option<End> {
     let sent = match q.get("do").map_or("echo", String::as_str) {
         "close" => {
@@ -195,7 +198,7 @@ fn pings(ws: &mut Ws, seen: &mut Seen) -> tungstenite::Result<()> {
 
 // ---- client
 
-/// Plays one scenario once; what went wrong.
+/// Runs one scenario once; the error.
 pub fn play(url: &str, s: &Scenario) -> Result<(), String> {
     let (mut ws, subprotocol) = open(url, s)?;
     let expect = |k: &str| s.expect.get(k).cloned().unwrap_or(Value::Null);
@@ -229,7 +232,7 @@ fn open(url: &str, s: &Scenario) -> Result<(Ws, String), String> {
     let (ws, response) = tungstenite::client::client_with_config(request, stream, Some(config()))
         .map_err(|e| format!("handshake: {e}"))?;
     let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
-    check(header("Sec-WebSocket-Extensions").is_empty(), || "an extension nobody offered".to_owned())?;
+    check(header("Sec-WebSocket-Extensions").is_empty(), || "an extension that was not offered".to_owned())?;
     let subprotocol = header("Sec-WebSocket-Protocol");
     Ok((ws, subprotocol))
 }

@@ -1,5 +1,5 @@
-//! Planted bugs: mistakes that a proxy of this kind makes in earnest. Each is brought in between worker and
-//! kernel, or by a hook of the worker's, and must be found.
+//! Planted bugs: mistakes that real proxies make. Each is inserted between worker and
+//! kernel, or by a hook of the worker, and must be found.
 
 use crate::buf::Buf;
 use crate::frames::{CLOSE, FIN, read_head};
@@ -10,20 +10,20 @@ use framegate::worker::sys::Event;
 pub enum Bug {
     /// A short read counts as drained though the FIN came with the data.
     FinEdge,
-    /// Urgent data is not looked at.
+    /// Urgent data is ignored.
     UrgentData,
     /// EMFILE on accept counts as an empty queue.
     ListenerEdge,
-    /// The generation in a token is not looked at.
+    /// The generation in a token is ignored.
     StaleToken,
-    /// The proxy's own frame goes out wherever the stream stands.
+    /// The proxy's own frame is sent at any position of the stream.
     InsideFrame,
 }
 
 impl Bug {
     pub const ALL: [Bug; 5] = [Bug::FinEdge, Bug::UrgentData, Bug::ListenerEdge, Bug::StaleToken, Bug::InsideFrame];
 
-    /// What the worker is made to believe of a batch.
+    /// Falsifies a batch of events.
     pub fn on_events(self, events: &mut [Event], socks: &[Sock]) {
         for event in events {
             match self {
@@ -35,7 +35,8 @@ impl Bug {
         }
     }
 
-    /// Where `sent` is a lone Close it overtakes the last byte of the frame before it, if that is still queued.
+    /// Where `sent` is a lone Close it overtakes the last byte of the frame before it, if that is
+    /// still queued.
     pub fn hoist(sent: &[u8], queue: &mut Buf) {
         let lone = read_head(sent).is_some_and(|h| h.first == FIN | CLOSE && h.total() == sent.len() as u64);
         if lone && queue.len() > sent.len() {
@@ -44,7 +45,8 @@ impl Bug {
     }
 }
 
-/// The token that lives in the slot of `token` now, if another does. Layout: kind:3, generation:27, slot:32, role:2.
+/// The token that lives in the slot of `token` now, if another does. Layout: kind:3, generation:27,
+/// slot:32, role:2.
 fn without_generation(token: usize, socks: &[Sock]) -> usize {
     const GENERATION: usize = 0x07ff_ffff << 34;
     let alive = |other: &usize| other & !GENERATION == token & !GENERATION;

@@ -1,5 +1,5 @@
-//! `Sys` over the simulated world: where faults strike. A fault never breaks a promise of the real kernel: what is
-//! not shown now is followed by an edge.
+//! `Sys` over the simulated world: where faults strike. A fault never breaks a promise of the real
+//! kernel: what is not shown now is followed by an edge.
 
 use crate::bugs::Bug;
 use crate::faults::Fault;
@@ -123,7 +123,8 @@ impl Sys for SimSys {
         }))
     }
 
-    /// The kernel may hold these bytes back until the FIN: who says that it follows at once must keep its word.
+    /// The kernel may hold these bytes back until the FIN: who says that it follows at once must
+    /// keep its word.
     fn send_last(&mut self, sock: &SimSock, bytes: &[u8]) -> io::Result<usize> {
         let sent = self.send(sock, bytes);
         if sent.as_ref().is_ok_and(|n| *n == bytes.len()) {
@@ -264,7 +265,8 @@ fn before_read(w: &mut World, id: Id, max: usize) -> Result<usize, i32> {
     Ok(max)
 }
 
-/// How many bytes of a write of `len` the kernel has memory for. Where it is less, an edge comes with the rest.
+/// How many bytes of a write of `len` the kernel has memory for. Where it is less, an edge comes
+/// with the rest.
 fn before_write(w: &mut World, id: Id, len: usize) -> usize {
     w.slip();
     let sock = &w.kernel.socks[id];

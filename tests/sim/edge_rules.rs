@@ -1,4 +1,5 @@
-//! The rules of the simulated kernel, one by one: what performance-notes.md says of the real one (section 2).
+//! The readiness rules of the simulated kernel, one by one; they are those of Linux (`tcp_poll`,
+//! `unix_poll`, edge-triggered epoll).
 
 use crate::calls::{SimListener, SimSock, SimSys};
 use crate::kernel::{Id, Owner, What};
@@ -39,7 +40,7 @@ fn wire(unix: bool) -> Wire {
     wire
 }
 
-/// What one poll of 100 ms reports.
+/// The events of one poll of 100 ms.
 fn events() -> Vec<Event> {
     let mut events = Vec::new();
     SimSys.poll(&mut events, Some(Duration::from_millis(100))).unwrap();
@@ -52,7 +53,7 @@ fn only_event() -> Event {
     events[0]
 }
 
-/// Everything under way arrives.
+/// Delivers everything that is on its way.
 fn pass_time() {
     world(|w| {
         for _ in 0..20 {
@@ -87,7 +88,7 @@ impl Wire {
 }
 
 #[test]
-fn unread_data_makes_no_second_edge_and_new_data_does() {
+fn only_new_data_makes_another_edge() {
     let wire = wire(false);
     wire.peer_sends(b"abcdef");
     pass_time();
@@ -101,7 +102,7 @@ fn unread_data_makes_no_second_edge_and_new_data_does() {
 }
 
 #[test]
-fn a_fin_that_came_with_data_has_no_edge_of_its_own() {
+fn fin_with_data_has_no_edge_of_its_own() {
     let wire = wire(false);
     wire.peer_sends(b"last");
     world(|w| w.kernel.shutdown(wire.far).unwrap());
@@ -114,7 +115,7 @@ fn a_fin_that_came_with_data_has_no_edge_of_its_own() {
 }
 
 #[test]
-fn a_fin_after_the_poll_has_an_edge() {
+fn fin_after_the_poll_has_an_edge() {
     let wire = wire(false);
     wire.peer_sends(b"data");
     pass_time();
@@ -141,7 +142,7 @@ fn data_before_a_reset_is_readable_and_the_error_comes_once() {
 }
 
 #[test]
-fn a_reset_after_a_fin_is_an_end_for_reads_and_a_broken_pipe_for_writes() {
+fn reset_after_fin_is_eof_for_reads_and_epipe_for_writes() {
     let wire = wire(false);
     world(|w| w.kernel.shutdown(wire.far).unwrap());
     pass_time();
@@ -154,7 +155,7 @@ fn a_reset_after_a_fin_is_an_end_for_reads_and_a_broken_pipe_for_writes() {
 }
 
 #[test]
-fn urgent_data_splits_the_read_and_strands_the_rest() {
+fn urgent_data_splits_the_read_and_the_rest_has_no_edge() {
     let wire = wire(false);
     wire.peer_sends(b"before");
     world(|w| w.kernel.send_urgent(wire.far, b'!'));
@@ -167,7 +168,7 @@ fn urgent_data_splits_the_read_and_strands_the_rest() {
 }
 
 #[test]
-fn room_is_reported_only_after_a_full_buffer_and_once_a_third_is_free() {
+fn writability_is_reported_once_a_third_is_free() {
     let wire = wire(false);
     wire.windows((1 << 16, 90), (10, 1 << 16));
     assert_eq!(SimSys.send(&wire.near, &[1; 20]).unwrap(), 20);
@@ -197,7 +198,7 @@ fn closing_with_unread_input_resets_the_peer() {
 }
 
 #[test]
-fn closing_with_nothing_unread_is_a_fin_and_later_data_a_reset() {
+fn closing_without_unread_input_is_fin_and_later_data_resets() {
     let wire = wire(false);
     drop(wire.near);
     pass_time();
@@ -210,7 +211,7 @@ fn closing_with_nothing_unread_is_a_fin_and_later_data_a_reset() {
 }
 
 #[test]
-fn a_closed_unix_socket_is_the_end_both_ways() {
+fn closed_unix_socket_ends_both_directions() {
     let wire = wire(true);
     wire.peer_sends(b"rest");
     world(|w| w.kernel.close(wire.far));
@@ -223,7 +224,7 @@ fn a_closed_unix_socket_is_the_end_both_ways() {
 }
 
 #[test]
-fn a_connection_is_made_or_refused_with_an_edge() {
+fn connect_result_has_an_edge() {
     drop(wire(false));
     for refused in [false, true] {
         let near = world(|w| {
@@ -247,7 +248,7 @@ fn a_connection_is_made_or_refused_with_an_edge() {
 }
 
 #[test]
-fn a_listener_has_an_edge_for_a_new_client_only() {
+fn listener_has_an_edge_for_a_new_client_only() {
     drop(wire(false));
     let queue = || {
         world(|w| {
@@ -270,10 +271,10 @@ fn a_listener_has_an_edge_for_a_new_client_only() {
     world(|w| assert_eq!(w.kernel.open_fds, 0));
 }
 
-/// Whatever a fault holds back, an edge follows: under every fault a reader that trusts short reads, and a writer
-/// that waits for edges, get everything across.
+/// An edge follows whatever a fault holds back: with any fault, a reader that trusts short reads
+/// and a writer that waits for edges transfer everything.
 #[test]
-fn what_a_fault_hides_comes_with_an_edge() {
+fn data_hidden_by_a_fault_comes_with_an_edge() {
     for seed in 0..300 {
         let wire = wire(false);
         world(|w| {

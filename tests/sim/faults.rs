@@ -1,4 +1,5 @@
-//! Every kind of fault that the simulation knows, how often each may strike in a schedule, and how often it did.
+//! Every kind of fault in the simulation, how often each may occur in a schedule, and how often it
+//! did.
 
 use crate::rng::Rng;
 
@@ -9,14 +10,14 @@ macro_rules! faults {
         pub enum Fault { $($(#[doc = $doc])* $kind,)* }
 
         pub const NAMES: &[&str] = &[$($name),*];
-        /// Once in so many chances where a schedule has the kind switched on; 0 where the script decides.
+        /// One in how many chances, in schedules with this kind; 0 if the script decides.
         const OFTEN: &[u32] = &[$($often),*];
     };
 }
 
 faults! {
     ShortRead "short read" 10;
-    /// Nothing to read after an event that said there was; an edge follows.
+    /// Nothing to read after an event that reported data; an edge follows.
     EmptyRead "EAGAIN on recv after an event" 14;
     ShortWrite "short write" 10;
     ShortSplice "short splice" 6;
@@ -52,13 +53,14 @@ faults! {
 
 pub const KINDS: usize = NAMES.len();
 
-/// What strikes in one schedule. Some kinds are off in each schedule, so that rare ones meet alone as well.
+/// The faults of one schedule. Each schedule has some kinds off, so that rare ones also occur
+/// alone.
 #[derive(Debug, Clone)]
 pub struct Faults {
     pub counts: [u64; KINDS],
     often: [u32; KINDS],
     rng: Rng,
-    /// Nothing strikes any more.
+    /// Switches all faults off.
     pub calm: bool,
 }
 
@@ -82,7 +84,7 @@ impl Faults {
         }
     }
 
-    /// Whether `fault` strikes now; counts it.
+    /// Whether `fault` occurs now; counts it.
     #[inline]
     pub fn strikes(&mut self, fault: Fault) -> bool {
         let strikes = !self.calm && self.rng.one_in(self.often[fault as usize]);
@@ -90,13 +92,13 @@ impl Faults {
         strikes
     }
 
-    /// One that the script or the course of things brought about.
+    /// Counts a fault that the script or the course of events caused.
     #[inline]
     pub fn note(&mut self, fault: Fault) {
         self.counts[fault as usize] += 1;
     }
 
-    /// Too few have struck: reads and writes are cut from now on.
+    /// Too few have occurred: reads and writes are cut from now on.
     pub fn hurry(&mut self) {
         for fault in [Fault::ShortRead, Fault::EmptyRead, Fault::ShortWrite, Fault::BlockedWrite, Fault::MidPass] {
             self.often[fault as usize] = 3;

@@ -1,10 +1,10 @@
-//! RFC 6455 framing by hand, for the reference peers and the oracle. Shares nothing with `framegate::proto`: a
-//! mistake there must not be repeated here.
+//! RFC 6455 framing by hand, for the reference peers and the oracle. Shares nothing with
+//! `framegate::proto`: a mistake there must not be repeated here.
 
 /// One frame as it is to be sent. `mask` is the client's key.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
-    /// FIN, RSV1-3 and the opcode: the first byte as it stands on the wire.
+    /// FIN, RSV1-3 and the opcode: the first byte on the wire.
     pub first: u8,
     pub mask: Option<[u8; 4]>,
     pub payload: &'a [u8],
@@ -55,7 +55,7 @@ pub fn push_close(out: &mut Vec<u8>, mask: Option<[u8; 4]>, code: u16, reason: &
     Frame { first: FIN | CLOSE, mask, payload: &payload[..2 + reason.len()] }.push(out);
 }
 
-/// What the decoder read of a frame's header.
+/// A decoded frame header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     pub first: u8,
@@ -98,18 +98,18 @@ pub fn read_head(bytes: &[u8]) -> Option<Head> {
     Some(Head { first: bytes[0], mask, len, head_len })
 }
 
-/// Walks a stream of frames as it arrives. Keeps positions, no payload but that of a Close.
+/// Walks a stream of frames as it arrives. Keeps positions, and the payload of a Close only.
 #[derive(Debug, Default)]
 pub struct Walk {
-    /// Where the frame begins that is not complete yet.
+    /// The start of the incomplete frame.
     pub boundary: usize,
     pub frames: u32,
-    /// The first Close: where it begins, and its code (0: without).
+    /// The first Close: its start, and its code (0: none).
     pub close: Option<(usize, u16)>,
 }
 
 impl Walk {
-    /// `all` is the stream so far. The end of each frame is found once.
+    /// `all` is the stream so far. Each frame is walked once.
     pub fn advance(&mut self, all: &[u8]) {
         while let Some(head) = read_head(&all[self.boundary..]) {
             let total = head.total();
@@ -125,7 +125,7 @@ impl Walk {
     }
 }
 
-/// The code of a complete Close frame; 0 where it has none.
+/// The code of a complete Close frame; 0 for none.
 pub fn close_code(frame: &[u8], head: Head) -> u16 {
     if head.len < 2 {
         return 0;
@@ -141,7 +141,7 @@ mod tests {
 
     /// The examples of RFC 6455, section 5.7, byte by byte.
     #[test]
-    fn the_examples_of_the_standard() {
+    fn rfc_6455_examples_encode_and_decode() {
         let mut out = Vec::new();
         Frame { first: FIN | TEXT, mask: None, payload: b"Hello" }.push(&mut out);
         assert_eq!(out, [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_finds_the_same_frames_however_they_arrive() {
+    fn frames_are_found_at_every_segmentation() {
         let mut out = Vec::new();
         for len in [0, 1, 125, 126, 127, 300] {
             Frame { first: FIN | BINARY, mask: Some([1, 2, 3, 4]), payload: &vec![7; len] }.push(&mut out);

@@ -1,7 +1,7 @@
-//! The simulated kernel: stream sockets with finite buffers, the wire between them, and the readiness bits of
-//! Linux (`tcp_poll`, `unix_poll`). Owns every socket of a schedule, of the worker as of its peers. Written from
-//! the rules of the real one; knows nothing of HTTP, WebSocket or the worker. Epoll stands in `epoll.rs`, faults
-//! strike in `calls.rs` only: what is here is exact.
+//! The simulated kernel: stream sockets with finite buffers, the wire between them, and the
+//! readiness bits of Linux (`tcp_poll`, `unix_poll`). Owns every socket of a schedule, the worker's
+//! and the peers'. Written from the rules of the real kernel; knows nothing of HTTP, WebSocket or
+//! the worker. Epoll is in `world.rs`, faults occur in `calls.rs` only: the code here is exact.
 
 use crate::buf::Buf;
 use crate::faults::{Fault, Faults};
@@ -13,13 +13,13 @@ pub type Id = usize;
 /// Microseconds of virtual time.
 pub type Micros = u64;
 
-/// Errors by number, as the kernel gives them.
+/// Errors by number, as the kernel returns them.
 pub type Sys<T> = Result<T, i32>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     Worker,
-    /// Index of a peer, woken by everything that happens to its socket.
+    /// Index of a peer, woken by each change of its socket.
     Peer(usize),
 }
 
@@ -28,22 +28,22 @@ pub enum Link {
     #[default]
     Connecting,
     Up,
-    /// The connection could not be made.
+    /// The connection failed.
     Failed,
 }
 
-/// What is to happen at a moment of virtual time.
+/// An event at a moment of virtual time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     /// Segments that this socket sent are due at the other end.
     Arrive(Id),
     /// Memory for this socket's sends is there again.
     Space(Id),
-    /// The rest of what a short read did not show.
+    /// The data that a short read left out.
     Reveal(Id),
     Connected(Id),
     Refused(Id),
-    /// A RST in answer to what this socket sent to nobody.
+    /// A RST in reply to data for a closed socket.
     Bounced(Id),
     /// A client's connection reaches the listener's queue.
     Queue(Id),
@@ -57,7 +57,7 @@ pub enum Kind {
     /// One byte, out of band.
     Urgent,
     Fin,
-    /// A Unix socket was closed: end of data, and nothing is taken any more.
+    /// A Unix socket was closed: end of data, and no more is accepted.
     Gone,
     Rst,
 }
@@ -91,13 +91,14 @@ pub struct Sock {
     pub segments: VecDeque<Segment>,
     pub last_at: Micros,
     pub fin_sent: bool,
-    /// SOCK_NOSPACE: somebody waits for room.
+    /// SOCK_NOSPACE: the owner waits for room.
     pub nospace: bool,
     /// No memory for sends until then.
     pub pressed_until: Micros,
-    /// `sk_err`: given out once.
+    /// `sk_err`: reported once.
     pub error: Option<i32>,
-    /// Both ways are over: RST given or taken, or the other end of a Unix socket is gone.
+    /// Both directions have ended: RST sent or received, or the other end of a Unix socket is
+    /// closed.
     pub dead: bool,
     /// When this end received a RST.
     pub was_reset: bool,
@@ -116,13 +117,13 @@ impl Sock {
         *self = Sock { rx, out, segments, ..Sock::default() };
     }
 
-    /// `sk_stream_is_writeable`: a third of the buffer must be free before a waiter hears of room.
+    /// `sk_stream_is_writeable`: a third of the buffer must be free before room is reported.
     pub fn has_space(&self, now: Micros) -> bool {
         let queued = self.out.len();
         queued < self.out_max && self.out_max - queued >= queued / 2 && now >= self.pressed_until
     }
 
-    /// What one read can give: up to the urgent mark, or beyond it when it comes first.
+    /// What one read can return: up to the urgent mark, or beyond it if the mark is first.
     fn readable_now(&self) -> bool {
         let only_mark = self.mark == Some(self.rx.passed) && self.visible == 1;
         self.visible > 0 && !only_mark
@@ -158,7 +159,7 @@ pub struct Kernel {
     seq: u32,
     /// Sockets of the worker with an event to report, in order.
     pub ready: VecDeque<Id>,
-    /// Peers to whom something happened.
+    /// Peers with a change of their socket.
     pub woken: VecDeque<usize>,
     /// Descriptors that the worker holds, and how many it ever had.
     pub open_fds: usize,
@@ -202,7 +203,7 @@ impl Kernel {
         self.due.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Lets everything happen that is due; peers are only put on `woken`.
+    /// Carries out all due events; peers are only put on `woken`.
     pub fn run_due(&mut self) -> Option<Id> {
         while let Some(&Reverse((at, _, what))) = self.due.peek() {
             if at > self.now {
@@ -258,7 +259,7 @@ impl Kernel {
         (self.socks[id].rx_max, self.socks[id].out_max) = (rx_max, out_max);
     }
 
-    /// A descriptor of the worker comes into being.
+    /// Creates a descriptor of the worker.
     pub fn hold(&mut self) {
         self.open_fds += 1;
         self.opened_fds += 1;
@@ -304,7 +305,7 @@ impl Kernel {
         }
     }
 
-    /// Something happened to this socket.
+    /// Reports a change of this socket.
     pub fn wake(&mut self, id: Id) {
         let sock = &mut self.socks[id];
         match sock.owner {
@@ -325,7 +326,7 @@ impl Kernel {
 
     // --- the system calls, without faults
 
-    /// Takes what fits into `room` and into the send buffer.
+    /// Accepts what fits into `room` and into the send buffer.
     pub fn send(&mut self, id: Id, bytes: &[u8], room: usize) -> Sys<usize> {
         let now = self.now;
         let sock = &mut self.socks[id];
@@ -363,7 +364,7 @@ impl Kernel {
         }
     }
 
-    /// Reads up to `max` bytes and gives them to `take`; `Ok(0)` is the end of the stream.
+    /// Reads up to `max` bytes into `take`; `Ok(0)` is the end of the stream.
     pub fn recv(&mut self, id: Id, max: usize, take: impl FnOnce(&[u8])) -> Sys<usize> {
         let sock = &mut self.socks[id];
         match sock.link {
@@ -371,7 +372,7 @@ impl Kernel {
             Link::Failed => return Err(sock.error.take().unwrap_or(libc::ENOTCONN)),
             Link::Up => {}
         }
-        // The urgent byte itself is no part of the stream: passed over when a read begins at it.
+        // The urgent byte is not part of the stream: a read that begins at it skips it.
         if sock.visible > 0 && sock.mark == Some(sock.rx.passed) {
             sock.rx.consume(1);
             sock.visible -= 1;
@@ -391,7 +392,7 @@ impl Kernel {
                 (false, None) => Err(libc::EAGAIN),
             };
         }
-        // A read stops at the mark, whatever lies behind it.
+        // A read stops at the mark, whatever follows.
         let to_mark = sock.mark.map_or(usize::MAX, |mark| (mark - sock.rx.passed) as usize);
         let n = max.min(sock.visible).min(to_mark);
         take(&sock.rx.bytes()[..n]);
@@ -401,7 +402,7 @@ impl Kernel {
         Ok(n)
     }
 
-    /// What waited for room in this socket's receive buffer may come.
+    /// Delivers data that waited for room in this socket's receive buffer.
     fn open_window(&mut self, id: Id) {
         let Some(peer) = self.socks[id].peer else { return };
         let waiting = self.socks[peer].segments.front().is_some_and(|s| s.at <= self.now);
@@ -419,7 +420,7 @@ impl Kernel {
         }
         if !sock.fin_sent {
             self.queue_fin(id, Kind::Fin);
-            // inet_shutdown wakes whoever polls.
+            // inet_shutdown wakes the poller.
             self.wake(id);
         }
         Ok(())
@@ -427,12 +428,12 @@ impl Kernel {
 
     fn queue_fin(&mut self, id: Id, kind: Kind) {
         self.socks[id].fin_sent = true;
-        // With the last data as often as behind it.
+        // With the last data as often as after it.
         let delay = if self.rng.one_in(2) { 0 } else { self.delay() };
         self.segment(id, 0, kind, delay);
     }
 
-    /// The owner lets go: FIN, or RST when it leaves input unread.
+    /// The owner closes: FIN, or RST if it leaves input unread.
     pub fn close(&mut self, id: Id) {
         self.forget(id);
         let sock = &mut self.socks[id];
@@ -447,7 +448,7 @@ impl Kernel {
         }
     }
 
-    /// RST at once, what was queued is lost (`SO_LINGER` 0). A Unix socket knows no RST.
+    /// RST at once, queued data is lost (`SO_LINGER` 0). A Unix socket has no RST.
     pub fn abort(&mut self, id: Id) {
         if self.socks[id].unix || self.socks[id].link != Link::Up || self.socks[id].dead {
             return self.close(id);
@@ -464,7 +465,7 @@ impl Kernel {
         self.open_fds -= usize::from(sock.owner == Some(Owner::Worker));
     }
 
-    /// A socket that never was, or is no more, connected: the other end must not wait for it.
+    /// A socket that is not connected: the other end must not wait for it.
     fn vanish(&mut self, id: Id) {
         let Some(peer) = self.socks[id].peer else { return };
         if self.socks[id].link == Link::Connecting && !self.socks[peer].closed {
@@ -479,7 +480,7 @@ impl Kernel {
         let on_wire = if self.rng.one_in(2) { 0 } else { room };
         let sock = &mut self.socks[id];
         sock.dead = true;
-        // Only what has left already, and fits, arrives before the RST.
+        // Only data already on the wire that fits arrives before the RST.
         let mut fits = 0;
         let mut keep = 0;
         for segment in &sock.segments {

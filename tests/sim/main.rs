@@ -1,8 +1,9 @@
-//! The worker on a simulated kernel: virtual time, one seed, every fault. A failing seed is printed with the
-//! command that replays it.
+//! The worker on a simulated kernel: virtual time, one seed, every fault. A failing seed is printed
+//! with the command that replays it.
 //!
-//! `SIM_SEEDS=1000000` runs so many schedules, `SIM_SEED=17` replays one with a trace (`SIM_CUTS` where its faults and
-//! cuts were those of another seed, `SIM_TLS=down`, `up` or `both` where there was TLS). All belong with `cargo test --profile sim --test sim`.
+//! `SIM_SEEDS=1000000` runs that many schedules, `SIM_SEED=17` replays one with a trace (`SIM_CUTS`
+//! if its faults and cuts were those of another seed, `SIM_TLS=down`, `up` or `both` if it had
+//! TLS). Use them with `cargo test --profile sim --test sim`.
 
 mod buf;
 mod bugs;
@@ -35,11 +36,11 @@ fn check<S: Subject>(seed: u64) -> Result<(), Failure> {
     one::<S>(seed, seed, None).map(drop)
 }
 
-/// Schedules of a run that nobody asked for by number: enough for every kind of fault.
+/// The default number of schedules: enough for every kind of fault.
 const SEEDS: u64 = 20_000;
 
 #[test]
-fn every_schedule_ends_as_it_should() {
+fn all_schedules_end_as_specified() {
     if let Some(seed) = number("SIM_SEED") {
         return replay(seed);
     }
@@ -49,9 +50,10 @@ fn every_schedule_ends_as_it_should() {
     assert!(report.schedules < SEEDS || report.counts.iter().all(|n| *n > 0), "a kind of fault never struck");
 }
 
-/// The same over TLS: toward clients, toward upstreams, and both. One handshake costs more than a whole schedule without.
+/// The same over TLS: toward clients, toward upstreams, and both. One handshake costs more than a
+/// plain schedule.
 #[test]
-fn every_schedule_ends_as_it_should_over_tls() {
+fn all_schedules_end_as_specified_over_tls() {
     let seeds = number("SIM_SEEDS").unwrap_or(SEEDS) / 10;
     many(0, seeds, check::<With<true, false>>).must_be_clean("SIM_TLS=down ");
     many(0, seeds, check::<With<false, true>>).must_be_clean("SIM_TLS=up ");
@@ -73,7 +75,7 @@ fn replay(seed: u64) {
     }
 }
 
-/// A planted bug is found within so many seeds.
+/// A planted bug must be found within this many seeds.
 const BUG_SEEDS: u64 = 10_000;
 
 fn finds<S: Subject>(bug: Bug) {
@@ -89,9 +91,10 @@ fn planted_bugs_are_found() {
     Bug::ALL.into_iter().for_each(finds::<Real>);
 }
 
-/// One script under two schedules of cuts and faults: the verdicts are the same wherever the script leaves no race.
+/// One script under two schedules of cuts and faults: without a race in the script the results are
+/// the same.
 #[test]
-fn the_verdict_does_not_depend_on_the_segmentation() {
+fn verdict_is_independent_of_segmentation() {
     many(0, number("SIM_SEEDS").unwrap_or(SEEDS) / 10, twice::<Real>).must_be_clean("");
     many(0, number("SIM_SEEDS").unwrap_or(SEEDS) / 50, twice::<With<true, true>>).must_be_clean("SIM_TLS=both ");
 }
@@ -110,9 +113,9 @@ fn twice<S: Subject>(seed: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Kernel, peers and oracle themselves, without the worker.
+/// Kernel, peers and oracle, without the worker.
 #[test]
-fn a_bare_relay_passes_and_its_planted_bugs_are_found() {
+fn toy_relay_passes_and_its_planted_bugs_are_found() {
     many(0, 2_000, |seed| one::<Toy>(seed, seed, None).map(drop)).must_be_clean("");
     Bug::ALL.into_iter().filter(|bug| *bug != Bug::InsideFrame).for_each(finds::<Toy>);
 }

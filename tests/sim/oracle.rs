@@ -1,6 +1,6 @@
-//! What must hold when a schedule is over. Compares what each peer received with what the other one sent, byte by
-//! byte, and the worker's verdict with what the peers did. Its own words for everything: it shares no decision
-//! with the proxy.
+//! What must hold after a schedule. Compares what each peer received with what the other one sent,
+//! byte by byte, and the logged end with what the peers did. Written independently: it shares no
+//! decision with the proxy.
 
 use crate::frames::{CLOSE, close_code, read_head};
 use crate::peers::Peer;
@@ -49,7 +49,7 @@ impl Case<'_> {
         }
     }
 
-    /// What the record says besides the verdict.
+    /// The record apart from the end.
     fn judge_record(&self) -> Judgement {
         let Some(Verdict { status: Some(status), codes, age_ms, ended, .. }) = self.ended.first() else {
             return Ok(());
@@ -62,14 +62,14 @@ impl Case<'_> {
             let fits = seen.is_none() || seen == codes[side] || self.session.leg == Leg::Opaque;
             ensure!(fits, "{} got Close {seen:?}, the record has {:?}", side.name(), codes[side]);
         }
-        // No end is waited for that is there: a deadline must not hide that a session hangs.
+        // An end that has arrived must be handled: a deadline must not hide a session that hangs.
         let waits = match ended.cause {
             Cause::IdleTimeout
             | Cause::WriteStall
             | Cause::ResponseTimeout
             | Cause::HeadTimeout
             | Cause::ConnectTimeout => true,
-            // Who broke a rule does not answer a Close.
+            // A peer that broke a rule does not reply to a Close.
             _ => matches!(self.session.end, End::Unanswered(_) | End::Stall(_) | End::ViolationAndClose(_)),
         };
         let tries = self.session.connects.iter().filter(|c| **c == Connect::Lost).count() as u64;
@@ -117,7 +117,7 @@ impl Case<'_> {
             }
             // The RST may overtake the request.
             Opening::LeavesWaiting { rst: true } if self.ended.is_empty() => Ok(()),
-            // Or the 101 may be faster than the FIN: then it is a session like any other.
+            // The 101 may be faster than the FIN: then it is an ordinary session.
             Opening::LeavesWaiting { .. } if self.ended.iter().any(|v| v.ended.phase == Phase::Open) => Ok(()),
             Opening::LeavesWaiting { .. } => self.verdict(&[Cause::Reset, Cause::Eof]),
             Opening::Bad101 => {
@@ -142,7 +142,7 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// What the worker says of an end of `side`: a cut is none.
+    /// The cause for an end of `side`: truncation is its own cause.
     fn end_of(&self, side: Side) -> Cause {
         let peer = if side == Side::Downstream { Some(self.client) } else { self.backend };
         if peer.is_some_and(|peer| peer.facts.cut) { Cause::TlsTruncated } else { Cause::Eof }
@@ -187,14 +187,15 @@ impl Case<'_> {
         self.client.facts.urgent || self.backend.is_some_and(|b| b.facts.urgent)
     }
 
-    /// The upstream may have ended, and its RST may have destroyed the 101, before the client read it.
+    /// The upstream may have ended, and its RST may have destroyed the 101, before the client read
+    /// it.
     fn cut_short(&self) -> bool {
         matches!(self.session.end, End::Rst(_) | End::Drop(_)) && !self.first
     }
 
     fn judge_verdict(&self) -> Judgement {
         let Some(Verdict { ended, .. }) = self.ended.first() else { return Err("no verdict".into()) };
-        // Urgent data behind a 101 that was not read yet makes a bad answer of it.
+        // Urgent data after a 101 that was not read yet makes it a bad response.
         let bad_answer = ended.phase == Phase::Response && ended.cause == Cause::BadResponse;
         if self.urgent() && (ended.cause == Cause::UrgentData || bad_answer) {
             return Ok(());
@@ -206,7 +207,7 @@ impl Case<'_> {
         );
         ensure!(ended.phase == Phase::Open || self.cut_short(), "verdict {ended:?} on an open session");
         let opaque = self.session.leg == Leg::Opaque;
-        // A Unix socket cannot be reset: its end is an end of data.
+        // A Unix socket cannot be reset: its end is EOF.
         let mild = |side| self.session.leg == Leg::Unix && side == Side::Upstream;
         let why_of = |side: Side| self.session.parts[side as usize].bad.map(|(_, cause)| cause);
         let by = |side: Side| ended.party == Party::from(side);
@@ -242,7 +243,7 @@ impl Case<'_> {
             ensure!(whole, "{same} of {} bytes came out", log.len());
             return self.ended_well(from, to);
         }
-        // The answer to a Close of the proxy's own is consumed.
+        // The reply to the proxy's own Close is consumed.
         let answer = from.facts.answered_at.filter(|_| self.session.end == End::Idle);
         let bad = self.session.parts[side as usize].bad.filter(|_| from.facts.answered_at.is_none());
         let story =
@@ -264,12 +265,13 @@ impl Case<'_> {
         self.ended_well(from, to)
     }
 
-    /// Every session ends at both its ends; who reads no more sees nothing of it.
+    /// Every session ends on both sides; a peer that stopped reading does not see it.
     fn ended_well(&self, from: &Peer, to: &Peer) -> Judgement {
         let part = &self.session.parts[if to.side == Some(Side::Downstream) { 0 } else { 1 }];
         let ended = to.facts.eof || to.facts.reset || part.deaf_after.is_some() || to.left();
         ensure!(ended, "{:?} never saw the end: {:?}", to.side, to.facts);
-        // At a deadline nobody waits for room in a socket; a RST may overtake a close_notify; a cut passes on as one.
+        // A deadline does not wait for room in a socket; a RST may overtake a close_notify;
+        // truncation is forwarded.
         let rst = matches!(self.session.end, End::Rst(_) | End::Drop(_));
         let hurried = rst || matches!(self.session.end, End::Unanswered(_) | End::Stall(_) | End::ViolationAndClose(_));
         let told = to.seal.is_none() || !to.facts.eof || to.broken || to.facts.notified || hurried || from.facts.cut;
@@ -277,7 +279,7 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// Whether all that was sent in this direction must have come out.
+    /// Whether everything sent in this direction must have been received.
     fn must_be_whole(&self, side: Side) -> bool {
         let other_end = match self.session.end {
             End::Close(_) | End::BothClose | End::Fin(_) | End::FinInFrame(_) | End::Idle => true,
@@ -287,7 +289,7 @@ impl Case<'_> {
         other_end && !self.urgent()
     }
 
-    /// What does not come from the other peer must be one Close of the proxy's, at a frame boundary.
+    /// What does not come from the other peer must be one Close of the proxy, at a frame boundary.
     fn proxy_close(&self, side: Side, got: &[u8], same: usize, to: &Peer) -> Judgement {
         let at = boundary(got, same);
         let rest = &got[at..];
@@ -318,19 +320,22 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// The code that the receiver of what `side` sends may get.
+    /// The code that the receiver of the direction from `side` may get.
     fn code_fits(&self, side: Side, code: u16) -> bool {
-        if self.urgent() && matches!(code, 1001 | 1008) {
+        // A client whose upstream breaks the protocol gets 1014, an upstream whose client does
+        // 1001.
+        let other = if side == Side::Upstream { 1014 } else { 1001 };
+        if self.urgent() && (code == other || code == 1008) {
             return true;
         }
         let own = |s: Side| {
             self.session.parts[s as usize].bad.map(|(_, cause)| if cause == Cause::FrameTooBig { 1009 } else { 1002 })
         };
         match self.session.end {
-            End::Violation(s) if s == side => code == 1001,
+            End::Violation(s) if s == side => code == other,
             End::Violation(s) => Some(code) == own(s),
-            End::BothViolate => code == 1001 || Some(code) == own(side.other()),
-            End::ViolationAndClose(_) => code == 1001 || Some(code) == own(side.other()),
+            End::BothViolate => code == other || Some(code) == own(side.other()),
+            End::ViolationAndClose(_) => code == other || Some(code) == own(side.other()),
             End::Idle | End::Stall(_) => code == 1001,
             End::DataAfterClose(s) => s == side.other() && code == 1002,
             _ => false,
@@ -338,7 +343,7 @@ impl Case<'_> {
     }
 }
 
-/// Where the first Close of `log` ends, or all of it: what may be forwarded where no rule is broken.
+/// The end of the first Close of `log`, or of all of it: what may be forwarded without a violation.
 fn through_close(log: &[u8]) -> usize {
     let mut at = 0;
     while let Some(head) = read_head(&log[at..]) {

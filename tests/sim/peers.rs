@@ -1,6 +1,6 @@
-//! The reference client and the reference backend: one state machine for both, that reads and writes through the
-//! simulated kernel, with a handshake and framing of its own (`frames.rs`). A peer does what the script says and
-//! answers what comes; it judges nothing: it keeps what it received for the oracle.
+//! The reference client and the reference backend: one state machine for both, that reads and
+//! writes through the simulated kernel, with its own handshake and framing (`frames.rs`). A peer
+//! follows the script and replies; it judges nothing, but keeps what it received for the oracle.
 
 use crate::faults::Fault;
 use crate::frames::{Walk, push_close, read_head};
@@ -9,7 +9,7 @@ use crate::schedule::{Finish, Opening, Part, REFUSED, Script, Session};
 use crate::seal::Seal;
 use framegate::proto::Side;
 
-/// Keys with their answers, computed elsewhere (RFC 6455, section 4.2.2).
+/// Keys with their accept values, computed elsewhere (RFC 6455, section 4.2.2).
 const KEYS: [(&str, &str); 8] = [
     ("uz0FNGcNl28NzMyfHZdzWg==", "RXVoF/ehfIBPS+uA23o8Ad7EVIg="),
     ("dyI0qD9CHcEn5r0gXhjp5A==", "vVGtZANn3QjlLDpuZT/TdmYo6Y0="),
@@ -24,39 +24,39 @@ const KEYS: [(&str, &str); 8] = [
 /// The longest that one peer may pause in a session, all pauses together: well below every timeout.
 const PAUSES: Micros = 1_300_000;
 
-/// Pieces of a few bytes that one peer writes in a session: more prove nothing new.
+/// Small writes of one peer in a session: more prove nothing new.
 const TORN_MAX: u32 = 40;
 
-/// A grain that is kept until there were faults enough.
+/// A piece held back until there were enough faults.
 const FORCED: usize = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Stage {
-    /// The client's request or the backend's wait for one; a client also waits for the answer.
+    /// The client's request, or the backend's wait for one; a client also waits for the response.
     #[default]
     Head,
     Open,
-    /// The client was refused and reads to the end; the backend waits for the end without answering.
+    /// The client was refused and reads to the end; the backend waits for the end without a reply.
     Refused,
     Gone,
 }
 
-/// What came of a peer's part, for the oracle.
+/// What a peer did and saw, for the oracle.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Facts {
     pub status: u16,
-    /// The client's 101 had the right Accept; the backend's request was whole.
+    /// The client's 101 had the right accept value; the backend's request was complete.
     pub head_ok: bool,
-    /// The backend got bytes behind the request before it answered with 101.
+    /// The backend got bytes after the request before it sent its 101.
     pub early: usize,
     pub opened: bool,
     pub eof: bool,
     pub reset: bool,
     /// The last act has happened (at least its first byte was sent).
     pub acted: bool,
-    /// Offset in the plan where a Close begins that answers another one.
+    /// Offset in the plan of a Close that replies to another one.
     pub answered_at: Option<usize>,
-    /// Urgent data was sent, and the worker was told of it while the session was whole.
+    /// Urgent data was sent, and reported to the worker before any end.
     pub urgent: bool,
     pub urgent_told: bool,
     /// With TLS: it ended without a close_notify, and whether the worker's has come.
@@ -74,7 +74,7 @@ pub struct Peer {
     pub sock: Id,
     pub stage: Stage,
     pub facts: Facts,
-    /// The other side's head, and what came behind it.
+    /// The other side's head, and what came after it.
     pub head: Vec<u8>,
     pub rx: Vec<u8>,
     pub walk: Walk,
@@ -89,7 +89,7 @@ pub struct Peer {
     write_after: Micros,
     pauses: Micros,
     finish: Option<Finish>,
-    /// Sends mostly in so large pieces; 0: everything at once.
+    /// The usual size of a write; 0: everything at once.
     grain: usize,
     torn: u32,
     pub seal: Option<Seal>,
@@ -99,17 +99,17 @@ pub struct Peer {
     fin_due: bool,
 }
 
-/// What a peer looks at besides itself.
+/// What a peer sees besides itself.
 struct View<'a> {
     session: &'a Session,
     mine: &'a Part,
     other: &'a Part,
-    /// Bytes of frames that the other peer has.
+    /// Bytes of frames that the other peer has received.
     other_got: usize,
 }
 
 impl Peer {
-    /// Begins anew in the memory of an old one.
+    /// Starts over, reusing the memory of an old peer.
     pub fn begin(&mut self, side: Side, session: Option<usize>, sock: Id, kernel: &mut Kernel) {
         let [head, rx, out] = [&mut self.head, &mut self.rx, &mut self.out].map(|bytes| {
             bytes.clear();
@@ -150,7 +150,7 @@ impl Peer {
         self.finish = part.finish;
     }
 
-    /// Does all that can be done now. Called whenever something happened to it.
+    /// Does all that can be done now. Called after each change of its socket.
     pub fn step(&mut self, me: usize, script: &Script, other_got: usize, kernel: &mut Kernel) {
         if self.stage == Stage::Gone {
             return;
@@ -317,7 +317,7 @@ impl Peer {
         if self.facts.answered_at.is_some() || view.mine.mute || begun {
             return;
         }
-        // The plan ends at a frame boundary, with a Close that answers.
+        // The plan ends at a frame boundary, with the replying Close.
         let at = if view.mine.late { view.mine.act_at } else { self.boundary() };
         if at > view.mine.act_at {
             return;
@@ -344,7 +344,7 @@ impl Peer {
 
     // --- what goes
 
-    /// How much of `out` may go by now.
+    /// How much of `out` may be sent by now.
     fn limit(&self, view: &View<'_>) -> usize {
         let all = self.out.len();
         match (self.stage, view.session.opening, self.side) {
@@ -402,7 +402,7 @@ impl Peer {
         Ok(n)
     }
 
-    /// Sends what waits below TLS. Whether more may be said.
+    /// Sends pending ciphertext. Whether more may be written.
     fn flush(&mut self, me: usize, kernel: &mut Kernel) -> bool {
         let Some(seal) = &mut self.seal else { return true };
         if self.broken {
@@ -428,7 +428,7 @@ impl Peer {
         }
     }
 
-    /// No session passes without faults: where chance brings too few, they are brought about.
+    /// No session ends without faults: they are forced if chance brings too few.
     fn see_to_faults(&mut self, view: &View<'_>, kernel: &mut Kernel) {
         let half = self.stage == Stage::Open && self.sent > self.frames_at + view.mine.act_at / 2;
         if half && kernel.faults.total() < self.facts.faults_before + 3 {
@@ -440,7 +440,7 @@ impl Peer {
     }
 
     fn piece(&mut self, kernel: &mut Kernel) -> usize {
-        // Where faults must be brought about, never all at once: the rest is where that can still be done.
+        // If faults must be forced, not all at once: later writes need some too.
         let whole = self.session == Some(0);
         let most = if whole { (self.out.len() * 2 / 3).max(1) } else { usize::MAX };
         match self.grain {
@@ -455,7 +455,7 @@ impl Peer {
         }
     }
 
-    /// Sometimes a moment passes between two writes, sometimes a long one.
+    /// Sometimes pauses between two writes, sometimes for long.
     fn pace(&mut self, me: usize, kernel: &mut Kernel) {
         let at = match self.pause(Fault::SlowWriter, 64, kernel) {
             Some(at) => at,
@@ -495,7 +495,7 @@ impl Peer {
         }
     }
 
-    /// Own Close, by plan or as an answer, has been sent.
+    /// The own Close, by plan or as a reply, has been sent.
     fn closed(&self, view: &View<'_>) -> bool {
         (view.mine.close_at.is_some() || self.facts.answered_at.is_some()) && self.sent == self.out.len()
     }
@@ -530,7 +530,7 @@ impl Peer {
     fn fin(&mut self, me: usize, kernel: &mut Kernel) {
         if !self.fin_sent {
             self.fin_sent = true;
-            // Before the end of a handshake there is no good way to leave.
+            // There is no clean way to leave inside a handshake.
             self.rude |= self.seal.as_ref().is_some_and(|seal| !seal.is_open());
             self.facts.cut = self.rude && self.seal.is_some();
             match &mut self.seal {
@@ -560,12 +560,13 @@ impl Peer {
         )
     }
 
-    /// Went without waiting for the end.
+    /// Left without waiting for the end.
     pub fn left(&self) -> bool {
         self.stage == Stage::Gone && self.facts.acted && matches!(self.finish, Some(Finish::Drop | Finish::Rst))
     }
 
-    /// All bytes that the kernel took from the plan; the plan itself ends where an answering Close begins.
+    /// All bytes that the kernel took from the plan; the plan itself ends where an answering Close
+    /// begins.
     pub fn log(&self) -> &[u8] {
         &self.out[self.frames_at.min(self.sent)..self.sent]
     }

@@ -1,4 +1,5 @@
-//! The only source of chance in a schedule: a small generator, so that a seed means the same for ever.
+//! The only source of randomness in a schedule: a small generator, so that a seed always means the
+//! same.
 
 /// xoshiro256++ seeded by splitmix64.
 #[derive(Debug, Clone, Default)]

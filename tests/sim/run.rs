@@ -1,4 +1,4 @@
-//! Runs schedules: one, or many on all CPUs, and says how a failing one is replayed.
+//! Runs schedules: one, or many on all CPUs, and prints how to replay a failing one.
 
 use crate::bugs::Bug;
 use crate::faults::{KINDS, NAMES};
@@ -14,7 +14,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Virtual time after which a schedule counts as stuck, in microseconds: above the idle timeout twice over.
+/// Virtual time after which a schedule counts as stuck, in microseconds: above the idle timeout
+/// twice over.
 const STUCK_AFTER: u64 = 1_800_000_000;
 /// The most iterations of a schedule; a thousand times what one takes.
 const PASSES_MAX: u32 = 2_000_000;
@@ -28,7 +29,7 @@ pub struct Failure {
     pub what: String,
 }
 
-/// The verdicts of one schedule, by session.
+/// The ends of one schedule, by session.
 pub type Verdicts = [Option<End>; 4];
 
 /// Runs the script of `seed` under the faults and cuts of `cuts`.
@@ -57,7 +58,7 @@ fn schedule<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdic
     world(|w| judge(w, &ended))
 }
 
-/// Passes of the loop until the schedule is over.
+/// Runs loop iterations until the schedule is over.
 fn drive(pass: &mut dyn FnMut() -> bool) -> Result<(), String> {
     for _ in 0..PASSES_MAX {
         if !pass() {
@@ -118,13 +119,13 @@ fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
     Ok(verdicts)
 }
 
-/// What many schedules came to.
+/// The totals of many schedules.
 pub struct Report {
     pub schedules: u64,
     pub counts: [u64; KINDS],
     pub failures: Vec<Failure>,
     pub took: Duration,
-    /// CPU time of all threads: what others do on the machine does not count.
+    /// CPU time of all threads: the load of other processes does not count.
     pub busy: Duration,
 }
 
@@ -144,7 +145,7 @@ impl Report {
         }
     }
 
-    /// Fails with the first failing seed and the command that replays it; `tls` stands before it.
+    /// Fails with the first failing seed and the command that replays it; `tls` is its prefix.
     pub fn must_be_clean(&self, tls: &str) {
         let Some(Failure { seed, cuts, what }) = self.failures.iter().min_by_key(|f| f.seed) else { return };
         let cuts = if cuts == seed { String::new() } else { format!(" SIM_CUTS={cuts}") };

@@ -1,12 +1,13 @@
-//! What is to happen in one schedule, drawn from its seed: who says what, how the sessions open and end. Decides
-//! nothing about time, cuts or faults (those come from the second seed), so that one script can run under many.
+//! The script of one schedule, drawn from its seed: what each peer sends, how sessions open and
+//! end. Decides nothing about time, cuts or faults (those come from the second seed), so that one
+//! script can run under many.
 
 use crate::frames::{BINARY, CLOSE, FIN, Frame, PING, PONG, TEXT, push_close};
 use crate::rng::Rng;
 use framegate::proto::Side;
 use framegate::proto::end::Cause;
 
-/// Which of the routes of the simulated configuration a session takes.
+/// The route of a session in the simulated configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leg {
     Tcp,
@@ -20,26 +21,26 @@ pub enum Opening {
     Good,
     /// The request itself is refused; the index is into [`REFUSED`].
     Refused(usize),
-    /// The client goes away after so many bytes of its head: with FIN, or with RST.
+    /// The client disconnects after this many bytes of its head: with FIN, or with RST.
     Leaves {
         after: usize,
         rst: bool,
     },
-    /// The client goes away when its head is complete, before any answer.
+    /// The client disconnects after its head, before any response.
     LeavesWaiting {
         rst: bool,
     },
     /// A 101 with a wrong Accept.
     Bad101,
-    /// A complete answer that is no 101.
+    /// A complete response other than 101.
     Answers,
-    /// The upstream reads and never answers.
+    /// The upstream reads and never responds.
     Silent,
-    /// The upstream closes without an answer.
+    /// The upstream closes without a response.
     Hangs,
 }
 
-/// What a try to connect meets.
+/// The result of an attempt to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connect {
     Works,
@@ -50,16 +51,16 @@ pub enum Connect {
     Lost,
 }
 
-/// How an open session ends.
+/// How an established session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Close(Side),
     BothClose,
-    /// FIN without a Close; the other direction goes on to its own end.
+    /// FIN without a Close; the other direction continues to its own end.
     Fin(Side),
-    /// The same in the middle of a frame.
+    /// The same inside a frame.
     FinInFrame(Side),
-    /// The socket is closed without looking: FIN, and RST for what comes later.
+    /// The socket is closed: FIN, and RST for later data.
     Drop(Side),
     Rst(Side),
     Idle,
@@ -67,25 +68,25 @@ pub enum End {
     BothViolate,
     /// This side breaks a rule while the other closes.
     ViolationAndClose(Side),
-    /// This side closes, the other never answers.
+    /// This side sends a Close, the other never replies.
     Unanswered(Side),
     /// This side sends more after its Close.
     DataAfterClose(Side),
-    /// This side reads no more.
+    /// This side stops reading.
     Stall(Side),
 }
 
 /// What a peer does once its frames are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// Answers what comes.
+    /// Replies to what comes.
     Wait,
     Fin,
     Drop,
     Rst,
 }
 
-/// What one peer does in the open session.
+/// What one peer does in the established session.
 #[derive(Debug, Clone, Default)]
 pub struct Part {
     pub plan: Vec<u8>,
@@ -99,13 +100,13 @@ pub struct Part {
     pub patient: bool,
     /// Bytes of the plan that are sent together with the head.
     pub glued: usize,
-    /// Urgent data goes out at this offset.
+    /// Urgent data is sent at this offset.
     pub urgent_at: Option<usize>,
-    /// Answers no Close.
+    /// Never replies to a Close.
     pub mute: bool,
-    /// Answers a Close only after the whole plan.
+    /// Replies to a Close only after the whole plan.
     pub late: bool,
-    /// Reads no more after so many bytes.
+    /// Stops reading after this many bytes.
     pub deaf_after: Option<usize>,
 }
 
@@ -123,7 +124,7 @@ pub struct Session {
     pub tiny: bool,
     /// A frame may be longer than what the worker moves in a turn; the buffers are large.
     pub bulk: bool,
-    /// The upstream answers 103 first.
+    /// The upstream sends a 103 first.
     pub hints: bool,
 }
 
@@ -135,7 +136,7 @@ pub struct Script {
 }
 
 impl Session {
-    /// Whether its verdict follows from the script alone: no two things that race for being first.
+    /// Whether its end follows from the script alone, without a race.
     pub fn is_certain(&self) -> bool {
         let urgent = self.parts.iter().any(|part| part.urgent_at.is_some());
         let opens = match self.opening {
@@ -181,8 +182,8 @@ pub const REFUSED: &[(Bad, &[&str])] = &[
 ];
 
 impl Script {
-    /// Everything is derived from `seed`. The first session is always a whole one: opened, at least 20 frames
-    /// each way, and ended.
+    /// Everything is derived from `seed`. The first session is always complete: established, at
+    /// least 20 frames each way, and ended.
     pub fn draw(seed: u64, judged: bool) -> Script {
         let mut rng = Rng::new(seed ^ 0x005c_4ed0_1e00);
         let count = rng.pick(&[1, 1, 2, 2, 3]);
@@ -337,7 +338,7 @@ fn act(rng: &mut Rng, end: End, side: Side, part: &mut Part) {
     if matches!(end, End::Stall(s) if s == side) {
         part.deaf_after = Some(rng.size(0, 100));
     }
-    // The last act never comes glued: where it waits, it waits.
+    // The last act is never sent together with the head.
     part.glued = part.glued.min(part.act_at);
 }
 
@@ -356,7 +357,8 @@ fn payload_len(rng: &mut Rng, tiny: bool) -> usize {
     }
 }
 
-/// Complete messages of `frames` frames at least: whole and in fragments, with control frames in between.
+/// Complete messages of `frames` frames at least: whole and in fragments, with control frames in
+/// between.
 fn push_frames(rng: &mut Rng, side: Side, frames: usize, tiny: bool, out: &mut Vec<u8>) {
     let mut made = 0;
     while made < frames {

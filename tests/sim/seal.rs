@@ -1,5 +1,6 @@
-//! TLS of a peer: rustls' own buffered connection, which shares nothing with the driver under test but the library, between what
-//! a peer says and the simulated kernel. Keys and random bytes differ from run to run; lengths do not, and so a seed replays.
+//! TLS of a peer: rustls' buffered connection, which shares only the library with the driver under
+//! test, between a peer and the simulated kernel. Keys and random bytes differ from run to run;
+//! lengths do not, so a seed can be replayed.
 
 use crate::kernel::{Id, Kernel, Sys};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519};
@@ -22,7 +23,8 @@ pub struct Pki {
     server: Arc<ServerConfig>,
 }
 
-/// One certificate for the proxy and for the backends: Ed25519, whose signatures all have the same length.
+/// One certificate for the proxy and for the backends: Ed25519, whose signatures all have the same
+/// length.
 pub static PKI: LazyLock<Pki> = LazyLock::new(|| {
     let key = KeyPair::generate_for(&PKCS_ED25519).expect("random bytes");
     let cert = CertificateParams::new(vec![NAME.to_owned()]).and_then(|p| p.self_signed(&key)).expect("a certificate");
@@ -44,10 +46,10 @@ pub static PKI: LazyLock<Pki> = LazyLock::new(|| {
 
 pub struct Seal {
     conn: Connection,
-    /// Ciphertext that the kernel has not taken yet.
+    /// Ciphertext that the kernel has not accepted yet.
     waiting: Vec<u8>,
     came: Vec<u8>,
-    /// The worker's close_notify has come.
+    /// The worker's close_notify has arrived.
     pub notified: bool,
 }
 
@@ -90,7 +92,7 @@ impl Seal {
         Ok(plain.len())
     }
 
-    /// Whether plaintext may be sealed: the handshake is through, and nothing waits.
+    /// Whether plaintext may be encrypted: the handshake is complete, and nothing waits.
     pub fn is_clear(&self) -> bool {
         self.is_open() && self.is_sent()
     }
@@ -114,7 +116,7 @@ impl Seal {
         self.conn.send_close_notify();
     }
 
-    /// Sends what waits, in one piece or in several with time between them.
+    /// Sends pending ciphertext, in one piece or in several with pauses.
     pub fn flush(&mut self, sock: Id, kernel: &mut Kernel) -> Sys<()> {
         while self.conn.wants_write() {
             self.conn.write_tls(&mut self.waiting).expect("memory");

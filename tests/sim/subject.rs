@@ -1,5 +1,5 @@
-//! What is tested: the seam between the simulation and a worker. Everything that knows the worker's outward shape
-//! stands here.
+//! What is tested: the seam between the simulation and a worker. Everything that knows the worker's
+//! outward shape stands here.
 
 use crate::bugs::Bug;
 use crate::calls::{SimListener, SimSys};
@@ -7,12 +7,13 @@ use crate::seal::{NAME, PKI};
 use framegate::config::{self, Snapshot};
 use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
+use framegate::policy::limit::Permits;
 use framegate::proto::Sides;
 use framegate::proto::end::End;
 use framegate::tls::{TicketKeys, TlsConfigs};
 use framegate::worker::inbox::{Wake, inbox};
 use framegate::worker::listener::Listening;
-use framegate::worker::permits::Permits;
+use framegate::worker::service::Services;
 use framegate::worker::{Worker, WorkerCore};
 use std::sync::{Arc, LazyLock};
 
@@ -39,7 +40,8 @@ pub trait Subject {
     /// Speaks TLS to clients, and to upstreams.
     const SECURE: [bool; 2];
 
-    /// Brings one up, gives one iteration of its loop after the other to `drive`, and sees that nothing is left over.
+    /// Brings one up, gives one iteration of its loop after the other to `drive`, and sees that
+    /// nothing is left over.
     fn run(bug: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String>;
 }
 
@@ -83,7 +85,8 @@ fn snapshot(down: bool, up: bool) -> Snapshot {
     };
     for i in 0..4 {
         text += &format!(
-            "[[upstream]]\nname = \"tcp{i}\"\nendpoints = [\"{scheme}://10.0.{i}.1:80\", \"{scheme}://10.0.{i}.2:80\"]\n{tls}"
+            "[[upstream]]\nname = \"tcp{i}\"\n\
+             endpoints = [\"{scheme}://10.0.{i}.1:80\", \"{scheme}://10.0.{i}.2:80\"]\n{tls}"
         );
         text += &format!("[[upstream]]\nname = \"unix{i}\"\nendpoints = [\"ws+unix:/sim/{i}.sock\"]\n");
         for (leg, upstream, mode) in [("tcp", "tcp", "framed"), ("unix", "unix", "framed"), ("opaque", "tcp", "opaque")]
@@ -110,17 +113,19 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
     fn run(_: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
         let (snapshot, tls) = (*MADE[usize::from(DOWN) + 2 * usize::from(UP)]).clone();
         let (log, mut records) = tap(RECORDS);
-        let (_outbox, inbox) = inbox(Box::new(NoWake));
+        let (_outbox, inbox) = inbox(Arc::new(NoWake));
         let permits = [Permits::new(1_000), Permits::new(1_000)];
         let mut core = WorkerCore {
             sys: SimSys,
-            listeners: vec![Listening::new(snapshot.listeners[0].addr, SimListener)],
+            listeners: vec![
+                Listening::new(snapshot.listeners[0].addr, SimListener, &snapshot, &tls).expect("a listener"),
+            ],
             inbox,
             snapshot,
-            directory: Arc::default(),
             tls,
             sessions: Arc::clone(&permits[0]),
             handshakes: Arc::clone(&permits[1]),
+            services: Services::default(),
             tally: Default::default(),
             shard: Arc::new(Shard::default()),
             log,
@@ -131,10 +136,10 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
         };
         let mut worker = Worker::new(&mut core).map_err(|e| e.to_string())?;
         drive(&mut || worker.run_once().expect("poll of the simulation does not fail"))?;
-        let pairs = worker.pairs();
+        let (pairs, calls) = worker.held();
         drop(worker);
         let tally = &core.tally;
-        let left = [pairs as u64, tally.sessions, tally.handshakes, tally.backlog_bytes];
+        let left = [(pairs + calls) as u64, tally.sessions, tally.handshakes, tally.backlog_bytes];
         let taken = [permits[0].taken(), permits[1].taken()];
         if left != [0; 4] || taken != [0; 2] || tally.log_lost > 0 {
             return Err(format!("left over: pairs, sessions, handshakes, backlog {left:?}; permits {taken:?}"));
@@ -143,7 +148,7 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
         while let Ok(record) = records.pop() {
             if let Record::End(end) = record {
                 let (port, codes, status) = (end.peer.port(), end.close_codes, Some(end.status));
-                ends.push(Verdict { port, ended: end.ended, status, codes, age_ms: end.age_ms });
+                ends.push(Verdict { port, ended: end.end, status, codes, age_ms: end.age_ms });
             }
         }
         Ok(ends)

@@ -1,6 +1,6 @@
-//! A bare relay over `Sys`, as small as it can be: it proves kernel, peers and oracle without the worker. Passes
-//! heads and frames on unread, FIN as FIN, RST as RST, and closes on urgent data. Obeys the edge rules by the
-//! letter, so that each planted bug breaks it.
+//! The smallest possible relay over `Sys`: it tests kernel, peers and oracle without the worker.
+//! Forwards heads and frames unread, FIN as FIN, RST as RST, and closes on urgent data. Follows the
+//! edge rules to the letter, so that each planted bug breaks it.
 
 use crate::bugs::Bug;
 use crate::calls::{SimListener, SimSock, SimSys};
@@ -234,13 +234,12 @@ impl Toy {
 
     fn connect(&mut self, pair: &mut Pair, slot: usize) {
         pair.head.clone_from(&pair.conns[Side::Upstream].backlog);
-        let Some(end) = pair.head.windows(4).position(|w| w == b"\r\n\r\n") else {
-            // The rest of the head is read as if nothing held it back.
+        if !pair.head.windows(4).any(|window| window == b"\r\n\r\n") {
+            // The head is incomplete: read on.
             pair.conns[Side::Upstream].backlog.clear();
             pair.conns[Side::Upstream].backlog = std::mem::take(&mut pair.head);
             return;
-        };
-        let _ = end;
+        }
         pair.connecting = true;
         let session = pair.port - 1000;
         let leg = world(|w| w.script.sessions[usize::from(session)].leg);

@@ -1,5 +1,5 @@
-//! The wire of the simulated kernel: segments under way, and what they do where they arrive. Everything takes
-//! place at a moment of virtual time, in the order in which it was sent.
+//! The wire of the simulated kernel: segments in flight, and their effect on arrival. Everything
+//! takes place at a moment of virtual time, in the order in which it was sent.
 
 use crate::faults::Fault;
 use crate::kernel::{Id, Kernel, Kind, Link, Micros, Owner, Segment, What};
@@ -89,7 +89,7 @@ impl Kernel {
         }
     }
 
-    /// Data for a socket that is closed: a RST comes back.
+    /// Data for a closed socket: a RST comes back.
     pub fn bounce(&mut self, from: Id) {
         let sock = &mut self.socks[from];
         sock.out.consume(sock.out.len());
@@ -112,7 +112,7 @@ impl Kernel {
         sock.visible = sock.rx.len();
         sock.out.consume(sock.out.len());
         sock.segments.clear();
-        // Linux keeps what it received before; other systems throw it away.
+        // Linux keeps data received before; other systems discard it.
         let foreign = matches!(sock.owner, Some(Owner::Peer(_)));
         if foreign && sock.rx.len() > 0 && self.rng.one_in(2) {
             let sock = &mut self.socks[id];
@@ -123,7 +123,7 @@ impl Kernel {
         self.wake(id);
     }
 
-    /// Bytes were acknowledged, or memory came back.
+    /// Bytes were acknowledged, or memory is available again.
     pub fn space(&mut self, id: Id) {
         let now = self.now;
         let sock = &mut self.socks[id];
@@ -141,7 +141,7 @@ impl Kernel {
         }
     }
 
-    /// Whether a read may be told less than there is: as if the rest came a moment later.
+    /// Whether a read may return less than there is, as if the rest came a moment later.
     pub fn may_hide(&self, id: Id) -> bool {
         let sock = &self.socks[id];
         sock.visible > 0 && !sock.rx_fin && !sock.dead && sock.mark.is_none()

@@ -1,6 +1,6 @@
-//! The world of one schedule: kernel, listener, epoll, peers, virtual time. Lives in a thread-local, so that the
-//! worker's sockets can close themselves when they are dropped. Time passes inside `poll`, and a little inside
-//! other calls where a fault says so.
+//! The world of one schedule: kernel, listener, epoll, peers, virtual time. Lives in a
+//! thread-local, so that the worker's sockets can close themselves when they are dropped. Time
+//! passes inside `poll`, and a little inside other calls where a fault says so.
 
 use crate::bugs::Bug;
 use crate::faults::Fault;
@@ -34,7 +34,7 @@ pub fn world_if_free(f: impl FnOnce(&mut World)) {
 
 #[derive(Debug, Default)]
 pub struct Listener {
-    /// The worker's ends of connections that nobody took yet.
+    /// The worker's ends of connections that were not accepted yet.
     pub queue: VecDeque<Id>,
     pub token: Option<usize>,
     /// An edge since the last poll.
@@ -44,7 +44,8 @@ pub struct Listener {
     starved: i32,
 }
 
-/// An event of a socket that is closed: poll had fetched it, or a copy of the descriptor lives elsewhere.
+/// An event of a socket that is closed: poll had fetched it, or a copy of the descriptor lives
+/// elsewhere.
 #[derive(Debug, Clone, Copy)]
 struct Phantom {
     token: usize,
@@ -274,7 +275,7 @@ impl World {
             }
         }
         if outcome == Connect::Refused || outcome == Connect::Lost {
-            // Nobody is at the other end.
+            // There is no peer at the other end.
             self.kernel.socks[far].closed = true;
         }
         Ok(near)
@@ -401,7 +402,7 @@ impl World {
         }
     }
 
-    /// The worker is told of urgent data, early enough that nothing else can have ended the session.
+    /// The worker learns of urgent data, early enough that nothing else can have ended the session.
     fn note_urgent(&mut self, id: Id) {
         let Some(Owner::Peer(sender)) = self.kernel.socks[id].peer.and_then(|peer| self.kernel.socks[peer].owner)
         else {

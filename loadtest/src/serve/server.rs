@@ -140,7 +140,8 @@ pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 pub fn switching(accept: &str) -> Vec<u8> {
     format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: {accept}\r\n\r\n"
     )
     .into_bytes()
 }

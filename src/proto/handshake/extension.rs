@@ -1,4 +1,5 @@
-//! The list of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1), read no further than the names in it.
+//! The list of `Sec-WebSocket-Extensions` (RFC 6455 section 9.1), read no further than the names in
+//! it.
 
 /// The name of each extension in `value`; `Err` where an element has none or a quote stays open.
 /// Names are trimmed; parameters may hold commas in quotes.

@@ -32,7 +32,7 @@ impl Trace {
         Some(Trace { id, span: span_of(seed), flags: flags as u8 & FLAGS })
     }
 
-    /// A new trace; sampled, so that whoever collects decides.
+    /// A new trace; sampled, so that the collector decides.
     pub fn started(seed: &[u8; 24]) -> Trace {
         let id = seed.iter().skip(8).fold(0, |id, byte| id << 8 | u128::from(*byte));
         // All zeros is no id.

@@ -32,11 +32,11 @@ impl Body {
     }
 }
 
-/// How the body of this answer (to a GET) is delimited. Conflicting or repeated framing is `Cause::BadResponse`,
-/// also where there is no body: the fields are passed on.
+/// How the body of this answer (to a GET) is delimited. Conflicting or repeated framing is
+/// `Cause::BadResponse`, also where there is no body: the fields are passed on.
 ///
-/// So is any transfer coding but a lone `chunked`: we never send TE, and "a sender MUST NOT" use a coding which
-/// the recipient did not name (RFC 9112 section 7.4); the client could not read it.
+/// So is any transfer coding but a lone `chunked`: we never send TE, and "a sender MUST NOT" use a
+/// coding which the recipient did not name (RFC 9112 section 7.4); the client could not read it.
 pub fn body_of(response: &Response<'_>) -> Result<Body, Cause> {
     let mut lengths = values(&response.fields, "content-length");
     let length = lengths.next().map(length_of).transpose()?;
@@ -119,7 +119,8 @@ impl At {
             (At::Size(size) | At::Padding(size) | At::Extension(size), b'\r') => Some(At::SizeLf(size)),
             (At::Size(size), _) => {
                 let digit = char::from(byte).to_digit(16)?;
-                // "recipients MUST [...] prevent parsing errors due to integer conversion overflows"
+                // "recipients MUST [...] prevent parsing errors due to integer conversion
+                // overflows"
                 Some(At::Size(size.checked_mul(16)?.checked_add(u64::from(digit))?))
             }
             (At::Extension(_), b'\t' | b' '..=b'~' | 0x80..) => Some(self),
@@ -132,3 +133,6 @@ impl At {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,14 +1,15 @@
-//! Finds the end of a head and refuses what no head can hold. Keeps a position and a state, never a byte.
-//! What the parts of a line mean is judged in [`super::parse_request`] and [`super::parse_response`].
+//! Finds the end of a head and refuses what no head can hold. Keeps a position and a state, never a
+//! byte. What the parts of a line mean is judged in [`super::parse_request`] and
+//! [`super::parse_response`].
 
 use crate::proto::end::Cause;
 
-/// Looks for the end of a head, each byte once, however the bytes were cut; refuses at the first byte that
-/// no valid head can have there, so that the verdict is the same for every segmentation.
+/// Looks for the end of a head, each byte once, however the bytes were cut; refuses at the first
+/// byte that no valid head can have there, so that the verdict is the same for every segmentation.
 ///
-/// Serves requests and responses. Lines end in CRLF and in nothing else (RFC 9112 section 2.2 lets a recipient
-/// take a bare LF; two recipients that differ in this are how requests are smuggled). One empty line before the
-/// first line is part of the head and means nothing.
+/// Serves requests and responses. Lines end in CRLF and in nothing else (RFC 9112 section 2.2 lets
+/// a recipient take a bare LF; two recipients that differ in this are how requests are smuggled).
+/// One empty line before the first line is part of the head and means nothing.
 #[derive(Debug, Default)]
 pub struct HeadScan {
     // at <= held.len()
@@ -95,7 +96,8 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| CLASSES[usize::from(*byte)] & TOKEN != 0)
 }
 
-/// Whether `bytes` hold no control byte but HTAB: VCHAR, SP, HTAB and obs-text (RFC 9110 section 5.5).
+/// Whether `bytes` hold no control byte but HTAB: VCHAR, SP, HTAB and obs-text (RFC 9110 section
+/// 5.5).
 pub(super) fn is_text(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| CLASSES[usize::from(*byte)] & (VISIBLE | TAB) != 0)
 }

@@ -1,15 +1,18 @@
-//! Where the parts of a judged request stand in its head, so that the head is parsed once and can be owned by
-//! whoever keeps it, while its parts are looked at again and again. Judges nothing.
+//! The positions of a request's parts in its head, so that the head is parsed once and owned by the
+//! exchange that holds it, while its parts are looked at again and again. Judges nothing.
 
-use super::{Field, Request};
+use super::{Field, Request, parse_request};
+use crate::proto::end::Cause;
 use std::ops::Range;
 
-/// The places of a request's parts. Of use with the head that they were taken from, and with no other.
-#[derive(Debug)]
+/// The positions of a request's parts. Of use with the head they were taken from, and with no
+/// other.
+#[derive(Debug, Default)]
 pub struct Spans {
     method: Range<usize>,
     target: Range<usize>,
-    path: Range<usize>,
+    /// `None`: the target has no path, which means `/`.
+    path: Option<Range<usize>>,
     query: Range<usize>,
     host: Range<usize>,
     /// Name and value of each field.
@@ -17,33 +20,35 @@ pub struct Spans {
 }
 
 impl Spans {
-    /// `request` was parsed from `head`.
-    pub fn of(request: &Request<'_>, head: &[u8]) -> Spans {
-        let place = |part: &[u8]| {
-            let start = (part.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
-            // A part that the parser made up (the path of a target without one) stands nowhere.
-            if start <= head.len() { start..start + part.len() } else { 0..0 }
+    /// Parses and judges a complete head ([`parse_request`]).
+    pub fn parse(head: &[u8]) -> Result<Spans, Cause> {
+        let request = parse_request(head)?;
+        // httparse gives slices of the head, not positions.
+        let span = |part: &[u8]| {
+            let start = (part.as_ptr() as usize).checked_sub(head.as_ptr() as usize)?;
+            Some(start..start + part.len()).filter(|span| span.end <= head.len())
         };
-        let field = |field: &Field<'_>| [place(field.name.as_bytes()), place(field.value)];
-        Spans {
-            method: place(request.method.as_bytes()),
-            target: place(request.target.as_bytes()),
-            path: place(request.path.as_bytes()),
-            query: place(request.query.as_bytes()),
-            host: place(request.host.as_bytes()),
+        let text = |part: &str| span(part.as_bytes()).unwrap_or_default();
+        let field = |field: &Field<'_>| [text(field.name), span(field.value).unwrap_or_default()];
+        Ok(Spans {
+            method: text(request.method),
+            target: text(request.target),
+            path: span(request.path.as_bytes()),
+            query: text(request.query),
+            host: text(request.host),
             fields: request.fields.iter().map(field).collect(),
-        }
+        })
     }
 
-    /// The request again. `None` if `head` is not the one that the places were taken from.
+    /// The request again. `None` if `head` is not the one that the positions were taken from.
     pub fn request<'a>(&self, head: &'a [u8]) -> Option<Request<'a>> {
-        let text = |place: &Range<usize>| str::from_utf8(head.get(place.clone())?).ok();
+        let text = |span: &Range<usize>| str::from_utf8(head.get(span.clone())?).ok();
         let field =
             |[name, value]: &[Range<usize>; 2]| Some(Field { name: text(name)?, value: head.get(value.clone())? });
         Some(Request {
             method: text(&self.method)?,
             target: text(&self.target)?,
-            path: Some(text(&self.path)?).filter(|path| !path.is_empty()).unwrap_or("/"),
+            path: self.path.as_ref().map_or(Some("/"), text)?,
             query: text(&self.query)?,
             host: text(&self.host)?,
             fields: self.fields.iter().map(field).collect::<Option<_>>()?,
@@ -65,8 +70,8 @@ mod tests {
         ];
         for head in heads {
             let parsed = parse_request(head).unwrap();
-            let spans = Spans::of(&parsed, head);
-            // Owned by somebody else meanwhile.
+            let spans = Spans::parse(head).unwrap();
+            // Owned by another buffer meanwhile.
             let moved = head.to_vec();
             let again = spans.request(&moved).unwrap();
             assert_eq!(format!("{again:?}"), format!("{parsed:?}"));

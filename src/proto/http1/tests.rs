@@ -1,5 +1,6 @@
 //! Every row of the contract that is judged without the route, torn at every byte.
 
+use super::body::tests::body_end;
 use super::*;
 use proptest::prelude::*;
 
@@ -412,7 +413,8 @@ fn response_heads() {
     assert_eq!(parse_response(many.as_bytes()).err(), Some(Cause::BadResponse));
 }
 
-/// Nothing that does not come through the scan can make the parsers panic or yield a line end in a value.
+/// Nothing that does not come through the scan can make the parsers panic or yield a line end in a
+/// value.
 #[test]
 fn parsers_stand_alone() {
     for head in
@@ -428,158 +430,8 @@ fn answer(head: &str) -> Response<'_> {
     parse_response(head.as_bytes()).unwrap()
 }
 
-fn body_kind(fields: &str, status: u16) -> Result<String, Cause> {
-    let head = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
-    body_of(&answer(&head)).map(|body| match body {
-        Body::None => "none".into(),
-        Body::Length(len) => len.to_string(),
-        Body::Chunked(_) => "chunked".into(),
-        Body::UntilEof => "eof".into(),
-    })
-}
-
-#[test]
-fn bodies_are_delimited_once_or_not_at_all() {
-    let rows: &[(&str, u16, Option<&str>)] = &[
-        ("", 200, Some("eof")),
-        ("", 204, Some("none")),
-        ("", 304, Some("none")),
-        ("Content-Length: 0\r\n", 200, Some("none")),
-        ("Content-Length: 7\r\n", 200, Some("7")),
-        ("content-length: \t007 \r\n", 200, Some("7")),
-        ("Content-Length: 7\r\n", 204, Some("none")),
-        ("Content-Length: 7\r\n", 304, Some("none")),
-        ("Content-Length: 18446744073709551615\r\n", 200, Some("18446744073709551615")),
-        ("Transfer-Encoding: chunked\r\n", 200, Some("chunked")),
-        ("transfer-encoding: , CHUNKED ,\r\n", 200, Some("chunked")),
-        ("Transfer-Encoding: chunked\r\n", 304, Some("none")),
-        ("Content-Length: 18446744073709551616\r\n", 200, None),
-        ("Content-Length: \r\n", 200, None),
-        ("Content-Length: +7\r\n", 200, None),
-        ("Content-Length: -7\r\n", 200, None),
-        ("Content-Length: 0x7\r\n", 200, None),
-        ("Content-Length: 7 7\r\n", 200, None),
-        ("Content-Length: 7, 7\r\n", 200, None),
-        ("Content-Length: 7\r\nContent-Length: 7\r\n", 200, None),
-        ("Content-Length: 7\r\nContent-Length: 8\r\n", 200, None),
-        ("Content-Length: 7\r\nContent-Length: 8\r\n", 204, None),
-        ("Content-Length: 0\r\nContent-Length: 0\r\n", 304, None),
-        ("Content-Length: 7\r\nTransfer-Encoding: chunked\r\n", 200, None),
-        ("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n", 200, None),
-        ("Transfer-Encoding: \r\nContent-Length: 7\r\n", 200, None),
-        ("Transfer-Encoding: \r\n", 200, None),
-        ("Transfer-Encoding: gzip\r\n", 200, None),
-        ("Transfer-Encoding: identity\r\n", 200, None),
-        ("Transfer-Encoding: gzip, chunked\r\n", 200, None),
-        ("Transfer-Encoding: chunked, gzip\r\n", 200, None),
-        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 200, None),
-        ("Transfer-Encoding: chunked;x=y\r\n", 200, None),
-        ("Transfer-Encoding: xchunked\r\n", 200, None),
-    ];
-    for (fields, status, want) in rows {
-        assert_eq!(body_kind(fields, *status), want.map(String::from).ok_or(Cause::BadResponse), "{status} {fields:?}");
-    }
-}
-
-/// Feeds `bytes` in the pieces that `cuts` leave: how many belong to the body if it ends in them.
-fn body_end(body: &mut Body, bytes: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Option<usize>, Cause> {
-    let mut start = 0;
-    for cut in cuts.into_iter().chain([bytes.len()]) {
-        let (taken, over) = body.advance(&bytes[start..cut])?;
-        if over {
-            return Ok(Some(start + taken));
-        }
-        assert_eq!(taken, cut - start, "all of an unfinished piece belongs to the body");
-        start = cut;
-    }
-    Ok(None)
-}
-
-fn chunks_torn(bytes: &[u8]) -> Result<Option<usize>, Cause> {
-    let chunked = || Body::Chunked(Chunks::default());
-    let whole = body_end(&mut chunked(), bytes, []);
-    for cut in 0..=bytes.len() {
-        assert_eq!(body_end(&mut chunked(), bytes, [cut]), whole, "cut at {cut}: {:?}", String::from_utf8_lossy(bytes));
-    }
-    assert_eq!(body_end(&mut chunked(), bytes, 0..bytes.len()), whole);
-    whole
-}
-
-#[test]
-fn chunked_bodies_end_after_their_trailers() {
-    let bodies = [
-        "0\r\n\r\n",
-        "000\r\n\r\n",
-        "5\r\nhello\r\n0\r\n\r\n",
-        "1\r\n\r\r\n2\r\n\r\n\r\n0\r\n\r\n",
-        "A\r\n0\r\n\r\n0\r\n\r\n\r\n0\r\n\r\n",
-        "5;a=b\r\nhello\r\n0;x=\"y z\"\r\n\r\n",
-        "5 ;a\r\nhello\r\n0 \t\r\n\r\n",
-        "1\r\nx\r\n0\r\nTrailer: a\r\nOther:\tb\r\n\r\n",
-    ];
-    for body in bodies {
-        let glued = format!("{body}HTTP/1.1 200 OK\r\n\r\n");
-        assert_eq!(chunks_torn(glued.as_bytes()), Ok(Some(body.len())), "{body:?}");
-        for cut in 0..body.len() {
-            assert_eq!(body_end(&mut Body::Chunked(Chunks::default()), &body.as_bytes()[..cut], []), Ok(None));
-        }
-    }
-    let mut over = Body::Chunked(Chunks::default());
-    assert_eq!(over.advance(b"0\r\n\r\n"), Ok((5, true)));
-    assert_eq!(over.advance(b"0\r\n\r\n"), Ok((0, true)));
-}
-
-#[test]
-fn broken_chunking_is_found() {
-    let bodies = [
-        "\r\n",
-        ";x\r\n",
-        " 5\r\n",
-        "x",
-        "-1\r\n",
-        "+1\r\n",
-        "0x5\r\n",
-        "5\n",
-        "5\rh",
-        "5 5",
-        "5 a",
-        "5;\n",
-        "5;a\0",
-        "5\r\nhellox",
-        "5\r\nhello\n",
-        "5\r\nhello\rx",
-        "5\r\nhello\r\n\r",
-        "0\r\n\n",
-        "0\r\n\rx",
-        "0\r\n x",
-        "0\r\n:",
-        "0\r\nno colon\r",
-        "0\r\nA: b\n",
-        "0\r\nA: b\r\n c",
-        "0\r\nA: \0",
-        "10000000000000000\r\n",
-        "ffffffffffffffff0\r\n",
-    ];
-    for body in bodies {
-        assert_eq!(chunks_torn(body.as_bytes()), Err(Cause::BadResponse), "{body:?}");
-    }
-    let mut huge = Body::Chunked(Chunks::default());
-    assert_eq!(huge.advance(b"ffffffffffffffff\r\nx"), Ok((19, false)));
-}
-
-#[test]
-fn other_bodies_take_what_is_theirs() {
-    let mut length = Body::Length(5);
-    assert_eq!(length.advance(b""), Ok((0, false)));
-    assert_eq!(length.advance(b"abc"), Ok((3, false)));
-    assert_eq!(length.advance(b"defg"), Ok((2, true)));
-    assert_eq!(length.advance(b"h"), Ok((0, true)));
-    assert_eq!(Body::None.advance(b"abc"), Ok((0, true)));
-    assert_eq!(Body::UntilEof.advance(b"abc"), Ok((3, false)));
-}
-
 fn passed_on(head: &str) -> String {
-    String::from_utf8(write_answer(&answer(head), "id-1")).unwrap()
+    String::from_utf8(write_response(&answer(head), "id-1")).unwrap()
 }
 
 #[test]
@@ -612,10 +464,24 @@ fn the_framing_of_an_answer_stays() {
     }
 }
 
+fn refused(cause: Cause, request_id: &str) -> Refused<'_> {
+    Refused { cause, request_id, location: None, head_only: false }
+}
+
 #[test]
-fn refusals_are_whole_answers() {
+fn refusal_of_head_has_the_fields_of_a_get_and_no_body() {
+    for info in crate::proto::end::CAUSES.iter().filter(|info| info.status != 0) {
+        let get = write_refusal(&refused(info.cause, "id-1"));
+        let head = write_refusal(&Refused { head_only: true, ..refused(info.cause, "id-1") });
+        assert!(head.ends_with(b"\r\n\r\n") && get.starts_with(&head), "{}", info.name);
+        assert_eq!(&get[head.len()..], format!("{}\n", info.text).as_bytes());
+    }
+}
+
+#[test]
+fn refusals_are_whole_responses() {
     for cause in crate::proto::end::CAUSES {
-        let bytes = write_refusal(cause.cause, "id-1", None);
+        let bytes = write_refusal(&refused(cause.cause, "id-1"));
         if cause.status == 0 {
             assert!(bytes.is_empty(), "{}", cause.name);
             continue;
@@ -640,7 +506,7 @@ fn refusals_are_whole_answers() {
         assert_eq!(field("allow"), (cause.status == 405).then(|| "GET".into()));
         assert_eq!(field("retry-after").is_some(), matches!(cause.status, 429 | 503));
     }
-    let refusal = String::from_utf8(write_refusal(Cause::NoRoute, "x", None)).unwrap();
+    let refusal = String::from_utf8(write_refusal(&refused(Cause::NoRoute, "x"))).unwrap();
     assert!(refusal.starts_with("HTTP/1.1 404 Not Found\r\n"), "{refusal}");
 }
 
@@ -675,7 +541,10 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn the_cuts_do_not_decide(bytes in pieces(), mut cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8)) {
+    fn the_cuts_do_not_decide(
+        bytes in pieces(),
+        mut cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+    ) {
         let mut cuts: Vec<_> = cuts.drain(..).map(|cut| cut.index(bytes.len() + 1)).collect();
         cuts.sort_unstable();
         let whole = scan(&bytes, []);
@@ -710,7 +579,8 @@ proptest! {
         chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
     ) {
-        let mut body: Vec<u8> = chunks.iter().flat_map(|chunk| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()).collect();
+        let framed = |chunk: &Vec<u8>| [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat();
+        let mut body: Vec<u8> = chunks.iter().flat_map(framed).collect();
         body.extend_from_slice(b"0\r\nA: b\r\n\r\n");
         let end = body.len();
         body.extend_from_slice(b"0\r\n\r\n");

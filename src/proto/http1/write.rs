@@ -1,21 +1,23 @@
-//! Heads that leave: an answer passed on, a refusal of our own. Values come from parsed heads, which hold no
-//! CR or LF, or from the tables here: no byte of a peer can start a line.
+//! Heads that leave: an answer passed on, a refusal of our own. Values come from parsed heads,
+//! which hold no CR or LF, or from the tables here: no byte of a peer can start a line.
 
 use super::{Body, Field, Response, body_of, elements};
 use crate::proto::end::Cause;
 use std::cmp::Ordering;
 
 /// Writes the answer on for the client: hop-by-hop fields and those named in Connection removed,
-/// `Connection: close` added, framing as the upstream chose it (the bytes of the body pass as they are).
-/// `X-Request-Id` is ours; the upstream's is dropped, so that there is one name for the request.
-pub fn write_answer(response: &Response<'_>, request_id: &str) -> Vec<u8> {
+/// `Connection: close` added, framing as the upstream chose it (the bytes of the body pass as they
+/// are). `X-Request-Id` is ours; the upstream's is dropped, so that there is one name for the
+/// request.
+pub fn write_response(response: &Response<'_>, request_id: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     push(&mut out, &[b"HTTP/1.1 ", response.status.to_string().as_bytes(), b" ", response.reason.as_bytes(), b"\r\n"]);
     let named = Named::of(&response.fields);
     for Field { name, value } in &response.fields {
         let passes = if name.eq_ignore_ascii_case("content-length") {
-            // It cannot be taken away by naming it in Connection: the client could not tell a cut body from a whole one.
-            // "A server MUST NOT send a Content-Length header field in any response with a status code of [...] 204"
+            // It cannot be taken away by naming it in Connection: the client could not tell a cut
+            // body from a whole one. "A server MUST NOT send a Content-Length header field in any
+            // response with a status code of [...] 204"
             response.status != 204
         } else {
             !is_hop_by_hop(name) && !named.contains(name) && !name.eq_ignore_ascii_case("x-request-id")
@@ -33,11 +35,23 @@ pub fn write_answer(response: &Response<'_>, request_id: &str) -> Vec<u8> {
     out
 }
 
-/// Our own refusal: status line of `why`'s status, `Connection: close`, short body, `X-Request-Id`; the extra
-/// fields the status asks for (405 Allow, 426 Upgrade and version, 429 and 503 Retry-After). Nothing where the
-/// table of [`crate::proto::end`] has no status: such an end is silent. `location` is where a redirect goes.
-pub fn write_refusal(cause: Cause, request_id: &str, location: Option<&str>) -> Vec<u8> {
-    let info = cause.info();
+/// A refusal of ours.
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    pub cause: Cause,
+    pub request_id: &'a str,
+    /// Where a redirect leads.
+    pub location: Option<&'a str>,
+    /// The request was a HEAD: its response has no body.
+    pub head_only: bool,
+}
+
+/// Writes a refusal: the status line of the cause's status, `Connection: close`, a short body,
+/// `X-Request-Id`, and the fields that the status asks for (405 Allow, 426 Upgrade and version, 429
+/// and 503 Retry-After). Nothing where the table of [`crate::proto::end`] has no status: such an
+/// end is silent.
+pub fn write_refusal(refused: &Refused<'_>) -> Vec<u8> {
+    let info = refused.cause.info();
     if info.status == 0 {
         return Vec::new();
     }
@@ -46,7 +60,7 @@ pub fn write_refusal(cause: Cause, request_id: &str, location: Option<&str>) -> 
     push(&mut out, &[b"HTTP/1.1 ", status.as_bytes(), b" ", reason_of(info.status).as_bytes(), b"\r\n"]);
     push_field(&mut out, "Content-Type", b"text/plain; charset=utf-8");
     push_field(&mut out, "Content-Length", (info.text.len() + 1).to_string().as_bytes());
-    if let Some(location) = location {
+    if let Some(location) = refused.location {
         push_field(&mut out, "Location", location.as_bytes());
     }
     match info.status {
@@ -58,10 +72,16 @@ pub fn write_refusal(cause: Cause, request_id: &str, location: Option<&str>) -> 
         429 | 503 => push_field(&mut out, "Retry-After", b"1"),
         _ => {}
     }
-    // "A server that sends an Upgrade field MUST also send an 'Upgrade' connection option" (RFC 9110 section 7.8)
+    // "A server that sends an Upgrade header field MUST also send an 'Upgrade' connection option"
+    // (RFC 9110 section 7.8)
     push_field(&mut out, "Connection", if info.status == 426 { b"Upgrade, close" } else { b"close" });
-    push_field(&mut out, "X-Request-Id", request_id.as_bytes());
-    push(&mut out, &[b"\r\n", info.text.as_bytes(), b"\n"]);
+    push_field(&mut out, "X-Request-Id", refused.request_id.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    // "The server MUST NOT send content in the response" to HEAD; its fields are those of a GET
+    // (RFC 9110 section 9.3.2).
+    if !refused.head_only {
+        push(&mut out, &[info.text.as_bytes(), b"\n"]);
+    }
     out
 }
 
@@ -93,7 +113,8 @@ pub(in crate::proto) fn is_hop_by_hop(name: &str) -> bool {
     NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// The fields that Connection names: they mean this connection only. Sorted, since a peer may name thousands.
+/// The fields that Connection names: they mean this connection only. Sorted, since a peer may name
+/// thousands.
 #[derive(Debug)]
 pub(in crate::proto) struct Named<'a>(Vec<&'a [u8]>);
 
@@ -113,9 +134,11 @@ fn caseless(a: &[u8], b: &[u8]) -> Ordering {
     a.iter().map(u8::to_ascii_lowercase).cmp(b.iter().map(u8::to_ascii_lowercase))
 }
 
-/// Reason phrases of RFC 9110 section 15 (and RFC 6585) for the statuses of our refusals.
-fn reason_of(status: u16) -> &'static str {
+/// Reason phrases of RFC 9110 section 15 (and RFC 6585) for the statuses of our responses. One may
+/// be empty (RFC 9112 section 4).
+pub fn reason_of(status: u16) -> &'static str {
     match status {
+        200 => "OK",
         308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
@@ -123,6 +146,7 @@ fn reason_of(status: u16) -> &'static str {
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        422 => "Unprocessable Content",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",

@@ -1,7 +1,8 @@
 use super::*;
 use crate::proto::Sides;
-use crate::proto::end::{Cause, Party};
-use crate::proto::relay::{FrameLimits, Mode};
+use crate::proto::interface::{Admission, Refusal};
+use crate::proto::relay::Counts;
+use crate::proto::settings::{Mode, Pace, RelaySettings, Timeouts};
 use proptest::prelude::*;
 
 const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -9,13 +10,15 @@ const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: web
 const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// A shell that does what it is told and remembers it: what went where, and the verdict.
+/// A shell that does what it is asked and remembers it: what went where, and the verdict.
 #[derive(Default, Debug, PartialEq, Eq)]
 struct Seen {
     sent: Sides<Vec<u8>>,
     fins: Sides<u32>,
     aborted: Sides<bool>,
     refused: Option<Cause>,
+    head_only: bool,
+    connects: u32,
     ended: Option<End>,
 }
 
@@ -23,22 +26,36 @@ struct Driver {
     session: Session,
     seen: Seen,
     now: Millis,
-    mode: Mode,
-    loss: Option<u16>,
+    relay: RelaySettings,
+    /// What becomes of a connect attempt; connected if nothing.
+    connect: Option<fn() -> Event>,
 }
 
 impl Driver {
-    fn new(mode: Mode, loss: Option<u16>) -> Driver {
-        Driver { session: Session::new(16 * 1024, false, 0), seen: Seen::default(), now: 0, mode, loss }
+    fn new(relay: RelaySettings) -> Driver {
+        let session = Session::new(Arc::default(), 0);
+        Driver { session, seen: Seen::default(), now: 0, relay, connect: None }
     }
 
-    fn opened() -> Driver {
-        let mut driver = Driver::new(Mode::Framed, None);
+    fn handshaking() -> Driver {
+        Driver::new(RelaySettings::default())
+    }
+
+    fn established_with(relay: RelaySettings) -> Driver {
+        let mut driver = Driver::new(relay);
         driver.bytes(Side::Downstream, REQUEST);
         driver.bytes(Side::Upstream, SWITCHING);
-        assert!(driver.session.is_open());
+        assert!(driver.session.is_established());
         driver.seen = Seen::default();
         driver
+    }
+
+    fn established() -> Driver {
+        Driver::established_with(RelaySettings::default())
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::new(Settings { relay: self.relay.clone(), ..Settings::default() })
     }
 
     fn bytes(&mut self, from: Side, mut bytes: &[u8]) {
@@ -51,13 +68,14 @@ impl Driver {
                 }
                 ReadInterest::Bytes(max) => {
                     let slice = &bytes[..max.min(bytes.len())];
-                    let mut counts = Counts::default();
-                    let given = RelayInput { now: self.now, rules: FrameLimits::default(), counts: &mut counts };
-                    let taken = self.session.on_bytes(from, slice, given);
-                    assert!(taken.consumed > 0 && taken.forward <= taken.consumed && taken.consumed <= slice.len());
-                    self.seen.sent[from.other()].extend_from_slice(taken.lead.bytes());
-                    self.seen.sent[from.other()].extend_from_slice(&slice[..taken.forward]);
-                    bytes = &bytes[taken.consumed..];
+                    let (mut counts, mut authored) = (Sides::<Counts>::default(), Vec::new());
+                    let input = RelayInput { now: self.now, counts: &mut counts, authored: &mut authored };
+                    let relayed = self.session.on_bytes(from, slice, input);
+                    assert!(relayed.consumed > 0 && relayed.forward <= relayed.consumed);
+                    assert!(relayed.consumed <= slice.len());
+                    self.seen.sent[from.other()].extend(authored);
+                    self.seen.sent[from.other()].extend_from_slice(&slice[..relayed.forward]);
+                    bytes = &bytes[relayed.consumed..];
                 }
             }
             self.settle();
@@ -69,39 +87,52 @@ impl Driver {
         self.settle();
     }
 
+    fn eof(&mut self, side: Side) {
+        self.event(Event::Ended(side, TransportEnd::Eof));
+    }
+
+    fn reset(&mut self, side: Side) {
+        self.event(Event::Ended(side, TransportEnd::Reset));
+    }
+
     fn settle(&mut self) {
         while let Some(action) = self.session.poll_action(self.now) {
             match action {
                 Action::Decide => {
                     assert!(self.session.request().is_some());
-                    let upstream_loss_code = self.loss;
-                    let admission =
-                        Admission { request_id: "id".into(), mode: self.mode, upstream_loss_code, splice: false };
-                    self.session.on_event(Event::Admitted(Box::new(admission)), self.now);
+                    let admission = Admission { request_id: "id".into(), settings: self.settings() };
+                    self.session.on_event(Event::Admitted(admission), self.now);
                 }
-                Action::Connect => self.session.on_event(Event::Connected(b"NEW".to_vec()), self.now),
-                Action::Refuse(cause) => self.seen.refused = Some(cause),
+                Action::Connect => {
+                    self.seen.connects += 1;
+                    let event = self.connect.map_or_else(|| Event::Connected(b"NEW".to_vec()), |outcome| outcome());
+                    self.session.on_event(event, self.now);
+                }
+                Action::Refuse { refusal, head_only } => {
+                    (self.seen.refused, self.seen.head_only) = (Some(refusal.cause), head_only);
+                }
                 Action::Send(to, bytes) => self.seen.sent[to].extend(bytes),
-                Action::Opened { early, .. } => self.bytes(Side::Downstream, &early),
-                Action::Inject(to, close) => {
+                Action::Established { .. } | Action::Hangup(_) => {}
+                Action::SendFrame(to, frame) => {
                     let key = (to == Side::Upstream).then_some([0; 4]);
-                    self.seen.sent[to].extend(close.frame(key));
+                    self.seen.sent[to].extend(frame.encode(key));
                 }
                 Action::HalfClose(to) => {
                     self.seen.fins[to] += 1;
                     self.session.on_event(Event::Finished(to), self.now);
                 }
-                Action::Hangup(_) => {}
                 Action::Abort(side) => self.seen.aborted[side] = true,
                 Action::Close(ended) => assert!(self.seen.ended.replace(ended).is_none(), "one verdict"),
             }
         }
     }
 
-    fn due(&mut self, last_seen: Millis) {
-        let (at, due) = self.session.deadline(&Timeouts::default(), last_seen).expect("a deadline");
+    /// Time passes until the next deadline.
+    fn wait(&mut self) -> Timer {
+        let (at, timer) = self.session.deadline().expect("a deadline");
         self.now = at;
-        self.event(Event::Timer(due));
+        self.event(Event::Timer(timer));
+        timer
     }
 
     fn verdict(&self) -> (Party, Phase, Cause) {
@@ -133,7 +164,7 @@ fn our_close(sent: &[u8], to: Side) -> Option<u16> {
 
 #[test]
 fn early_bytes_are_held_for_the_101_and_judged_as_frames_after_it() {
-    let mut driver = Driver::new(Mode::Framed, None);
+    let mut driver = Driver::handshaking();
     driver.bytes(Side::Downstream, &[REQUEST, &client(b"early")].concat());
     assert_eq!(driver.seen.sent[Side::Upstream], b"NEW");
     driver.bytes(Side::Upstream, &[SWITCHING, &server(b"glued")].concat());
@@ -143,24 +174,24 @@ fn early_bytes_are_held_for_the_101_and_judged_as_frames_after_it() {
 
 #[test]
 fn early_bytes_are_discarded_on_any_other_answer() {
-    let mut driver = Driver::new(Mode::Framed, None);
+    let mut driver = Driver::handshaking();
     driver.bytes(Side::Downstream, &[REQUEST, &client(b"early")].concat());
     driver.bytes(Side::Upstream, b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno AND MORE");
     assert_eq!(driver.seen.sent[Side::Upstream], b"NEW");
     assert!(driver.seen.sent[Side::Downstream].ends_with(b"\r\n\r\nno"));
     assert_eq!(driver.seen.fins[Side::Downstream], 1);
-    driver.event(Event::Eof(Side::Downstream));
+    driver.eof(Side::Downstream);
     assert_eq!(driver.verdict(), (Party::Upstream, Phase::Response, Cause::UpstreamResponse));
 }
 
 #[test]
 fn interim_answers_are_consumed_and_bounded() {
-    let mut driver = Driver::new(Mode::Framed, None);
+    let mut driver = Driver::handshaking();
     driver.bytes(Side::Downstream, REQUEST);
     driver.bytes(Side::Upstream, b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n");
     driver.bytes(Side::Upstream, SWITCHING);
-    assert!(driver.session.is_open());
-    let mut driver = Driver::new(Mode::Framed, None);
+    assert!(driver.session.is_established());
+    let mut driver = Driver::handshaking();
     driver.bytes(Side::Downstream, REQUEST);
     let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(9000));
     driver.bytes(Side::Upstream, &[hint.as_bytes(), hint.as_bytes()].concat());
@@ -170,21 +201,22 @@ fn interim_answers_are_consumed_and_bounded() {
 #[test]
 fn a_violation_closes_both_sides_each_with_its_code() {
     for (from, bad) in [(Side::Downstream, &server(b"x")[..]), (Side::Upstream, &client(b"x"))] {
-        let mut driver = Driver::opened();
+        let mut driver = Driver::established();
         driver.bytes(from, bad);
         assert_eq!(our_close(&driver.seen.sent[from], from), Some(1002));
-        assert_eq!(our_close(&driver.seen.sent[from.other()], from.other()), Some(1001));
+        let other = if from == Side::Upstream { 1014 } else { 1001 };
+        assert_eq!(our_close(&driver.seen.sent[from.other()], from.other()), Some(other));
         assert_eq!(driver.seen.fins, Sides([1, 1]));
         driver.bytes(from, b"anything");
-        driver.event(Event::Eof(from));
-        driver.event(Event::Eof(from.other()));
+        driver.eof(from);
+        driver.eof(from.other());
         assert_eq!(driver.verdict(), (from.into(), Phase::Open, Cause::MaskBit));
     }
 }
 
 #[test]
 fn our_close_waits_for_the_end_of_the_frame_and_nothing_follows_it() {
-    let mut driver = Driver::opened();
+    let mut driver = Driver::established();
     let (head, tail) = (&server(b"0123456789")[..5], &server(b"0123456789")[5..]);
     driver.bytes(Side::Upstream, head);
     driver.event(Event::Drain);
@@ -201,26 +233,26 @@ fn our_close_waits_for_the_end_of_the_frame_and_nothing_follows_it() {
 
 #[test]
 fn a_frame_that_never_ends_gets_a_fin_at_the_close_deadline() {
-    let mut driver = Driver::opened();
+    let mut driver = Driver::established();
     driver.bytes(Side::Upstream, &server(b"0123456789")[..5]);
     driver.event(Event::Drain);
-    driver.due(0);
+    driver.wait();
     assert_eq!(driver.verdict(), (Party::Proxy, Phase::Open, Cause::Drain));
     assert_eq!(driver.now, Timeouts::default().close_ms);
 }
 
 #[test]
-fn after_both_closes_the_client_gets_its_fin_at_once_and_the_upstream_is_waited_for() {
+fn after_both_closes_the_client_gets_a_fin_and_the_upstream_has_time() {
     for first in Side::BOTH {
-        let mut driver = Driver::opened();
+        let mut driver = Driver::established();
         driver.bytes(first, &close_of(first, 1000));
         assert_eq!(driver.seen.fins, Sides([0, 0]));
         driver.bytes(first.other(), &close_of(first.other(), 1000));
         assert_eq!(driver.seen.fins, Sides::new(1, 0));
         assert_eq!(driver.session.totals().close_codes, Sides([Some(1000); 2]));
-        driver.event(Event::Eof(Side::Downstream));
+        driver.eof(Side::Downstream);
         assert_eq!(driver.seen.fins, Sides::new(1, 0), "not before its own");
-        driver.event(Event::Eof(Side::Upstream));
+        driver.eof(Side::Upstream);
         assert_eq!(driver.verdict(), (first.into(), Phase::Open, Cause::Close));
     }
 }
@@ -228,13 +260,13 @@ fn after_both_closes_the_client_gets_its_fin_at_once_and_the_upstream_is_waited_
 #[test]
 fn half_close_passes_and_the_other_direction_goes_on() {
     for side in Side::BOTH {
-        let mut driver = Driver::opened();
-        driver.event(Event::Eof(side));
+        let mut driver = Driver::established();
+        driver.eof(side);
         assert_eq!(driver.seen.fins[side.other()], 1);
         let frame = if side == Side::Upstream { client(b"on") } else { server(b"on") };
         driver.bytes(side.other(), &frame);
         assert_eq!(driver.seen.sent[side], frame);
-        driver.event(Event::Eof(side.other()));
+        driver.eof(side.other());
         assert_eq!(driver.verdict(), (side.into(), Phase::Open, Cause::Eof));
     }
 }
@@ -242,95 +274,96 @@ fn half_close_passes_and_the_other_direction_goes_on() {
 #[test]
 fn a_reset_is_passed_on_as_a_reset_unless_the_session_had_closed() {
     for side in Side::BOTH {
-        let mut driver = Driver::opened();
-        driver.event(Event::Reset(side));
+        let mut driver = Driver::established();
+        driver.reset(side);
         assert!(driver.seen.aborted[side.other()]);
         assert_eq!(driver.verdict(), (side.into(), Phase::Open, Cause::Reset));
-        let mut driver = Driver::opened();
+        let mut driver = Driver::established();
         driver.bytes(side, &close_of(side, 1000));
-        driver.event(Event::Reset(side));
+        driver.reset(side);
         assert!(!driver.seen.aborted[side.other()]);
         driver.bytes(side.other(), &close_of(side.other(), 1000));
-        driver.event(Event::Eof(side.other()));
+        driver.eof(side.other());
         assert_eq!(driver.verdict(), (side.into(), Phase::Open, Cause::Close));
     }
 }
 
 #[test]
-fn data_after_ones_own_close_is_discarded_and_the_other_close_has_half_a_second() {
-    let mut driver = Driver::opened();
+fn data_after_close_gets_1002_after_500ms_without_the_other_close() {
+    let mut driver = Driver::established();
     driver.bytes(Side::Downstream, &[close_of(Side::Downstream, 1000), client(b"late")].concat());
     assert_eq!(driver.seen.sent[Side::Upstream], close_of(Side::Downstream, 1000));
-    driver.due(0);
+    driver.wait();
     assert_eq!(driver.now, 500);
     assert_eq!(our_close(&driver.seen.sent[Side::Downstream], Side::Downstream), Some(1002));
-    let mut driver = Driver::opened();
+    let mut driver = Driver::established();
     driver.bytes(Side::Downstream, &[close_of(Side::Downstream, 1000), client(b"late")].concat());
     driver.now = 499;
     driver.bytes(Side::Upstream, &close_of(Side::Upstream, 1000));
     assert_eq!(driver.seen.sent[Side::Downstream], close_of(Side::Upstream, 1000));
-    assert_eq!(driver.session.deadline(&Timeouts::default(), 0), Some((5000, Timer::Close)));
+    assert_eq!(driver.session.deadline(), Some((5000, Timer::Close)));
 }
 
 #[test]
 fn an_upstream_that_is_lost_becomes_a_close_where_the_route_says_so() {
-    let mut driver = Driver::new(Mode::Framed, Some(1012));
+    let mut driver = Driver::new(RelaySettings { upstream_loss_code: Some(1012), ..RelaySettings::default() });
     driver.bytes(Side::Downstream, REQUEST);
     driver.bytes(Side::Upstream, SWITCHING);
     driver.seen = Seen::default();
-    driver.event(Event::Eof(Side::Upstream));
+    driver.eof(Side::Upstream);
     assert_eq!(our_close(&driver.seen.sent[Side::Downstream], Side::Downstream), Some(1012));
     assert_eq!(driver.seen.fins, Sides([1, 1]));
     driver.bytes(Side::Downstream, &close_of(Side::Downstream, 1012));
     assert!(driver.seen.sent[Side::Upstream].is_empty(), "the answering Close is consumed");
-    driver.event(Event::Eof(Side::Downstream));
+    driver.eof(Side::Downstream);
     assert_eq!(driver.verdict(), (Party::Upstream, Phase::Open, Cause::UpstreamLoss));
 }
 
 #[test]
 fn a_tunnel_passes_anything_and_closes_with_a_fin() {
-    let mut driver = Driver::new(Mode::Opaque, Some(1012));
+    let mut driver =
+        Driver::new(RelaySettings { mode: Mode::Opaque, upstream_loss_code: Some(1012), ..RelaySettings::default() });
     driver.bytes(Side::Downstream, REQUEST);
     driver.bytes(Side::Upstream, SWITCHING);
     driver.seen = Seen::default();
     driver.bytes(Side::Downstream, b"\xff\xff\xff");
     assert_eq!(driver.seen.sent[Side::Upstream], b"\xff\xff\xff");
-    driver.due(0);
+    driver.wait();
     assert_eq!(driver.seen.sent[Side::Downstream], b"");
     assert_eq!(driver.seen.fins, Sides([1, 1]));
-    assert_eq!(driver.session.passable(Side::Downstream), 0);
 }
 
 #[test]
 fn every_phase_of_the_handshake_has_its_deadline() {
-    let mut driver = Driver::new(Mode::Framed, None);
-    driver.due(0);
+    let mut driver = Driver::handshaking();
+    driver.wait();
     assert_eq!((driver.now, driver.verdict().2), (10_000, Cause::NoRequest));
-    let mut driver = Driver::new(Mode::Framed, None);
+    let mut driver = Driver::handshaking();
     driver.bytes(Side::Downstream, b"GET ");
-    driver.due(0);
+    driver.wait();
     assert_eq!((driver.now, driver.seen.refused), (10_000, Some(Cause::HeadTimeout)));
-    driver.due(0);
+    driver.wait();
     assert_eq!((driver.now, driver.verdict().2), (12_000, Cause::HeadTimeout));
-    let mut driver = Driver::new(Mode::Framed, None);
+    let mut driver = Driver::handshaking();
     driver.bytes(Side::Downstream, REQUEST);
-    driver.due(0);
+    driver.wait();
     assert_eq!((driver.now, driver.seen.refused), (10_000, Some(Cause::ResponseTimeout)));
 }
 
 #[test]
 fn a_client_that_leaves_takes_its_upstream_with_it() {
-    let mut driver = Driver::new(Mode::Framed, None);
+    let mut driver = Driver::handshaking();
     driver.bytes(Side::Downstream, REQUEST);
     assert!(driver.session.client_waits());
-    driver.event(Event::Eof(Side::Downstream));
+    driver.eof(Side::Downstream);
     assert!(driver.seen.aborted[Side::Upstream]);
     assert_eq!(driver.verdict(), (Party::Downstream, Phase::Response, Cause::Eof));
 }
 
 #[test]
 fn a_head_is_never_read_beyond_its_limit() {
-    let mut driver = Driver { session: Session::new(200, false, 0), ..Driver::new(Mode::Framed, None) };
+    let settings = Arc::new(Settings { head_bytes: 200, ..Settings::default() });
+    let mut driver = Driver { session: Session::new(settings, 0), ..Driver::handshaking() };
     driver.bytes(Side::Downstream, &REQUEST[..100]);
     assert_eq!(driver.session.wants(Side::Downstream), ReadInterest::Bytes(100));
     driver.bytes(Side::Downstream, &REQUEST[..100].repeat(9));
@@ -338,26 +371,136 @@ fn a_head_is_never_read_beyond_its_limit() {
 }
 
 #[test]
-fn late_data_where_no_close_can_be_sent_any_more_leaves_the_close_deadline() {
-    let mut driver = Driver::opened();
-    driver.event(Event::Eof(Side::Upstream));
+fn late_data_keeps_the_close_deadline_where_no_close_can_be_sent() {
+    let mut driver = Driver::established();
+    driver.eof(Side::Upstream);
     driver.bytes(Side::Downstream, &[close_of(Side::Downstream, 1000), client(b"late")].concat());
-    assert_eq!(driver.session.deadline(&Timeouts::default(), 0), Some((5000, Timer::Close)));
-    driver.due(0);
+    assert_eq!(driver.session.deadline(), Some((5000, Timer::Close)));
+    driver.wait();
     assert_eq!(driver.verdict(), (Party::Downstream, Phase::Open, Cause::Close));
 }
 
 #[test]
 fn a_refusal_is_sent_whole_to_a_client_that_half_closes() {
-    let mut session = Session::new(16 * 1024, false, 0);
-    let given = RelayInput { now: 0, rules: FrameLimits::default(), counts: &mut Counts::default() };
-    session.on_bytes(Side::Downstream, b"GET / HTTP/1.1\r\n bad\r\n\r\n", given);
+    let mut session = Session::new(Arc::default(), 0);
+    let (mut counts, mut authored) = (Sides::<Counts>::default(), Vec::new());
+    let input = RelayInput { now: 0, counts: &mut counts, authored: &mut authored };
+    session.on_bytes(Side::Downstream, b"GET / HTTP/1.1\r\n bad\r\n\r\n", input);
     while session.poll_action(0).is_some() {}
     // Its FIN was asked for and has not left: the refusal still waits.
-    session.on_event(Event::Eof(Side::Downstream), 0);
+    session.on_event(Event::Ended(Side::Downstream, TransportEnd::Eof), 0);
     assert_eq!(session.poll_action(0), None);
     session.on_event(Event::Finished(Side::Downstream), 0);
     assert!(matches!(session.poll_action(0), Some(Action::Close(_))));
+}
+
+#[test]
+fn the_close_code_for_a_broken_upstream_is_settable() {
+    let relay = RelaySettings { upstream_error_code: 1011, ..RelaySettings::default() };
+    let mut driver = Driver::established_with(relay);
+    driver.bytes(Side::Upstream, &client(b"masked"));
+    assert_eq!(our_close(&driver.seen.sent[Side::Downstream], Side::Downstream), Some(1011));
+    assert_eq!(our_close(&driver.seen.sent[Side::Upstream], Side::Upstream), Some(1002));
+}
+
+#[test]
+fn frames_of_ours_leave_at_frame_boundaries_and_a_close_is_the_last() {
+    let (ping, pong) = (OwnFrame::Ping(*b"12345678"), OwnFrame::Pong(*b"abcdefgh"));
+    let mut driver = Driver::established();
+    let frame = server(b"0123456789");
+    driver.bytes(Side::Upstream, &frame[..5]);
+    assert!(driver.session.send_toward(Side::Downstream, ping));
+    assert!(driver.session.send_toward(Side::Downstream, pong));
+    driver.settle();
+    assert_eq!(driver.seen.sent[Side::Downstream], &frame[..5], "inside a frame");
+    driver.bytes(Side::Upstream, &[&frame[5..], &server(b"next")].concat());
+    let want = [&frame[..], &ping.encode(None), &pong.encode(None), &server(b"next")].concat();
+    assert_eq!(driver.seen.sent[Side::Downstream], want);
+    driver.event(Event::Drain);
+    assert!(!driver.session.send_toward(Side::Downstream, ping), "nothing follows a Close");
+    let mut tunnel = Driver::established_with(RelaySettings { mode: Mode::Opaque, ..RelaySettings::default() });
+    assert!(!tunnel.session.send_toward(Side::Upstream, ping), "a tunnel knows no frames");
+    tunnel.settle();
+}
+
+#[test]
+fn a_used_up_allowance_pauses_reading_until_its_time_is_over() {
+    let relay = RelaySettings { pace: Some(Pace { bytes: 100, pause_ms: 250 }), ..RelaySettings::default() };
+    let mut driver = Driver::established_with(relay);
+    let frame = server(&[7; 60]);
+    driver.bytes(Side::Upstream, &frame);
+    assert_eq!(driver.session.wants(Side::Upstream), ReadInterest::Bytes(usize::MAX));
+    driver.now = 10;
+    driver.bytes(Side::Upstream, &frame);
+    assert_eq!(driver.session.wants(Side::Upstream), ReadInterest::Nothing, "124 bytes of 100");
+    assert_eq!(driver.session.wants(Side::Downstream), ReadInterest::Bytes(usize::MAX), "the other direction");
+    assert_eq!(driver.session.deadline(), Some((260, Timer::Resume)));
+    assert_eq!(driver.wait(), Timer::Resume);
+    assert_eq!(driver.session.wants(Side::Upstream), ReadInterest::Bytes(usize::MAX));
+    assert_eq!(driver.seen.sent[Side::Downstream], frame.repeat(2), "nothing is lost");
+    assert_eq!(driver.session.deadline(), Some((10 + Timeouts::default().idle_ms, Timer::Idle)));
+}
+
+#[test]
+fn an_attempt_without_a_socket_is_made_again_as_long_as_time_lasts() {
+    let mut driver = Driver::handshaking();
+    driver.connect = Some(|| Event::NoSocket);
+    driver.bytes(Side::Downstream, REQUEST);
+    assert_eq!((driver.wait(), driver.now), (Timer::Connect, 100));
+    assert_eq!((driver.seen.connects, driver.seen.refused), (2, None));
+    driver.connect = None;
+    driver.wait();
+    assert_eq!(driver.seen.sent[Side::Upstream], b"NEW");
+    let mut driver = Driver::handshaking();
+    driver.connect = Some(|| Event::NoSocket);
+    driver.bytes(Side::Downstream, REQUEST);
+    while driver.wait() != Timer::ConnectTotal {}
+    assert_eq!((driver.now, driver.seen.refused), (10_000, Some(Cause::NoSockets)));
+}
+
+#[test]
+fn a_decision_that_is_not_made_in_time_is_a_refusal() {
+    let mut session = Session::new(Arc::default(), 0);
+    let (mut counts, mut authored) = (Sides::<Counts>::default(), Vec::new());
+    session.on_bytes(Side::Downstream, REQUEST, RelayInput { now: 5, counts: &mut counts, authored: &mut authored });
+    assert_eq!(session.poll_action(5), Some(Action::Decide));
+    assert_eq!((session.poll_action(5), session.deadline()), (None, Some((10_005, Timer::Decision))));
+    assert!(session.client_waits());
+    session.on_event(Event::Timer(Timer::Decision), 10_005);
+    let refusal = Refusal::from(Cause::DecisionTimeout);
+    assert_eq!(session.poll_action(10_005), Some(Action::Refuse { refusal, head_only: false }));
+    // The verdict comes too late.
+    session.on_event(Event::Refused(Cause::Forbidden.into()), 10_006);
+    while let Some(action) = session.poll_action(10_006) {
+        assert!(!matches!(action, Action::Refuse { .. } | Action::Connect));
+    }
+    assert_eq!(session.status(), 504);
+}
+
+#[test]
+fn head_is_refused_without_a_body_also_where_its_head_is_malformed() {
+    for request in ["HEAD / HTTP/1.1\r\n\r\n", "HEAD / HTTP/1.1\r\n bad\r\n\r\n"] {
+        let mut driver = Driver::handshaking();
+        driver.bytes(Side::Downstream, request.as_bytes());
+        assert!(driver.seen.refused.is_some() && driver.seen.head_only, "{request:?}");
+    }
+    let mut driver = Driver::handshaking();
+    driver.bytes(Side::Downstream, b"GET / HTTP/1.1\r\n\r\n");
+    assert!(driver.seen.refused.is_some() && !driver.seen.head_only);
+}
+
+#[test]
+fn a_client_whose_transport_failed_is_drained_before_it_is_closed() {
+    for (cause, refuse) in [(Cause::PlainOnTls, true), (Cause::TlsVersion, false)] {
+        let session = Session::rejected(cause, refuse, Arc::default(), 0);
+        let mut driver = Driver { session, ..Driver::handshaking() };
+        driver.settle();
+        assert_eq!(driver.seen.refused, refuse.then_some(cause));
+        assert_eq!(driver.seen.fins, Sides::new(1, 0));
+        assert_eq!(driver.session.wants(Side::Downstream), ReadInterest::Discard);
+        driver.eof(Side::Downstream);
+        assert_eq!(driver.verdict(), (Party::Downstream, Phase::Tls, cause));
+    }
 }
 
 /// One session as a script: who sends what, in order.
@@ -384,31 +527,32 @@ proptest! {
     #[test]
     fn the_same_bytes_have_the_same_verdict_however_they_are_cut(script in script(), piece in 1..9usize) {
         let run = |piece: usize| {
-            let mut driver = Driver::opened();
+            let mut driver = Driver::established();
             for (side, bytes) in &script {
                 bytes.chunks(piece).for_each(|part| driver.bytes(*side, part));
             }
             for side in Side::BOTH {
-                driver.event(Event::Eof(side));
+                driver.eof(side);
             }
             if driver.seen.ended.is_none() {
-                driver.due(0);
+                driver.wait();
             }
             (driver.seen, driver.session.totals())
         };
         prop_assert_eq!(run(usize::MAX), run(piece));
     }
 
-    /// The seam for moving a pair: wherever a calm session is recorded, it goes on as if nothing had happened.
+    /// The seam for moving a pair: a calm session continues from its checkpoint as if nothing had
+    /// happened.
     #[test]
-    fn a_session_goes_on_from_its_record(script in script(), at in 0..12usize) {
+    fn a_session_continues_from_its_checkpoint(script in script(), at in 0..12usize) {
         let run = |travel: bool| {
-            let mut driver = Driver::opened();
+            let mut driver = Driver::established();
             for (n, (side, bytes)) in script.iter().enumerate() {
                 let (head, tail) = bytes.split_at(bytes.len() / 2);
                 driver.bytes(*side, head);
                 if let (true, Some(record)) = (travel && n == at, driver.session.checkpoint()) {
-                    driver.session = Session::from_checkpoint(record, driver.now);
+                    driver.session = Session::from_checkpoint(record, driver.settings());
                 }
                 driver.bytes(*side, tail);
             }

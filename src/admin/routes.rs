@@ -1,0 +1,125 @@
+//! The routes: from the bytes of a request to the bytes of its response. Pure.
+
+use crate::proto::http1::reason_of;
+
+pub(super) const HEAD_MAX: usize = 8 * 1024;
+pub(super) const FIELDS_MAX: usize = 64;
+
+/// A valid request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// `GET /metrics`
+    Metrics,
+    /// `GET /healthz`: 200 while the process runs.
+    Healthz,
+    /// `GET /readyz`: 200 while new sessions are admitted.
+    Readyz,
+    /// `GET /`
+    Page,
+    /// `POST /reload`
+    Reload,
+    /// `POST /fault/panic?worker=N`
+    Panic { worker: usize },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    pub status: u16,
+    pub content_type: &'static str,
+    pub body: String,
+}
+
+impl Response {
+    /// Plain text; a line feed is added.
+    pub fn text(status: u16, text: &str) -> Response {
+        Response { status, content_type: "text/plain; charset=utf-8", body: format!("{text}\n") }
+    }
+
+    pub fn html(body: String) -> Response {
+        Response { status: 200, content_type: "text/html; charset=utf-8", body }
+    }
+}
+
+/// The complete response to the bytes received so far, or `None` while the request head is
+/// incomplete. `respond` supplies the response to a valid request.
+pub(super) fn handle(received: &[u8], respond: &mut dyn FnMut(Request) -> Response) -> Option<Vec<u8>> {
+    // Bytes beyond the limit are ignored, so the result does not depend on how the bytes were
+    // split.
+    let received = received.get(..HEAD_MAX).unwrap_or(received);
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut head = httparse::Request::new(&mut fields);
+    let request = match head.parse(received) {
+        Ok(httparse::Status::Complete(_)) => route(&head),
+        Ok(httparse::Status::Partial) if received.len() < HEAD_MAX => return None,
+        Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+            Err(Refusal { status: 431, text: "Request head too large.", allow: None })
+        }
+        Err(_) => Err(Refusal { status: 400, text: "Malformed request.", allow: None }),
+    };
+    let (response, allow) = match request {
+        Ok(request) => (respond(request), None),
+        Err(refusal) => (Response::text(refusal.status, refusal.text), refusal.allow),
+    };
+    Some(write_response(&response, allow, head.method == Some("HEAD")))
+}
+
+struct Refusal {
+    status: u16,
+    text: &'static str,
+    allow: Option<&'static str>,
+}
+
+fn route(head: &httparse::Request<'_, '_>) -> Result<Request, Refusal> {
+    let target = head.path.unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let (request, is_get) = match path {
+        "/metrics" => (Request::Metrics, true),
+        "/healthz" => (Request::Healthz, true),
+        "/readyz" => (Request::Readyz, true),
+        "/" => (Request::Page, true),
+        "/reload" => (Request::Reload, false),
+        "/fault/panic" => (Request::Panic { worker: 0 }, false),
+        _ => return Err(Refusal { status: 404, text: "No such route.", allow: None }),
+    };
+    match (is_get, head.method.unwrap_or_default()) {
+        (true, "GET" | "HEAD") | (false, "POST") => {}
+        (true, _) => return Err(Refusal { status: 405, text: "Use GET.", allow: Some("GET, HEAD") }),
+        (false, _) => return Err(Refusal { status: 405, text: "Use POST.", allow: Some("POST") }),
+    }
+    // Any page in a browser on this machine can send a POST here, but the browser adds an Origin
+    // field to it.
+    if !is_get && head.headers.iter().any(|field| field.name.eq_ignore_ascii_case("origin")) {
+        return Err(Refusal { status: 403, text: "Requests from browsers are refused.", allow: None });
+    }
+    match request {
+        Request::Panic { .. } => Ok(Request::Panic { worker: worker_of(query)? }),
+        request => Ok(request),
+    }
+}
+
+fn worker_of(query: &str) -> Result<usize, Refusal> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix("worker="));
+    let digits = value.filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
+    let worker = digits.and_then(|digits| digits.parse().ok());
+    worker.ok_or(Refusal { status: 400, text: "Missing or invalid parameter: worker=N.", allow: None })
+}
+
+fn write_response(response: &Response, allow: Option<&str>, head_only: bool) -> Vec<u8> {
+    let mut head = format!(
+        "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\nCache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\n",
+        response.status,
+        reason_of(response.status),
+        response.content_type,
+        response.body.len()
+    );
+    if let Some(allow) = allow {
+        head.push_str(&format!("Allow: {allow}\r\n"));
+    }
+    head.push_str("\r\n");
+    let mut bytes = head.into_bytes();
+    if !head_only {
+        bytes.extend_from_slice(response.body.as_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,65 @@
+//! Responses to admin requests.
+
+use super::state::{Control, Workers};
+use crate::admin::{Request, Response};
+use crate::metrics::{self, Process};
+use crate::worker::inbox::Command;
+use std::sync::atomic::Ordering;
+
+impl Control {
+    pub(super) fn respond(&mut self, request: Request, workers: &Workers) -> Response {
+        match request {
+            Request::Metrics => Response {
+                status: 200,
+                content_type: metrics::CONTENT_TYPE,
+                body: metrics::render(&workers.shards, self.process()),
+            },
+            Request::Healthz => Response::text(200, "ok"),
+            Request::Readyz if self.drain.has_begun() => Response::text(503, "draining"),
+            Request::Readyz => Response::text(200, "ready"),
+            Request::Page => self.page(),
+            Request::Reload => match self.reload(workers) {
+                Ok(()) => Response::text(200, "reloaded"),
+                Err(error) => Response::text(422, &error),
+            },
+            Request::Panic { worker } => self.panic_worker(worker, workers),
+        }
+    }
+
+    fn page(&self) -> Response {
+        match (&self.parts.demo, self.addresses().plain) {
+            (Some(demo), Some(proxy)) => Response::html((demo.page)(&format!("ws://{proxy}/"))),
+            _ => Response::text(200, "framegate: GET /metrics, /healthz, /readyz; POST /reload"),
+        }
+    }
+
+    fn panic_worker(&self, worker: usize, workers: &Workers) -> Response {
+        if !self.snapshot.admin.as_ref().is_some_and(|admin| admin.fault_injection) {
+            return Response::text(403, "disabled; set admin.fault_injection = true");
+        }
+        match workers.outboxes.get(worker) {
+            Some(outbox) => {
+                outbox.send(Command::Panic);
+                Response::text(200, "the worker will panic")
+            }
+            None => Response::text(404, "no such worker"),
+        }
+    }
+
+    fn process(&self) -> Process {
+        Process {
+            version: env!("CARGO_PKG_VERSION"),
+            started_unix_ms: self.parts.started_unix_ms,
+            worker_restarts: self.parts.restarts.load(Ordering::Relaxed),
+            reloads_ok: self.reloads_ok,
+            reloads_refused: self.reloads_refused,
+            log_errors: self.parts.log.errors(),
+            log_lost: self.parts.log.unwritten(),
+            draining: self.drain.has_begun(),
+            max_sessions: self.parts.sessions.max() as u64,
+            max_handshakes: self.parts.handshakes.max() as u64,
+            buffer_bytes_max: self.snapshot.limits.buffer_bytes as u64,
+            certificates: self.parts.certificates.days_left(),
+        }
+    }
+}

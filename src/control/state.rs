@@ -1,0 +1,172 @@
+//! What the control thread owns.
+
+use crate::admin::Admin;
+use crate::certs::Certificates;
+use crate::config::{Snapshot, Source};
+use crate::log;
+use crate::metrics::Shard;
+use crate::os::Signals;
+use crate::policy::limit::Permits;
+use crate::proto::Millis;
+use crate::resolver::Resolve;
+use crate::service::Asker;
+use crate::worker::inbox::{Command, Outbox};
+use crate::worker::listener::Twin;
+use mio::unix::SourceFd;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::Receiver;
+
+const WAKER: usize = 0;
+pub(super) const STOP: usize = 1;
+pub(super) const RELOAD: usize = 2;
+/// The first of the tokens of the admin listener and its connections.
+pub(super) const ADMIN: usize = 3;
+
+/// What control is started with.
+pub struct Parts {
+    /// What a reload reads; `None` if the configuration cannot be reloaded.
+    pub source: Option<Source>,
+    pub demo: Option<Demo>,
+    /// RLIMIT_NOFILE.
+    pub nofile: u64,
+    pub sessions: Arc<Permits>,
+    pub handshakes: Arc<Permits>,
+    /// Worker restarts after a panic.
+    pub restarts: Arc<AtomicU64>,
+    pub log: log::Control,
+    pub certificates: Certificates,
+    pub started_unix_ms: u64,
+    /// Listener addresses as configured and as bound.
+    pub listening: Vec<(SocketAddr, SocketAddr)>,
+}
+
+/// What `framegate demo` adds to a process.
+pub struct Demo {
+    /// The page at `/` of the admin listener, from the URL of the proxy.
+    pub page: fn(ws_url: &str) -> String,
+    /// The text printed when the process is ready.
+    pub announcement: Box<dyn Fn(&Addresses) -> String>,
+}
+
+/// Addresses as bound: the first listener without TLS, the first with TLS, the admin listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    pub plain: Option<SocketAddr>,
+    pub tls: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+}
+
+pub struct Control {
+    pub(super) parts: Parts,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) poll: mio::Poll,
+    pub(super) waker: Arc<mio::Waker>,
+    pub(super) signals: Signals,
+    pub(super) admin: Option<Admin>,
+    /// Indices of workers that have ended.
+    pub(super) ended_workers: Receiver<usize>,
+    pub(super) reloads_ok: u64,
+    pub(super) reloads_refused: u64,
+    pub(super) drain: Drain,
+}
+
+/// Running -> Draining -> Stopping
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Drain {
+    #[default]
+    Running,
+    Draining {
+        until: Millis,
+    },
+    /// The workers were ordered to close their sessions at once.
+    Stopping,
+}
+
+impl Drain {
+    pub fn has_begun(self) -> bool {
+        self != Drain::Running
+    }
+
+    pub fn deadline(self) -> Option<Millis> {
+        match self {
+            Drain::Draining { until } => Some(until),
+            Drain::Running | Drain::Stopping => None,
+        }
+    }
+}
+
+/// The workers and the resolver, as control reaches them.
+pub(super) struct Workers {
+    pub outboxes: Vec<Outbox<Twin>>,
+    pub shards: Vec<Arc<Shard>>,
+    pub resolver: Asker<Resolve>,
+}
+
+impl Workers {
+    pub fn send_all(&self, command: impl Fn() -> Command<Twin>) {
+        self.outboxes.iter().for_each(|outbox| outbox.send(command()));
+    }
+}
+
+impl Control {
+    pub fn new(
+        parts: Parts,
+        snapshot: Arc<Snapshot>,
+        admin: Option<TcpListener>,
+        signals: Signals,
+        ended_workers: Receiver<usize>,
+    ) -> io::Result<Control> {
+        let poll = mio::Poll::new()?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), mio::Token(WAKER))?);
+        for (stream, token) in [(&signals.stop, STOP), (&signals.reload, RELOAD)] {
+            let mut source = SourceFd(&stream.as_raw_fd());
+            poll.registry().register(&mut source, mio::Token(token), mio::Interest::READABLE)?;
+        }
+        let admin = admin.map(|listener| Admin::new(listener, poll.registry(), ADMIN)).transpose()?;
+        Ok(Control {
+            parts,
+            snapshot,
+            poll,
+            waker,
+            signals,
+            admin,
+            ended_workers,
+            reloads_ok: 0,
+            reloads_refused: 0,
+            drain: Drain::default(),
+        })
+    }
+
+    pub fn waker(&self) -> Arc<mio::Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    pub fn sessions(&self) -> Arc<Permits> {
+        Arc::clone(&self.parts.sessions)
+    }
+
+    pub fn handshakes(&self) -> Arc<Permits> {
+        Arc::clone(&self.parts.handshakes)
+    }
+
+    pub fn restarts(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.parts.restarts)
+    }
+
+    pub(super) fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        let bound = |tls: bool| {
+            let listener = self.snapshot.listeners.iter().find(|listener| listener.tls.is_some() == tls)?;
+            let mut listening = self.parts.listening.iter();
+            listening.find(|(configured, _)| *configured == listener.addr).map(|(_, bound)| *bound)
+        };
+        Addresses { plain: bound(false), tls: bound(true), admin: self.admin_addr() }
+    }
+}

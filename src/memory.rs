@@ -1,0 +1,24 @@
+//! The memory model: sizes that the worker and TLS work with, and that `check` adds up. The types
+//! that take the memory assert at compile time that they stay within these sizes.
+
+/// The largest read, and so the size of a worker's read buffer. The pool keeps as much in reserve.
+pub const SCRATCH_BYTES: usize = 128 * 1024;
+/// Pipes of one worker, for routes that splice; further sessions read and send instead. Two
+/// descriptors each.
+pub const PIPES_MAX: usize = 32;
+/// The capacity of a pipe, in kernel memory.
+pub const PIPE_BYTES: usize = 256 << 10;
+
+/// User memory of an idle session, at most.
+pub const SESSION_BYTES: usize = 768;
+/// Kernel memory of the two TCP sockets of a session with empty buffers.
+pub const SESSION_KERNEL_BYTES: usize = 8 << 10;
+/// What TLS adds to each side of a session that uses it: keys and connection state.
+pub const TLS_CONN_BYTES: usize = 3 << 10;
+/// An incomplete TLS record that a connection keeps until the rest arrives.
+pub const TLS_RECORD_BYTES: usize = 17 << 10;
+/// Incomplete messages that a connection keeps during a TLS handshake.
+pub const TLS_HANDSHAKE_BYTES: usize = 2 * TLS_RECORD_BYTES;
+/// What TLS adds to a worker: cached key schedules, and one buffer each for plaintext and
+/// ciphertext.
+pub const TLS_WORKER_BYTES: usize = 1 << 20;

@@ -1,0 +1,281 @@
+//! The one table of metrics. To add one, add a row:
+//!
+//! `Kind "name" [labels] "Help." { fields of Tally } = samples;`
+//!
+//! The braces declare the fields that a worker counts in, each with a comment where the help text
+//! does not explain it. They are left out where the number comes from the process or from a field
+//! of another row. Publishing, reading and summing follow from the declaration; the field itself is
+//! a plain integer that the worker adds to.
+//!
+//! A series that can occur is rendered from the start, with 0: one that appeared with its first
+//! event would hide that event from every rate. All others are rendered only if they are not 0.
+
+use super::cells::{ByCause, Cells};
+use super::text::Kind::{Counter, Gauge, Histogram};
+use super::text::{Metric, Millionths, Samples, Thousandths};
+use crate::proto::end::{CAUSES, Cause, Party};
+use crate::proto::frame::opcode;
+use crate::proto::relay::Counts;
+use crate::proto::{Side, Sides};
+
+macro_rules! metrics {
+    ($(
+        $kind:ident $name:literal [$($label:literal)*] $help:literal
+        $({ $($(#[$doc:meta])* $field:ident: $type:ty),+ })? = $samples:expr;
+    )*) => {
+        pub(super) const METRICS: &[Metric<Reading>] = &[
+            $(Metric { name: $name, kind: $kind, labels: &[$($label),*], help: $help, samples: $samples },)*
+        ];
+
+        /// What one worker has counted since the process started. Consists of `u64` alone, which
+        /// publishing relies on.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Tally {
+            $($($(#[doc = $help] $(#[$doc])* pub $field: $type,)+)?)*
+        }
+
+        impl Cells for Tally {
+            fn each_cell(&self, visit: &mut dyn FnMut(u64)) {
+                $($($(self.$field.each_cell(visit);)+)?)*
+            }
+
+            fn each_cell_mut(&mut self, visit: &mut dyn FnMut(&mut u64)) {
+                $($($(self.$field.each_cell_mut(visit);)+)?)*
+            }
+        }
+    };
+}
+
+metrics! {
+    Gauge "framegate_build_info" ["version"] "Always 1; the label is the version."
+        = |r, out| out.put(&[&r.process.version], 1);
+    Gauge "process_start_time_seconds" [] "Start time of the process, in seconds since the Unix epoch."
+        = |r, out| out.put(&[], Thousandths(r.process.started_unix_ms));
+    Gauge "framegate_workers" [] "Worker threads."
+        = |r, out| out.put(&[], r.workers.len());
+    Counter "framegate_worker_restarts_total" [] "Worker restarts after a panic."
+        = |r, out| out.put(&[], r.process.worker_restarts);
+    Counter "framegate_reloads_total" ["result"] "Configuration reloads by result."
+        = |r, out| { out.put(&[&"ok"], r.process.reloads_ok); out.put(&[&"refused"], r.process.reloads_refused); };
+    Gauge "framegate_draining" [] "1 while the process drains its sessions before exit."
+        = |r, out| out.put(&[], u8::from(r.process.draining));
+    Gauge "framegate_sessions" ["worker"] "Established sessions."
+        { sessions: u64 }
+        = |r, out| out.put_each(r.workers.iter().map(|tally| tally.sessions));
+    Gauge "framegate_sessions_max" [] "Limit on established sessions, 0 for none."
+        = |r, out| out.put(&[], r.process.max_sessions);
+    Gauge "framegate_handshakes" [] "Accepted connections whose handshake has not completed."
+        { handshakes: u64 }
+        = |r, out| out.put(&[], r.total.handshakes);
+    Gauge "framegate_handshakes_max" [] "Limit on handshakes in progress, 0 for none."
+        = |r, out| out.put(&[], r.process.max_handshakes);
+    Counter "framegate_connections_accepted_total" [] "Connections accepted."
+        { accepted: u64 }
+        = |r, out| out.put(&[], r.total.accepted);
+    Counter "framegate_accept_backoffs_total" [] "Times accepting was paused for lack of descriptors or memory."
+        { accept_backoffs: u64 }
+        = |r, out| out.put(&[], r.total.accept_backoffs);
+    Counter "framegate_handshakes_total" ["outcome"] "Completed handshakes by outcome: ok, or the cause of the refusal."
+        { handshakes_ok: u64, refused: ByCause<u64> }
+        = handshakes;
+    Counter "framegate_tls_handshakes_total" ["side" "outcome"]
+        "TLS handshakes by side and outcome; failed includes TLS errors in established sessions."
+        {
+            /// In the order of [`TLS_OUTCOMES`].
+            tls: Sides<[u64; TLS_OUTCOMES.len()]>
+        }
+        = tls;
+    Gauge "framegate_certificate_days_left" ["file"] "Days until a certificate expires."
+        = |r, out| r.process.certificates.iter().for_each(|(file, days)| out.put(&[file], days));
+    Counter "framegate_sessions_ended_total" ["cause" "ended_by"]
+        "Established sessions that ended, by cause and by the party that ended them."
+        {
+            /// In the order of `PARTIES`: downstream, upstream, proxy.
+            ended: ByCause<[u64; 3]>
+        }
+        = ended;
+    Counter "framegate_frames_total" ["from" "opcode"] "Frames relayed, by the side they came from and by opcode."
+        {
+            /// Frames and bytes. In mode `opaque` only bytes are counted.
+            relay: Sides<Counts>
+        }
+        = frames;
+    Counter "framegate_bytes_total" ["from"] "Bytes relayed in established sessions, by the side they came from."
+        = bytes;
+    Counter "framegate_discarded_bytes_total" [] "Bytes read and discarded after a Close or during a lingering close."
+        { discarded_bytes: u64 }
+        = |r, out| out.put(&[], r.total.discarded_bytes);
+    Gauge "framegate_backlog_bytes" [] "Bytes buffered for slow receivers."
+        { backlog_bytes: u64 }
+        = |r, out| out.put(&[], r.total.backlog_bytes);
+    Gauge "framegate_backlog_bytes_max" [] "Limit on the bytes buffered for slow receivers."
+        = |r, out| out.put(&[], r.process.buffer_bytes_max);
+    Counter "framegate_receiver_stalls_total" [] "Times a receiver blocked and reading from its sender was paused."
+        { stalled: u64 }
+        = |r, out| out.put(&[], r.total.stalled);
+    Counter "framegate_urgent_data_total" [] "Connections on which TCP urgent data was received."
+        { urgent: u64 }
+        = |r, out| out.put(&[], r.total.urgent);
+    Counter "framegate_worker_busy_seconds_total" ["worker"] "CPU time of a worker thread."
+        {
+            /// In microseconds.
+            busy_us: u64
+        }
+        = |r, out| out.put_each(r.workers.iter().map(|tally| Millionths(tally.busy_us)));
+    Counter "framegate_worker_loop_iterations_total" ["worker"] "Event loop iterations."
+        { loop_iterations: u64 }
+        = |r, out| out.put_each(r.workers.iter().map(|tally| tally.loop_iterations));
+    Histogram "framegate_loop_busy_seconds" []
+        "CPU time per loop iteration; measured with at least 32 events, or always when TLS is configured."
+        {
+            /// By the bounds of [`LOOP_BUSY_US`], then all above them.
+            loop_busy: [u64; LOOP_BUSY_US.len() + 1],
+            /// The sum of the measurements, in microseconds.
+            loop_busy_us: u64
+        }
+        = |r, out| out.put_histogram(&LOOP_BUSY_US, &r.total.loop_busy, r.total.loop_busy_us);
+    Counter "framegate_events_total" [] "Readiness events handled."
+        { events: u64 }
+        = |r, out| out.put(&[], r.total.events);
+    Counter "framegate_stale_events_total" [] "Readiness events for connections that were already closed."
+        { stale_events: u64 }
+        = |r, out| out.put(&[], r.total.stale_events);
+    Counter "framegate_log_lines_lost_total" [] "Access log lines lost to a full ring or a failed write."
+        {
+            /// Those lost to a full ring.
+            log_lost: u64
+        }
+        = |r, out| out.put(&[], r.total.log_lost + r.process.log_lost);
+    Counter "framegate_log_errors_total" [] "Failed writes to the access log."
+        = |r, out| out.put(&[], r.process.log_errors);
+}
+
+/// The outcomes of `Tally::tls`: a full handshake, a resumed session, and failed.
+pub const TLS_OUTCOMES: [&str; 3] = ["full", "resumed", "failed"];
+
+/// Bounds of `Tally::loop_busy`, in microseconds.
+pub const LOOP_BUSY_US: [u64; 8] = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000];
+
+/// The columns of `Tally::ended`.
+const PARTIES: [Party; 3] = [Party::Downstream, Party::Upstream, Party::Proxy];
+
+/// A tally consists of `u64` alone, so its size gives their number.
+pub(super) const CELLS: usize = size_of::<Tally>() / size_of::<u64>();
+
+impl Tally {
+    fn add(&mut self, other: &Tally) {
+        let mut values = Vec::with_capacity(CELLS);
+        other.each_cell(&mut |value| values.push(value));
+        let mut values = values.into_iter();
+        self.each_cell_mut(&mut |value| *value += values.next().unwrap_or(0));
+    }
+}
+
+/// What concerns the process as a whole, at the moment of rendering.
+#[derive(Debug, Clone, Default)]
+pub struct Process {
+    pub version: &'static str,
+    /// Milliseconds since the Unix epoch.
+    pub started_unix_ms: u64,
+    /// Worker restarts after a panic.
+    pub worker_restarts: u64,
+    pub reloads_ok: u64,
+    pub reloads_refused: u64,
+    /// Failed writes to the access log.
+    pub log_errors: u64,
+    /// Access log lines lost to failed writes. Those lost to full rings are in the tallies.
+    pub log_lost: u64,
+    pub draining: bool,
+    /// Limits in force, 0 for none.
+    pub max_sessions: u64,
+    pub max_handshakes: u64,
+    pub buffer_bytes_max: u64,
+    /// Certificate files, each with the days until it expires; negative once it has.
+    pub certificates: Vec<(String, i64)>,
+}
+
+/// What the samples are read from: all shards at one moment, their sum, and the process.
+pub(super) struct Reading {
+    total: Tally,
+    workers: Vec<Tally>,
+    process: Process,
+}
+
+impl Reading {
+    pub fn new(workers: Vec<Tally>, process: Process) -> Reading {
+        let mut total = Tally::default();
+        for tally in &workers {
+            total.add(tally);
+        }
+        Reading { total, workers, process }
+    }
+}
+
+fn handshakes(r: &Reading, out: &mut Samples<'_>) {
+    out.put(&[&"ok"], r.total.handshakes_ok);
+    for info in CAUSES {
+        let count = r.total.refused[info.cause];
+        let without_status = matches!(info.cause, Cause::NoRequest | Cause::UpstreamResponse | Cause::WorkerPanic);
+        if count > 0 || info.status != 0 || without_status {
+            out.put(&[&info.name], count);
+        }
+    }
+}
+
+fn ended(r: &Reading, out: &mut Samples<'_>) {
+    for info in CAUSES {
+        let tls = matches!(
+            info.cause,
+            Cause::TlsMalformed
+                | Cause::TlsAlert
+                | Cause::TlsBadRecord
+                | Cause::TlsMisbehaved
+                | Cause::TlsTruncated
+                | Cause::TlsInternal
+        );
+        let can_occur = tls || info.cause as usize >= Cause::Close as usize;
+        for (party, count) in PARTIES.iter().zip(r.total.ended[info.cause]) {
+            if count > 0 || can_occur {
+                out.put(&[&info.name, &party.name()], count);
+            }
+        }
+    }
+}
+
+fn tls(r: &Reading, out: &mut Samples<'_>) {
+    for side in Side::BOTH {
+        for (outcome, count) in TLS_OUTCOMES.iter().zip(r.total.tls[side]) {
+            out.put(&[&side.name(), outcome], count);
+        }
+    }
+}
+
+fn frames(r: &Reading, out: &mut Samples<'_>) {
+    for from in Side::BOTH {
+        for (code, &count) in r.total.relay[from].frames.iter().enumerate() {
+            match opcode_name(code as u8) {
+                Some(name) => out.put(&[&from.name(), &name], count),
+                None if count > 0 => out.put(&[&from.name(), &format_args!("{code:#x}")], count),
+                None => {}
+            }
+        }
+    }
+}
+
+fn bytes(r: &Reading, out: &mut Samples<'_>) {
+    for from in Side::BOTH {
+        out.put(&[&from.name()], r.total.relay[from].bytes);
+    }
+}
+
+fn opcode_name(code: u8) -> Option<&'static str> {
+    Some(match code {
+        opcode::CONTINUATION => "continuation",
+        opcode::TEXT => "text",
+        opcode::BINARY => "binary",
+        opcode::CLOSE => "close",
+        opcode::PING => "ping",
+        opcode::PONG => "pong",
+        _ => return None,
+    })
+}

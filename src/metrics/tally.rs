@@ -1,0 +1,74 @@
+//! The events that a worker counts. The fields are declared in `table.rs`.
+//!
+//! [`Tally::accepted`], [`Tally::opened`] and [`Tally::ended`] move a connection from one
+//! count to the next, so that `accepted = handshakes_ok + all refused + handshakes` and
+//! `handshakes_ok = all ended + sessions`.
+
+use super::table::{LOOP_BUSY_US, Tally};
+use crate::proto::Side;
+use crate::proto::end::{Cause, End, Party, Phase};
+
+impl Tally {
+    /// A connection was accepted.
+    pub fn accepted(&mut self) {
+        self.accepted += 1;
+        self.handshakes += 1;
+    }
+
+    /// The 101 response of a handshake was forwarded.
+    pub fn opened(&mut self) {
+        self.handshakes_ok += 1;
+        self.handshakes = self.handshakes.saturating_sub(1);
+        self.sessions += 1;
+    }
+
+    /// A TLS handshake with `side` succeeded.
+    pub fn tls_established(&mut self, side: Side, resumed: bool) {
+        self.tls[side][usize::from(resumed)] += 1;
+    }
+
+    /// TLS with `side` failed, during the handshake or later.
+    pub fn tls_failed(&mut self, side: Side) {
+        self.tls[side][2] += 1;
+    }
+
+    /// A measured loop iteration took `us` microseconds of CPU time.
+    pub fn loop_busy(&mut self, us: u64) {
+        let bucket = LOOP_BUSY_US.iter().position(|bound| us <= *bound).unwrap_or(LOOP_BUSY_US.len());
+        if let Some(count) = self.loop_busy.get_mut(bucket) {
+            *count += 1;
+        }
+        self.loop_busy_us += us;
+    }
+
+    /// A connection ended: a handshake was refused, or an established session ended.
+    pub fn ended(&mut self, end: End) {
+        match end.phase {
+            Phase::Open => {
+                self.sessions = self.sessions.saturating_sub(1);
+                self.ended[end.cause][column(end.party)] += 1;
+            }
+            Phase::Tls | Phase::Request | Phase::Connect | Phase::Response => {
+                self.handshakes = self.handshakes.saturating_sub(1);
+                self.refused[end.cause] += 1;
+            }
+        }
+    }
+
+    /// The worker panicked and lost its connections: counts each as ended by the panic and resets
+    /// the gauges.
+    pub fn sessions_lost(&mut self) {
+        self.ended[Cause::WorkerPanic][column(Party::Proxy)] += self.sessions;
+        self.refused[Cause::WorkerPanic] += self.handshakes;
+        (self.sessions, self.handshakes, self.backlog_bytes) = (0, 0, 0);
+    }
+}
+
+/// The column of `Tally::ended`, in the order of `PARTIES` in `table.rs`.
+fn column(party: Party) -> usize {
+    match party {
+        Party::Downstream => 0,
+        Party::Upstream => 1,
+        Party::Proxy => 2,
+    }
+}

@@ -1,0 +1,94 @@
+//! A lingering close: the response has been sent with a FIN behind it; the client is drained for a
+//! while, so that a reset for its unread bytes does not take the response away.
+
+use super::{Handler, Step};
+use crate::proto::end;
+use crate::proto::http1::Request;
+use crate::proto::interface::{ReadInterest, Timer, TransportEnd};
+use crate::proto::relay::Relayed;
+use crate::proto::settings::{Settings, Timeouts};
+use crate::proto::{Millis, Side};
+
+/// How long, and up to how many bytes, a refused client is drained.
+const LINGER_MS: Millis = 2_000;
+const LINGER_BYTES: usize = 64 * 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Linger {
+    drained: usize,
+    /// The client will send no more.
+    eof: bool,
+    /// When our FIN left.
+    finished_at: Option<Millis>,
+}
+
+impl Linger {
+    pub fn on_discarded(&mut self, n: usize, step: &mut Step<'_>) {
+        self.drained += n;
+        if self.drained > LINGER_BYTES {
+            step.over();
+        }
+    }
+}
+
+impl Handler for Linger {
+    const PHASE: end::Phase = end::Phase::Response;
+
+    fn on_bytes(&mut self, _: Side, bytes: &[u8], step: &mut Step<'_>) -> Relayed {
+        self.on_discarded(bytes.len(), step);
+        Relayed::consume(bytes.len())
+    }
+
+    fn on_end(&mut self, side: Side, end: TransportEnd, step: &mut Step<'_>) {
+        match (side, end) {
+            (Side::Downstream, TransportEnd::Eof | TransportEnd::Cut) => {
+                // It may have half-closed and wait for the rest of its response.
+                self.eof = true;
+                if self.finished_at.is_some() {
+                    step.over();
+                }
+            }
+            (Side::Downstream, TransportEnd::Reset | TransportEnd::Failed(_)) => step.over(),
+            (Side::Upstream, _) => {}
+        }
+    }
+
+    fn on_urgent_data(&mut self, _: Side, _: &mut Step<'_>) {}
+
+    fn on_timer(&mut self, _: Timer, step: &mut Step<'_>) {
+        step.over();
+    }
+
+    fn on_finished(&mut self, step: &mut Step<'_>) {
+        self.finished_at = Some(step.now);
+        if self.eof {
+            step.over();
+        }
+    }
+
+    fn wants(&self, side: Side, _: &Settings) -> ReadInterest {
+        match side {
+            Side::Downstream if !self.eof => ReadInterest::Discard,
+            Side::Downstream | Side::Upstream => ReadInterest::Nothing,
+        }
+    }
+
+    fn deadline(&self, since: Millis, timeouts: &Timeouts) -> (Millis, Timer) {
+        match self.finished_at {
+            Some(finished_at) => (finished_at + LINGER_MS, Timer::Linger),
+            None => (since + timeouts.write_stall_ms, Timer::Linger),
+        }
+    }
+
+    fn request(&self) -> Option<Request<'_>> {
+        None
+    }
+
+    fn is_silent(&self) -> bool {
+        false
+    }
+
+    fn client_waits(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,332 @@
+//! An exchange: everything of a session before its relay. One request is read, judged, sent to an
+//! upstream, and answered; a 101 ends it in a [`Relay`], everything else in a lingering close.
+//! Pure. Boxed by the session, so that an established session does not pay for it.
+//!
+//! ```text
+//!  bytes of the head     policy           connected           101
+//! Request ---------> Decision -----> Connect -----> Response -----> (relay)
+//!    |                  |               |            |    \
+//!    |                  |               |            |   ErrorBody    any other status
+//!    +------------------+---------------+------------+------+--> Linger   FIN, drain, close
+//!    `--- the client left: over, and the upstream connection goes with it
+//! ```
+//!
+//! `request`, `connect`, `response` and `linger` hold the phases in this order, `buffer` the
+//! request. Each phase is a struct that owns its data and implements [`Handler`]: a new phase does
+//! not compile until it answers everything that can happen to it.
+
+mod buffer;
+mod connect;
+mod linger;
+mod request;
+mod response;
+
+use super::end::{self, Cause, Party};
+use super::http1::Request;
+use super::interface::{Action, Admission, ReadInterest, Refusal, Timer, TransportEnd};
+use super::relay::Relay;
+use super::relay::{RelayInput, Relayed};
+use super::settings::{Settings, Timeouts};
+use super::{Millis, Side};
+use connect::Connect;
+use linger::Linger;
+use request::{Decision, ReadRequest};
+use response::{AwaitResponse, ErrorBody};
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(super) struct Exchange {
+    phase: Phase,
+    /// When the phase began.
+    since: Millis,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Request(ReadRequest),
+    Decision(Decision),
+    Connect(Connect),
+    Response(AwaitResponse),
+    ErrorBody(ErrorBody),
+    Linger(Linger),
+}
+
+/// What happens to every phase. Events that answer an action of one phase (admitted, connected,
+/// ...) are methods of that phase alone.
+trait Handler {
+    /// For the access log and the metrics.
+    const PHASE: end::Phase;
+
+    /// Bytes of `from`; how many of them are forwarded and consumed.
+    fn on_bytes(&mut self, from: Side, bytes: &[u8], step: &mut Step<'_>) -> Relayed;
+    /// No more bytes will come from `side`.
+    fn on_end(&mut self, side: Side, end: TransportEnd, step: &mut Step<'_>);
+    fn on_urgent_data(&mut self, side: Side, step: &mut Step<'_>);
+    /// The deadline that [`Handler::deadline`] named has passed.
+    fn on_timer(&mut self, timer: Timer, step: &mut Step<'_>);
+    /// The FIN toward the client has left.
+    fn on_finished(&mut self, step: &mut Step<'_>);
+    fn wants(&self, side: Side, settings: &Settings) -> ReadInterest;
+    fn deadline(&self, since: Millis, timeouts: &Timeouts) -> (Millis, Timer);
+    /// The request, once its head is complete and until it has been answered.
+    fn request(&self) -> Option<Request<'_>>;
+    /// The client has sent no byte: it is closed without a response.
+    fn is_silent(&self) -> bool;
+    /// The client waits for its response: it is not read, but if it leaves, the upstream is
+    /// dropped.
+    fn client_waits(&self) -> bool;
+}
+
+/// Calls a method of the current phase.
+macro_rules! handler {
+    ($phase:expr, $handler:ident => $call:expr) => {
+        match $phase {
+            Phase::Request($handler) => $call,
+            Phase::Decision($handler) => $call,
+            Phase::Connect($handler) => $call,
+            Phase::Response($handler) => $call,
+            Phase::ErrorBody($handler) => $call,
+            Phase::Linger($handler) => $call,
+        }
+    };
+}
+
+/// What one event leads to. Handlers write it, the session carries it out.
+pub(super) struct Step<'a> {
+    pub now: Millis,
+    pub settings: &'a mut Arc<Settings>,
+    pub actions: &'a mut Vec<Action>,
+    /// The status that the client gets.
+    pub status: &'a mut u16,
+    /// A cause that was found, for the session to weigh.
+    pub found: Option<(Party, Cause)>,
+    next: Option<Next>,
+}
+
+/// Where the session goes next.
+enum Next {
+    Phase(Phase),
+    Relay(Relay),
+    Over,
+}
+
+/// What became of an exchange.
+pub(super) enum Outcome {
+    Continues,
+    Relay(Relay),
+    Over,
+}
+
+impl Exchange {
+    pub(super) fn new(now: Millis) -> Exchange {
+        Exchange { phase: Phase::Request(ReadRequest::default()), since: now }
+    }
+
+    /// An exchange that has ended before its request: the client's transport failed. With a
+    /// `refusal` that the transport can still carry; in any case the FIN is sent and the client
+    /// drained, so that an alert or a refusal is not lost to a reset.
+    pub(super) fn rejected(cause: Cause, refuse: bool, step: &mut Step<'_>) -> Exchange {
+        if refuse {
+            step.refuse_client(Refusal::from(cause), false);
+        }
+        step.actions.push(Action::HalfClose(Side::Downstream));
+        Exchange { phase: Phase::Linger(Linger::default()), since: step.now }
+    }
+
+    /// The one door between phases.
+    pub(super) fn enter(&mut self, step: Step<'_>) -> Outcome {
+        match step.next {
+            None => Outcome::Continues,
+            Some(Next::Phase(phase)) => {
+                // The body of a response has what is left of its head's timeout.
+                if !matches!(phase, Phase::ErrorBody(_)) {
+                    self.since = step.now;
+                }
+                self.phase = phase;
+                Outcome::Continues
+            }
+            Some(Next::Relay(relay)) => Outcome::Relay(relay),
+            Some(Next::Over) => Outcome::Over,
+        }
+    }
+
+    pub(super) fn on_bytes(&mut self, from: Side, bytes: &[u8], input: RelayInput<'_>, step: &mut Step<'_>) -> Relayed {
+        match &mut self.phase {
+            // The 101 and what came early are counted as frames.
+            Phase::Response(phase) if from == Side::Upstream => phase.on_response_bytes(bytes, input, step),
+            phase => handler!(phase, handler => handler.on_bytes(from, bytes, step)),
+        }
+    }
+
+    /// `n` bytes of `from` were discarded, as [`ReadInterest::Discard`] allows.
+    pub(super) fn on_discarded(&mut self, n: usize, step: &mut Step<'_>) {
+        if let Phase::Linger(linger) = &mut self.phase {
+            linger.on_discarded(n, step);
+        }
+    }
+
+    pub(super) fn on_admitted(&mut self, admission: Admission, step: &mut Step<'_>) {
+        if let Phase::Decision(decision) = &mut self.phase {
+            decision.on_admitted(admission, step);
+        }
+    }
+
+    pub(super) fn on_refused(&mut self, refusal: Refusal, step: &mut Step<'_>) {
+        let party = party_at_fault(refusal.cause);
+        match &self.phase {
+            // A response is on its way.
+            Phase::ErrorBody(_) | Phase::Linger(_) => {}
+            Phase::Request(_) | Phase::Decision(_) | Phase::Connect(_) | Phase::Response(_) => {
+                let head_only = self.request().is_some_and(|request| request.method == "HEAD");
+                step.refuse(party, refusal, head_only);
+            }
+        }
+    }
+
+    pub(super) fn on_connected(&mut self, request: Vec<u8>, step: &mut Step<'_>) {
+        if let Phase::Connect(connect) = &mut self.phase {
+            connect.on_connected(request, step);
+        }
+    }
+
+    pub(super) fn on_connect_failed(&mut self, cause: Cause, step: &mut Step<'_>) {
+        if let Phase::Connect(connect) = &mut self.phase {
+            connect.on_attempt_failed(cause, step);
+        }
+    }
+
+    pub(super) fn on_no_socket(&mut self, step: &mut Step<'_>) {
+        if let Phase::Connect(connect) = &mut self.phase {
+            connect.on_no_socket(step);
+        }
+    }
+
+    pub(super) fn on_exhausted(&mut self, step: &mut Step<'_>) {
+        if let Phase::Connect(connect) = &mut self.phase {
+            connect.on_exhausted(step);
+        }
+    }
+
+    pub(super) fn on_end(&mut self, side: Side, end: TransportEnd, step: &mut Step<'_>) {
+        handler!(&mut self.phase, handler => handler.on_end(side, end, step));
+    }
+
+    pub(super) fn on_urgent_data(&mut self, side: Side, step: &mut Step<'_>) {
+        handler!(&mut self.phase, handler => handler.on_urgent_data(side, step));
+    }
+
+    pub(super) fn on_timer(&mut self, timer: Timer, step: &mut Step<'_>) {
+        handler!(&mut self.phase, handler => handler.on_timer(timer, step));
+    }
+
+    pub(super) fn on_finished(&mut self, to: Side, step: &mut Step<'_>) {
+        if to == Side::Downstream {
+            handler!(&mut self.phase, handler => handler.on_finished(step));
+        }
+    }
+
+    /// `side` takes nothing: the session ends.
+    pub(super) fn on_stalled(&mut self, side: Side, cause: Cause, step: &mut Step<'_>) {
+        step.found = Some((Party::Proxy, cause));
+        step.actions.push(Action::Abort(side));
+        step.over();
+    }
+
+    /// A request under way is answered; once established it is drained like the rest.
+    pub(super) fn on_drain(&mut self, step: &mut Step<'_>) {
+        if self.is_silent() {
+            step.found = Some((Party::Proxy, Cause::NoRequest));
+            step.over();
+        }
+    }
+
+    /// The process ends now.
+    pub(super) fn on_stop(&mut self, step: &mut Step<'_>) {
+        step.found = Some((Party::Proxy, if self.is_silent() { Cause::NoRequest } else { Cause::Stop }));
+        step.over();
+    }
+
+    pub(super) fn wants(&self, side: Side, settings: &Settings) -> ReadInterest {
+        handler!(&self.phase, handler => handler.wants(side, settings))
+    }
+
+    pub(super) fn deadline(&self, timeouts: &Timeouts) -> (Millis, Timer) {
+        handler!(&self.phase, handler => handler.deadline(self.since, timeouts))
+    }
+
+    pub(super) fn request(&self) -> Option<Request<'_>> {
+        handler!(&self.phase, handler => handler.request())
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        handler!(&self.phase, handler => handler.is_silent())
+    }
+
+    pub(super) fn client_waits(&self) -> bool {
+        handler!(&self.phase, handler => handler.client_waits())
+    }
+
+    pub(super) fn phase(&self) -> end::Phase {
+        fn phase_of<H: Handler>(_: &H) -> end::Phase {
+            H::PHASE
+        }
+        handler!(&self.phase, handler => phase_of(handler))
+    }
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn new(
+        now: Millis,
+        settings: &'a mut Arc<Settings>,
+        actions: &'a mut Vec<Action>,
+        status: &'a mut u16,
+    ) -> Step<'a> {
+        Step { now, settings, actions, status, found: None, next: None }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.next = Some(Next::Phase(phase));
+    }
+
+    /// Refuses the request, with a response.
+    fn refuse(&mut self, party: Party, refusal: impl Into<Refusal>, head_only: bool) {
+        let refusal = refusal.into();
+        self.found = Some((party, refusal.cause));
+        self.refuse_client(refusal, head_only);
+        self.linger();
+    }
+
+    fn refuse_client(&mut self, refusal: Refusal, head_only: bool) {
+        *self.status = refusal.cause.info().status;
+        self.actions.push(Action::Refuse { refusal, head_only });
+    }
+
+    /// The response is on its way: FIN behind it, and the upstream is done with.
+    fn linger(&mut self) {
+        self.actions.extend([Action::HalfClose(Side::Downstream), Action::Hangup(Side::Upstream)]);
+        self.enter(Phase::Linger(Linger::default()));
+    }
+
+    /// A client that leaves before the 101 takes its upstream connection with it. Where its
+    /// transport failed, the alert that says so must still reach it.
+    fn client_left(&mut self, end: TransportEnd) {
+        self.found = Some((Party::Downstream, end.cause()));
+        self.actions.push(Action::Abort(Side::Upstream));
+        match end {
+            TransportEnd::Eof | TransportEnd::Cut | TransportEnd::Reset => self.over(),
+            TransportEnd::Failed(_) => self.linger(),
+        }
+    }
+
+    fn over(&mut self) {
+        self.next = Some(Next::Over);
+    }
+}
+
+/// Who is at fault for a refusal that policy decided.
+fn party_at_fault(cause: Cause) -> Party {
+    match cause.info().status {
+        502..=504 => Party::Proxy,
+        _ => Party::Downstream,
+    }
+}

@@ -1,0 +1,184 @@
+//! The request: its head is read, then policy decides. What the client sends behind its head is
+//! kept, and judged as frames only after a valid 101.
+
+use super::buffer::RequestBuffer;
+use super::connect::Connect;
+use super::{Handler, Phase, Step};
+use crate::proto::end::{self, Cause, Party};
+use crate::proto::http1::{self, HeadScan, Request, Spans};
+use crate::proto::interface::{Action, Admission, ReadInterest, Timer, TransportEnd};
+use crate::proto::relay::Relayed;
+use crate::proto::settings::{Settings, Timeouts};
+use crate::proto::{Millis, Side};
+
+/// The request head is being read.
+#[derive(Debug, Default)]
+pub(super) struct ReadRequest {
+    held: Vec<u8>,
+    scan: HeadScan,
+}
+
+impl ReadRequest {
+    fn refuse(&self, cause: Cause, step: &mut Step<'_>) {
+        step.refuse(Party::Downstream, cause, http1::is_head(&self.held));
+    }
+
+    fn complete(&mut self, head_len: usize, step: &mut Step<'_>) -> Result<(), Cause> {
+        let (head, early) = self.held.split_at_checked(head_len).unwrap_or((&self.held, &[]));
+        let encoded = http1::encode_target(head);
+        let spans = Spans::parse(encoded.as_deref().unwrap_or(head))?;
+        let request = match encoded {
+            Some(mut encoded) => {
+                let head_len = encoded.len();
+                encoded.extend_from_slice(early);
+                RequestBuffer::new(encoded, head_len, spans)
+            }
+            None => RequestBuffer::new(std::mem::take(&mut self.held), head_len, spans),
+        };
+        step.actions.push(Action::Decide);
+        step.enter(Phase::Decision(Decision { request }));
+        Ok(())
+    }
+}
+
+impl Handler for ReadRequest {
+    const PHASE: end::Phase = end::Phase::Request;
+
+    fn on_bytes(&mut self, from: Side, bytes: &[u8], step: &mut Step<'_>) -> Relayed {
+        if from == Side::Downstream {
+            self.held.extend_from_slice(bytes);
+            let done = match self.scan.advance(&self.held) {
+                Ok(None) if self.held.len() >= step.settings.head_bytes => Err(Cause::HeadTooLarge),
+                Ok(None) => Ok(()),
+                Ok(Some(head_len)) => self.complete(head_len, step),
+                Err(cause) => Err(cause),
+            };
+            if let Err(cause) = done {
+                self.refuse(cause, step);
+            }
+        }
+        Relayed::consume(bytes.len())
+    }
+
+    fn on_end(&mut self, side: Side, end: TransportEnd, step: &mut Step<'_>) {
+        match side {
+            Side::Downstream if self.is_silent() => {
+                step.found = Some((Party::Downstream, Cause::NoRequest));
+                step.over();
+            }
+            Side::Downstream => step.client_left(end),
+            // There is no upstream yet.
+            Side::Upstream => {}
+        }
+    }
+
+    fn on_urgent_data(&mut self, side: Side, step: &mut Step<'_>) {
+        match side {
+            Side::Downstream => self.refuse(Cause::UrgentData, step),
+            Side::Upstream => {}
+        }
+    }
+
+    fn on_timer(&mut self, _: Timer, step: &mut Step<'_>) {
+        if self.is_silent() {
+            step.found = Some((Party::Downstream, Cause::NoRequest));
+            step.over();
+        } else {
+            self.refuse(Cause::HeadTimeout, step);
+        }
+    }
+
+    fn on_finished(&mut self, _: &mut Step<'_>) {}
+
+    fn wants(&self, side: Side, settings: &Settings) -> ReadInterest {
+        match side {
+            // No more than the limit less what is held; the rest stays in the kernel.
+            Side::Downstream => ReadInterest::Bytes(settings.head_bytes.saturating_sub(self.held.len()).max(1)),
+            Side::Upstream => ReadInterest::Nothing,
+        }
+    }
+
+    fn deadline(&self, since: Millis, timeouts: &Timeouts) -> (Millis, Timer) {
+        (since + timeouts.request_head_ms, Timer::RequestHead)
+    }
+
+    fn request(&self) -> Option<Request<'_>> {
+        None
+    }
+
+    fn is_silent(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    fn client_waits(&self) -> bool {
+        false
+    }
+}
+
+/// Policy decides; it may ask others and take its time.
+#[derive(Debug)]
+pub(super) struct Decision {
+    request: RequestBuffer,
+}
+
+impl Decision {
+    pub fn on_admitted(&mut self, admission: Admission, step: &mut Step<'_>) {
+        *step.settings = admission.settings;
+        let request = std::mem::take(&mut self.request).with_id(admission.request_id);
+        step.actions.push(Action::Connect);
+        step.enter(Phase::Connect(Connect::new(request, step.now)));
+    }
+}
+
+impl Handler for Decision {
+    const PHASE: end::Phase = end::Phase::Request;
+
+    fn on_bytes(&mut self, from: Side, bytes: &[u8], _: &mut Step<'_>) -> Relayed {
+        match from {
+            // The rest of the read that completed the head.
+            Side::Downstream => self.request.keep(bytes),
+            Side::Upstream => Relayed::consume(bytes.len()),
+        }
+    }
+
+    fn on_end(&mut self, side: Side, end: TransportEnd, step: &mut Step<'_>) {
+        match side {
+            Side::Downstream => step.client_left(end),
+            // There is no upstream yet.
+            Side::Upstream => {}
+        }
+    }
+
+    fn on_urgent_data(&mut self, side: Side, step: &mut Step<'_>) {
+        match side {
+            Side::Downstream => step.refuse(Party::Downstream, Cause::UrgentData, self.request.is_head()),
+            Side::Upstream => {}
+        }
+    }
+
+    fn on_timer(&mut self, _: Timer, step: &mut Step<'_>) {
+        step.refuse(Party::Proxy, Cause::DecisionTimeout, self.request.is_head());
+    }
+
+    fn on_finished(&mut self, _: &mut Step<'_>) {}
+
+    fn wants(&self, _: Side, _: &Settings) -> ReadInterest {
+        ReadInterest::Nothing
+    }
+
+    fn deadline(&self, since: Millis, timeouts: &Timeouts) -> (Millis, Timer) {
+        (since + timeouts.decision_ms, Timer::Decision)
+    }
+
+    fn request(&self) -> Option<Request<'_>> {
+        self.request.request()
+    }
+
+    fn is_silent(&self) -> bool {
+        false
+    }
+
+    fn client_waits(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,357 @@
+//! HOT: the position of one direction between and inside frames. Walks frame headers in place,
+//! judges each before any byte of it is forwarded, never looks at payload except for the two bytes
+//! of a close code. Owns no bytes but an incomplete header. What follows from a violation or a
+//! Close is decided in `relay/mod.rs`.
+//!
+//! `held + walked <= given`: every byte given is forwarded, held back in the incomplete header, or
+//! beyond a stop.
+
+use super::slice::{Counts, Relayed};
+use crate::proto::Side;
+use crate::proto::close::may_pass;
+use crate::proto::end::Cause;
+use crate::proto::frame::{CONTROL_MAX, HEADER_MAX, Header, Parsed, opcode};
+use crate::proto::handshake::Extensions;
+use crate::proto::settings::FrameLimits;
+
+/// The first byte of a message in one frame, without reserved bits.
+const FINAL_TEXT: u8 = 0x80 | opcode::TEXT;
+const FINAL_BINARY: u8 = 0x80 | opcode::BINARY;
+
+/// The longest incomplete header.
+const HELD_MAX: usize = HEADER_MAX - 1;
+
+/// The beginning of a header that is held back until the rest of it can be judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct HeldHeader {
+    bytes: [u8; HELD_MAX],
+    len: u8,
+}
+
+impl HeldHeader {
+    const EMPTY: HeldHeader = HeldHeader { bytes: [0; HELD_MAX], len: 0 };
+
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or(&[])
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Appends as much as fits.
+    fn push(&mut self, more: &[u8]) {
+        for (to, from) in self.bytes.iter_mut().skip(usize::from(self.len)).zip(more) {
+            *to = *from;
+            self.len += 1;
+        }
+    }
+}
+
+/// Why a walk ended before its slice did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// A whole Close has passed; its code, 1005 where it had none.
+    Closed(u16),
+    /// The header at this point must not pass. The stream stands at a frame boundary.
+    Violation(Cause),
+}
+
+/// Where one direction stands between and inside frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// Payload bytes of the current frame that have not passed yet.
+    left: u64,
+    /// Frames whose header has passed.
+    frames: u64,
+    /// Payload bytes of the current message, as announced by its frames so far.
+    message: u64,
+    /// An incomplete header, not forwarded yet.
+    held: HeldHeader,
+    /// A data message is open: only its continuation may follow.
+    fragmented: bool,
+    /// The code of the Close whose payload is passing.
+    closing: Option<u16>,
+    from: Side,
+    extensions: Extensions,
+}
+
+/// What the walk needs to know of a judged header.
+struct Judged {
+    header: Header,
+    /// Bytes that must be seen before any may leave: the header, and the code of a Close.
+    len: usize,
+    /// Payload bytes among them.
+    payload_seen: u64,
+    close: Option<u16>,
+}
+
+impl Cursor {
+    pub fn new(from: Side, extensions: Extensions) -> Cursor {
+        Cursor {
+            left: 0,
+            frames: 0,
+            message: 0,
+            held: HeldHeader::EMPTY,
+            fragmented: false,
+            closing: None,
+            from,
+            extensions,
+        }
+    }
+
+    /// Whether a frame of ours may be put in here: nothing of a frame has left that is not
+    /// complete.
+    #[inline]
+    pub fn at_boundary(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Payload bytes of the current frame that have not passed yet.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Payload bytes that may pass unseen. A Close is always seen.
+    #[inline]
+    pub fn spliceable(&self) -> u64 {
+        if self.closing.is_none() { self.left } else { 0 }
+    }
+
+    /// `n` bytes of payload have passed unseen; at most [`Cursor::spliceable`].
+    pub fn on_spliced(&mut self, n: u64) {
+        debug_assert!(n <= self.spliceable());
+        self.left = self.left.saturating_sub(n);
+    }
+
+    /// Walks `bytes`. A held header that they complete goes to `authored`, to be sent before them.
+    /// After a stop nothing of the rest may be forwarded.
+    #[inline]
+    pub fn walk(
+        &mut self,
+        bytes: &[u8],
+        limits: FrameLimits,
+        counts: &mut Counts,
+        authored: &mut Vec<u8>,
+    ) -> (Relayed, Option<Stop>) {
+        let mut at = 0;
+        if !self.held.is_empty() {
+            match self.finish_header(bytes, limits, counts) {
+                Ok(Some(used)) => {
+                    authored.extend_from_slice(self.held.bytes());
+                    self.held = HeldHeader::EMPTY;
+                    at = used;
+                }
+                Ok(None) => return (Relayed::consume(bytes.len()), None),
+                Err(cause) => return (Relayed::consume(bytes.len()), Some(Stop::Violation(cause))),
+            }
+        }
+        loop {
+            let rest = bytes.get(at..).unwrap_or(&[]);
+            let passed = self.left.min(rest.len() as u64);
+            self.left -= passed;
+            at += passed as usize;
+            if self.left > 0 {
+                break;
+            }
+            if let Some(code) = self.closing.take() {
+                return (Relayed::forward(at), Some(Stop::Closed(code)));
+            }
+            at = self.skim(bytes, at, limits, counts);
+            let rest = bytes.get(at..).unwrap_or(&[]);
+            if rest.is_empty() {
+                break;
+            }
+            match self.judge(rest, limits) {
+                Ok(Some(judged)) => {
+                    at += judged.len;
+                    self.enter_frame(&judged, counts);
+                }
+                Ok(None) => {
+                    self.held.push(rest);
+                    return (Relayed { forward: at, consumed: bytes.len(), last: false }, None);
+                }
+                Err(cause) => {
+                    let relayed = Relayed { forward: at, consumed: bytes.len(), last: false };
+                    return (relayed, Some(Stop::Violation(cause)));
+                }
+            }
+        }
+        (Relayed::forward(at), None)
+    }
+
+    /// Skips complete, unfragmented data frames of up to 64 KiB from `at` on; most reads hold
+    /// nothing else. Every other frame is left to [`Cursor::judge`], which knows all the rules and
+    /// would give the same verdicts without this loop, three times as slowly (PERF.md).
+    #[inline]
+    fn skim(&mut self, bytes: &[u8], mut at: usize, limits: FrameLimits, counts: &mut Counts) -> usize {
+        if self.fragmented {
+            return at;
+        }
+        let (masked, header_len) = if self.from == Side::Downstream { (0x80, 6) } else { (0, 2) };
+        let most = limits.max_frame.min(limits.max_message);
+        let (mut texts, mut binaries) = (0, 0);
+        while let Some([first, second, more @ ..]) = bytes.get(at..).and_then(<[u8]>::first_chunk::<4>) {
+            // With the wrong mask bit this is more than any length.
+            let (len, extended) = match second ^ masked {
+                short @ 0..126 => (u16::from(short), 0),
+                126 => (u16::from_be_bytes(*more), 2),
+                _ => break,
+            };
+            let end = at + header_len + extended + usize::from(len);
+            if u64::from(len) > most || end > bytes.len() || (extended > 0 && u64::from(len) <= CONTROL_MAX) {
+                break;
+            }
+            match *first {
+                FINAL_TEXT => texts += 1,
+                FINAL_BINARY => binaries += 1,
+                _ => break,
+            }
+            self.message = u64::from(len);
+            at = end;
+        }
+        self.frames += texts + binaries;
+        counts.frames[usize::from(opcode::TEXT)] += texts;
+        counts.frames[usize::from(opcode::BINARY)] += binaries;
+        at
+    }
+
+    /// Completes the header in the carry with the start of `bytes`: how many of them it took, or
+    /// `None` if it is still incomplete (all of them are in the carry then).
+    fn finish_header(
+        &mut self,
+        bytes: &[u8],
+        limits: FrameLimits,
+        counts: &mut Counts,
+    ) -> Result<Option<usize>, Cause> {
+        let mut joined = [0; 2 * HEADER_MAX];
+        let mut len = 0;
+        for (to, from) in joined.iter_mut().zip(self.held.bytes().iter().chain(bytes)) {
+            *to = *from;
+            len += 1;
+        }
+        let held = self.held.bytes().len();
+        let Some(judged) = self.judge(joined.get(..len).unwrap_or(&[]), limits)? else {
+            self.held.push(bytes);
+            return Ok(None);
+        };
+        self.enter_frame(&judged, counts);
+        Ok(Some(judged.len - held))
+    }
+
+    /// Judges the header at the start of `bytes`, as far as it is there. The order is that of its
+    /// bytes, so that the verdict does not depend on how they were cut.
+    #[inline]
+    fn judge(&self, bytes: &[u8], limits: FrameLimits) -> Result<Option<Judged>, Cause> {
+        let Some(&first) = bytes.first() else { return Ok(None) };
+        self.judge_first(first)?;
+        let Some(&second) = bytes.get(1) else { return Ok(None) };
+        self.judge_second(first, second)?;
+        let (header, len) = match Header::parse(bytes)? {
+            Parsed::Complete(header, len) => (header, len),
+            Parsed::Partial => return Ok(None),
+        };
+        if header.is_control() {
+            return judge_control(header, len, bytes);
+        }
+        if header.payload_len > limits.max_frame {
+            return Err(Cause::FrameTooBig);
+        }
+        let before = if header.opcode == opcode::CONTINUATION { self.message } else { 0 };
+        if before.saturating_add(header.payload_len) > limits.max_message {
+            return Err(Cause::MessageTooBig);
+        }
+        Ok(Some(Judged { header, len, payload_seen: 0, close: None }))
+    }
+
+    #[inline]
+    fn judge_first(&self, first: u8) -> Result<(), Cause> {
+        let (fin, rsv, code) = (first & 0x80 != 0, first >> 4 & 7, first & 0x0f);
+        // "If an unknown opcode is received, the receiving endpoint MUST _Fail the WebSocket
+        // Connection_."
+        if matches!(code, 3..=7 | 11..) && self.extensions != Extensions::Unknown {
+            return Err(Cause::ReservedOpcode);
+        }
+        let allowed = match self.extensions {
+            Extensions::None => 0,
+            // RFC 7692 section 6: RSV1 on the first frame of a data message.
+            Extensions::Deflate if matches!(code, opcode::TEXT | opcode::BINARY) => 4,
+            Extensions::Deflate => 0,
+            Extensions::Unknown => 7,
+        };
+        if rsv & !allowed != 0 {
+            return Err(Cause::ReservedBits);
+        }
+        match code {
+            opcode::CONTINUATION if !self.fragmented => Err(Cause::Continuation),
+            opcode::TEXT | opcode::BINARY if self.fragmented => Err(Cause::Continuation),
+            // "All control frames ... MUST NOT be fragmented."
+            8.. if !fin => Err(Cause::ControlFragmented),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn judge_second(&self, first: u8, second: u8) -> Result<(), Cause> {
+        // "a client MUST mask all frames that it sends", "A server MUST NOT mask any frames"
+        if (second & 0x80 != 0) != (self.from == Side::Downstream) {
+            return Err(Cause::MaskBit);
+        }
+        if first & 8 != 0 && u64::from(second & 0x7f) > CONTROL_MAX {
+            return Err(Cause::ControlTooLong);
+        }
+        if first & 0x0f == opcode::CLOSE && second & 0x7f == 1 {
+            return Err(Cause::ClosePayload);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn enter_frame(&mut self, judged: &Judged, counts: &mut Counts) {
+        let header = &judged.header;
+        if let Some(frames) = counts.frames.get_mut(usize::from(header.opcode)) {
+            *frames += 1;
+        }
+        self.frames += 1;
+        self.left = header.payload_len - judged.payload_seen;
+        self.closing = judged.close;
+        match header.opcode {
+            opcode::CONTINUATION => {
+                self.message = self.message.saturating_add(header.payload_len);
+                self.fragmented = !header.fin;
+            }
+            opcode::TEXT | opcode::BINARY => {
+                self.message = header.payload_len;
+                self.fragmented = !header.fin;
+            }
+            // Control frames stand between the fragments of a message; opcodes of an extension that
+            // we do not know do to it what we cannot know.
+            _ => {}
+        }
+    }
+}
+
+fn judge_control(header: Header, len: usize, bytes: &[u8]) -> Result<Option<Judged>, Cause> {
+    if header.opcode != opcode::CLOSE {
+        return Ok(Some(Judged { header, len, payload_seen: 0, close: None }));
+    }
+    if header.payload_len == 0 {
+        return Ok(Some(Judged { header, len, payload_seen: 0, close: Some(1005) }));
+    }
+    let Some(code) = bytes.get(len..).and_then(|rest| rest.first_chunk::<2>()) else { return Ok(None) };
+    let [k0, k1, ..] = header.mask.unwrap_or_default();
+    let code = u16::from_be_bytes([code[0] ^ k0, code[1] ^ k1]);
+    if !may_pass(code) {
+        return Err(Cause::CloseCode);
+    }
+    Ok(Some(Judged { header, len: len + 2, payload_seen: 2, close: Some(code) }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,558 @@
+//! An established WebSocket: two directions, and the rules of how they close
+//! (docs/src/behaviour.md, "The session"). Pure state and what follows from it; the session is its
+//! only user. `cursor` walks the frames of one direction, `own` holds frames of ours, `slice` what
+//! goes in and comes out with a slice of bytes.
+//!
+//! A direction is named by the side that its bytes come from. Its output:
+//!
+//! ```text
+//!            the peer's Close is forwarded
+//! Flowing ---------------------------------> Theirs --.
+//!    |                                                 \    FIN, when `owes_fin` says so
+//!    | the proxy closes   at a frame boundary           \
+//!    +-------> Closing ---------------------> Ours ------+-> fin: No -> Asked -> Done
+//!    |            | the source ends inside a frame      /
+//!    `------------+-------------------------> Cut -----'
+//! ```
+
+mod cursor;
+mod own;
+mod slice;
+
+pub use cursor::{Cursor, Stop};
+pub use own::OwnFrame;
+pub use slice::{Counts, RelayInput, Relayed};
+
+use super::close::Close;
+use super::end::{Cause, Party};
+use super::handshake::Extensions;
+use super::interface::{Action, ReadInterest, Timer};
+use super::settings::{Mode, Pace, RelaySettings, Timeouts};
+use super::{Millis, Side, Sides};
+use own::OwnFrames;
+
+/// How long a peer that sends data after its own Close waits for the other side's Close before it
+/// gets ours.
+const DATA_AFTER_CLOSE_MS: Millis = 500;
+/// Frames with this much left are read in smaller pieces: half the cost per byte (PERF.md).
+const LONG_FRAME: u64 = 256 * 1024;
+const LONG_FRAME_READ: usize = 32 * 1024;
+/// A shorter payload is read and sent faster than it is spliced (PERF.md).
+const SPLICE_MIN: u64 = 16 * 1024;
+/// Where a frame that will be spliced may begin, no more is read than its header and short frames.
+const SPLICE_HEAD_READ: usize = 4 * 1024;
+
+/// What leaves in a direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Flowing,
+    /// Our Close is queued for the next frame boundary; until then the frame goes on.
+    Closing,
+    /// The source's own Close has left, with this code.
+    Theirs(u16),
+    /// Our Close has left, with this code.
+    Ours(u16),
+    /// Nothing leaves any more, and no Close did.
+    Cut,
+}
+
+impl Output {
+    /// Bytes of the source are still forwarded.
+    #[inline]
+    fn is_open(self) -> bool {
+        matches!(self, Output::Flowing | Output::Closing)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fin {
+    No,
+    Asked,
+    Done,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Direction {
+    cursor: Cursor,
+    bytes: u64,
+    /// Frames of ours that wait for a frame boundary.
+    own: OwnFrames,
+    /// Not read before then: its read allowance is used up. 0 while it is not paused.
+    paused_until: Millis,
+    output: Output,
+    /// The source will send no more.
+    eof: bool,
+    fin: Fin,
+}
+
+impl Direction {
+    fn new(from: Side, extensions: Extensions) -> Direction {
+        Direction {
+            cursor: Cursor::new(from, extensions),
+            bytes: 0,
+            own: OwnFrames::default(),
+            paused_until: 0,
+            output: Output::Flowing,
+            eof: false,
+            fin: Fin::No,
+        }
+    }
+
+    /// Nothing but messages has happened in this direction, and nothing is pending.
+    #[inline]
+    fn is_calm(&self) -> bool {
+        self.output == Output::Flowing && !self.eof && self.own.is_empty()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Relay {
+    directions: Sides<Direction>,
+    /// When bytes last moved to or from each side.
+    last_seen: Sides<Millis>,
+    /// Since the close deadline runs.
+    closing: Option<Closing>,
+}
+
+/// What a relay remembers once it is closing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Closing {
+    /// When the close deadline began to run.
+    since: Millis,
+    /// The side that sent data after its own Close, and when that began.
+    offender: Option<Side>,
+    offended_at: Millis,
+}
+
+impl Closing {
+    fn new(now: Millis) -> Closing {
+        Closing { since: now, offender: None, offended_at: now }
+    }
+}
+
+/// Everything that is needed to continue an established session with nothing pending on another
+/// worker or in another process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint(Relay);
+
+/// A cause that was found, for the session to weigh.
+pub(super) type Found = Option<(Party, Cause)>;
+
+impl Relay {
+    pub(super) fn new(extensions: Extensions, now: Millis) -> Relay {
+        let direction = |from| Direction::new(from, extensions);
+        let directions = Sides::new(direction(Side::Downstream), direction(Side::Upstream));
+        Relay { directions, last_seen: Sides::new(now, now), closing: None }
+    }
+
+    /// Whether nothing but messages has happened and nothing is pending: the state in which a pair
+    /// can be moved.
+    #[inline]
+    pub(super) fn is_calm(&self) -> bool {
+        Side::BOTH.iter().all(|side| self.directions[*side].is_calm())
+    }
+
+    /// Calm, and no direction is paused.
+    #[inline]
+    pub(super) fn is_steady(&self) -> bool {
+        self.is_calm() && self.resume_at().is_none()
+    }
+
+    pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
+        self.is_calm().then(|| Checkpoint(self.clone()))
+    }
+
+    #[inline]
+    pub(super) fn wants(&self, side: Side, settings: &RelaySettings) -> ReadInterest {
+        let direction = &self.directions[side];
+        match direction.output {
+            _ if direction.eof || direction.paused_until > 0 => ReadInterest::Nothing,
+            Output::Flowing | Output::Closing if settings.splice => match direction.cursor.spliceable() {
+                long @ SPLICE_MIN.. => ReadInterest::Payload(long),
+                0 => ReadInterest::Bytes(SPLICE_HEAD_READ),
+                _ => ReadInterest::Bytes(usize::MAX),
+            },
+            Output::Flowing | Output::Closing if direction.cursor.spliceable() >= LONG_FRAME => {
+                ReadInterest::Bytes(LONG_FRAME_READ)
+            }
+            Output::Flowing | Output::Closing => ReadInterest::Bytes(usize::MAX),
+            Output::Theirs(_) | Output::Ours(_) | Output::Cut => ReadInterest::Discard,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn on_bytes(
+        &mut self,
+        from: Side,
+        bytes: &[u8],
+        settings: &RelaySettings,
+        input: RelayInput<'_>,
+    ) -> (Relayed, Found) {
+        self.last_seen[from] = input.now;
+        let direction = &mut self.directions[from];
+        if !direction.output.is_open() {
+            // These bytes came in one read with what closed this direction.
+            self.on_discarded(from, input.now);
+            return (Relayed::consume(bytes.len()), None);
+        }
+        let (mut relayed, stop) = match settings.mode {
+            Mode::Opaque => (Relayed::forward(bytes.len()), None),
+            Mode::Framed => {
+                // With a frame of ours queued, nothing is forwarded beyond the frame under way.
+                let end = if direction.own.is_empty() { u64::MAX } else { direction.cursor.left().max(1) };
+                let end = usize::try_from(end).unwrap_or(usize::MAX).min(bytes.len());
+                let bytes = bytes.get(..end).unwrap_or(bytes);
+                direction.cursor.walk(bytes, settings.limits, &mut input.counts[from], input.authored)
+            }
+        };
+        let forwarded = (input.authored.len() + relayed.forward) as u64;
+        if let Some(pace) = settings.pace {
+            direction.pause(forwarded, pace, input.now);
+        }
+        direction.bytes += forwarded;
+        input.counts[from].bytes += forwarded;
+        let found = stop.and_then(|stop| self.on_stop(from, stop, settings));
+        // Only a Close changes that in the middle of a read.
+        relayed.last = found.is_some() && self.directions[from].fin == Fin::No && self.owes_fin(from);
+        (relayed, found)
+    }
+
+    /// Judges what the client sent before its 101; what of it is to be forwarded.
+    pub(super) fn replay(
+        &mut self,
+        early: Vec<u8>,
+        settings: &RelaySettings,
+        input: RelayInput<'_>,
+    ) -> (Vec<u8>, Found) {
+        let RelayInput { now, counts, authored } = input;
+        let (mut forwarded, mut found) = (Vec::new(), None);
+        let mut rest = early.as_slice();
+        while !rest.is_empty() {
+            let input = RelayInput { now, counts, authored };
+            let (relayed, stop) = self.on_bytes(Side::Downstream, rest, settings, input);
+            forwarded.append(authored);
+            forwarded.extend_from_slice(rest.get(..relayed.forward).unwrap_or(rest));
+            rest = rest.get(relayed.consumed.max(1)..).unwrap_or(&[]);
+            found = found.or(stop);
+        }
+        (forwarded, found)
+    }
+
+    fn on_stop(&mut self, from: Side, stop: Stop, settings: &RelaySettings) -> Found {
+        match stop {
+            Stop::Closed(code) => {
+                // Nothing is forwarded after a Close: one of ours that was queued in this direction
+                // is not needed any more, for the peer's own has left. An answer to a Close of ours
+                // is discarded in `Ours`; this one came first.
+                let direction = &mut self.directions[from];
+                direction.own.clear();
+                direction.output = Output::Theirs(code);
+                Some((from.into(), Cause::Close))
+            }
+            Stop::Violation(cause) => Some(self.violated(from, cause, settings)),
+        }
+    }
+
+    /// The offender gets the code of the table with its reason. The other side gets the same reason
+    /// with 1001 if it is an upstream whose client offended, or with the route's code (1014, bad
+    /// gateway) if it is a client whose upstream did.
+    fn violated(&mut self, by: Side, cause: Cause, settings: &RelaySettings) -> (Party, Cause) {
+        let code = match by {
+            Side::Downstream => 1001,
+            Side::Upstream => settings.upstream_error_code,
+        };
+        self.close_toward(by, Close { code: cause.info().code, cause }, settings.mode);
+        self.close_toward(by.other(), Close { code, cause }, settings.mode);
+        (by.into(), cause)
+    }
+
+    /// Queues a Close of ours toward `to`, unless one has left or is queued, or a FIN was asked
+    /// for.
+    fn close_toward(&mut self, to: Side, close: Close, mode: Mode) {
+        let direction = &mut self.directions[to.other()];
+        if direction.output != Output::Flowing || direction.fin != Fin::No {
+            return;
+        }
+        direction.own.clear();
+        match mode {
+            // A tunnel knows no frame boundary: FIN is all that can be sent.
+            Mode::Opaque => direction.output = Output::Cut,
+            Mode::Framed => {
+                direction.output = Output::Closing;
+                direction.own.push(OwnFrame::Close(close));
+            }
+        }
+    }
+
+    /// Queues a ping or pong of ours toward `to`. `false` if nothing but a Close can leave there
+    /// any more, or where frames are not known.
+    pub(super) fn send_toward(&mut self, to: Side, frame: OwnFrame, mode: Mode) -> bool {
+        let direction = &mut self.directions[to.other()];
+        let possible = mode == Mode::Framed && direction.output == Output::Flowing && direction.fin == Fin::No;
+        if possible {
+            direction.own.push(frame);
+        }
+        possible
+    }
+
+    /// The proxy closes both directions with the same Close.
+    pub(super) fn close_both(&mut self, cause: Cause, mode: Mode) -> (Party, Cause) {
+        for side in Side::BOTH {
+            self.close_toward(side, Close { code: cause.info().code, cause }, mode);
+        }
+        (Party::Proxy, cause)
+    }
+
+    pub(super) fn on_discarded(&mut self, from: Side, now: Millis) {
+        let awaited = self.directions[from.other()].output.is_open();
+        if matches!(self.directions[from].output, Output::Theirs(_)) && awaited {
+            let closing = self.closing.get_or_insert_with(|| Closing::new(now));
+            if closing.offender.is_none() {
+                (closing.offender, closing.offended_at) = (Some(from), now);
+            }
+        }
+    }
+
+    /// No more bytes will come from `side`: its FIN, or a FIN that TLS did not announce.
+    pub(super) fn on_eof(&mut self, side: Side, cause: Cause, settings: &RelaySettings) -> Found {
+        self.directions[side].eof = true;
+        if self.directions[side].output != Output::Flowing {
+            return None;
+        }
+        self.report_upstream_loss(side, settings).or(Some((side.into(), cause)))
+    }
+
+    /// Where the route reports the loss of an upstream by a Close, that Close is queued.
+    fn report_upstream_loss(&mut self, side: Side, settings: &RelaySettings) -> Found {
+        let flowing = self.directions[side].output == Output::Flowing;
+        let reported = side == Side::Upstream && settings.mode == Mode::Framed && flowing;
+        let code = settings.upstream_loss_code.filter(|_| reported)?;
+        self.close_toward(Side::Downstream, Close { code, cause: Cause::UpstreamLoss }, settings.mode);
+        self.cut(Side::Downstream);
+        Some((side.into(), Cause::UpstreamLoss))
+    }
+
+    /// Nothing more leaves in the direction from `from`, and no Close of ours.
+    fn cut(&mut self, from: Side) {
+        let direction = &mut self.directions[from];
+        direction.own.clear();
+        if direction.output.is_open() {
+            direction.output = Output::Cut;
+        }
+    }
+
+    /// `side` can neither be read nor written any more. With the cause [`Cause::Reset`] the other
+    /// side is to be reset as well; else it has had a Close, or gets one now, and ends as usual.
+    pub(super) fn on_reset(&mut self, side: Side, settings: &RelaySettings) -> Found {
+        let closed = matches!(self.directions[side].output, Output::Theirs(_) | Output::Ours(_));
+        let found = self.report_upstream_loss(side, settings).or((!closed).then_some((side.into(), Cause::Reset)));
+        self.give_up(side);
+        found
+    }
+
+    fn give_up(&mut self, side: Side) {
+        self.directions[side].eof = true;
+        self.cut(side.other());
+        self.directions[side.other()].fin = Fin::Done;
+    }
+
+    /// `side` takes nothing: it is given up, the other side gets a Close.
+    pub(super) fn on_stalled(&mut self, side: Side, cause: Cause, mode: Mode) -> (Party, Cause) {
+        self.give_up(side);
+        self.close_toward(side.other(), Close { code: cause.info().code, cause }, mode);
+        (Party::Proxy, cause)
+    }
+
+    pub(super) fn on_urgent_data(&mut self, side: Side, settings: &RelaySettings) -> (Party, Cause) {
+        self.violated(side, Cause::UrgentData, settings)
+    }
+
+    /// The receiver of a backlog took some of it.
+    pub(super) fn on_taken(&mut self, by: Side, now: Millis) {
+        self.last_seen[by] = now;
+    }
+
+    /// The backlog toward `to` has left. The close deadline begins when the last of it has.
+    pub(super) fn on_flushed(&mut self, to: Side, now: Millis) {
+        let closed = self.is_closed_toward(to);
+        if let Some(closing) = self.closing.as_mut().filter(|_| closed) {
+            closing.since = now;
+        }
+    }
+
+    pub(super) fn is_closed_toward(&self, to: Side) -> bool {
+        let direction = &self.directions[to.other()];
+        direction.eof || !direction.output.is_open()
+    }
+
+    /// The FIN toward `to` has left.
+    pub(super) fn on_finished(&mut self, to: Side) {
+        self.directions[to.other()].fin = Fin::Done;
+    }
+
+    /// The next thing to do; `None` when there is nothing.
+    #[inline]
+    pub(super) fn poll_action(&mut self, now: Millis) -> Option<Action> {
+        if self.is_calm() {
+            return None;
+        }
+        self.note_closing(now);
+        Side::BOTH.into_iter().find_map(|from| self.poll_direction(from))
+    }
+
+    fn note_closing(&mut self, now: Millis) {
+        let closing = |side: &Side| self.directions[*side].output != Output::Flowing;
+        let both_ended = Side::BOTH.iter().all(|side| self.directions[*side].eof);
+        if self.closing.is_none() && (both_ended || Side::BOTH.iter().any(closing)) {
+            self.closing = Some(Closing::new(now));
+        }
+    }
+
+    fn poll_direction(&mut self, from: Side) -> Option<Action> {
+        let direction = &mut self.directions[from];
+        let may_send = direction.output.is_open() && direction.fin == Fin::No && direction.cursor.at_boundary();
+        if let Some(frame) = direction.own.pop_if(may_send) {
+            if let OwnFrame::Close(close) = frame {
+                direction.output = Output::Ours(close.code);
+            }
+            return Some(Action::SendFrame(from.other(), frame));
+        }
+        if direction.output == Output::Closing && direction.eof {
+            // The frame under way will never be complete.
+            self.cut(from);
+        }
+        if self.directions[from].fin == Fin::No && self.owes_fin(from) {
+            self.directions[from].own.clear();
+            self.directions[from].fin = Fin::Asked;
+            return Some(Action::HalfClose(from.other()));
+        }
+        None
+    }
+
+    fn owes_fin(&self, from: Side) -> bool {
+        let (direction, back) = (&self.directions[from], &self.directions[from.other()]);
+        match direction.output {
+            Output::Flowing => direction.eof,
+            Output::Closing => false,
+            Output::Ours(_) | Output::Cut => true,
+            // Both Closes have been forwarded. We are the client's server: "the server MUST close
+            // the connection first"; toward the upstream we are the client and wait for its FIN
+            // (RFC 6455 section 7.1.1).
+            Output::Theirs(_) if !back.output.is_open() => from == Side::Upstream || back.eof,
+            Output::Theirs(_) => direction.eof,
+        }
+    }
+
+    /// Both peers have ended and both have had their FIN.
+    pub(super) fn is_over(&self) -> bool {
+        Side::BOTH.iter().all(|side| self.is_done_with(*side))
+    }
+
+    /// `side` has ended, and everything for it has left with a FIN behind it.
+    pub(super) fn is_done_with(&self, side: Side) -> bool {
+        self.directions[side].eof && self.directions[side.other()].fin == Fin::Done
+    }
+
+    #[inline]
+    pub(super) fn deadline(&self, timeouts: &Timeouts) -> Option<(Millis, Timer)> {
+        let resume = self.resume_at().map(|at| (at, Timer::Resume));
+        let other = match &self.closing {
+            Some(closing) => Some(self.close_deadline(closing, timeouts)),
+            None if timeouts.idle_ms > 0 => {
+                let [downstream, upstream] = self.last_seen.0;
+                Some((downstream.max(upstream) + timeouts.idle_ms, Timer::Idle))
+            }
+            None => None,
+        };
+        match (resume, other) {
+            (Some(resume), Some(other)) => Some(resume.min(other)),
+            (resume, other) => resume.or(other),
+        }
+    }
+
+    fn close_deadline(&self, closing: &Closing, timeouts: &Timeouts) -> (Millis, Timer) {
+        let close = (closing.since + timeouts.close_ms, Timer::Close);
+        // Only while a Close of ours can still be sent to the offender.
+        let possible = |side: &Side| {
+            let back = &self.directions[side.other()];
+            back.output == Output::Flowing && back.fin == Fin::No
+        };
+        match closing.offender.filter(possible) {
+            Some(_) => close.min((closing.offended_at + DATA_AFTER_CLOSE_MS, Timer::DataAfterClose)),
+            None => close,
+        }
+    }
+
+    /// The peer that sent data after its Close has waited long enough for the other side's.
+    pub(super) fn on_data_after_close(&mut self, mode: Mode) -> Found {
+        let side = self.closing.as_ref()?.offender?;
+        let cause = Cause::DataAfterClose;
+        self.close_toward(side, Close { code: cause.info().code, cause }, mode);
+        Some((side.into(), cause))
+    }
+
+    /// When the next paused direction is read again.
+    #[inline]
+    fn resume_at(&self) -> Option<Millis> {
+        let [down, up] = &self.directions.0;
+        match (down.paused_until, up.paused_until) {
+            (0, 0) => None,
+            (0, at) | (at, 0) => Some(at),
+            (down, up) => Some(down.min(up)),
+        }
+    }
+
+    /// A pause may be over.
+    pub(super) fn on_resume(&mut self, now: Millis) {
+        for direction in &mut self.directions.0 {
+            if direction.paused_until <= now {
+                direction.paused_until = 0;
+            }
+        }
+    }
+
+    /// `n` bytes of payload from `side` were forwarded in the kernel.
+    pub(super) fn on_spliced(&mut self, side: Side, n: u64, settings: &RelaySettings, input: RelayInput<'_>) {
+        self.last_seen[side] = input.now;
+        let direction = &mut self.directions[side];
+        direction.cursor.on_spliced(n);
+        if let Some(pace) = settings.pace {
+            direction.pause(n, pace, input.now);
+        }
+        direction.bytes += n;
+        input.counts[side].bytes += n;
+    }
+
+    /// The code that left toward each side; 1005 for a Close without one.
+    pub(super) fn close_codes(&self) -> Sides<Option<u16>> {
+        let code = |from: Side| match self.directions[from].output {
+            Output::Theirs(code) | Output::Ours(code) => Some(code),
+            Output::Flowing | Output::Closing | Output::Cut => None,
+        };
+        Sides::new(code(Side::Upstream), code(Side::Downstream))
+    }
+
+    pub(super) fn frames(&self) -> Sides<u64> {
+        Sides::new(self.directions[Side::Downstream].cursor.frames(), self.directions[Side::Upstream].cursor.frames())
+    }
+
+    pub(super) fn bytes(&self) -> Sides<u64> {
+        Sides::new(self.directions[Side::Downstream].bytes, self.directions[Side::Upstream].bytes)
+    }
+}
+
+impl Direction {
+    /// Pauses reading when this forwarding exceeds another multiple of the read allowance.
+    fn pause(&mut self, forwarded: u64, pace: Pace, now: Millis) {
+        let allowance = pace.bytes.max(1);
+        if (self.bytes + forwarded) / allowance > self.bytes / allowance {
+            self.paused_until = now + pace.pause_ms.max(1);
+        }
+    }
+}
+
+impl Checkpoint {
+    pub(super) fn into_relay(self) -> Relay {
+        self.0
+    }
+}

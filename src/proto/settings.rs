@@ -1,0 +1,135 @@
+//! The settings that a session runs under, as plain values: what a route (or, before a route is
+//! known, the process) allows a session to do, and for how long. Resolved once, when the
+//! configuration is built; shared by all sessions of a route. Decides nothing.
+
+use super::Millis;
+
+/// Everything of the configuration that a session looks at.
+///
+/// A session starts under the settings of the process and continues under those of its route once
+/// policy has admitted it. A reload does not change the settings of a running session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Bytes of a request head, and of a response head of the upstream.
+    pub head_bytes: usize,
+    pub timeouts: Timeouts,
+    pub relay: RelaySettings,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { head_bytes: 16 << 10, timeouts: Timeouts::default(), relay: RelaySettings::default() }
+    }
+}
+
+/// How an established WebSocket is relayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelaySettings {
+    pub mode: Mode,
+    pub limits: FrameLimits,
+    /// Close code for the client when the upstream ends without a Close; `None` forwards the FIN.
+    pub upstream_loss_code: Option<u16>,
+    /// Close code for the client when the upstream breaks the protocol.
+    pub upstream_error_code: u16,
+    /// Long payloads are spliced: they are forwarded in the kernel, unseen.
+    pub splice: bool,
+    /// A read allowance for each direction; `None` reads as fast as the receiver takes.
+    pub pace: Option<Pace>,
+}
+
+/// "The server was acting as a gateway or proxy and received an invalid response from the upstream
+/// server" (IANA registry of WebSocket close codes).
+pub const BAD_GATEWAY: u16 = 1014;
+
+impl Default for RelaySettings {
+    fn default() -> RelaySettings {
+        RelaySettings {
+            mode: Mode::Framed,
+            limits: FrameLimits::default(),
+            upstream_loss_code: None,
+            upstream_error_code: BAD_GATEWAY,
+            splice: false,
+            pace: None,
+        }
+    }
+}
+
+/// How a route relays; chosen when the session is established.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Walks frame headers in place and checks them.
+    #[default]
+    Framed,
+    /// A tunnel without checks.
+    Opaque,
+}
+
+impl Mode {
+    /// The word of the configuration, logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Framed => "framed",
+            Mode::Opaque => "opaque",
+        }
+    }
+}
+
+/// Frame limits of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// Payload bytes of one frame; on the wire where compression is negotiated.
+    pub max_frame: u64,
+    /// Payload bytes of one message, all fragments together.
+    pub max_message: u64,
+}
+
+impl Default for FrameLimits {
+    fn default() -> FrameLimits {
+        FrameLimits { max_frame: 1 << 30, max_message: 1 << 30 }
+    }
+}
+
+/// A direction that has forwarded `bytes` is not read for `pause_ms`; its sender is slowed down by
+/// TCP. The bytes of one read may exceed the allowance, never more. No configuration key sets it
+/// yet: rate limits will.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    pub bytes: u64,
+    pub pause_ms: Millis,
+}
+
+/// Timeouts in milliseconds; every phase has one. Only `idle_ms` may be 0, which is off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// The client's TLS handshake, from accept on. One with an upstream is part of a connect
+    /// attempt.
+    pub tls_ms: Millis,
+    pub request_head_ms: Millis,
+    /// From the request head to the verdict of policy, subrequests included.
+    pub decision_ms: Millis,
+    /// One connect attempt.
+    pub connect_ms: Millis,
+    /// All connect attempts together.
+    pub connect_total_ms: Millis,
+    pub upstream_head_ms: Millis,
+    pub idle_ms: Millis,
+    pub close_ms: Millis,
+    /// A receiver that takes nothing for this long ends its session.
+    pub write_stall_ms: Millis,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            tls_ms: 10_000,
+            request_head_ms: 10_000,
+            decision_ms: 10_000,
+            connect_ms: 3_000,
+            connect_total_ms: 10_000,
+            upstream_head_ms: 10_000,
+            idle_ms: 300_000,
+            close_ms: 5_000,
+            write_stall_ms: 60_000,
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Calls: HTTP/1.1 requests of our own, on the loop of the worker, with its timers and its `Sys`.
+//! One connection per call; the addresses of the upstream are tried in turn, with TLS where an
+//! endpoint asks for it. A call ends with an answer for the pair that asked, at its deadline at the
+//! latest. What a response means is decided by policy.
+//!
+//! Memory: a call in flight holds a response head and at most [`RESPONSE_BODY_MAX`] of body; there
+//! are at most [`CALLS_MAX`] in flight on a worker.
+//!
+//! [`RESPONSE_BODY_MAX`]: crate::proto::call::RESPONSE_BODY_MAX
+
+use super::conn::{Conn, Handshake, Input};
+use super::lend::Io;
+use super::socket::Progress;
+use super::sys::{self, Sys};
+use super::timers::Wheel;
+use super::token::{Role, SlotKey, Token};
+use crate::policy::ask::{Answer, Subrequest};
+use crate::policy::upstream::{Candidates, Pick};
+use crate::proto::Millis;
+use crate::proto::call::ResponseReader;
+use crate::tls::TlsConfigs;
+use slab::Slab;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Calls in flight on a worker; more are unavailable.
+pub const CALLS_MAX: usize = 1024;
+/// Bytes of one read.
+const READ_BYTES: usize = 16 * 1024;
+
+/// The calls of a worker.
+#[derive(Debug)]
+pub struct Calls<K> {
+    calls: Slab<Call<K>>,
+    wheel: Wheel,
+    due: Vec<(SlotKey, Millis)>,
+    /// Answers that have not been delivered yet, by the pair that asked.
+    answers: VecDeque<(SlotKey, Answer)>,
+}
+
+#[derive(Debug)]
+struct Call<K> {
+    generation: u32,
+    /// The pair that asked.
+    asker: SlotKey,
+    subrequest: Arc<Subrequest>,
+    tls: Arc<TlsConfigs>,
+    candidates: Candidates,
+    /// Counts the call among the sessions of its endpoint.
+    pick: Option<Pick>,
+    conn: Option<Conn<K>>,
+    role: Role,
+    reader: ResponseReader,
+    deadline: Millis,
+}
+
+impl<K> Calls<K> {
+    pub fn new(now: Millis) -> Calls<K> {
+        Calls { calls: Slab::new(), wheel: Wheel::new(now), due: Vec::new(), answers: VecDeque::new() }
+    }
+
+    /// Calls in flight.
+    pub fn len(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// No call is in flight.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// When to look again.
+    #[inline]
+    pub fn next_at(&self) -> Option<Millis> {
+        self.wheel.next_at()
+    }
+
+    /// The next answer to deliver. They are delivered as soon as calls may have ended.
+    pub fn pop_answer(&mut self) -> Option<(SlotKey, Answer)> {
+        self.answers.pop_front()
+    }
+
+    /// Starts a call for a pair; `generation` has not been used before. `None`: it cannot be made.
+    pub fn start<S: Sys<Sock = K>>(
+        &mut self,
+        subrequest: &Arc<Subrequest>,
+        asker: SlotKey,
+        tls: &Arc<TlsConfigs>,
+        generation: u32,
+        io: &mut Io<'_, S>,
+    ) -> Option<SlotKey> {
+        if self.calls.len() >= CALLS_MAX {
+            return None;
+        }
+        // The wheel stands still while no call is in flight.
+        self.wheel.advance(io.now, &mut self.due);
+        self.due.clear();
+        let deadline = io.now + subrequest.timeout_ms;
+        let call = Call {
+            generation,
+            asker,
+            subrequest: Arc::clone(subrequest),
+            tls: Arc::clone(tls),
+            candidates: subrequest.upstream.candidates(),
+            pick: None,
+            conn: None,
+            role: Role::FIRST_ATTEMPT,
+            reader: ResponseReader::default(),
+            deadline,
+        };
+        let key = SlotKey { slot: self.calls.insert(call) as u32, generation };
+        self.wheel.file(key, deadline);
+        if self.connect(key, io) {
+            return Some(key);
+        }
+        self.remove(key, io);
+        None
+    }
+
+    /// The pair that asked does not wait for the answer any more.
+    pub fn cancel<S: Sys<Sock = K>>(&mut self, key: SlotKey, io: &mut Io<'_, S>) {
+        self.remove(key, io);
+    }
+
+    /// An event for the connection of a call. `false`: it is stale.
+    pub fn on_event<S: Sys<Sock = K>>(
+        &mut self,
+        key: SlotKey,
+        event: &sys::Event,
+        input: &mut Input,
+        io: &mut Io<'_, S>,
+    ) -> bool {
+        let call = self.calls.get_mut(key.slot as usize).filter(|call| call.generation == key.generation);
+        let Some(call) = call else { return false };
+        let Some(conn) = &mut call.conn else { return false };
+        conn.on_ready(event);
+        let outcome = call.drive(input, io);
+        input.clear();
+        match outcome {
+            Outcome::Pending => {}
+            Outcome::Answer(answer) => self.end(key, answer, io),
+            Outcome::Unreachable => {
+                if !self.connect(key, io) {
+                    self.end(key, Answer::Unavailable, io);
+                }
+            }
+        }
+        true
+    }
+
+    /// Ends the calls whose time is over.
+    pub fn run_timers<S: Sys<Sock = K>>(&mut self, io: &mut Io<'_, S>) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(io.now, &mut due);
+        for (key, _) in due.drain(..) {
+            let call = self.calls.get(key.slot as usize).filter(|call| call.generation == key.generation);
+            match call.map(|call| call.deadline) {
+                Some(deadline) if deadline <= io.now => self.end(key, Answer::Unavailable, io),
+                Some(deadline) => drop(self.wheel.file(key, deadline)),
+                None => {}
+            }
+        }
+        self.due = due;
+    }
+
+    /// Tries the next address; `false` when there is none.
+    fn connect<S: Sys<Sock = K>>(&mut self, key: SlotKey, io: &mut Io<'_, S>) -> bool {
+        let Some(call) = self.calls.get_mut(key.slot as usize) else { return false };
+        if let Some(conn) = call.conn.take() {
+            drop(conn.into_sock(io.pool));
+        }
+        while let Some((pick, target)) = call.candidates.current() {
+            call.candidates.advance();
+            let sock = io.sys.connect(sys::Target::from(&target));
+            if let Ok(sock) = sock
+                && io.sys.register(&sock, Token::Call(key).pack()).is_ok()
+            {
+                call.pick = Some(pick);
+                call.conn = Some(Conn::connecting(sock, call.role));
+                return true;
+            }
+        }
+        false
+    }
+
+    fn end<S: Sys<Sock = K>>(&mut self, key: SlotKey, answer: Answer, io: &mut Io<'_, S>) {
+        if let Some(asker) = self.remove(key, io) {
+            self.answers.push_back((asker, answer));
+        }
+    }
+
+    fn remove<S: Sys<Sock = K>>(&mut self, key: SlotKey, io: &mut Io<'_, S>) -> Option<SlotKey> {
+        let call = self.calls.get(key.slot as usize)?;
+        if call.generation != key.generation {
+            return None;
+        }
+        let call = self.calls.try_remove(key.slot as usize)?;
+        if let Some(conn) = call.conn {
+            drop(conn.into_sock(io.pool));
+        }
+        Some(call.asker)
+    }
+}
+
+enum Outcome {
+    Pending,
+    Answer(Answer),
+    /// This address failed; another one may not.
+    Unreachable,
+}
+
+impl<K> Call<K> {
+    /// Connect, handshake, send, read: as far as readiness allows. Bounded by the size of a
+    /// response.
+    fn drive<S: Sys<Sock = K>>(&mut self, input: &mut Input, io: &mut Io<'_, S>) -> Outcome {
+        let Some(conn) = &mut self.conn else { return Outcome::Pending };
+        if conn.may_connect() {
+            match conn.finish_connect(io.sys) {
+                None => return Outcome::Pending,
+                Some(Err(_)) => return Outcome::Unreachable,
+                Some(Ok(())) => {
+                    let secure = self.pick.as_ref().map(Pick::endpoint).filter(|endpoint| endpoint.tls);
+                    let Some(endpoint) = secure else {
+                        conn.write(&[], &self.subrequest.head, false, io);
+                        return self.read(input, io);
+                    };
+                    let tls = self.tls.connect(&self.subrequest.upstream, endpoint);
+                    let Ok(tls) = tls else { return Outcome::Unreachable };
+                    if conn.start_handshake(Box::new(tls), io).is_err() {
+                        return Outcome::Unreachable;
+                    }
+                }
+            }
+        }
+        if conn.may_handshake() {
+            match conn.handshake(input, &mut false, io) {
+                Handshake::Pending => return Outcome::Pending,
+                Handshake::Failed(_) | Handshake::Ended(_) => return Outcome::Unreachable,
+                Handshake::Established { .. } => {
+                    conn.write(&[], &self.subrequest.head, false, io);
+                }
+            }
+        }
+        if conn.has_backlog() && conn.ready().write {
+            conn.flush(io);
+        }
+        self.read(input, io)
+    }
+
+    fn read<S: Sys<Sock = K>>(&mut self, input: &mut Input, io: &mut Io<'_, S>) -> Outcome {
+        let Some(conn) = &mut self.conn else { return Outcome::Pending };
+        while conn.is_up() && conn.ready().read {
+            let progress = conn.read(READ_BYTES, input, io);
+            let read = if input.bytes().is_empty() { Ok(None) } else { self.reader.on_bytes(input.bytes()) };
+            let read = match (read, progress) {
+                (Ok(None), Progress::Ended(end)) => self.reader.on_end(end).map(Some),
+                (read, _) => read,
+            };
+            match (read, progress) {
+                (Ok(Some(status)), _) => return Outcome::Answer(Answer::Status(status)),
+                (Err(_), _) => return Outcome::Answer(Answer::Unavailable),
+                (Ok(None), Progress::Blocked) => break,
+                (Ok(None), Progress::Moved(_) | Progress::Ended(_)) => {}
+            }
+        }
+        Outcome::Pending
+    }
+}

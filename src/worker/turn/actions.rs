@@ -1,0 +1,312 @@
+//! What a session asks for becomes system calls; what came of it, events. Also the writes of a
+//! turn, which keep the list of stalled receivers. The bottom of a turn: uses no other file of it
+//! but `connect`, for the next attempt.
+
+use super::Turn;
+use crate::log::record::{EndRecord, Record, StartRecord, field};
+use crate::policy::ask::{Answer, Check};
+use crate::policy::session::SessionInfo;
+use crate::policy::{self, Facts, Plan, Policy, Verdict};
+use crate::proto::Side;
+use crate::proto::end::{Cause, End, Phase};
+use crate::proto::http1;
+use crate::proto::interface::{Action, Admission, Event, Refusal};
+use crate::proto::relay::OwnFrame;
+use crate::text;
+use crate::worker::sys::{PipeId, Sys};
+use crate::worker::token::SlotKey;
+use std::sync::Arc;
+
+impl<S: Sys> Turn<'_, '_, S> {
+    /// Drains the session's actions.
+    #[inline(always)]
+    pub(super) fn settle(&mut self) {
+        // The steady state ends here: asking for an action only to hear that there is none costs
+        // fifty instructions a message.
+        if !self.pair.session.as_ref().is_some_and(|session| session.is_quiet()) {
+            self.perform_all();
+        }
+    }
+
+    #[inline(never)]
+    fn perform_all(&mut self) {
+        while let Some(action) = self.pair.session.as_mut().and_then(|session| session.poll_action(self.res.now)) {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        self.eventful = true;
+        match action {
+            Action::Decide => self.decide(None),
+            Action::Connect => {
+                if let Some(event) = self.connect() {
+                    self.on_event(event);
+                }
+            }
+            Action::Refuse { refusal, head_only } => self.refuse(&refusal, head_only),
+            Action::Send(to, bytes) => self.write(to, &[], &bytes, false),
+            Action::Established { subprotocol } => self.established(subprotocol),
+            Action::SendFrame(to, frame) => self.send_frame(to, frame),
+            Action::HalfClose(to) => {
+                if let Some(conn) = &mut self.pair.conns[to] {
+                    conn.owe_fin();
+                }
+                self.finish(to);
+            }
+            Action::Hangup(side) => self.hang_up(side),
+            Action::Abort(side) => {
+                self.flush_backlog(side);
+                if let Some(sock) = self.take_sock(side) {
+                    self.res.core.sys.abort(sock);
+                }
+            }
+            Action::Close(end) => self.close(end),
+        }
+    }
+
+    /// An event that came of an action: the actions that follow it are drained by the caller.
+    fn on_event(&mut self, event: Event) {
+        if let Some(session) = &mut self.pair.session {
+            session.on_event(event, self.res.now);
+        }
+    }
+
+    /// Asks policy about the request; with the answer to the question that it asked before.
+    pub(super) fn decide(&mut self, answer: Option<Answer>) {
+        let fresh: [u8; 16] = self.res.random();
+        let Some(request) = self.pair.session.as_ref().and_then(|session| session.request()) else { return };
+        let Some(pending) = &mut self.pair.pending else { return };
+        let core = &mut *self.res.core;
+        let facts = Facts {
+            request: &request,
+            trusted: pending.is_trusted(),
+            redirect: pending.listener.redirect,
+            draining: core.draining,
+        };
+        if pending.request_id.is_empty() {
+            pending.request_id = policy::request_id(&facts).map_or_else(|| text::hex(&fresh), str::to_owned);
+        }
+        let question = pending.question.take();
+        let answered = question.as_ref().zip(answer);
+        if answer.is_some() && answered.is_none() {
+            // The question has been withdrawn.
+            return;
+        }
+        let shared = Policy { routes: &core.snapshot.routes, sessions: &core.sessions };
+        let verdict = policy::decide(&facts, &shared, answered);
+        let route = match &verdict {
+            Verdict::Allow(plan) => Some(Arc::clone(&plan.route)),
+            Verdict::Deny(_) | Verdict::Ask(_) => None,
+        };
+        let id = pending.request_id.as_bytes();
+        self.pair.info = Some(Arc::new(SessionInfo::new(id, &request, pending.peer, route, self.pair.opened_at)));
+        if core.log.is_on() {
+            let value = |name: &str| field(http1::values(&request.fields, name).next());
+            (pending.origin, pending.agent) = (value("origin"), value("user-agent"));
+        }
+        match verdict {
+            Verdict::Allow(plan) => self.admit(plan),
+            Verdict::Deny(refusal) => self.on_event(Event::Refused(refusal)),
+            Verdict::Ask(question) => {
+                let check = question.check.clone();
+                pending.question = Some(question);
+                if !self.ask(&check) {
+                    self.decide_unavailable();
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, plan: Plan) {
+        let Some(pending) = &mut self.pair.pending else { return };
+        let request_id = pending.request_id.as_str().into();
+        let settings = Arc::clone(&plan.route.settings);
+        pending.candidates = Some(plan.route.upstream.candidates());
+        pending.tls = Some(Arc::clone(&self.res.core.tls));
+        pending.route = Some(plan.route);
+        self.pair.permit = Some(plan.permit);
+        self.on_event(Event::Admitted(Admission { request_id, settings }));
+    }
+
+    /// Puts a question to whom it is for; `false` if it cannot be asked.
+    fn ask(&mut self, check: &Check) -> bool {
+        match check {
+            Check::Subrequest(subrequest) => {
+                let tls = Arc::clone(&self.res.core.tls);
+                self.res.core.generation = SlotKey::next_generation(self.res.core.generation);
+                let generation = self.res.core.generation;
+                let (calls, mut io) = self.res.calls();
+                let call = calls.start(subrequest, self.key, &tls, generation, &mut io);
+                if let Some(pending) = &mut self.pair.pending {
+                    pending.call = call;
+                }
+                call.is_some()
+            }
+            Check::Service(service) => self.res.core.services.ask(*service, self.key),
+        }
+    }
+
+    fn decide_unavailable(&mut self) {
+        self.decide(Some(Answer::Unavailable));
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, head_only: bool) {
+        let fresh = text::hex(&self.res.random::<16>());
+        let id = self.pair.pending.as_ref().map(|pending| pending.request_id.as_str()).filter(|id| !id.is_empty());
+        let response = http1::write_refusal(&http1::Refused {
+            cause: refusal.cause,
+            request_id: id.unwrap_or(&fresh),
+            location: refusal.location.as_deref(),
+            head_only,
+        });
+        // A FIN follows each refusal.
+        self.write(Side::Downstream, &[], &response, true);
+    }
+
+    fn established(&mut self, subprotocol: Option<Box<[u8]>>) {
+        self.res.core.tally.opened();
+        let pending = self.pair.pending.take();
+        if let (Some(info), Some(pending)) = (&self.pair.info, pending) {
+            let start = StartRecord {
+                info: Arc::clone(info),
+                at_unix_ms: self.res.unix_now(),
+                endpoint: self.pair.pick.as_ref().map(|pick| Arc::clone(pick.endpoint())),
+                handshake_ms: self.res.now.saturating_sub(self.pair.opened_at),
+                subprotocol: field(subprotocol.as_deref()),
+                origin: pending.origin,
+                agent: pending.agent,
+            };
+            self.res.log(Record::Start(start));
+        }
+        if self.res.core.draining {
+            self.on_event(Event::Drain);
+        }
+    }
+
+    fn send_frame(&mut self, to: Side, frame: OwnFrame) {
+        // "a client MUST mask all frames that it sends": toward the upstream we are one.
+        let key = (to == Side::Upstream).then(|| self.res.random());
+        // A FIN follows each Close of ours.
+        let last = matches!(frame, OwnFrame::Close(_));
+        self.write(to, &[], &frame.encode(key), last);
+    }
+
+    /// Sends the FIN that is owed once no backlog is before it.
+    pub(super) fn finish(&mut self, to: Side) {
+        let Some(conn) = &mut self.pair.conns[to] else { return self.on_event(Event::Finished(to)) };
+        if !conn.owes_fin() || conn.has_backlog() {
+            return;
+        }
+        self.close_notify(to);
+        if self.pair.has_backlog(to) {
+            return;
+        }
+        self.on_event(Event::Finished(to));
+        if self.pair.session.as_ref().is_some_and(|session| session.is_done_with(to)) {
+            // Nothing more comes from there either: closing sends a FIN as well, and frees the
+            // socket at once.
+            return drop(self.take_sock(to));
+        }
+        if let Some(conn) = &mut self.pair.conns[to] {
+            conn.shutdown(&mut self.res.core.sys);
+        }
+    }
+
+    /// Sends the backlog toward `to`, and what follows it.
+    pub(super) fn flush(&mut self, to: Side) {
+        self.flush_backlog(to);
+        self.finish(to);
+        self.settle();
+    }
+
+    fn flush_backlog(&mut self, to: Side) {
+        let Some(conn) = &mut self.pair.conns[to] else { return };
+        let before = conn.stalled_since();
+        let moved = conn.flush(&mut self.res.io());
+        let after = conn.stalled_since();
+        self.res.stalls.update(self.key, to, before, after);
+        let Some(session) = &mut self.pair.session else { return };
+        if moved {
+            session.on_taken(to, self.res.now);
+        }
+        if before.is_some() && after.is_none() {
+            session.on_event(Event::Flushed(to), self.res.now);
+        }
+    }
+
+    /// Sends `[first, bytes]` behind everything sent to `to`. `last`: a FIN follows at once.
+    #[inline(always)]
+    pub(super) fn write(&mut self, to: Side, first: &[u8], bytes: &[u8], last: bool) {
+        let Some(conn) = &mut self.pair.conns[to] else { return };
+        if conn.write(first, bytes, last, &mut self.res.io()) {
+            self.stalled(to);
+        }
+    }
+
+    /// Sends what a pipe holds to `to`.
+    pub(super) fn write_pipe(&mut self, to: Side, pipe: PipeId, held: usize) {
+        let Some(conn) = &mut self.pair.conns[to] else { return self.res.pool.spoil_pipe(pipe) };
+        if conn.splice_out(pipe, held, &mut self.res.io()) {
+            self.stalled(to);
+        }
+    }
+
+    /// Ends the stream toward `to` as its transport asks for.
+    fn close_notify(&mut self, to: Side) {
+        let Some(conn) = &mut self.pair.conns[to] else { return };
+        if conn.send_close_notify(&mut self.res.io()) {
+            self.stalled(to);
+        }
+    }
+
+    /// `to` did not take everything: it has a backlog now, and had none before.
+    #[cold]
+    pub(super) fn stalled(&mut self, to: Side) {
+        self.eventful = true;
+        self.res.core.tally.stalled += 1;
+        let since = self.pair.conns[to].as_ref().and_then(|conn| conn.stalled_since());
+        self.res.stalls.update(self.key, to, None, since);
+    }
+
+    /// Closes a connection. TLS announces the end, unless the stream was cut.
+    fn hang_up(&mut self, side: Side) {
+        self.close_notify(side);
+        drop(self.take_sock(side));
+    }
+
+    /// The session's verdict: counted and logged; nothing is left open.
+    pub fn close(&mut self, end: End) {
+        self.pair.over = true;
+        self.res.core.tally.ended(end);
+        for side in Side::BOTH {
+            self.hang_up(side);
+        }
+        self.pair.permit = None;
+        let info = self.pair.info.take();
+        let pick = self.pair.pick.take();
+        let pending = self.pair.pending.take();
+        if let Some(call) = pending.as_ref().and_then(|pending| pending.call) {
+            let (calls, mut io) = self.res.calls();
+            calls.cancel(call, &mut io);
+        }
+        let peer = info.as_ref().map(|info| info.peer).or(pending.as_ref().map(|pending| pending.peer));
+        let (Some(peer), false) = (peer, end.cause == Cause::NoRequest) else { return };
+        let session = self.pair.session.as_ref();
+        let totals = session.map(|session| session.totals()).unwrap_or_default();
+        let reached = end.phase != Phase::Request;
+        let record = EndRecord {
+            info,
+            peer,
+            at_unix_ms: self.res.unix_now(),
+            end,
+            endpoint: pick.filter(|_| reached).map(|pick| Arc::clone(pick.endpoint())),
+            status: session.map_or(0, |session| session.status()),
+            close_codes: totals.close_codes,
+            age_ms: self.res.now.saturating_sub(self.pair.opened_at),
+            frames: totals.frames,
+            bytes: totals.bytes,
+        };
+        self.res.log(Record::End(record));
+    }
+}

@@ -1,0 +1,138 @@
+//! Everything between the start of a connect attempt, or an accept, and the first byte of the
+//! session: the outcome of connect(2), TLS handshakes on both sides, the request for the upstream.
+
+use super::Turn;
+use crate::proto::Side;
+use crate::proto::end::{Cause, Party};
+use crate::proto::handshake::{self, Forwarding};
+use crate::proto::interface::Event;
+use crate::proto::session::Session;
+use crate::worker::conn::{Conn, Handshake};
+use crate::worker::sys::Sys;
+use std::sync::Arc;
+
+impl<S: Sys> Turn<'_, '_, S> {
+    /// The upstream's socket reports the outcome of connect(2).
+    pub(super) fn finish_connect(&mut self) {
+        let Some(conn) = &mut self.pair.conns[Side::Upstream] else { return };
+        match conn.finish_connect(&mut self.res.core.sys) {
+            None => {}
+            Some(Err(_)) => self.report(Event::ConnectFailed(Cause::ConnectRefused)),
+            Some(Ok(())) if self.pair.endpoint_uses_tls() => {
+                if let Err(cause) = self.start_upstream_handshake() {
+                    self.report(Event::ConnectFailed(cause));
+                }
+            }
+            Some(Ok(())) => self.connected(),
+        }
+    }
+
+    fn start_upstream_handshake(&mut self) -> Result<(), Cause> {
+        let pending = self.pair.pending.as_ref().ok_or(Cause::TlsInternal)?;
+        let endpoint = self.pair.pick.as_ref().ok_or(Cause::TlsInternal)?.endpoint();
+        let route = pending.route.as_ref().ok_or(Cause::TlsInternal)?;
+        let configs = pending.tls.as_ref().ok_or(Cause::TlsInternal)?;
+        // Only now: a connect that fails does not pay for a key exchange.
+        let tls = configs.connect(&route.upstream, endpoint).map_err(|_| Cause::TlsInternal)?;
+        let Some(conn) = &mut self.pair.conns[Side::Upstream] else { return Ok(()) };
+        let started = conn.start_handshake(Box::new(tls), &mut self.res.io());
+        if conn.has_backlog() {
+            self.stalled(Side::Upstream);
+        }
+        started
+    }
+
+    /// The upstream is reached: the request goes there.
+    fn connected(&mut self) {
+        let event = match self.new_request() {
+            Some(request) => Event::Connected(request),
+            None => Event::ConnectFailed(Cause::ConnectRefused),
+        };
+        self.report(event);
+    }
+
+    fn new_request(&mut self) -> Option<Vec<u8>> {
+        let trace_seed = self.res.random();
+        let (session, pending) = (self.pair.session.as_ref()?, self.pair.pending.as_ref()?);
+        let (request, route) = (session.request()?, pending.route.as_ref()?);
+        let endpoint = self.pair.pick.as_ref()?.endpoint();
+        let add = Forwarding {
+            path: &route.rewrite(&endpoint.base, request.path),
+            host: route.host_header.as_deref(),
+            peer: pending.peer.ip().to_canonical(),
+            trusted: pending.is_trusted(),
+            secure: pending.listener.tls.is_some(),
+            client: pending.cert.as_ref().map(|cert| (cert.subject.as_str(), cert.sha256.as_str())),
+            request_id: &pending.request_id,
+            trace_seed,
+        };
+        Some(handshake::write_request(&request, &add))
+    }
+
+    /// Steps of the TLS handshakes of this pair, as far as the loop iteration's budget allows.
+    pub(super) fn handshakes(&mut self) {
+        if self.res.handshake_steps > 0 && self.pair.connect_done() && self.pair.endpoint_uses_tls() {
+            self.res.handshake_steps -= 1;
+            self.finish_connect();
+        }
+        for side in Side::BOTH {
+            let may = self.pair.conns[side].as_ref().is_some_and(Conn::may_handshake);
+            if self.res.handshake_steps > 0 && may {
+                self.res.handshake_steps -= 1;
+                self.handshake(side);
+            }
+        }
+    }
+
+    fn handshake(&mut self, side: Side) {
+        let Some(conn) = &mut self.pair.conns[side] else { return };
+        let Some(mut input) = self.res.input.take() else { return };
+        let had_backlog = conn.has_backlog();
+        let mut heard = false;
+        let outcome = conn.handshake(&mut input, &mut heard, &mut self.res.io());
+        if !had_backlog && conn.has_backlog() {
+            self.stalled(side);
+        }
+        if side == Side::Downstream
+            && let Some(pending) = &mut self.pair.pending
+        {
+            pending.tls_spoken |= heard;
+        }
+        match (outcome, side) {
+            (Handshake::Pending, _) => {}
+            (Handshake::Established { resumed, end }, side) => {
+                self.res.core.tally.tls_established(side, resumed);
+                match side {
+                    Side::Downstream => self.client_up(),
+                    Side::Upstream => self.connected(),
+                }
+                self.forward_rest(side, input.bytes());
+                if let Some(end) = end {
+                    self.report(Event::Ended(side, end));
+                }
+            }
+            (Handshake::Failed(cause), Side::Downstream) => {
+                self.res.core.tally.tls_failed(side);
+                self.client_handshake_failed(cause);
+            }
+            (Handshake::Failed(cause), Side::Upstream) => {
+                self.res.core.tally.tls_failed(side);
+                self.report(Event::ConnectFailed(cause));
+            }
+            (Handshake::Ended(end), Side::Downstream) => self.client_handshake_ended(Party::Downstream, end.cause()),
+            (Handshake::Ended(end), Side::Upstream) => self.report(Event::ConnectFailed(end.cause())),
+        }
+        input.clear();
+        self.res.input = Some(input);
+    }
+
+    /// The client's transport is up: its session begins.
+    fn client_up(&mut self) {
+        let cert = self.pair.conns[Side::Downstream].as_ref().and_then(Conn::peer_cert);
+        if let Some(pending) = &mut self.pair.pending {
+            pending.cert = cert;
+        }
+        let settings = Arc::clone(&self.res.core.snapshot.settings);
+        self.pair.session = Some(Session::new(settings, self.res.now));
+    }
+}

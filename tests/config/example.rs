@@ -1,0 +1,73 @@
+//! The commented example has every key, its default, and valid alternatives.
+
+use super::{good, parse};
+use framegate::config;
+
+/// The lines of the example, each replaced by what `chosen` returns for it.
+fn uncommented(chosen: impl Fn(&str) -> Option<&str>) -> String {
+    config::EXAMPLE.lines().map(|line| chosen(line).unwrap_or(line).to_owned() + "\n").collect()
+}
+
+/// `#key = value`.
+fn default_line(line: &str) -> Option<&str> {
+    line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase()))
+}
+
+/// `# e.g. key = value`.
+fn other_line(line: &str) -> Option<&str> {
+    line.strip_prefix("# e.g. ")
+}
+
+#[test]
+fn example_shows_the_defaults() {
+    let as_printed = good(config::EXAMPLE);
+    assert!(config::EXAMPLE.lines().filter_map(default_line).count() > 30);
+    assert_eq!(good(&uncommented(default_line)), as_printed);
+    // A file with only the three sections that are not commented out has the same.
+    let least =
+        "[[listener]]\nlisten = \"0.0.0.0:8080\"\n[[route]]\nupstream = \"app\"\n[[upstream]]\nname = \"app\"\n";
+    assert_eq!(good(&format!("{least}endpoints = [\"ws://127.0.0.1:9000\"]\n")), as_printed);
+}
+
+#[test]
+fn alternative_values_in_the_example_are_valid() {
+    let snapshot = good(&uncommented(other_line).replace("#trusted", "# trusted"));
+    assert_ne!(snapshot, good(config::EXAMPLE));
+    assert!(snapshot.routes.find("a.example.com", "/").is_some());
+    assert!(snapshot.routes.find("example.org", "/").is_none());
+}
+
+#[test]
+fn example_has_every_key() {
+    let all = uncommented(|line| default_line(line).or(other_line(line)));
+    let mut keys = 0;
+    for section in known_keys(&format!("{UNLIKE} = 1\n")) {
+        let several = ["listener", "route", "upstream"].contains(&section.as_str());
+        let header = if several { format!("[[{section}]]") } else { format!("[{section}]") };
+        let start = all.find(&format!("\n{header}\n")).unwrap_or_else(|| panic!("{header}")) + header.len() + 2;
+        let body = all[start..].split("\n[").next().unwrap();
+        for key in known_keys(&format!("{header}\n{UNLIKE} = 1\n")) {
+            keys += 1;
+            let line = body.lines().find(|line| line.starts_with(&format!("{key} = ")));
+            let line = line.unwrap_or_else(|| panic!("{header} {key}"));
+            // Inline tables: their keys are on the same line.
+            for inner in known_keys(&format!("{header}\n{key} = {{ {UNLIKE} = 1 }}\n")) {
+                if !(section == "route" && ["tls", "request_head"].contains(&inner.as_str())) {
+                    keys += 1;
+                    assert!(line.contains(&format!("{inner} = ")), "{header} {key} {inner}");
+                }
+            }
+        }
+    }
+    assert_eq!(keys, 69);
+}
+
+/// An unknown key.
+const UNLIKE: &str = "zzzzzzzzzzzz";
+
+/// The valid keys in place of the unknown one of `text`, as the error lists them.
+fn known_keys(text: &str) -> Vec<String> {
+    let sentence = parse(text).map_or_else(|e| e.sentences()[0].clone(), |_| String::new());
+    let known = sentence.split_once("unknown key; expected ").map_or("", |(_, known)| known);
+    known.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
