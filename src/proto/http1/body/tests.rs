@@ -1,7 +1,6 @@
 //! The end of a body, whole and torn.
 
 use super::super::*;
-#[allow(unused_imports)]
 use super::*;
 
 fn answer(head: &str) -> Response<'_> {
