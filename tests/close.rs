@@ -259,7 +259,7 @@ fn refused_client_that_keeps_sending_reads_the_whole_response() {
     let (answer, end) = read_all(&client);
     let answer = String::from_utf8(answer).unwrap();
     assert_eq!(end, End::Fin);
-    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("Nothing is served here.\n"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 404 ") && answer.ends_with("No route matches this request.\n"), "{answer}");
     // More data and a FIN are accepted.
     client.write_all(&[b'x'; 1024]).unwrap();
     fin(&client);

@@ -30,7 +30,7 @@ impl From<Side> for Party {
     }
 }
 
-/// The phase a session was in when what ended it happened.
+/// The phase a session was in when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// The client's TLS handshake.
@@ -39,9 +39,9 @@ pub enum Phase {
     Request,
     /// Reaching the upstream.
     Connect,
-    /// Waiting for the upstream's answer, or passing on one that is no 101.
+    /// Waiting for the upstream's response, or forwarding one that is not a 101.
     Response,
-    /// The 101 has passed.
+    /// The session is established: the 101 has been forwarded.
     Open,
 }
 
@@ -57,7 +57,7 @@ impl Phase {
     }
 }
 
-/// The verdict on a whole session. The first cause wins; a mere FIN gives way to a stronger one.
+/// How a session ended. The first cause wins; only a bare FIN gives way to a stronger one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
     pub party: Party,
@@ -71,11 +71,11 @@ pub struct CauseInfo {
     pub cause: Cause,
     /// The word used in logs and metrics.
     pub name: &'static str,
-    /// HTTP status of the refusal while no 101 has passed; 0 where none is sent.
+    /// HTTP status of the refusal before the 101; 0 where none is sent.
     pub status: u16,
-    /// Close code that goes to the one at fault in an open session; 0 where none is sent.
+    /// Close code sent to the side at fault in an established session; 0 where none is sent.
     pub code: u16,
-    /// One short sentence: body of the refusal, and reason text of the other side's Close.
+    /// One short sentence: the body of the refusal, or the reason text of the Close frames.
     pub text: &'static str,
 }
 
@@ -94,70 +94,71 @@ macro_rules! causes {
 }
 
 causes! {
-    // --- TLS, with the client or with the upstream; a client learns it by an alert, if at all
-    TlsTimeout "tls-timeout" 504 0 "The TLS handshake did not end in time.";
+    // --- TLS, with the client or with the upstream; toward a client it ends with an alert, if any
+    TlsTimeout "tls-timeout" 504 0 "The upstream's TLS handshake timed out.";
     /// A plain request on a TLS listener.
-    PlainOnTls "plain-on-tls" 400 0 "This port speaks TLS: use https or wss.";
-    /// Not TLS, or not readable as such.
+    PlainOnTls "plain-on-tls" 400 0 "This port requires TLS: use https or wss.";
+    /// Not TLS, or not decodable.
     TlsMalformed "tls-malformed" 502 0 "The upstream's TLS handshake failed.";
     TlsVersion "tls-version" 502 0 "The upstream's TLS handshake failed.";
     /// No cipher suite, group, signature scheme or ALPN protocol in common.
     TlsNoCommonParameters "tls-no-common-parameters" 502 0 "The upstream's TLS handshake failed.";
     TlsNoCertificate "tls-no-certificate" 502 0 "The upstream's TLS handshake failed.";
-    /// The peer's certificate has ended or not begun.
+    /// The peer's certificate has expired or is not valid yet.
     TlsExpired "tls-expired" 502 0 "The upstream's certificate is not valid.";
     TlsUnknownIssuer "tls-unknown-issuer" 502 0 "The upstream's certificate is not valid.";
     TlsWrongName "tls-wrong-name" 502 0 "The upstream's certificate is not valid.";
     TlsBadCertificate "tls-bad-certificate" 502 0 "The upstream's certificate is not valid.";
-    /// The peer ended it with a fatal alert.
+    /// The peer sent a fatal alert.
     TlsAlert "tls-alert" 502 0 "The upstream's TLS handshake failed.";
     /// A record that does not decrypt.
     TlsBadRecord "tls-bad-record" 502 0 "The upstream's TLS handshake failed.";
     TlsMisbehaved "tls-misbehaved" 502 0 "The upstream's TLS handshake failed.";
-    /// The fault is ours: no random bytes, no key that serves.
-    TlsInternal "tls-internal" 502 0 "TLS failed.";
-    /// FIN without a close_notify: more may have been said.
-    TlsTruncated "tls-truncated" 502 0 "The upstream's TLS connection was cut.";
-    // --- the request head (product contract, section 2: rows from the top)
+    /// An error of the proxy: no random bytes, no usable key.
+    TlsInternal "tls-internal" 502 0 "TLS setup failed.";
+    /// FIN without a close_notify: the connection may have been cut.
+    TlsTruncated "tls-truncated" 502 0 "The upstream's TLS connection was truncated.";
+    // --- the request (docs/src/behaviour.md: checked in this order)
     /// Not parseable, bare CR or LF, NUL, obs-fold, space before the colon, ...
-    MalformedHead "malformed-head" 400 0 "The request head is malformed.";
-    HeadTooLarge "head-too-large" 431 0 "The request head is too large.";
-    TooManyFields "too-many-fields" 431 0 "The request has too many header fields.";
-    HeadTimeout "head-timeout" 408 0 "The request head did not arrive in time.";
-    /// No byte before the deadline or the end of the connection: closed silently.
+    MalformedHead "malformed-head" 400 0 "Malformed request.";
+    HeadTooLarge "head-too-large" 431 0 "Request header too large.";
+    TooManyFields "too-many-fields" 431 0 "Too many request header fields.";
+    HeadTimeout "head-timeout" 408 0 "Request header timeout.";
+    /// No byte before the deadline or the FIN: closed without a response.
     NoRequest "no-request" 0 0 "";
-    HttpVersion "http-version" 505 0 "Only HTTP/1.1 is spoken here.";
-    Method "method" 405 0 "A WebSocket handshake is a GET.";
-    BadHost "bad-host" 400 0 "The Host header is missing, doubled or wrong.";
-    BadTarget "bad-target" 400 0 "The request target is not allowed.";
-    UnexpectedBody "unexpected-body" 400 0 "A WebSocket handshake carries no body, trailer or expectation.";
-    NotUpgrade "not-an-upgrade" 426 0 "This is a WebSocket endpoint.";
-    BadKey "bad-key" 400 0 "The Sec-WebSocket-Key header is missing, doubled or wrong.";
-    ProtectedHeader "protected-header" 400 0 "The Connection header names a protected header.";
+    HttpVersion "http-version" 505 0 "HTTP version not supported: use HTTP/1.1.";
+    Method "method" 405 0 "Method not allowed: a WebSocket handshake uses GET.";
+    BadHost "bad-host" 400 0 "Missing, duplicate or invalid Host header.";
+    BadTarget "bad-target" 400 0 "Invalid request target.";
+    UnexpectedBody "unexpected-body" 400 0 "A WebSocket handshake must not have a body, Trailer or Expect header.";
+    NotUpgrade "not-an-upgrade" 426 0 "WebSocket upgrade required.";
+    BadKey "bad-key" 400 0 "Missing, duplicate or invalid Sec-WebSocket-Key header.";
+    ProtectedHeader "protected-header" 400 0 "The Connection header names a protected header field.";
     /// On a listener with `redirect`.
-    Redirected "redirected" 308 0 "This is served over TLS.";
-    NoRoute "no-route" 404 0 "Nothing is served here.";
-    /// A check of the route refused it.
+    Redirected "redirected" 308 0 "Redirecting to HTTPS.";
+    NoRoute "no-route" 404 0 "No route matches this request.";
+    /// A check of the route denied the request.
     Forbidden "forbidden" 403 0 "Access denied.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";
     /// The proxy had no descriptor or memory left for the upstream's socket.
-    NoSockets "no-sockets" 503 0 "The server has run out of sockets.";
-    /// A question that the decision depends on was not answered in time, or could not be asked.
-    DecisionTimeout "decision-timeout" 504 0 "The request could not be authorized in time.";
-    Draining "draining" 503 0 "The server is stopping.";
+    NoSockets "no-sockets" 503 0 "The server is out of sockets.";
+    /// A call or service the decision depends on did not answer in time, or could not be asked.
+    DecisionTimeout "decision-timeout" 504 0 "Authorization timed out.";
+    Draining "draining" 503 0 "The server is shutting down.";
     // --- the upstream, before its 101
-    NoEndpoint "no-endpoint" 503 0 "No upstream is available.";
+    NoEndpoint "no-endpoint" 503 0 "No upstream endpoint is available.";
     ConnectRefused "connect-refused" 502 0 "The upstream refused the connection.";
-    ConnectTimeout "connect-timeout" 504 0 "The upstream could not be reached in time.";
-    ResponseTimeout "response-timeout" 504 0 "The upstream did not answer in time.";
-    /// Not HTTP, too large a head, or over before its head was complete.
-    BadResponse "bad-response" 502 0 "The upstream's answer is not valid.";
-    /// A 101 with a wrong or missing Accept, Upgrade, Connection, or an unoffered choice.
-    Bad101 "bad-101" 502 0 "The upstream's handshake is not valid.";
-    /// The upstream answered something else but 101; that answer was passed on.
+    ConnectTimeout "connect-timeout" 504 0 "Connecting to the upstream timed out.";
+    ResponseTimeout "response-timeout" 504 0 "The upstream did not respond in time.";
+    /// Not HTTP, head too large, or ended before the head was complete.
+    BadResponse "bad-response" 502 0 "Invalid response from the upstream.";
+    /// A 101 with a wrong or missing Accept, Upgrade or Connection, or with a subprotocol or
+    /// extension that was not offered.
+    Bad101 "bad-101" 502 0 "Invalid WebSocket handshake response from the upstream.";
+    /// The upstream answered with another status than 101; that response was forwarded.
     UpstreamResponse "upstream-response" 0 0 "";
-    // --- open sessions
-    /// A Close of a peer has passed.
+    // --- established sessions
+    /// A Close frame of a peer was forwarded.
     Close "close" 0 0 "";
     /// FIN without a Close.
     Eof "eof" 502 0 "The upstream closed the connection.";
@@ -174,16 +175,16 @@ causes! {
     MessageTooBig "message-too-big" 0 1009 "message too big";
     ClosePayload "close-payload" 0 1002 "close payload";
     CloseCode "close-code" 0 1002 "close code";
-    /// Sent more after its own Close and never got the other side's.
+    /// Data after the peer's own Close, and no Close from the other side.
     DataAfterClose "data-after-close" 0 1002 "data after close";
     /// TCP urgent data splits reads on an edge-triggered socket.
     UrgentData "urgent-data" 400 1008 "urgent data";
     /// The upstream ended without a Close on a route with `on_upstream_loss = "close"`.
     UpstreamLoss "upstream-loss" 0 1012 "upstream lost";
     IdleTimeout "idle-timeout" 0 1001 "idle timeout";
-    /// A receiver took nothing for the write-stall timeout.
+    /// A receiver accepted nothing within the write-stall timeout.
     WriteStall "write-stall" 0 1001 "peer stalled";
-    /// The pool was short and this was the longest-stalled session.
+    /// The pool was exhausted and this session had been stalled longest.
     OutOfBuffers "out-of-buffers" 0 1001 "out of buffers";
     Drain "drain" 0 1001 "going away";
     /// The drain deadline or a second signal.
