@@ -20,7 +20,7 @@ fn main() {
     let head = REQUEST.as_bytes();
     let request = parse_request(head).expect("a good request");
     let response = parse_response(ANSWER.as_bytes()).expect("a good answer");
-    judge_response(&request, &response).expect("a good handshake");
+    let switching = judge_response(&request, &response).expect("a good handshake");
     let add = Forwarding {
         client: None,
         path: request.path,
@@ -55,6 +55,6 @@ fn main() {
         black_box(judge_response(black_box(&request), &response)).ok();
     });
     bench("write_switching", 20_000, || {
-        black_box(write_switching(black_box(&request), &response));
+        black_box(write_switching(black_box(&response), &switching.accept));
     });
 }

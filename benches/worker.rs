@@ -54,8 +54,8 @@ fn messages() {
         arrive(&mut worker, (0, Side::Downstream), &one_up[..3]);
         arrive(&mut worker, (0, Side::Downstream), &one_up[3..]);
     });
-    bench("worker, a pass with nothing to do", 20_000, || {
-        worker.run_once().expect("a pass");
+    bench("worker, an iteration with nothing to do", 20_000, || {
+        worker.run_once().expect("poll");
     });
     let sys = &worker.core().sys;
     assert_eq!(sys.sent, sys.received, "everything that came has left");
@@ -73,7 +73,7 @@ fn many_sessions() {
         for session in 0..SESSIONS {
             worker.core().sys.has(&push, (session, Side::Upstream));
         }
-        worker.run_once().expect("a pass");
+        worker.run_once().expect("poll");
     });
     let sys = &worker.core().sys;
     assert_eq!(sys.sent, sys.received);
@@ -107,7 +107,7 @@ fn timers() {
     (0..SESSIONS).for_each(|_| open(&mut worker));
     bench("worker, the wheel looks at 100 idle sessions", 500, || {
         worker.core().sys.now += 51_200;
-        worker.run_once().expect("a pass");
+        worker.run_once().expect("poll");
     });
     assert_eq!(worker.held(), (SESSIONS, 0), "nobody was idle for too long");
 }
@@ -256,12 +256,12 @@ fn open(worker: &mut Worker<'_, Memory<'_>>) {
     let sys = &mut worker.core().sys;
     sys.clients += 1;
     sys.events.push(Event { token: sys.listener, readable: true, ..Event::default() });
-    worker.run_once().expect("a pass");
+    worker.run_once().expect("poll");
     arrive(worker, (session, Side::Downstream), REQUEST);
     let sys = &mut worker.core().sys;
     // The connection to the upstream is made.
     sys.events.push(Event { token: sys.tokens[2 * session + 1], writable: true, ..Event::default() });
-    worker.run_once().expect("a pass");
+    worker.run_once().expect("poll");
     arrive(worker, (session, Side::Upstream), SWITCHING);
     let sys = &mut worker.core().sys;
     (sys.sent, sys.received) = (0, 0);
@@ -270,5 +270,5 @@ fn open(worker: &mut Worker<'_, Memory<'_>>) {
 /// One read's worth arrives, and the worker passes once.
 fn arrive<'a>(worker: &mut Worker<'_, Memory<'a>>, at: (usize, Side), bytes: &'a [u8]) {
     worker.core().sys.has(bytes, at);
-    worker.run_once().expect("a pass");
+    worker.run_once().expect("poll");
 }

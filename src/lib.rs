@@ -19,7 +19,7 @@
 //! | layer | may use | never |
 //! |---|---|---|
 //! | `memory`, `clock`, `text`, `service` | std | any other layer |
-//! | `proto` | std data types, httparse, sha1, base64 | sockets, clocks, logging, metrics, policy |
+//! | `proto` | std data types, `text`, httparse, sha1, base64 | sockets, clocks, logs, policy |
 //! | `policy` | std, `proto` | the same, and config syntax |
 //! | `config` | `policy`, `proto`, `memory` | worker, mio |
 //! | `metrics` | std, `proto` | worker |

@@ -139,7 +139,7 @@ impl Origin {
         const REWRITTEN: [&str; 5] = ["host", "content-length", "x-request-id", "x-forwarded-for", "traceparent"];
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         // `_` and `-` are one in CGI and its heirs: a `X_Forwarded_For` would pass for ours there.
-        if is_hop_by_hop(name) || name.contains('_') || REWRITTEN.into_iter().any(is) {
+        if is_hop_by_hop(name) || name.as_bytes().contains(&b'_') || REWRITTEN.into_iter().any(is) {
             Origin::Rewritten
         } else if is("forwarded")
             || is("x-real-ip")
@@ -206,21 +206,32 @@ pub fn accept_of(key: &[u8]) -> [u8; 28] {
     accept
 }
 
+/// What a valid 101 settles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switching {
+    /// `Sec-WebSocket-Accept`, for the client's key.
+    pub accept: [u8; 28],
+    pub extensions: Extensions,
+}
+
 /// Judges the upstream's 101 against the client's request: `Cause::Bad101` for anything that is off
 /// (RFC 6455 section 4.1, items 1 to 6 of what the client must check).
-pub fn judge_response(request: &Request<'_>, response: &Response<'_>) -> Result<Extensions, Cause> {
+pub fn judge_response(request: &Request<'_>, response: &Response<'_>) -> Result<Switching, Cause> {
     let fields = &response.fields;
-    let key = only(&request.fields, "sec-websocket-key").ok_or(Cause::Bad101)?;
+    let accept = accept_of(only(&request.fields, "sec-websocket-key").ok_or(Cause::Bad101)?);
     // Content-Length and Transfer-Encoding mean nothing here, although they must not be sent: a 1xx
     // "is always terminated by the first empty line" (RFC 9112 section 6.3). They are not
     // forwarded.
     let sound = response.status == 101
         && upgrades(fields)
-        && only(fields, "sec-websocket-accept") == Some(accept_of(key).as_slice())
+        && only(fields, "sec-websocket-accept") == Some(accept.as_slice())
         && protocol_offered(&request.fields, fields)
         // Named in Connection they could not be passed on.
         && !elements(fields, "connection").any(|name| starts_with(name, "sec-websocket-"));
-    if sound { judge_extensions(&request.fields, fields) } else { Err(Cause::Bad101) }
+    if !sound {
+        return Err(Cause::Bad101);
+    }
+    Ok(Switching { accept, extensions: judge_extensions(&request.fields, fields)? })
 }
 
 /// None was chosen, or one of those that the client offered. An empty list is none.
@@ -244,7 +255,7 @@ fn is_empty_list(value: &[u8]) -> bool {
 
 /// A field that negotiates nothing: it is not forwarded.
 fn offers_nothing(field: &Field<'_>) -> bool {
-    [PROTOCOL, EXTENSIONS].iter().any(|known| field.name.eq_ignore_ascii_case(known)) && is_empty_list(field.value)
+    is_empty_list(field.value) && [PROTOCOL, EXTENSIONS].iter().any(|known| field.name.eq_ignore_ascii_case(known))
 }
 
 /// Each extension of the answer was offered and appears once.
@@ -267,14 +278,13 @@ fn judge_extensions(request: &[Field<'_>], response: &[Field<'_>]) -> Result<Ext
     })
 }
 
-/// Writes the 101 for the client: hop-by-hop rebuilt, Accept computed here, the rest as the
-/// upstream sent it.
-pub fn write_switching(request: &Request<'_>, response: &Response<'_>) -> Vec<u8> {
+/// Writes the 101 for the client: hop-by-hop fields rebuilt, `accept` as [`judge_response`] has
+/// computed it, the rest as the upstream sent it.
+pub fn write_switching(response: &Response<'_>, accept: &[u8; 28]) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
     push_upgrade(&mut out);
-    let key = only(&request.fields, "sec-websocket-key").unwrap_or_default();
-    push_field(&mut out, "Sec-WebSocket-Accept", &accept_of(key));
+    push_field(&mut out, "Sec-WebSocket-Accept", accept);
     let named = Named::of(&response.fields);
     for field @ Field { name, value } in &response.fields {
         let ours = ["sec-websocket-accept", "content-length"].iter().any(|known| name.eq_ignore_ascii_case(known));

@@ -70,9 +70,9 @@ impl<K> Calls<K> {
         self.calls.is_empty()
     }
 
-    /// When to look again.
+    /// When to look again, or `timers::NEVER`.
     #[inline]
-    pub fn next_at(&self) -> Option<Millis> {
+    pub fn next_at(&self) -> Millis {
         self.wheel.next_at()
     }
 

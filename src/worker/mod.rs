@@ -133,8 +133,9 @@ impl<'h, S: Sys> Worker<'h, S> {
             let us = self.res.core.sys.busy_us().saturating_sub(began_us);
             self.res.core.tally.loop_busy(us);
         }
-        self.publish();
-        Ok(!self.is_done())
+        let done = self.is_done();
+        self.publish(done);
+        Ok(!done)
     }
 
     /// Pairs that are held, and calls of our own: for tests that look for leaks.
@@ -300,13 +301,15 @@ impl<'h, S: Sys> Worker<'h, S> {
     }
 
     fn run_timers(&mut self) {
-        let mut due = std::mem::take(&mut self.due);
-        self.wheel.advance(self.res.now, &mut due);
-        self.unpublished |= !due.is_empty();
-        for (key, at) in due.drain(..) {
-            self.on_timer(key, at);
+        self.wheel.advance(self.res.now, &mut self.due);
+        if !self.due.is_empty() {
+            self.unpublished = true;
+            let mut due = std::mem::take(&mut self.due);
+            for (key, at) in due.drain(..) {
+                self.on_timer(key, at);
+            }
+            self.due = due;
         }
-        self.due = due;
         if !self.res.calls.is_idle() {
             let (calls, mut io) = self.res.calls();
             calls.run_timers(&mut io);
@@ -421,8 +424,8 @@ impl<'h, S: Sys> Worker<'h, S> {
         }
     }
 
-    fn publish(&mut self) {
-        let (done, now, core) = (self.is_done(), self.res.now, &mut *self.res.core);
+    fn publish(&mut self, done: bool) {
+        let (now, core) = (self.res.now, &mut *self.res.core);
         core.tally.loop_iterations += 1;
         if now >= self.published_at + PUBLISH_MS || done {
             (self.published_at, self.unpublished) = (now, false);
@@ -434,21 +437,23 @@ impl<'h, S: Sys> Worker<'h, S> {
 
     /// How long poll may wait.
     fn timeout(&self) -> Option<Duration> {
-        let now = self.res.now;
-        let accept = |listening: &Listening<S::Listener>| listening.accept_pending.then_some(listening.not_before);
-        let soonest = [
-            (!self.ring.is_empty() || !self.handshakes.is_empty()).then_some(now),
-            self.wheel.next_at(),
-            self.drain.front().map(|(at, _)| *at),
-            self.res.core.listeners.iter().filter_map(accept).min(),
-            self.unpublished.then_some(self.published_at + PUBLISH_MS),
-        ];
-        let mut soonest = soonest.into_iter().flatten().min();
-        if !self.res.calls.is_idle() {
-            soonest = soonest.into_iter().chain(self.res.calls.next_at()).min();
+        if !self.ring.is_empty() || !self.handshakes.is_empty() {
+            return Some(Duration::ZERO);
         }
-        let soonest = soonest?;
-        Some(Duration::from_millis(soonest.saturating_sub(now)))
+        let mut soonest = self.wheel.next_at();
+        for listening in self.res.core.listeners.iter().filter(|listening| listening.accept_pending) {
+            soonest = soonest.min(listening.not_before);
+        }
+        if self.unpublished {
+            soonest = soonest.min(self.published_at + PUBLISH_MS);
+        }
+        if let Some((at, _)) = self.drain.front() {
+            soonest = soonest.min(*at);
+        }
+        if !self.res.calls.is_idle() {
+            soonest = soonest.min(self.res.calls.next_at());
+        }
+        (soonest != timers::NEVER).then(|| Duration::from_millis(soonest.saturating_sub(self.res.now)))
     }
 
     fn read_inbox(&mut self) {

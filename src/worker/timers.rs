@@ -5,6 +5,9 @@
 use super::token::SlotKey;
 use crate::proto::Millis;
 
+/// The time of an event that nothing waits for.
+pub const NEVER: Millis = Millis::MAX;
+
 const TICK_MS: Millis = 100;
 /// Farther deadlines are looked at on the way; so no stale entry lives longer than this many ticks.
 const SLOTS: u64 = 512;
@@ -66,9 +69,10 @@ impl Wheel {
         self.soonest = (end..self.next + SLOTS).find(filled).unwrap_or(Tick::MAX);
     }
 
-    /// When to look again: the time of the first tick with an entry.
-    pub fn next_at(&self) -> Option<Millis> {
-        (self.soonest != Tick::MAX).then(|| self.soonest * TICK_MS)
+    /// When to look again: the time of the first tick with an entry, or [`NEVER`].
+    #[inline]
+    pub fn next_at(&self) -> Millis {
+        self.soonest.saturating_mul(TICK_MS)
     }
 }
 
@@ -92,11 +96,11 @@ mod tests {
         wheel.file(key(1), 1_250);
         wheel.file(key(2), 1_300);
         wheel.file(key(3), 0);
-        assert_eq!(wheel.next_at(), Some(1_100));
+        assert_eq!(wheel.next_at(), 1_100);
         assert_eq!(due(&mut wheel, 1_150), [3]);
         assert_eq!(due(&mut wheel, 1_299), [0u32; 0]);
         assert_eq!(due(&mut wheel, 1_300), [1, 2]);
-        assert_eq!(wheel.next_at(), None);
+        assert_eq!(wheel.next_at(), NEVER);
     }
 
     #[test]
@@ -115,7 +119,7 @@ mod tests {
             wheel.file(key(n), u64::from(n) * 500);
         }
         assert_eq!(due(&mut wheel, 10_000_000).len(), 100);
-        assert_eq!(wheel.next_at(), None);
+        assert_eq!(wheel.next_at(), NEVER);
         wheel.file(key(7), 10_000_001);
         assert_eq!(due(&mut wheel, 10_000_100), [7]);
     }

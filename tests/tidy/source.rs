@@ -13,7 +13,7 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("clock", &[], &[]),
     ("memory", &[], &[]),
     ("text", &[], &[]),
-    ("proto", &[], &["httparse", "sha1", "base64"]),
+    ("proto", &["text"], &["httparse", "sha1", "base64"]),
     ("service", &[], &[]),
     ("policy", &["proto"], &["arc_swap"]),
     ("config", &["policy", "proto", "memory"], &["serde", "toml", "humantime", "parse_size", "ipnet", "log"]),

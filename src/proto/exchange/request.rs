@@ -25,15 +25,15 @@ impl ReadRequest {
 
     fn complete(&mut self, head_len: usize, step: &mut Step<'_>) -> Result<(), Cause> {
         let (head, early) = self.held.split_at_checked(head_len).unwrap_or((&self.held, &[]));
-        let encoded = http1::encode_target(head);
-        let spans = Spans::parse(encoded.as_deref().unwrap_or(head))?;
-        let request = match encoded {
-            Some(mut encoded) => {
-                let head_len = encoded.len();
+        let request = match Spans::parse(head) {
+            Ok(spans) => RequestBuffer::new(std::mem::take(&mut self.held), head_len, spans),
+            // Its target may have raw bytes that are accepted, but never forwarded raw.
+            Err(cause) => {
+                let mut encoded = http1::encode_target(head).ok_or(cause)?;
+                let (head_len, spans) = (encoded.len(), Spans::parse(&encoded)?);
                 encoded.extend_from_slice(early);
                 RequestBuffer::new(encoded, head_len, spans)
             }
-            None => RequestBuffer::new(std::mem::take(&mut self.held), head_len, spans),
         };
         step.actions.push(Action::Decide);
         step.enter(Phase::Decision(Decision { request }));

@@ -4,7 +4,7 @@
 use super::buffer::RequestBuffer;
 use super::{Handler, Next, Phase, Step};
 use crate::proto::end::{self, Cause, Party};
-use crate::proto::handshake::{self, Extensions};
+use crate::proto::handshake::{self, Extensions, Switching};
 use crate::proto::http1::{self, Body, HeadScan, Request};
 use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd};
 use crate::proto::relay::Relay;
@@ -56,8 +56,8 @@ impl AwaitResponse {
         match response.status {
             101 => {
                 let request = self.request.request().ok_or(Cause::MalformedHead)?;
-                let extensions = handshake::judge_response(&request, &response)?;
-                let head = handshake::write_switching(&request, &response);
+                let Switching { accept, extensions } = handshake::judge_response(&request, &response)?;
+                let head = handshake::write_switching(&response, &accept);
                 let subprotocol = http1::elements(&response.fields, "sec-websocket-protocol").next().map(Box::from);
                 step.actions.extend([Action::Send(Side::Downstream, head), Action::Established { subprotocol }]);
                 self.upgrade(extensions, input, step);

@@ -357,7 +357,7 @@ fn switching(lines: &[&str]) -> String {
 fn judged(offer: &[&str], answer: &[&str]) -> Result<Extensions, Cause> {
     let (request, response) = (with(offer), switching(answer));
     let response = parse_response(response.as_bytes()).unwrap();
-    judge_response(&parse_request(request.as_bytes()).unwrap(), &response)
+    judge_response(&parse_request(request.as_bytes()).unwrap(), &response).map(|switching| switching.extensions)
 }
 
 const DEFLATE: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits";
@@ -475,12 +475,13 @@ fn the_client_gets_the_101_with_hop_by_hop_rebuilt() {
     .replacen("Switching Protocols", "Web Socket Protocol Handshake", 1);
     let request = parse_request(request.as_bytes()).unwrap();
     let response = parse_response(response.as_bytes()).unwrap();
-    assert_eq!(judge_response(&request, &response), Ok(Extensions::Deflate));
+    let switching = judge_response(&request, &response).unwrap();
+    assert_eq!(switching.extensions, Extensions::Deflate);
     let want = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nServer: x\r\nsec-websocket-protocol: chat\r\n\
         Set-Cookie: a=b\r\nSEC-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n\
         Set-Cookie: c=d\r\n\r\n";
-    assert_eq!(String::from_utf8(write_switching(&request, &response)).unwrap(), want);
+    assert_eq!(String::from_utf8(write_switching(&response, &switching.accept)).unwrap(), want);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `traceparent` (W3C Trace Context, section 3.2): read one, write the one of our own hop.
 
+use crate::text;
+
 /// What the proxy sends upstream as `traceparent`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Trace {
@@ -42,10 +44,9 @@ impl Trace {
     /// The value of the field.
     pub fn value(&self) -> [u8; 55] {
         let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        let digits = |number: u128, at: u32| b"0123456789abcdef"[(number >> (4 * at)) as usize & 15];
-        for (part, number) in [(3..35, self.id), (36..52, self.span.into()), (53..55, self.flags.into())] {
-            let places = value.get_mut(part).unwrap_or_default();
-            places.iter_mut().rev().zip(0..).for_each(|(place, at)| *place = digits(number, at));
+        let (id, span, flags) = (self.id.to_be_bytes(), self.span.to_be_bytes(), [self.flags]);
+        for (part, bytes) in [(3..35, id.as_slice()), (36..52, &span), (53..55, &flags)] {
+            text::write_hex(bytes, value.get_mut(part).unwrap_or_default());
         }
         value
     }

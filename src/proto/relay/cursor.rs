@@ -21,15 +21,15 @@ const FINAL_BINARY: u8 = 0x80 | opcode::BINARY;
 /// The longest incomplete header.
 const HELD_MAX: usize = HEADER_MAX - 1;
 
-/// The beginning of a header that is held back until the rest of it can be judged.
+/// The first bytes of a frame, held back until its header can be judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct HeldHeader {
-    bytes: [u8; HELD_MAX],
+struct HeaderBytes<const MAX: usize> {
+    bytes: [u8; MAX],
     len: u8,
 }
 
-impl HeldHeader {
-    const EMPTY: HeldHeader = HeldHeader { bytes: [0; HELD_MAX], len: 0 };
+impl<const MAX: usize> HeaderBytes<MAX> {
+    const EMPTY: HeaderBytes<MAX> = HeaderBytes { bytes: [0; MAX], len: 0 };
 
     #[inline]
     fn bytes(&self) -> &[u8] {
@@ -43,9 +43,11 @@ impl HeldHeader {
 
     /// Appends as much as fits.
     fn push(&mut self, more: &[u8]) {
-        for (to, from) in self.bytes.iter_mut().skip(usize::from(self.len)).zip(more) {
-            *to = *from;
-            self.len += 1;
+        let free = self.bytes.get_mut(usize::from(self.len)..).unwrap_or_default();
+        let n = free.len().min(more.len());
+        if let (Some(to), Some(from)) = (free.get_mut(..n), more.get(..n)) {
+            to.copy_from_slice(from);
+            self.len += n as u8;
         }
     }
 }
@@ -69,7 +71,7 @@ pub struct Cursor {
     /// Payload bytes of the current message, as announced by its frames so far.
     message: u64,
     /// An incomplete header, not forwarded yet.
-    held: HeldHeader,
+    held: HeaderBytes<HELD_MAX>,
     /// A data message is open: only its continuation may follow.
     fragmented: bool,
     /// The code of the Close whose payload is passing.
@@ -94,7 +96,7 @@ impl Cursor {
             left: 0,
             frames: 0,
             message: 0,
-            held: HeldHeader::EMPTY,
+            held: HeaderBytes::EMPTY,
             fragmented: false,
             closing: None,
             from,
@@ -145,7 +147,7 @@ impl Cursor {
             match self.finish_header(bytes, limits, counts) {
                 Ok(Some(used)) => {
                     authored.extend_from_slice(self.held.bytes());
-                    self.held = HeldHeader::EMPTY;
+                    self.held = HeaderBytes::EMPTY;
                     at = used;
                 }
                 Ok(None) => return (Relayed::consume(bytes.len()), None),
@@ -230,14 +232,12 @@ impl Cursor {
         limits: FrameLimits,
         counts: &mut Counts,
     ) -> Result<Option<usize>, Cause> {
-        let mut joined = [0; 2 * HEADER_MAX];
-        let mut len = 0;
-        for (to, from) in joined.iter_mut().zip(self.held.bytes().iter().chain(bytes)) {
-            *to = *from;
-            len += 1;
-        }
+        // The longest incomplete header, and a whole one behind it.
+        let mut joined = HeaderBytes::<{ 2 * HEADER_MAX }>::EMPTY;
+        joined.push(self.held.bytes());
+        joined.push(bytes);
         let held = self.held.bytes().len();
-        let Some(judged) = self.judge(joined.get(..len).unwrap_or(&[]), limits)? else {
+        let Some(judged) = self.judge(joined.bytes(), limits)? else {
             self.held.push(bytes);
             return Ok(None);
         };
