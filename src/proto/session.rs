@@ -401,7 +401,7 @@ impl Session {
 }
 
 // The cold phases are boxed: an idle pair must stay small (PERF.md).
-const _: () = assert!(size_of::<Session>() <= 240);
+const _: () = assert!(size_of::<Session>() <= 216);
 
 #[cfg(test)]
 mod tests;

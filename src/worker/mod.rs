@@ -397,8 +397,8 @@ impl<'h, S: Sys> Worker<'h, S> {
             Some(Err(_)) => (None, false),
         };
         let session = tls.is_none().then(|| Session::new(Arc::clone(&core.snapshot.settings), now));
-        let pending = Pending::new(peer, Arc::clone(&listening.config));
-        let pair = Pair::new(Conn::accepted(sock, tls), session, pending, key.generation, now);
+        let pending = Pending::new(peer, Arc::clone(&listening.config), now);
+        let pair = Pair::new(Conn::accepted(sock, tls), session, pending, key.generation);
         slot.insert(pair).permit = Some(permit);
         if sound {
             self.after(key, true);

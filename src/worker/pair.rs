@@ -33,7 +33,6 @@ pub struct Pair<S> {
     pub pick: Option<Pick>,
     /// Counts against a limit while it is held.
     pub permit: Option<Permit>,
-    pub opened_at: Millis,
     /// When the wheel looks at it next; `Millis::MAX` if it does not.
     pub wheel_at: Millis,
     pub generation: u32,
@@ -51,6 +50,8 @@ pub struct Pair<S> {
 #[derive(Debug)]
 pub struct Pending {
     pub peer: SocketAddr,
+    /// When the connection was accepted.
+    pub opened_at: Millis,
     /// The listener that accepted the client.
     pub listener: Arc<Listener>,
     /// The client has sent something of a TLS handshake.
@@ -73,9 +74,10 @@ pub struct Pending {
 }
 
 impl Pending {
-    pub fn new(peer: SocketAddr, listener: Arc<Listener>) -> Box<Pending> {
+    pub fn new(peer: SocketAddr, listener: Arc<Listener>, now: Millis) -> Box<Pending> {
         Box::new(Pending {
             peer,
+            opened_at: now,
             listener,
             tls_spoken: false,
             cert: None,
@@ -98,7 +100,7 @@ impl Pending {
 }
 
 impl<S> Pair<S> {
-    pub fn new(client: Conn<S>, session: Option<Session>, pending: Box<Pending>, generation: u32, now: Millis) -> Self {
+    pub fn new(client: Conn<S>, session: Option<Session>, pending: Box<Pending>, generation: u32) -> Self {
         Pair {
             session,
             conns: Sides::new(Some(client), None),
@@ -106,7 +108,6 @@ impl<S> Pair<S> {
             pending: Some(pending),
             pick: None,
             permit: None,
-            opened_at: now,
             wheel_at: Millis::MAX,
             generation,
             attempt_role: Role::FIRST_ATTEMPT,
@@ -200,7 +201,7 @@ impl<S> Pair<S> {
     /// which has no session yet.
     #[inline]
     pub fn deadline(&self, tls_ms: Millis) -> Option<(Millis, Option<Event>)> {
-        let Some(session) = &self.session else { return Some((self.opened_at + tls_ms, None)) };
+        let Some(session) = &self.session else { return Some((self.pending.as_ref()?.opened_at + tls_ms, None)) };
         let mut nearest = session.deadline();
         if Side::BOTH.iter().any(|to| self.has_backlog(*to)) {
             return self.deadline_with_backlog(session, nearest);
@@ -234,5 +235,5 @@ impl<S> Pair<S> {
 const fn can_be_moved<T: Send>() {}
 const _: () = can_be_moved::<Pair<std::os::fd::OwnedFd>>();
 // An idle session is this, its info, and one entry of the wheel (PERF.md).
-const _: () = assert!(size_of::<Pair<std::os::fd::OwnedFd>>() <= 368);
+const _: () = assert!(size_of::<Pair<std::os::fd::OwnedFd>>() <= 336);
 const _: () = assert!(384 + size_of::<SessionInfo>() <= crate::memory::SESSION_BYTES);

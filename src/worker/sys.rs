@@ -362,13 +362,13 @@ fn splice(from: &OwnedFd, to: &OwnedFd, max: usize) -> io::Result<usize> {
 
 /// Random bytes of the kernel's CSPRNG, fetched many at a time; none is given out twice.
 struct RandomPool {
-    bytes: [u8; 512],
+    bytes: [u8; 256],
     at: usize,
 }
 
 impl Default for RandomPool {
     fn default() -> RandomPool {
-        RandomPool { bytes: [0; 512], at: 512 }
+        RandomPool { bytes: [0; 256], at: 256 }
     }
 }
 
@@ -376,13 +376,23 @@ impl RandomPool {
     fn fill(&mut self, out: &mut [u8]) {
         for byte in out {
             if self.at >= self.bytes.len() {
-                // Without it ids and masks could be foretold: better to lose the worker's sessions
-                // than that.
-                aws_lc_rs::rand::fill(&mut self.bytes).unwrap_or_else(|_| panic!("no random bytes"));
-                self.at = 0;
+                self.refill();
             }
             *byte = self.bytes.get(self.at).copied().unwrap_or_default();
             self.at += 1;
         }
+    }
+
+    /// Straight from the kernel: aws-lc's generator would take 130 KiB and some milliseconds at its
+    /// first use, also where there is no TLS.
+    #[allow(unsafe_code)]
+    fn refill(&mut self) {
+        // SAFETY: the kernel writes no more than the length given. Up to 256 bytes are never cut
+        // short (getrandom(2)).
+        let n = unsafe { libc::getrandom(self.bytes.as_mut_ptr().cast(), self.bytes.len(), 0) };
+        // Without them ids and masks could be foretold: better to lose the worker's sessions than
+        // that.
+        assert!(usize::try_from(n) == Ok(self.bytes.len()), "no random bytes");
+        self.at = 0;
     }
 }

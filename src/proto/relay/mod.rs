@@ -77,8 +77,6 @@ struct Direction {
     bytes: u64,
     /// Frames of ours that wait for a frame boundary.
     own: OwnFrames,
-    /// Not read before then: its read allowance is used up. 0 while it is not paused.
-    paused_until: Millis,
     output: Output,
     /// The source will send no more.
     eof: bool,
@@ -91,7 +89,6 @@ impl Direction {
             cursor: Cursor::new(from, extensions),
             bytes: 0,
             own: OwnFrames::default(),
-            paused_until: 0,
             output: Output::Flowing,
             eof: false,
             fin: Fin::No,
@@ -110,8 +107,12 @@ pub(super) struct Relay {
     directions: Sides<Direction>,
     /// When bytes last moved to or from each side.
     last_seen: Sides<Millis>,
+    // Boxed, both: they are seldom there, and count toward the memory of every idle session.
     /// Since the close deadline runs.
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
+    /// When each paused direction is read again, because its read allowance is used up; 0 for one
+    /// that is not paused.
+    paused: Option<Box<Sides<Millis>>>,
 }
 
 /// What a relay remembers once it is closing.
@@ -142,7 +143,7 @@ impl Relay {
     pub(super) fn new(extensions: Extensions, now: Millis) -> Relay {
         let direction = |from| Direction::new(from, extensions);
         let directions = Sides::new(direction(Side::Downstream), direction(Side::Upstream));
-        Relay { directions, last_seen: Sides::new(now, now), closing: None }
+        Relay { directions, last_seen: Sides::new(now, now), closing: None, paused: None }
     }
 
     /// Whether nothing but messages has happened and nothing is pending: the state in which a pair
@@ -155,7 +156,7 @@ impl Relay {
     /// Calm, and no direction is paused.
     #[inline]
     pub(super) fn is_steady(&self) -> bool {
-        self.is_calm() && self.resume_at().is_none()
+        self.is_calm() && self.paused.is_none()
     }
 
     pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
@@ -166,7 +167,7 @@ impl Relay {
     pub(super) fn wants(&self, side: Side, settings: &RelaySettings) -> ReadInterest {
         let direction = &self.directions[side];
         match direction.output {
-            _ if direction.eof || direction.paused_until > 0 => ReadInterest::Nothing,
+            _ if direction.eof || self.is_paused(side) => ReadInterest::Nothing,
             Output::Flowing | Output::Closing if settings.splice => match direction.cursor.spliceable() {
                 long @ SPLICE_MIN.. => ReadInterest::Payload(long),
                 0 => ReadInterest::Bytes(SPLICE_HEAD_READ),
@@ -206,11 +207,11 @@ impl Relay {
             }
         };
         let forwarded = (input.authored.len() + relayed.forward) as u64;
-        if let Some(pace) = settings.pace {
-            direction.pause(forwarded, pace, input.now);
-        }
         direction.bytes += forwarded;
         input.counts[from].bytes += forwarded;
+        if let Some(pace) = settings.pace {
+            self.pace(from, forwarded, pace, input.now);
+        }
         let found = stop.and_then(|stop| self.on_stop(from, stop, settings));
         // Only a Close changes that in the middle of a read.
         relayed.last = found.is_some() && self.directions[from].fin == Fin::No && self.owes_fin(from);
@@ -306,7 +307,7 @@ impl Relay {
     pub(super) fn on_discarded(&mut self, from: Side, now: Millis) {
         let awaited = self.directions[from.other()].output.is_open();
         if matches!(self.directions[from].output, Output::Theirs(_)) && awaited {
-            let closing = self.closing.get_or_insert_with(|| Closing::new(now));
+            let closing = self.closing.get_or_insert_with(|| Box::new(Closing::new(now)));
             if closing.offender.is_none() {
                 (closing.offender, closing.offended_at) = (Some(from), now);
             }
@@ -404,7 +405,7 @@ impl Relay {
         let closing = |side: &Side| self.directions[*side].output != Output::Flowing;
         let both_ended = Side::BOTH.iter().all(|side| self.directions[*side].eof);
         if self.closing.is_none() && (both_ended || Side::BOTH.iter().any(closing)) {
-            self.closing = Some(Closing::new(now));
+            self.closing = Some(Box::new(Closing::new(now)));
         }
     }
 
@@ -491,23 +492,33 @@ impl Relay {
         Some((side.into(), cause))
     }
 
-    /// When the next paused direction is read again.
     #[inline]
-    fn resume_at(&self) -> Option<Millis> {
-        let [down, up] = &self.directions.0;
-        match (down.paused_until, up.paused_until) {
-            (0, 0) => None,
-            (0, at) | (at, 0) => Some(at),
-            (down, up) => Some(down.min(up)),
+    fn is_paused(&self, side: Side) -> bool {
+        self.paused.as_ref().is_some_and(|until| until[side] > 0)
+    }
+
+    /// `forwarded` bytes of `side` have just been counted: pauses reading when they exceed another
+    /// multiple of the read allowance.
+    fn pace(&mut self, side: Side, forwarded: u64, pace: Pace, now: Millis) {
+        let (bytes, allowance) = (self.directions[side].bytes, pace.bytes.max(1));
+        if bytes / allowance > (bytes - forwarded) / allowance {
+            self.paused.get_or_insert_default()[side] = now + pace.pause_ms.max(1);
         }
+    }
+
+    /// When the next paused direction is read again.
+    fn resume_at(&self) -> Option<Millis> {
+        self.paused.as_ref()?.0.into_iter().filter(|until| *until > 0).min()
     }
 
     /// A pause may be over.
     pub(super) fn on_resume(&mut self, now: Millis) {
-        for direction in &mut self.directions.0 {
-            if direction.paused_until <= now {
-                direction.paused_until = 0;
-            }
+        let Some(paused) = &mut self.paused else { return };
+        for until in paused.0.iter_mut().filter(|until| **until <= now) {
+            *until = 0;
+        }
+        if paused.0 == [0, 0] {
+            self.paused = None;
         }
     }
 
@@ -516,11 +527,11 @@ impl Relay {
         self.last_seen[side] = input.now;
         let direction = &mut self.directions[side];
         direction.cursor.on_spliced(n);
-        if let Some(pace) = settings.pace {
-            direction.pause(n, pace, input.now);
-        }
         direction.bytes += n;
         input.counts[side].bytes += n;
+        if let Some(pace) = settings.pace {
+            self.pace(side, n, pace, input.now);
+        }
     }
 
     /// The code that left toward each side; 1005 for a Close without one.
@@ -538,16 +549,6 @@ impl Relay {
 
     pub(super) fn bytes(&self) -> Sides<u64> {
         Sides::new(self.directions[Side::Downstream].bytes, self.directions[Side::Upstream].bytes)
-    }
-}
-
-impl Direction {
-    /// Pauses reading when this forwarding exceeds another multiple of the read allowance.
-    fn pause(&mut self, forwarded: u64, pace: Pace, now: Millis) {
-        let allowance = pace.bytes.max(1);
-        if (self.bytes + forwarded) / allowance > self.bytes / allowance {
-            self.paused_until = now + pace.pause_ms.max(1);
-        }
     }
 }
 

@@ -100,7 +100,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             Verdict::Deny(_) | Verdict::Ask(_) => None,
         };
         let id = pending.request_id.as_bytes();
-        self.pair.info = Some(Arc::new(SessionInfo::new(id, &request, pending.peer, route, self.pair.opened_at)));
+        self.pair.info = Some(Arc::new(SessionInfo::new(id, &request, pending.peer, route, pending.opened_at)));
         if core.log.is_on() {
             let value = |name: &str| field(http1::values(&request.fields, name).next());
             (pending.origin, pending.agent) = (value("origin"), value("user-agent"));
@@ -172,7 +172,7 @@ impl<S: Sys> Turn<'_, '_, S> {
                 info: Arc::clone(info),
                 at_unix_ms: self.res.unix_now(),
                 endpoint: self.pair.pick.as_ref().map(|pick| Arc::clone(pick.endpoint())),
-                handshake_ms: self.res.now.saturating_sub(self.pair.opened_at),
+                handshake_ms: self.res.now.saturating_sub(pending.opened_at),
                 subprotocol: field(subprotocol.as_deref()),
                 origin: pending.origin,
                 agent: pending.agent,
@@ -290,8 +290,9 @@ impl<S: Sys> Turn<'_, '_, S> {
             let (calls, mut io) = self.res.calls();
             calls.cancel(call, &mut io);
         }
-        let peer = info.as_ref().map(|info| info.peer).or(pending.as_ref().map(|pending| pending.peer));
-        let (Some(peer), false) = (peer, end.cause == Cause::NoRequest) else { return };
+        let known = info.as_ref().map(|info| (info.peer, info.started));
+        let known = known.or(pending.as_ref().map(|pending| (pending.peer, pending.opened_at)));
+        let (Some((peer, opened_at)), false) = (known, end.cause == Cause::NoRequest) else { return };
         let session = self.pair.session.as_ref();
         let totals = session.map(|session| session.totals()).unwrap_or_default();
         let reached = end.phase != Phase::Request;
@@ -303,7 +304,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             endpoint: pick.filter(|_| reached).map(|pick| Arc::clone(pick.endpoint())),
             status: session.map_or(0, |session| session.status()),
             close_codes: totals.close_codes,
-            age_ms: self.res.now.saturating_sub(self.pair.opened_at),
+            age_ms: self.res.now.saturating_sub(opened_at),
             frames: totals.frames,
             bytes: totals.bytes,
         };
