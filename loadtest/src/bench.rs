@@ -1,5 +1,5 @@
-//! Load in laps, on the calling thread: what the measurements of proxies are made of. Between laps the connections
-//! stay open and nothing is under way, so a lap's cost is that of its own messages.
+//! Load in laps, on the calling thread: what the measurements of proxies are made of. Between laps
+//! the connections stay open and nothing is under way, so a lap's cost is that of its own messages.
 
 use crate::Failure;
 use crate::client::Client;
@@ -15,7 +15,8 @@ use std::time::Duration;
 /// For opening, and for the last replies of a lap.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_NS: u64 = 5_000_000;
-/// All that is offered with TLS: whoever has another cipher does other work. It is one of TLS 1.3 alone.
+/// All that is offered with TLS: whoever has another cipher does other work. It is one of TLS 1.3
+/// alone.
 pub const CIPHER: &str = "TLS_AES_256_GCM_SHA384";
 
 pub struct Bench {
@@ -32,8 +33,8 @@ pub struct Lap {
 }
 
 impl Bench {
-    /// Groups of connections to one address; nothing is opened yet.
-    /// With TLS any certificate will do, and only [`CIPHER`]; `resumes` tells whether sessions of TLS are resumed.
+    /// Groups of connections to one address; nothing is opened yet. With TLS any certificate will
+    /// do, and only [`CIPHER`]; `resumes` tells whether sessions of TLS are resumed.
     pub fn new(addr: SocketAddr, groups: &[GroupSpec], (tls, resumes): (bool, bool)) -> Result<Bench, Failure> {
         let scheme = if tls { "wss" } else { "ws" };
         let mut args = OpeningArgs::default();

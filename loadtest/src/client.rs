@@ -1,8 +1,9 @@
-//! One thread of the generator: its poll, its timer, its connections, the crews they belong to. Everything that is
-//! due happens at its intended time as nearly as the system allows, and how late it was is measured.
+//! One thread of the generator: its poll, its timer, its connections, the crews they belong to.
+//! Everything that is due happens at its intended time as nearly as the system allows, and how late
+//! it was is measured.
 //!
-//! Intended times are waited for with a timerfd, since a poll's own timeout is in whole milliseconds. Sockets are
-//! registered once, edge-triggered.
+//! Intended times are waited for with a timerfd, since a poll's own timeout is in whole
+//! milliseconds. Sockets are registered once, edge-triggered.
 
 use crate::Failure;
 use crate::conn::{Conn, Desk, End, Times};
@@ -167,7 +168,8 @@ impl Client {
         }
     }
 
-    /// What was measured since the last time; `spare` takes its place, so that nothing is allocated.
+    /// What was measured since the last time; `spare` takes its place, so that nothing is
+    /// allocated.
     pub fn take(&mut self, mut spare: Vec<[Sample; 2]>) -> Vec<[Sample; 2]> {
         spare.resize_with(self.crews.len(), Default::default);
         for (crew, [measured, whole]) in self.crews.iter_mut().zip(&mut spare) {

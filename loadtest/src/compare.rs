@@ -1,5 +1,5 @@
-//! Direct against proxied: the same load on each URL in turn, round after round, so that what disturbs the machine
-//! disturbs all of them. What a proxy adds is the difference within a round.
+//! Direct against proxied: the same load on each URL in turn, round after round, so that what
+//! disturbs the machine disturbs all of them. What a proxy adds is the difference within a round.
 
 use crate::generate::{HowArgs, Usage, prepare};
 use crate::measure::{Metric, Outcome};
@@ -19,7 +19,8 @@ pub struct CompareArgs {
     /// The same through a proxy; may be given several times
     #[arg(long, value_name = "URL", required = true)]
     proxied: Vec<String>,
-    /// The process of each proxy, in the same order: for its CPU per message and memory per connection
+    /// The process of each proxy, in the same order: for its CPU per message and memory per
+    /// connection
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
     /// Rounds over all URLs

@@ -1,5 +1,6 @@
-//! One connection: opens, sends, receives, closes. Owns its transport and what it has under way; what it measures
-//! goes into its crew's samples. How it ends is a value; what follows from that is the client's business.
+//! One connection: opens, sends, receives, closes. Owns its transport and what it has under way;
+//! what it measures goes into its crew's samples. How it ends is a value; what follows from that is
+//! the client's business.
 
 use crate::crew::{Clock, Crew, Gate};
 use crate::dial;
@@ -199,8 +200,8 @@ impl Conn {
         self.transport.abort();
     }
 
-    /// What did not come back is noted when nothing more can come. `patience` is how long a server may be silent before
-    /// what it owes is lost rather than late.
+    /// What did not come back is noted when nothing more can come. `patience` is how long a server
+    /// may be silent before what it owes is lost rather than late.
     pub fn note_the_rest(&mut self, patience: u64, desk: &mut Desk<'_>) {
         let (lost, owed) = (self.replies.lost(), self.replies.under_way() as u64 + self.waiting.len() as u64);
         let counts = &mut desk.crew.whole.counts;
@@ -455,7 +456,8 @@ impl Conn {
                 self.readable = false;
                 Ok(None)
             }
-            // A Close has come, behind which nothing can be missing; many servers say no more than that.
+            // A Close has come, behind which nothing can be missing; many servers say no more than
+            // that.
             Err(e) if e.kind() == ErrorKind::UnexpectedEof && self.close_code.is_some() => {
                 Err((Fault::Closed, self.farewell()))
             }

@@ -1,7 +1,8 @@
-//! What a proxy costs and adds, beside others in the same run. All targets run all the time; laps go around them in
-//! turn, so that what disturbs the machine disturbs all of them, and ratios are taken within a round. A second relay
-//! says how much the rest is worth: two equal things differ by that much; and so does `waited`, the share of the time
-//! in which something else had the proxy's CPU.
+//! What a proxy costs and adds, beside others in the same run. All targets run all the time; laps
+//! go around them in turn, so that what disturbs the machine disturbs all of them, and ratios are
+//! taken within a round. A second relay says how much the rest is worth: two equal things differ by
+//! that much; and so does `waited`, the share of the time in which something else had the proxy's
+//! CPU.
 
 use crate::Failure;
 use crate::bench::{Bench, CIPHER, Lap};
@@ -19,7 +20,8 @@ use std::time::Duration;
 pub struct CostArgs {
     #[command(flatten)]
     targets: TargetArgs,
-    /// What to measure, with commas between: 64, 1k, 64x32, 16k, 64k, 4m, push, churn, latency, mixed
+    /// What to measure, with commas between: 64, 1k, 64x32, 16k, 64k, 4m, push, churn, latency,
+    /// mixed
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "64,1k")]
     workload: Vec<String>,
     /// Instead: echo of so many bytes
@@ -40,7 +42,8 @@ pub struct CostArgs {
     /// Append the tables to this file, as Markdown
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Draw the latencies of all targets over percentiles, as SVG; of the last workload, if there are several
+    /// Draw the latencies of all targets over percentiles, as SVG; of the last workload, if there
+    /// are several
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
@@ -161,7 +164,8 @@ impl Row {
         self.rounds.iter().map(of).collect()
     }
 
-    /// Cells of CPU: the median, the ratio to `base` with its least and most, that to `best`, and what a core would do.
+    /// Cells of CPU: the median, the ratio to `base` with its least and most, that to `best`, and
+    /// what a core would do.
     fn shares(&self, base: Option<&Row>, best: Option<&Row>) -> Vec<String> {
         let Some(base) = base.filter(|_| self.target.pid().is_some()) else {
             return vec!["-".into(); if best.is_some() { 5 } else { 4 }];
@@ -209,7 +213,8 @@ fn shown<'a>(lap: &'a Lap, workload: &Workload) -> Option<&'a Histogram<u64>> {
     }
 }
 
-/// A row for each target. Ratios are taken within a round, to the first process and to the best of the peers.
+/// A row for each target. Ratios are taken within a round, to the first process and to the best of
+/// the peers.
 fn costs(rows: &[Row], workload: &Workload) -> Cells {
     let unit = if workload.counts_sessions { "session" } else { "message" };
     let mut heads = vec!["target".into(), format!("CPU us/{unit}"), "ratio".into(), "(min..max)".into()];

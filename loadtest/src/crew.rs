@@ -1,5 +1,6 @@
-//! One group's part in one thread: its connections by number, what it still has to open, its messages, its intended
-//! times, and what was measured. Decides who is next; opens and sends nothing itself.
+//! One group's part in one thread: its connections by number, what it still has to open, its
+//! messages, its intended times, and what was measured. Decides who is next; opens and sends
+//! nothing itself.
 
 use crate::measure::{Metric, Sample};
 use crate::message::Messages;

@@ -1,5 +1,5 @@
-//! One TCP connection on its way: made, bound to a source address where one is asked for, never waited for. Knows
-//! neither TLS nor HTTP.
+//! One TCP connection on its way: made, bound to a source address where one is asked for, never
+//! waited for. Knows neither TLS nor HTTP.
 
 use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -9,8 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Begins to connect; [`connected`] says, at the first event, what came of it.
 ///
-/// With a source address the port is chosen by connect(2), not by bind(2), which knows no destination and would give
-/// each port of the address only once (IP_BIND_ADDRESS_NO_PORT, ip(7)).
+/// With a source address the port is chosen by connect(2), not by bind(2), which knows no
+/// destination and would give each port of the address only once (IP_BIND_ADDRESS_NO_PORT, ip(7)).
 pub fn dial(addr: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
@@ -30,7 +30,8 @@ pub fn connected(stream: &TcpStream) -> Result<bool> {
         return Err(error);
     }
     match stream.peer_addr() {
-        // Where nobody listens on a port of the local range, a socket may be given that port and meet itself.
+        // Where nobody listens on a port of the local range, a socket may be given that port and
+        // meet itself.
         Ok(peer) if stream.local_addr()? == peer => Err(ErrorKind::ConnectionRefused.into()),
         Ok(_) => Ok(true),
         Err(e) if e.kind() == ErrorKind::NotConnected => Ok(false),
@@ -114,7 +115,8 @@ mod tests {
 
     #[test]
     fn nobody_talks_to_himself() {
-        // One socket, bound and connected to its own address: what the kernel does by chance, on purpose.
+        // One socket, bound and connected to its own address: what the kernel does by chance, on
+        // purpose.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
         socket.connect(&socket.local_addr().unwrap()).unwrap();

@@ -1,5 +1,6 @@
-//! A lifecycle as a test: load runs, a command runs beside it (a reload, a stop, a deploy), and what became of the
-//! sessions is told: how many were lost, with which close codes, over how long a time, how soon they were back.
+//! A lifecycle as a test: load runs, a command runs beside it (a reload, a stop, a deploy), and
+//! what became of the sessions is told: how many were lost, with which close codes, over how long a
+//! time, how soon they were back.
 
 use crate::Failure;
 use crate::generate::{HowArgs, Usage, prepare};

@@ -1,5 +1,6 @@
-//! The highest rate at which a condition holds: doubled until it fails, then bisected; each rate gets up to three
-//! tries, and the majority decides. The answer is an interval, since two runs never agree on a point.
+//! The highest rate at which a condition holds: doubled until it fails, then bisected; each rate
+//! gets up to three tries, and the majority decides. The answer is an interval, since two runs
+//! never agree on a point.
 
 use crate::Failure;
 use crate::generate::{Usage, prepare};
@@ -33,7 +34,8 @@ pub fn find(plan: &Plan, condition: &Threshold, output: &OutputArgs) -> Result<E
     }
 }
 
-/// The highest rate that was seen to hold, and the lowest above it that was seen not to. None if nothing holds.
+/// The highest rate that was seen to hold, and the lowest above it that was seen not to. None if
+/// nothing holds.
 fn bracket(
     start: f64,
     holds: &mut dyn FnMut(f64) -> Result<bool, Failure>,

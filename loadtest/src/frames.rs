@@ -1,5 +1,6 @@
-//! The frames that a peer sends, as they come: cut anywhere, judged by RFC 6455, handed on in pieces without
-//! being gathered or unmasked. Owns at most one incomplete header and one incomplete control frame.
+//! The frames that a peer sends, as they come: cut anywhere, judged by RFC 6455, handed on in
+//! pieces without being gathered or unmasked. Owns at most one incomplete header and one incomplete
+//! control frame.
 
 use framegate::proto::frame::{CONTROL_MAX, HEADER_MAX, Header, Parsed, opcode};
 use framegate::proto::mask::mask;

@@ -1,5 +1,5 @@
-//! The commands that generate load: one for each shape, and `run` for a scenario file. Makes a plan of what was
-//! typed, runs it, and hands the outcome to the report.
+//! The commands that generate load: one for each shape, and `run` for a scenario file. Makes a plan
+//! of what was typed, runs it, and hands the outcome to the report.
 
 use crate::opening::{self, OpeningArgs};
 use crate::plan::{Plan, Target, Windows};
@@ -56,7 +56,8 @@ pub struct HowArgs {
     /// Measured time [default: 10s]
     #[arg(short, long, value_name = "TIME", value_parser = spec::time)]
     pub duration: Option<Duration>,
-    /// Open the connections within this time; measuring begins when all are open [default: 0s, as fast as they go]
+    /// Open the connections within this time; measuring begins when all are open [default: 0s, as
+    /// fast as they go]
     #[arg(long, value_name = "TIME", value_parser = spec::time)]
     pub ramp: Option<Duration>,
     /// Traffic before measuring [default: 1s]

@@ -1,5 +1,6 @@
-//! A proxy's own memory per idle session: the slope of what it alone has written over the number of sessions,
-//! since allocators take memory in steps. Each session echoes one message before it rests.
+//! A proxy's own memory per idle session: the slope of what it alone has written over the number of
+//! sessions, since allocators take memory in steps. Each session echoes one message before it
+//! rests.
 
 use crate::Failure;
 use crate::bench::Bench;

@@ -1,11 +1,13 @@
-//! What the host lets one process hold, compared with what a run needs, before it begins: descriptors, local ports,
-//! source addresses. Raises what it may by itself; for the rest it names the command that would.
+//! What the host lets one process hold, compared with what a run needs, before it begins:
+//! descriptors, local ports, source addresses. Raises what it may by itself; for the rest it names
+//! the command that would.
 
 use crate::proc::raise_descriptor_limit;
 use std::fs::read_to_string;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
-/// Descriptors beside those of connections: standard streams, polls, files, listeners of server roles.
+/// Descriptors beside those of connections: standard streams, polls, files, listeners of server
+/// roles.
 const OTHER_DESCRIPTORS: usize = 64;
 const SOURCES_MAX: usize = 4096;
 /// The widest range that can be asked of the kernel without the ports of system services.
@@ -22,8 +24,9 @@ struct Host {
     ports: usize,
 }
 
-/// Raises the descriptor limit as far as it goes; the error is a sentence with the command that helps. `destinations`
-/// counts addresses with port. Without `sources` the system takes one address for each destination.
+/// Raises the descriptor limit as far as it goes; the error is a sentence with the command that
+/// helps. `destinations` counts addresses with port. Without `sources` the system takes one address
+/// for each destination.
 pub fn check(connections: usize, destinations: usize, sources: &[IpAddr]) -> Result<(), String> {
     let descriptors = raise_descriptor_limit().map_err(|e| format!("cannot raise the limit on open files: {e}"))?;
     let host = Host {
@@ -48,8 +51,8 @@ pub fn check_families<'a>(
     Ok(())
 }
 
-/// `127.0.0.2,127.0.0.9`, `127.0.0.2-127.0.0.9`, `10.0.0.0/29` (its hosts), `::1`, with commas between; each
-/// address once, in the order given.
+/// `127.0.0.2,127.0.0.9`, `127.0.0.2-127.0.0.9`, `10.0.0.0/29` (its hosts), `::1`, with commas
+/// between; each address once, in the order given.
 pub fn parse_sources(text: &str) -> Result<Vec<IpAddr>, String> {
     let mut sources: Vec<IpAddr> = Vec::new();
     let mut seen = std::collections::HashSet::new();
@@ -95,7 +98,8 @@ fn parse_part(part: &str) -> Result<(IpAddr, IpAddr), String> {
     let prefix = prefix.ok_or_else(|| format!("{part:?} has no prefix length from 1 to 32"))?;
     let mask = u32::MAX << (32 - prefix);
     let (mut low, mut high) = (network.to_bits() & mask, network.to_bits() | !mask);
-    // The first address of a network names it, the last is its broadcast; RFC 3021 has none for two.
+    // The first address of a network names it, the last is its broadcast; RFC 3021 has none for
+    // two.
     if prefix <= 30 {
         (low, high) = (low + 1, high - 1);
     }

@@ -1,5 +1,5 @@
-//! The live line: where a run stands, on standard error, for people at a terminal; a plain line now and then for
-//! logs. Also streams the intervals into the histogram log, if one was asked for.
+//! The live line: where a run stands, on standard error, for people at a terminal; a plain line now
+//! and then for logs. Also streams the intervals into the histogram log, if one was asked for.
 
 use crate::Failure;
 use crate::measure::{Histograms, Interval};

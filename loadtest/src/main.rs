@@ -1,9 +1,11 @@
-//! framegate-loadtest: a load generator for WebSocket servers, server roles, and measurements of what a proxy costs.
+//! framegate-loadtest: a load generator for WebSocket servers, server roles, and measurements of
+//! what a proxy costs.
 //!
-//! Reading order: [`plan`] (a run as it is meant), [`spec`] and [`generate`] (how it is typed), [`run`] (the order of
-//! its windows), [`client`], [`crew`] and [`conn`] (one thread of it), [`message`], [`stamp`] and [`replies`] (what is
-//! sent and how it is checked), [`measure`] (what it came to), [`report`] (how that is told); [`serve`]; then what measures
-//! proxies: [`target`], [`mod@bench`], [`workload`], [`cost`], [`idle`], [`syscalls`], [`mod@relay`].
+//! Reading order: [`plan`] (a run as it is meant), [`spec`] and [`generate`] (how it is typed),
+//! [`run`] (the order of its windows), [`client`], [`crew`] and [`conn`] (one thread of it),
+//! [`message`], [`stamp`] and [`replies`] (what is sent and how it is checked), [`measure`] (what
+//! it came to), [`report`] (how that is told); [`serve`]; then what measures proxies: [`target`],
+//! [`mod@bench`], [`workload`], [`cost`], [`idle`], [`syscalls`], [`mod@relay`].
 #![forbid(unsafe_code)]
 
 mod bench;

@@ -1,5 +1,6 @@
-//! What is measured, and what a run came to: the words, the histograms, the counts. Knows no socket, clock or
-//! file; the client fills samples, the run merges them into an [`Outcome`], the report tells of it.
+//! What is measured, and what a run came to: the words, the histograms, the counts. Knows no
+//! socket, clock or file; the client fills samples, the run merges them into an [`Outcome`], the
+//! report tells of it.
 
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
@@ -20,9 +21,11 @@ pub enum Metric {
     Handshake,
     /// From the intended start of a connection to its first message: what a user waits for.
     FirstMessage,
-    /// From the intended time of sending to the whole reply (open loop), or from sending (closed loop).
+    /// From the intended time of sending to the whole reply (open loop), or from sending (closed
+    /// loop).
     RoundTrip,
-    /// From the moment of sending to the whole reply: flatters a server that stalls. Open loop only.
+    /// From the moment of sending to the whole reply: flatters a server that stalls. Open loop
+    /// only.
     Uncorrected,
     /// From the stamp of the sender to the whole message at the receiver.
     OneWay,
@@ -140,7 +143,8 @@ pub enum Fault {
     Reordered,
     /// A message that was never sent: more replies than requests.
     Unexpected,
-    /// A message that had no reply when its connection, or the run, ended: perhaps it was only slow.
+    /// A message that had no reply when its connection, or the run, ended: perhaps it was only
+    /// slow.
     Unanswered,
 }
 
@@ -202,7 +206,8 @@ pub struct Counts {
     pub received_bytes: u64,
     /// Messages that were due while no connection of their group was open.
     pub skipped: u64,
-    /// Codes of the Close frames that came; 1005 for one without a code, 1006 for an end without Close.
+    /// Codes of the Close frames that came; 1005 for one without a code, 1006 for an end without
+    /// Close.
     pub close_codes: BTreeMap<u16, u64>,
     /// TLS handshakes by version and cipher, and how many of all were resumed.
     pub tls: BTreeMap<String, u64>,
@@ -305,7 +310,8 @@ pub struct Asked {
 #[derive(Debug, Clone, Default)]
 pub struct GroupOutcome {
     pub asked: Asked,
-    /// What was measured: messages whose intended time lay in the measured window, whenever their replies came.
+    /// What was measured: messages whose intended time lay in the measured window, whenever their
+    /// replies came.
     pub measured: Sample,
     /// Times of connecting and handshakes are those of the whole run, and so are its faults.
     pub whole: Sample,

@@ -1,8 +1,10 @@
-//! The messages of a group: made once for each size, sent again and again with nothing but the stamp changed, and
-//! compared with what comes back. Owns the templates; knows no socket and no clock.
+//! The messages of a group: made once for each size, sent again and again with nothing but the
+//! stamp changed, and compared with what comes back. Owns the templates; knows no socket and no
+//! clock.
 //!
-//! All messages carry one mask key. A load generator has no cache to protect from its own bytes (RFC 6455 section
-//! 10.3 is about browsers), and so a message costs its sender no more than the bytes of its stamp.
+//! All messages carry one mask key. A load generator has no cache to protect from its own bytes
+//! (RFC 6455 section 10.3 is about browsers), and so a message costs its sender no more than the
+//! bytes of its stamp.
 
 use crate::plan::{MessagePlan, Sizes};
 use crate::stamp::{self, Stamp};
@@ -177,7 +179,8 @@ impl Template {
     }
 }
 
-/// Bytes without a period that a shifted or swapped piece could hide in; letters and digits for text.
+/// Bytes without a period that a shifted or swapped piece could hide in; letters and digits for
+/// text.
 fn pattern(len: usize, text: bool) -> Vec<u8> {
     let mut random = Rng::with_seed(0x0066_7261_6d65);
     (0..len).map(|_| if text { random.alphanumeric() as u8 } else { random.u8(..) }).collect()

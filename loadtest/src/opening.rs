@@ -1,6 +1,6 @@
-//! The opening handshake of the client (RFC 6455 section 4.1): from a URL and flags to a target, from a server's
-//! bytes to what they answer. Resolves the name, and where it stands for two families tries which of them serves;
-//! otherwise it opens nothing.
+//! The opening handshake of the client (RFC 6455 section 4.1): from a URL and flags to a target,
+//! from a server's bytes to what they answer. Resolves the name, and where it stands for two
+//! families tries which of them serves; otherwise it opens nothing.
 
 mod answer;
 
@@ -59,8 +59,9 @@ impl Default for OpeningArgs {
 
 /// Checks all of it, resolves the name and builds the request; the error is one sentence.
 ///
-/// A name that stands for IPv4 and IPv6 (`localhost`) gives the addresses of the first family that takes a
-/// connection: a server seldom listens on both, and every other connection would be refused.
+/// A name that stands for IPv4 and IPv6 (`localhost`) gives the addresses of the first family that
+/// takes a connection: a server seldom listens on both, and every other connection would be
+/// refused.
 pub fn target(url: &str, args: &OpeningArgs) -> Result<Target, String> {
     let place = Place::parse(url)?;
     if args.connect_timeout.is_zero() {
@@ -185,8 +186,8 @@ fn head(place: &Place, args: &OpeningArgs) -> Result<[Vec<u8>; 2], String> {
     Ok([head.into_bytes(), b"\r\n\r\n".to_vec()])
 }
 
-/// "The elements that comprise this value MUST be non-empty strings [of token characters] and MUST all be unique"
-/// (RFC 6455 section 4.1).
+/// "The elements that comprise this value MUST be non-empty strings [of token characters] and MUST
+/// all be unique" (RFC 6455 section 4.1).
 fn offer(names: &[String]) -> Result<String, String> {
     for (at, name) in names.iter().enumerate() {
         if !is_token(name) {

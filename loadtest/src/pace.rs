@@ -1,5 +1,5 @@
-//! Intended times: when the next message, connection, ping or stall of a group is due. An open loop: what is due
-//! does not wait for what came of the last. Reads no clock.
+//! Intended times: when the next message, connection, ping or stall of a group is due. An open
+//! loop: what is due does not wait for what came of the last. Reads no clock.
 
 use crate::plan::Arrival;
 use fastrand::Rng;

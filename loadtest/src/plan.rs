@@ -1,5 +1,6 @@
-//! A run as it is meant: where to, which groups of connections do what, for how long. Made from flags or from a
-//! scenario file, checked once; nothing behind it can be wrong any more. Opens nothing.
+//! A run as it is meant: where to, which groups of connections do what, for how long. Made from
+//! flags or from a scenario file, checked once; nothing behind it can be wrong any more. Opens
+//! nothing.
 
 use crate::measure::Asked;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +22,8 @@ pub struct Plan {
     pub seed: u64,
 }
 
-/// The parts of a run, in their order. Opening the connections comes first and takes at least `ramp`.
+/// The parts of a run, in their order. Opening the connections comes first and takes at least
+/// `ramp`.
 #[derive(Debug, Clone, Copy)]
 pub struct Windows {
     pub ramp: Duration,
@@ -119,8 +121,8 @@ pub struct Stall {
     pub pause: Duration,
 }
 
-/// After a lost connection: a random moment within `jitter`; after a failed try the pause doubles from `backoff`, up to
-/// thirty times as long.
+/// After a lost connection: a random moment within `jitter`; after a failed try the pause doubles
+/// from `backoff`, up to thirty times as long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reconnect {
     pub jitter: Duration,

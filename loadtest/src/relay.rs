@@ -1,9 +1,11 @@
-//! The bare byte relay: the least that any proxy must do for a message, one recv and one send. What a proxy
-//! costs is told as a multiple of this. Owns one thread, one edge-triggered `Poll`, one buffer.
+//! The bare byte relay: the least that any proxy must do for a message, one recv and one send. What
+//! a proxy costs is told as a multiple of this. Owns one thread, one edge-triggered `Poll`, one
+//! buffer.
 //!
-//! Sockets are registered once for both directions and carry the options of the proxy's own. A short read
-//! means an empty socket, unless FIN or RST is known. What a socket refuses waits in a backlog of its own, and its
-//! source is not read until that is gone. Knows nothing of frames, and has no timeouts.
+//! Sockets are registered once for both directions and carry the options of the proxy's own. A
+//! short read means an empty socket, unless FIN or RST is known. What a socket refuses waits in a
+//! backlog of its own, and its source is not read until that is gone. Knows nothing of frames, and
+//! has no timeouts.
 
 use crate::tls::{Accepted, Acceptor};
 use mio::event::Event;
@@ -26,8 +28,8 @@ const READS_PER_TURN: usize = 4;
 const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Relays every connection made to `listen` to `upstream`, for ever.
-/// With `splice` bytes pass through a pipe in the kernel instead of through the buffer; with `tls` clients speak that.
+/// Relays every connection made to `listen` to `upstream`, for ever. With `splice` bytes pass
+/// through a pipe in the kernel instead of through the buffer; with `tls` clients speak that.
 pub fn run(listen: SocketAddr, upstream: SocketAddr, splice: bool, tls: Option<Acceptor>) -> io::Result<()> {
     crate::proc::raise_descriptor_limit().map_err(|e| io::Error::other(e.to_string()))?;
     let mut relay = Relay::bind(listen, upstream)?;
@@ -145,7 +147,8 @@ impl Relay {
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                // Out of descriptors: a measuring tool may strand its clients, but must not spin or hide it.
+                // Out of descriptors: a measuring tool may strand its clients, but must not spin or
+                // hide it.
                 Err(e) => return eprintln!("relay: cannot accept: {e}"),
             }
         }

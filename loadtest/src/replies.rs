@@ -1,6 +1,7 @@
-//! What one connection has under way and what came of it: matches replies with what was sent, and tells loss,
-//! doubles, order and wrong bytes apart. An expected reply is compared as it comes, without being gathered; only what
-//! differs, and what a server sends unasked, is kept until it is whole. Knows no socket and no clock.
+//! What one connection has under way and what came of it: matches replies with what was sent, and
+//! tells loss, doubles, order and wrong bytes apart. An expected reply is compared as it comes,
+//! without being gathered; only what differs, and what a server sends unasked, is kept until it is
+//! whole. Knows no socket and no clock.
 
 use crate::measure::Fault;
 use crate::message::{Messages, Sent};

@@ -1,5 +1,6 @@
-//! A run from its plan to its outcome: starts the threads, opens, settles, measures, waits for the last replies,
-//! closes. Only this file knows the order of the windows. What goes on is told to a [`Watch`] as it happens.
+//! A run from its plan to its outcome: starts the threads, opens, settles, measures, waits for the
+//! last replies, closes. Only this file knows the order of the windows. What goes on is told to a
+//! [`Watch`] as it happens.
 
 use crate::client::Client;
 use crate::crew::{Clock, Gate, Share};
@@ -19,7 +20,8 @@ const TICK: Duration = Duration::from_millis(200);
 /// How long connections may take to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// What somebody wants to know while a run goes on. All of it happens on the thread that called [`run`].
+/// What somebody wants to know while a run goes on. All of it happens on the thread that called
+/// [`run`].
 pub trait Watch {
     /// All connections that will open are open; traffic begins now.
     fn traffic_begins(&mut self, _connections: usize) {}
@@ -27,7 +29,8 @@ pub trait Watch {
     fn measure_begins(&mut self) {}
     /// Replies may still come, but nothing new leaves.
     fn traffic_ended(&mut self) {}
-    /// A piece of the measured window is over: when it began, and what was measured by all threads, group by group.
+    /// A piece of the measured window is over: when it began, and what was measured by all threads,
+    /// group by group.
     fn interval(&mut self, _interval: &Interval, _groups: &[(&str, Histograms)]) {}
     /// At least five times a second.
     fn tick(&mut self, _progress: &Progress) {}

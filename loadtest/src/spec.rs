@@ -1,5 +1,5 @@
-//! What people write, on the command line or in a scenario file, made into a plan: sizes, rates, shapes. One place for
-//! both, so that a flag and a key of the same name mean the same.
+//! What people write, on the command line or in a scenario file, made into a plan: sizes, rates,
+//! shapes. One place for both, so that a flag and a key of the same name mean the same.
 
 use crate::plan::{Arrival, Group, MessagePlan, Reconnect, Reply, Shape, Sizes, Stall, Target, Traffic};
 use serde::Deserialize;
@@ -24,16 +24,19 @@ pub struct GroupSpec {
     /// Connections [default: 100]
     #[arg(short, long, value_name = "N")]
     pub connections: Option<usize>,
-    /// Messages a second, all connections together (churn: connections a second) [default: 1000, churn 100]
+    /// Messages a second, all connections together (churn: connections a second) [default: 1000,
+    /// churn 100]
     #[arg(short, long, value_name = "N", conflicts_with = "closed")]
     pub rate: Option<f64>,
-    /// Closed loop instead: so many outstanding on each connection (churn: connections that follow on each other)
+    /// Closed loop instead: so many outstanding on each connection (churn: connections that follow
+    /// on each other)
     #[arg(long, value_name = "K")]
     pub closed: Option<usize>,
     /// When they leave: even, poisson, or burst=N [default: even]
     #[arg(long, value_name = "HOW", conflicts_with = "closed")]
     pub arrival: Option<String>,
-    /// Payload: 64, 1KiB, a mix with weights 64*9,16KiB*1, or file:PATH with a message a line [default: 64]
+    /// Payload: 64, 1KiB, a mix with weights 64*9,16KiB*1, or file:PATH with a message a line
+    /// [default: 64]
     #[arg(short, long, value_name = "SIZE")]
     pub size: Option<String>,
     /// Text messages instead of binary ones

@@ -1,9 +1,11 @@
-//! The stamp at the front of each generated message: who sent it, which one it is, when it was meant to leave, and
-//! a checksum over that and the rest. By it the receiver tells loss, doubles, order and wrong bytes apart.
+//! The stamp at the front of each generated message: who sent it, which one it is, when it was
+//! meant to leave, and a checksum over that and the rest. By it the receiver tells loss, doubles,
+//! order and wrong bytes apart.
 //!
-//! Layout, little-endian: checksum u32, source u32, sequence u64, time u64 (nanoseconds since the Unix epoch). The
-//! checksum is the CRC-32 of the 20 bytes after it, followed by the CRC-32 of the rest of the message as u32. In
-//! text messages the 24 bytes stand as base64 (32 characters). Messages too short for it have none.
+//! Layout, little-endian: checksum u32, source u32, sequence u64, time u64 (nanoseconds since the
+//! Unix epoch). The checksum is the CRC-32 of the 20 bytes after it, followed by the CRC-32 of the
+//! rest of the message as u32. In text messages the 24 bytes stand as base64 (32 characters).
+//! Messages too short for it have none.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -27,7 +29,8 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Writes it at the front of `message`, whose rest has the CRC-32 `rest_crc`. Nothing happens if there is no room.
+    /// Writes it at the front of `message`, whose rest has the CRC-32 `rest_crc`. Nothing happens
+    /// if there is no room.
     pub fn write(self, message: &mut [u8], text: bool, rest_crc: u32) {
         let bytes = self.sealed(rest_crc);
         let Some(room) = message.get_mut(..len(text)) else { return };
@@ -39,7 +42,8 @@ impl Stamp {
         }
     }
 
-    /// Reads the stamp of a message, or `None` where there is none or a byte of the message is wrong.
+    /// Reads the stamp of a message, or `None` where there is none or a byte of the message is
+    /// wrong.
     pub fn read(message: &[u8], text: bool) -> Option<Stamp> {
         let (front, rest) = message.split_at_checked(len(text))?;
         let mut bytes = [0; BINARY_LEN];

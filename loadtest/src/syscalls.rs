@@ -1,6 +1,7 @@
-//! System calls of a proxy per message and direction, as strace counts them over a known number of messages. An
-//! echoed message is two: one in each direction. Being traced slows a proxy down, so that more is ready at each
-//! wait than in life: the shares of wait and of what comes with it are too small, those of recv and send are true.
+//! System calls of a proxy per message and direction, as strace counts them over a known number of
+//! messages. An echoed message is two: one in each direction. Being traced slows a proxy down, so
+//! that more is ready at each wait than in life: the shares of wait and of what comes with it are
+//! too small, those of recv and send are true.
 
 use crate::Failure;
 use crate::bench::Bench;
@@ -62,7 +63,8 @@ pub fn run(args: &SyscallsArgs) -> Result<(), Failure> {
     table::print(&title, &Cells { heads, rows }, args.markdown.as_deref())
 }
 
-/// Calls by name, and messages echoed. Opening the sessions and their first messages are not counted.
+/// Calls by name, and messages echoed. Opening the sessions and their first messages are not
+/// counted.
 fn count(args: &SyscallsArgs, target: &Target, scratch: &Scratch) -> Result<(Vec<(String, u64)>, u64), Failure> {
     let (connections, closed) = (Some(args.connections), Some(usize::from(args.window)));
     let size = Some(args.payload.to_string());

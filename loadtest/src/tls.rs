@@ -1,6 +1,7 @@
-//! TLS of the generator's connections; the only file here that names rustls. [`TlsArgs`] become one [`Client`] for all
-//! connections of a target; each has a [`Channel`], which seals and opens bytes on a socket that it borrows. Looks at
-//! no plaintext and holds none longer than the caller's buffer is too small for it.
+//! TLS of the generator's connections; the only file here that names rustls. [`TlsArgs`] become one
+//! [`Client`] for all connections of a target; each has a [`Channel`], which seals and opens bytes
+//! on a socket that it borrows. Looks at no plaintext and holds none longer than the caller's
+//! buffer is too small for it.
 
 mod accept;
 mod stock;
@@ -105,7 +106,8 @@ impl TlsArgs {
             config.alpn_protocols.push(protocol.clone().into_bytes());
         }
         let client = Client { config: Arc::new(config), name };
-        // The first handshake of a process gathers entropy, for some 20 ms: here and not in a measurement.
+        // The first handshake of a process gathers entropy, for some 20 ms: here and not in a
+        // measurement.
         Channel::new(&client).map_err(|e| format!("TLS cannot be set up: {e}"))?;
         Ok(client)
     }
@@ -239,7 +241,8 @@ impl Channel {
                 return flushed;
             }
             match self.connection.read_tls(stream) {
-                // What the server said before it left is worth more than that our bytes did not reach it.
+                // What the server said before it left is worth more than that our bytes did not
+                // reach it.
                 Ok(0) => {
                     flushed?;
                     return Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed during the TLS handshake"));
@@ -297,7 +300,8 @@ impl Channel {
         self.send(stream).map_err(|e| self.reason(stream, e))
     }
 
-    /// A server that ends TLS says why and closes; what we send meanwhile finds only that it has closed.
+    /// A server that ends TLS says why and closes; what we send meanwhile finds only that it has
+    /// closed.
     fn reason<S: Read + Write>(&mut self, stream: &mut S, found: io::Error) -> io::Error {
         while self.connection.read_tls(stream).is_ok_and(|n| n > 0) {
             if let Err(said) = self.process(stream) {
@@ -345,8 +349,9 @@ impl Channel {
 
     /// One receive, and all that can be opened with it; returns how much of that stands in `buf`.
     ///
-    /// Ciphertext goes to the back of `buf`, plaintext to its front: beside what just came there is at most one
-    /// incomplete record, so the front never overtakes the back. rustls alone would receive 4 KiB at a time.
+    /// Ciphertext goes to the back of `buf`, plaintext to its front: beside what just came there is
+    /// at most one incomplete record, so the front never overtakes the back. rustls alone would
+    /// receive 4 KiB at a time.
     fn receive<S: Read + Write>(&mut self, stream: &mut S, buf: &mut [u8]) -> io::Result<usize> {
         if buf.len() < 2 * RECORD_MAX {
             self.drained = false;
@@ -388,7 +393,8 @@ impl Channel {
         Ok(front)
     }
 
-    /// Judges what was received. What must be answered (by an alert) leaves as far as the socket takes it.
+    /// Judges what was received. What must be answered (by an alert) leaves as far as the socket
+    /// takes it.
     fn process<S: Write>(&mut self, stream: &mut S) -> io::Result<()> {
         let handshaking = self.connection.is_handshaking();
         let judged = self.connection.process_new_packets();

@@ -1,5 +1,6 @@
-//! One connection's bytes, plain or over TLS, never blocking. Owns the socket and what TLS needs beside it; knows no
-//! HTTP, no frames and no poll. For edge-triggered users: what may wait is said, and nothing waits unsaid.
+//! One connection's bytes, plain or over TLS, never blocking. Owns the socket and what TLS needs
+//! beside it; knows no HTTP, no frames and no poll. For edge-triggered users: what may wait is
+//! said, and nothing waits unsaid.
 
 use crate::tls::{self, Channel};
 use mio::net::TcpStream;
@@ -40,9 +41,9 @@ impl Transport {
         !matches!(self.security, Security::Plain)
     }
 
-    /// Drives the TLS handshake as far as the socket lets it; true when finished, at once without TLS. To be called
-    /// when TCP is connected, and at each event until it is true. Bytes may have come with the end of it: read once
-    /// without waiting for an event.
+    /// Drives the TLS handshake as far as the socket lets it; true when finished, at once without
+    /// TLS. To be called when TCP is connected, and at each event until it is true. Bytes may have
+    /// come with the end of it: read once without waiting for an event.
     pub fn handshake(&mut self) -> io::Result<bool> {
         if let Security::Planned(client) = &self.security {
             self.security = Security::Tls(Box::new(Channel::new(client)?));
@@ -53,9 +54,10 @@ impl Transport {
         }
     }
 
-    /// `WouldBlock` when there is nothing, `Ok(0)` at a clean end (FIN, or close_notify), `UnexpectedEof` where TLS
-    /// ends without close_notify, `InvalidData` with a sentence where it is not sound. Plain: one recv. TLS: with 48
-    /// KiB of `buf` and more, one recv for each read that gives something; with less, rustls receives 4 KiB at a time.
+    /// `WouldBlock` when there is nothing, `Ok(0)` at a clean end (FIN, or close_notify),
+    /// `UnexpectedEof` where TLS ends without close_notify, `InvalidData` with a sentence where it
+    /// is not sound. Plain: one recv. TLS: with 48 KiB of `buf` and more, one recv for each read
+    /// that gives something; with less, rustls receives 4 KiB at a time.
     ///
     /// Read until `WouldBlock`, or until [`Transport::drained_by`].
     pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -66,14 +68,16 @@ impl Transport {
         }
     }
 
-    /// Whether the read that gave `n` of `asked` bytes has left nothing, so that the next bytes make an event. Not to
-    /// be trusted where the event told of FIN, an error or urgent data: those came already; then read on.
+    /// Whether the read that gave `n` of `asked` bytes has left nothing, so that the next bytes
+    /// make an event. Not to be trusted where the event told of FIN, an error or urgent data: those
+    /// came already; then read on.
     pub fn drained_by(&self, n: usize, asked: usize) -> bool {
         self.channel().map_or(n < asked, Channel::is_drained)
     }
 
-    /// How much of `bytes` was taken; `WouldBlock` for nothing. Plain: one send. TLS: what was taken may wait as
-    /// ciphertext, up to 64 KiB, and nothing more is taken until that has left: see [`Transport::wants_flush`].
+    /// How much of `bytes` was taken; `WouldBlock` for nothing. Plain: one send. TLS: what was
+    /// taken may wait as ciphertext, up to 64 KiB, and nothing more is taken until that has left:
+    /// see [`Transport::wants_flush`].
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.security {
             Security::Plain => self.stream.write(bytes),
@@ -82,8 +86,8 @@ impl Transport {
         }
     }
 
-    /// True when no ciphertext waits. To be called whenever the socket becomes writable: reads, too, leave something
-    /// to send (alerts). After a shutdown FIN goes with the last of it.
+    /// True when no ciphertext waits. To be called whenever the socket becomes writable: reads,
+    /// too, leave something to send (alerts). After a shutdown FIN goes with the last of it.
     pub fn flush(&mut self) -> io::Result<bool> {
         let Security::Tls(channel) = &mut self.security else { return Ok(true) };
         let flushed = channel.flush(&mut self.stream)?;
@@ -97,8 +101,8 @@ impl Transport {
         self.channel().is_some_and(Channel::wants_flush)
     }
 
-    /// Ends our direction: close_notify, if there is TLS, and FIN. If the socket does not take it all now, the rest
-    /// goes with [`Transport::flush`]. Reading goes on.
+    /// Ends our direction: close_notify, if there is TLS, and FIN. If the socket does not take it
+    /// all now, the rest goes with [`Transport::flush`]. Reading goes on.
     #[cfg(test)]
     pub fn shutdown(&mut self) {
         let Security::Tls(channel) = &mut self.security else { return self.fin() };
@@ -136,8 +140,9 @@ impl Transport {
     }
 }
 
-/// "Each party MUST send a close_notify alert before closing its write side of the connection, unless it has already
-/// sent some error alert" (RFC 8446 section 6.1); here as far as the socket takes it.
+/// "Each party MUST send a close_notify alert before closing its write side of the connection,
+/// unless it has already sent some error alert" (RFC 8446 section 6.1); here as far as the socket
+/// takes it.
 impl Drop for Transport {
     fn drop(&mut self) {
         if let Security::Tls(channel) = &mut self.security

@@ -7,7 +7,8 @@ pub struct Workload {
     /// Latencies shown are those of the first.
     pub groups: Vec<GroupSpec>,
     pub backing: Backing,
-    /// Sessions are opened for each lap and closed behind it: a server that sends on its own does not stop between.
+    /// Sessions are opened for each lap and closed behind it: a server that sends on its own does
+    /// not stop between.
     pub opens_anew: bool,
     /// The unit is a session, not a message.
     pub counts_sessions: bool,

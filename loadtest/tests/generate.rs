@@ -1,5 +1,5 @@
-//! The generator as its users meet it: against its own faulty server, where it must notice each fault; against servers
-//! and clients that we did not write; and with input that cannot work.
+//! The generator as its users meet it: against its own faulty server, where it must notice each
+//! fault; against servers and clients that we did not write; and with input that cannot work.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

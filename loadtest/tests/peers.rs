@@ -1,5 +1,5 @@
-//! Targets known by name, as `loadtest/peers/run` starts them: each whose program is there echoes, byte for byte, with the
-//! configuration that it is given.
+//! Targets known by name, as `loadtest/peers/run` starts them: each whose program is there echoes,
+//! byte for byte, with the configuration that it is given.
 
 use std::io::Read;
 use std::process::{Command, Output, Stdio};

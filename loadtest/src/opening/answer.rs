@@ -1,5 +1,6 @@
-//! What a server's bytes answer to the opening handshake: the checks that RFC 6455 section 4.1 asks of a client, and
-//! those that keep the bytes behind the head from being misread. Pure; the same verdict however the bytes were cut.
+//! What a server's bytes answer to the opening handshake: the checks that RFC 6455 section 4.1 asks
+//! of a client, and those that keep the bytes behind the head from being misread. Pure; the same
+//! verdict however the bytes were cut.
 
 use crate::plan::Target;
 use framegate::proto::handshake::accept_of;
@@ -44,8 +45,8 @@ pub fn judge(bytes: &[u8], key: &[u8; 24], target: &Target) -> Answer {
                     Err(why) => Answer::Bad(why),
                 };
             }
-            // "A client MUST be able to parse one or more 1xx responses received prior to a final response, even if
-            // the client does not expect one" (RFC 9110 section 15.2).
+            // "A client MUST be able to parse one or more 1xx responses received prior to a final
+            // response, even if the client does not expect one" (RFC 9110 section 15.2).
             100..200 => {}
             status => return Answer::Refused { status, reason: reason(&response) },
         }
@@ -100,8 +101,8 @@ fn judge_switch(response: &Response<'_, '_>, key: &[u8; 24], target: &Target) ->
     {
         return Err(format!("the server chooses the subprotocol {}, which was not offered", shown(chosen)));
     }
-    // "A server MUST NOT send [either] in any response with a status code of 1xx" (RFC 9110 section 8.6, RFC 9112
-    // section 6.1): a body would be read as frames.
+    // "A server MUST NOT send [either] in any response with a status code of 1xx" (RFC 9110 section
+    // 8.6, RFC 9112 section 6.1): a body would be read as frames.
     for name in ["Content-Length", "Transfer-Encoding"] {
         if values(fields, name).next().is_some() {
             return Err(format!("the server switches protocols and announces a body ({name})"));
@@ -168,7 +169,8 @@ mod tests {
         sound().replace(from, to)
     }
 
-    /// The verdict, which must not depend on cuts: nothing but `Partial` comes before it, or it comes early.
+    /// The verdict, which must not depend on cuts: nothing but `Partial` comes before it, or it
+    /// comes early.
     fn verdict(answer: &[u8], target: &Target) -> Answer {
         let whole = judge(answer, KEY, target);
         for cut in 0..answer.len() {

@@ -1,5 +1,6 @@
-//! HDR histogram interval logs (version 1.3 of the format, as HistogramLogAnalyzer and its kin read them): written
-//! interval by interval while a run goes on, so that a long run holds nothing; read back for `plot`.
+//! HDR histogram interval logs (version 1.3 of the format, as HistogramLogAnalyzer and its kin read
+//! them): written interval by interval while a run goes on, so that a long run holds nothing; read
+//! back for `plot`.
 
 use crate::measure::empty;
 use hdrhistogram::Histogram;

@@ -1,5 +1,5 @@
-//! The report for programs: one JSON document, schema 1. Field names end in their units. Fields may be added; what
-//! stands here keeps its name and meaning.
+//! The report for programs: one JSON document, schema 1. Field names end in their units. Fields may
+//! be added; what stands here keeps its name and meaning.
 
 use super::number::{PERCENTILES, at};
 use super::text::rows;

@@ -1,4 +1,5 @@
-//! The report for CI: a JUnit file with a test case for each threshold, and one for the content of the messages.
+//! The report for CI: a JUnit file with a test case for each threshold, and one for the content of
+//! the messages.
 
 use super::threshold::Threshold;
 use super::verdict::{Finding, Level};

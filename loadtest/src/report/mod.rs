@@ -1,7 +1,9 @@
-//! What a run came to, told to people and programs. Reads an `Outcome`; opens no socket, measures nothing.
+//! What a run came to, told to people and programs. Reads an `Outcome`; opens no socket, measures
+//! nothing.
 //!
-//! Reading order: `text` (what people read), `verdict` (whether to believe it), `threshold` (what fails a run), then
-//! the files: `json`, `csv`, `junit`, `hlog`, `plot`, `html`; `number` writes figures for all of them.
+//! Reading order: `text` (what people read), `verdict` (whether to believe it), `threshold` (what
+//! fails a run), then the files: `json`, `csv`, `junit`, `hlog`, `plot`, `html`; `number` writes
+//! figures for all of them.
 
 mod csv;
 mod hlog;
@@ -28,7 +30,8 @@ use verdict::Level;
 /// Where the report goes, and what fails the run.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct OutputArgs {
-    /// Write everything into this folder: report.txt, .json and .html, percentiles.csv and .svg, run.hlog, junit.xml
+    /// Write everything into this folder: report.txt, .json and .html, percentiles.csv and .svg,
+    /// run.hlog, junit.xml
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Write the JSON alone; - for standard output
@@ -37,7 +40,8 @@ pub struct OutputArgs {
     /// Write the JUnit file alone; - for standard output
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     junit: Option<PathBuf>,
-    /// Fail (exit code 4) if this is true: 'p99>10ms', 'errors>0', 'rate<1000'; may be given several times
+    /// Fail (exit code 4) if this is true: 'p99>10ms', 'errors>0', 'rate<1000'; may be given
+    /// several times
     #[arg(long, value_name = "CONDITION")]
     fail_if: Vec<Threshold>,
 }

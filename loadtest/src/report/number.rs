@@ -1,4 +1,5 @@
-//! Figures for people: three digits and a unit. And which percentiles a sample is large enough to show.
+//! Figures for people: three digits and a unit. And which percentiles a sample is large enough to
+//! show.
 
 use hdrhistogram::Histogram;
 
@@ -35,7 +36,8 @@ fn digits(value: f64) -> String {
     }
 }
 
-/// The value at `quantile`, or `None` where fewer values lie above it than one: it would only repeat the maximum.
+/// The value at `quantile`, or `None` where fewer values lie above it than one: it would only
+/// repeat the maximum.
 pub fn at(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
     let above = histogram.len() as f64 * (1.0 - quantile);
     // Half a value of tolerance, for 1 - 0.9 is not 0.1.

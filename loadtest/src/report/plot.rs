@@ -1,5 +1,6 @@
-//! Plots: latency over percentiles on the scale of HDR histograms (each nine as wide as the one before), and
-//! latency over time. And the command that lays the logs of several runs over each other.
+//! Plots: latency over percentiles on the scale of HDR histograms (each nine as wide as the one
+//! before), and latency over time. And the command that lays the logs of several runs over each
+//! other.
 
 use super::{hlog, html, number};
 use crate::Failure;

@@ -1,5 +1,6 @@
-//! Conditions over an outcome, as typed: `p99>10ms`, `handshake.p50<2ms`, `chatty/max>1s`, `errors>0.1%`. With
-//! `--fail-if` what is true fails the run; with `--find` it is what has to be true.
+//! Conditions over an outcome, as typed: `p99>10ms`, `handshake.p50<2ms`, `chatty/max>1s`,
+//! `errors>0.1%`. With `--fail-if` what is true fails the run; with `--find` it is what has to be
+//! true.
 
 use super::number::time;
 use super::text::rows;
@@ -42,8 +43,8 @@ enum Stat {
 }
 
 impl Threshold {
-    /// Whether it is true of this outcome. What nothing was measured of is true of nothing: of a `>` that would pass
-    /// silently, so it counts as crossed, too.
+    /// Whether it is true of this outcome. What nothing was measured of is true of nothing: of a
+    /// `>` that would pass silently, so it counts as crossed, too.
     pub fn is_true(&self, outcome: &Outcome) -> bool {
         match self.value(outcome) {
             None => self.is_above,

@@ -1,5 +1,5 @@
-//! Whether the numbers of a run can be believed, and whether the run did what it was asked. Sentences for people;
-//! the worst level decides the exit code.
+//! Whether the numbers of a run can be believed, and whether the run did what it was asked.
+//! Sentences for people; the worst level decides the exit code.
 
 use super::number::time;
 use crate::measure::{GroupOutcome, Metric, Outcome};

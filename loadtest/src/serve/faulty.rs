@@ -1,5 +1,5 @@
-//! `serve faulty`: an echo that misbehaves on request, by counters and not by chance, and says at its end how often
-//! it did what: so that a client can be asked whether it noticed.
+//! `serve faulty`: an echo that misbehaves on request, by counters and not by chance, and says at
+//! its end how often it did what: so that a client can be asked whether it noticed.
 
 use super::ListenArgs;
 use super::server::{After, Peer, Role, frame, switching};

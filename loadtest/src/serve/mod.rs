@@ -1,5 +1,5 @@
-//! The server roles: what stands behind a proxy while it is measured, and what misbehaves while a client is tested.
-//! `server` is the loop that all but the echo share; each role is a file.
+//! The server roles: what stands behind a proxy while it is measured, and what misbehaves while a
+//! client is tested. `server` is the loop that all but the echo share; each role is a file.
 
 mod faulty;
 mod push;

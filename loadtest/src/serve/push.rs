@@ -1,5 +1,6 @@
-//! `serve push`: sends stamped messages to every client, in an open loop. What a client does not take is queued
-//! up to a limit; above it messages are skipped, and their numbers with them, so that the client sees the loss.
+//! `serve push`: sends stamped messages to every client, in an open loop. What a client does not
+//! take is queued up to a limit; above it messages are skipped, and their numbers with them, so
+//! that the client sees the loss.
 
 use super::ListenArgs;
 use super::server::{Peer, Role, frame};

@@ -1,6 +1,6 @@
-//! The loop of the server roles: accepts, answers opening handshakes, reads messages, keeps what a client does not
-//! take, and tells the role of all that. One thread, one edge-triggered poll, a timerfd for what is due. A client at
-//! rest owns no buffer.
+//! The loop of the server roles: accepts, answers opening handshakes, reads messages, keeps what a
+//! client does not take, and tells the role of all that. One thread, one edge-triggered poll, a
+//! timerfd for what is due. A client at rest owns no buffer.
 
 use crate::Failure;
 use crate::crew::Clock;
@@ -34,7 +34,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// What a server does with its clients. All methods have a default but the totals.
 pub trait Role {
-    /// The answer to an opening handshake whose Sec-WebSocket-Accept is `accept`, and what follows it.
+    /// The answer to an opening handshake whose Sec-WebSocket-Accept is `accept`, and what follows
+    /// it.
     fn handshake(&mut self, _number: u32, accept: &str) -> (Vec<u8>, After) {
         (switching(accept), After::Open)
     }

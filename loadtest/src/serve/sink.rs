@@ -1,4 +1,5 @@
-//! `serve sink`: reads everything and answers nothing but pings and Closes; on request it checks the stamps.
+//! `serve sink`: reads everything and answers nothing but pings and Closes; on request it checks
+//! the stamps.
 
 use super::ListenArgs;
 use super::server::{After, Peer, Role, frame};

@@ -1,5 +1,6 @@
-//! The proxies known by name: which program, which arguments, which configuration from `loadtest/peers`. One table; what
-//! differs from run to run stands in braces in it and in the configurations, and is filled in here.
+//! The proxies known by name: which program, which arguments, which configuration from
+//! `loadtest/peers`. One table; what differs from run to run stands in braces in it and in the
+//! configurations, and is filled in here.
 
 use crate::Failure;
 use std::net::SocketAddr;

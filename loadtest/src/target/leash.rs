@@ -1,6 +1,7 @@
-//! Children that do not outlive this process, however it ends. The program starts itself once more as `leashed`, which
-//! asks the kernel for its own death with its parent's, takes its CPU, and becomes the command that is meant: the
-//! process id stays, the wish survives the exec, and nothing unsafe runs between fork and exec.
+//! Children that do not outlive this process, however it ends. The program starts itself once more
+//! as `leashed`, which asks the kernel for its own death with its parent's, takes its CPU, and
+//! becomes the command that is meant: the process id stays, the wish survives the exec, and nothing
+//! unsafe runs between fork and exec.
 
 use crate::{Failure, proc};
 use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
@@ -32,7 +33,8 @@ impl Drop for Running {
     }
 }
 
-/// A command that runs `program` on `cpu` and ends with the calling thread; its arguments are still to be added.
+/// A command that runs `program` on `cpu` and ends with the calling thread; its arguments are still
+/// to be added.
 pub fn leashed(program: &Path, cpu: Option<usize>) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["leashed", "--parent", &getpid().as_raw_pid().to_string()]);

@@ -1,6 +1,6 @@
-//! Proxies under measurement and the backend behind them: started as child processes on the CPU they are given,
-//! with a configuration tuned for the workload ([`known`]), and ended with the value that stands for them, or with
-//! this process ([`leash`]).
+//! Proxies under measurement and the backend behind them: started as child processes on the CPU
+//! they are given, with a configuration tuned for the workload ([`known`]), and ended with the
+//! value that stands for them, or with this process ([`leash`]).
 
 mod known;
 pub mod leash;
@@ -21,11 +21,12 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 /// What every measurement is told of its targets.
 #[derive(clap::Args)]
 pub struct TargetArgs {
-    /// direct, relay, relay2, relay-splice, framegate, framegate-splice, framegate-log, nginx, nginx-bulk, nginx-log,
-    /// haproxy, haproxy-bulk, haproxy-splice, haproxy-log, envoy; relay-tls, relay2-tls, framegate-tls, nginx-tls, haproxy-tls,
-    /// envoy-tls, caddy-tls, sozu-tls; or NAME=COMMAND with {port}, {backend} and {dir}, spoken to over TLS if NAME ends with -tls;
-    /// ratios refer to the first that is a process [default: relay, relay2, and of framegate, nginx, haproxy and envoy
-    /// those that are there]
+    /// direct, relay, relay2, relay-splice, framegate, framegate-splice, framegate-log, nginx,
+    /// nginx-bulk, nginx-log, haproxy, haproxy-bulk, haproxy-splice, haproxy-log, envoy; relay-tls,
+    /// relay2-tls, framegate-tls, nginx-tls, haproxy-tls, envoy-tls, caddy-tls, sozu-tls; or
+    /// NAME=COMMAND with {port}, {backend} and {dir}, spoken to over TLS if NAME ends with -tls;
+    /// ratios refer to the first that is a process [default: relay, relay2, and of framegate,
+    /// nginx, haproxy and envoy those that are there]
     #[arg(long = "target", value_name = "TARGET", value_delimiter = ',')]
     targets: Vec<String>,
     /// The framegate to measure [default: beside this program]
@@ -233,7 +234,8 @@ impl Scratch {
     }
 }
 
-/// A certificate for whoever serves TLS, on P-256: the chain, its key, and both in one file as HAProxy wants them.
+/// A certificate for whoever serves TLS, on P-256: the chain, its key, and both in one file as
+/// HAProxy wants them.
 fn certify(dir: &Path) -> Result<(), Failure> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
     let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());

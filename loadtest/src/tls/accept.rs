@@ -1,4 +1,5 @@
-//! The accepting side, for the bare relay: what TLS costs at the least with rustls' ordinary, buffered connections.
+//! The accepting side, for the bare relay: what TLS costs at the least with rustls' ordinary,
+//! buffered connections.
 
 use super::{certificates, private_key};
 use rustls::crypto::aws_lc_rs;
@@ -16,7 +17,8 @@ pub struct Acceptor(Arc<ServerConfig>);
 pub struct Accepted(Box<ServerConnection>);
 
 impl Acceptor {
-    /// Reads the files. Clients may resume with a ticket, as with the proxies that this is compared to.
+    /// Reads the files. Clients may resume with a ticket, as with the proxies that this is compared
+    /// to.
     pub fn new(cert: &Path, key: &Path) -> Result<Acceptor, String> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(provider)
@@ -39,7 +41,8 @@ impl Acceptor {
 }
 
 impl Accepted {
-    /// Opens what came; plaintext goes behind `plain`, what TLS has to say itself behind `sealed`. Whether it has ended.
+    /// Opens what came; plaintext goes behind `plain`, what TLS has to say itself behind `sealed`.
+    /// Whether it has ended.
     pub fn open(&mut self, mut bytes: &[u8], plain: &mut Vec<u8>, sealed: &mut Vec<u8>) -> io::Result<bool> {
         let mut ended = false;
         while !bytes.is_empty() && !ended {

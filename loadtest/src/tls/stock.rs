@@ -1,5 +1,6 @@
-//! What the server gave for the next time. rustls' own store keeps eight tickets of TLS 1.3 for a server: enough for one
-//! client, too few for a generator that plays a thousand, each of whom would have its own.
+//! What the server gave for the next time. rustls' own store keeps eight tickets of TLS 1.3 for a
+//! server: enough for one client, too few for a generator that plays a thousand, each of whom would
+//! have its own.
 
 use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};

@@ -1,5 +1,5 @@
-//! Over loopback sockets, with a rustls server of the test's own on a thread. The client side is driven as the engine
-//! drives it: edge-triggered, until `WouldBlock` or `drained_by`.
+//! Over loopback sockets, with a rustls server of the test's own on a thread. The client side is
+//! driven as the engine drives it: edge-triggered, until `WouldBlock` or `drained_by`.
 
 use super::*;
 use crate::dial::{connected, dial};
