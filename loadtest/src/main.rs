@@ -1,59 +1,35 @@
 //! framegate-loadtest: a load generator for WebSocket servers, server roles, and measurements of
 //! what a proxy costs.
 //!
-//! Reading order: [`plan`] (a run as it is meant), [`spec`] and [`generate`] (how it is typed),
-//! [`run`] (the order of its windows), [`client`], [`crew`] and [`conn`] (one thread of it),
-//! [`message`], [`stamp`] and [`replies`] (what is sent and how it is checked), [`measure`] (what
-//! it came to), [`report`] (how that is told); [`serve`]; then what measures proxies: [`target`],
-//! [`mod@bench`], [`workload`], [`cost`], [`idle`], [`syscalls`], [`mod@relay`].
+//! - [`run`]: generates load, from the command line to the measured outcome
+//! - [`report`]: tables, percentiles, plots and files made from an outcome
+//! - [`net`]: one connection: TCP, TLS, the opening handshake, frames
+//! - [`serve`]: server roles to test clients and proxies with
+//! - [`proxy`]: measures proxies side by side
 #![forbid(unsafe_code)]
 
-mod bench;
-mod client;
-mod compare;
-mod conn;
-mod cost;
-mod crew;
-mod dial;
-mod during;
-mod find;
-mod frames;
-mod generate;
-mod idle;
-mod limits;
-mod live;
-mod measure;
-mod message;
-mod opening;
-mod pace;
-mod plan;
+mod failure;
+mod net;
 mod proc;
-mod relay;
-mod replies;
+mod proxy;
 mod report;
 mod run;
 mod serve;
-mod spec;
-mod stamp;
-mod syscalls;
 mod table;
-mod target;
-mod tls;
-mod transport;
-mod workload;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use generate::{ScenarioArgs, ShapeArgs};
-use spec::ShapeSpec;
+use failure::{Failure, Usage};
+use net::tls;
+use proxy::{compare, cost, memory, relay, syscalls, target};
+use run::command::{self, ScenarioArgs, ShapeArgs};
+use run::lifecycle;
+use run::options::ShapeSpec;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// A scenario with every key.
 const EXAMPLE_SCENARIO: &str = include_str!("scenario.toml");
-
-/// What goes wrong here is told in one sentence and ends the process.
-type Failure = Box<dyn std::error::Error>;
 
 #[derive(Parser)]
 #[command(version, about = "A load generator for WebSocket servers and proxies", arg_required_else_help = true)]
@@ -80,12 +56,12 @@ enum Command {
     Run(ScenarioArgs),
     /// The same load directly and through proxies, in turn: what each adds
     #[command(
-        after_help = "Example: framegate-loadtest compare --direct ws://127.0.0.1:9000 --proxied ws://127.0.0.1:8080 --pid 4242"
+        after_help = "Example: framegate-loadtest compare --direct ws://127.0.0.1:9000 --proxied ws://127.0.0.1:8080"
     )]
     Compare(compare::CompareArgs),
     /// What becomes of the sessions while a command runs: a reload, a stop, a deploy
     #[command(after_help = "Example: framegate-loadtest during 'kill -HUP 4242' ws://127.0.0.1:8080")]
-    During(during::DuringArgs),
+    During(lifecycle::DuringArgs),
     /// Plot the logs of runs over each other
     #[command(after_help = "Example: framegate-loadtest plot before/run.hlog after/run.hlog --out plot.html")]
     Plot(report::PlotArgs),
@@ -102,13 +78,13 @@ enum Command {
     Cost(cost::CostArgs),
     /// Measure a proxy's own memory per idle session, as a slope
     #[command(after_help = "Example: framegate-loadtest memory --target framegate --connections 8000")]
-    Memory(idle::IdleArgs),
+    Memory(memory::IdleArgs),
     /// Count system calls per message and direction with strace
     #[command(after_help = "Example: framegate-loadtest syscalls --target framegate")]
     Syscalls(syscalls::SyscallsArgs),
-    /// Become a command that ends with whoever started this
+    /// Become a command that ends when its parent does
     #[command(hide = true)]
-    Leashed(target::leash::LeashedArgs),
+    Leashed(target::child_guard::LeashedArgs),
 }
 
 #[derive(Args)]
@@ -143,7 +119,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("framegate-loadtest: {failure}");
-            let is_usage = failure.is::<generate::Usage>();
+            let is_usage = failure.is::<Usage>();
             if is_usage { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
@@ -201,15 +177,15 @@ fn command() -> clap::Command {
 
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     let done = match command {
-        Command::Echo(args) => return generate::shape(ShapeSpec::Echo, &args),
-        Command::Push(args) => return generate::shape(ShapeSpec::Push, &args),
-        Command::Churn(args) => return generate::shape(ShapeSpec::Churn, &args),
-        Command::Idle(args) => return generate::shape(ShapeSpec::Idle, &args),
-        Command::Storm(args) => return generate::shape(ShapeSpec::Storm, &args),
-        Command::Slow(args) => return generate::shape(ShapeSpec::Slow, &args),
-        Command::Run(args) => return generate::scenario(&args),
+        Command::Echo(args) => return command::shape(ShapeSpec::Echo, &args),
+        Command::Push(args) => return command::shape(ShapeSpec::Push, &args),
+        Command::Churn(args) => return command::shape(ShapeSpec::Churn, &args),
+        Command::Idle(args) => return command::shape(ShapeSpec::Idle, &args),
+        Command::Storm(args) => return command::shape(ShapeSpec::Storm, &args),
+        Command::Slow(args) => return command::shape(ShapeSpec::Slow, &args),
+        Command::Run(args) => return command::scenario(&args),
         Command::Compare(args) => return compare::run(&args),
-        Command::During(args) => return during::run(&args),
+        Command::During(args) => return lifecycle::run(&args),
         Command::Plot(args) => report::plot(&args),
         Command::ExampleScenario => {
             print!("{EXAMPLE_SCENARIO}");
@@ -218,9 +194,9 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(role) => serve::run(role),
         Command::Relay(args) => relay(&args),
         Command::Cost(args) => cost::run(&args),
-        Command::Memory(args) => idle::run(&args),
+        Command::Memory(args) => memory::run(&args),
         Command::Syscalls(args) => syscalls::run(&args),
-        Command::Leashed(args) => Err(target::leash::run(&args)),
+        Command::Leashed(args) => Err(target::child_guard::run(&args)),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -56,7 +56,7 @@ pub fn own_cpu() -> Result<Cpu, Failure> {
     schedstat(std::path::Path::new("/proc/thread-self"))
 }
 
-/// Memory that the process and its children have written and share with nobody, in KiB.
+/// Memory that the process and its children have written and share with no other process, in KiB.
 pub fn private_dirty_kib(pid: u32) -> Result<u64, Failure> {
     family(pid)?.into_iter().map(|pid| dirty_kib(&pid.to_string())).sum()
 }
@@ -71,7 +71,7 @@ fn dirty_kib(process: &str) -> Result<u64, Failure> {
     field(&text, "Private_Dirty:").ok_or_else(|| "smaps_rollup has no Private_Dirty".into())
 }
 
-/// Whether somebody traces the process.
+/// Whether the process is traced.
 pub fn is_traced(pid: u32) -> Result<bool, Failure> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
     Ok(field(&text, "TracerPid:").is_some_and(|tracer| tracer != 0))

@@ -165,7 +165,11 @@ fn pushes_come_with_their_numbers_and_what_was_skipped_is_lost() {
     let scenario = std::env::temp_dir().join(format!("framegate-stall-{}.toml", std::process::id()));
     std::fs::write(
         &scenario,
-        format!("url = {:?}\nduration = \"2s\"\nsettle = \"0s\"\n[[group]]\nshape = \"push\"\nconnections = 1\nstall-every = \"500ms\"\nstall-for = \"450ms\"\n", server.url()),
+        format!(
+            "url = {:?}\nduration = \"2s\"\nsettle = \"0s\"\n[[group]]\nshape = \"push\"\nconnections = 1\n\
+             stall-every = \"500ms\"\nstall-for = \"450ms\"\n",
+            server.url()
+        ),
     )
     .unwrap();
     let output = run("run --scenario", &[scenario.to_str().unwrap()]);

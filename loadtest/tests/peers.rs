@@ -34,7 +34,7 @@ fn peers_that_are_there_echo_with_each_of_their_configurations() {
     }
 }
 
-/// A peer that is not there is left out, and that is said; CI has them all.
+/// A peer that is not there is left out with a message; CI has them all.
 fn is_missing(said: &str) -> bool {
     let missing = said.contains("is not installed");
     assert!(!missing || std::env::var_os("CI").is_none(), "{said}");
@@ -56,7 +56,7 @@ fn children_end_with_who_started_them_even_if_that_is_killed() {
     });
     parent.kill().unwrap();
     parent.wait().unwrap();
-    // Nobody may have reaped them yet: a dead process has no command line.
+    // They may not have been reaped yet: a dead process has no command line.
     until(|| commands().all(|line| line.is_empty()).then_some(()));
 }
 

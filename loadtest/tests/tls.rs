@@ -1,6 +1,6 @@
-//! From a URL and flags to a WebSocket on somebody else's server: rustls and tungstenite on the
-//! other side say what reached them. And what cannot work is told in one sentence, before anything
-//! is measured.
+//! From a URL and flags to a WebSocket on another server: rustls and tungstenite on the other side
+//! say what reached them. And what cannot work is reported in one sentence, before anything is
+//! measured.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -38,7 +38,7 @@ struct Told {
 
 /// A WebSocket echo, over TLS if it has a configuration, that remembers what it was told. It ends
 /// with the process, and its connections without a close_notify: after the Close, or at once where
-/// somebody asks for `/cut`.
+/// a client requests `/cut`.
 struct Server {
     addr: SocketAddr,
     told: Arc<Mutex<Vec<Told>>>,

@@ -1,4 +1,4 @@
-//! The relay as a relay, and the commands as somebody at a terminal meets them.
+//! The relay as a relay, and the commands as a user runs them.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,7 +1,7 @@
 //! Percentile distributions as comma-separated values, for spreadsheets: one line a step.
 
 use super::text::rows;
-use crate::measure::Outcome;
+use crate::run::measure::Outcome;
 
 /// Steps on each halving of the distance to 100 %, as in the outputs of HDR histograms elsewhere.
 const TICKS: u32 = 5;
@@ -10,7 +10,7 @@ const TICKS: u32 = 5;
 pub fn csv(outcome: &Outcome) -> String {
     let mut out = String::from("group,metric,percentile,value_us,count\n");
     for group in &outcome.groups {
-        // A name is whatever somebody typed.
+        // A name may hold any character.
         let name = group.asked.name.replace('"', "\"\"");
         for (metric, histogram) in rows(group) {
             for step in histogram.iter_quantiles(TICKS) {

@@ -2,7 +2,7 @@
 //! them): written interval by interval while a run goes on, so that a long run holds nothing; read
 //! back for `plot`.
 
-use crate::measure::empty;
+use crate::run::measure::empty;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, IntervalLogWriterBuilder, LogEntry, Tag};
 use hdrhistogram::serialization::{Deserializer, V2DeflateSerializer};

@@ -5,7 +5,7 @@ use super::number::{PERCENTILES, at};
 use super::text::rows;
 use super::threshold::Threshold;
 use super::verdict::{Finding, Level};
-use crate::measure::{Counts, GroupOutcome, Outcome};
+use crate::run::measure::{Counts, GroupOutcome, Outcome};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -170,7 +170,7 @@ fn group(group: &GroupOutcome) -> Group<'_> {
 }
 
 fn numbers(counts: &Counts) -> Numbers {
-    let fault = |(fault, count, example): (crate::measure::Fault, u64, &str)| {
+    let fault = |(fault, count, example): (crate::run::measure::Fault, u64, &str)| {
         (fault.name(), Fault { count, example: example.to_owned() })
     };
     Numbers {

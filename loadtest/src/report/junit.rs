@@ -3,7 +3,7 @@
 
 use super::threshold::Threshold;
 use super::verdict::{Finding, Level};
-use crate::measure::Outcome;
+use crate::run::measure::Outcome;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 pub fn junit(outcome: &Outcome, thresholds: &[Threshold], findings: &[Finding]) -> Result<String, String> {

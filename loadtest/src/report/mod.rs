@@ -20,7 +20,7 @@ pub use plot::{PlotArgs, percentiles, run as plot};
 pub use threshold::Threshold;
 
 use crate::Failure;
-use crate::measure::{Histograms, Interval, Metric, Outcome};
+use crate::run::measure::{Histograms, Interval, Metric, Outcome};
 use hdrhistogram::Histogram;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -175,7 +175,7 @@ impl IntervalLog {
 
 #[cfg(test)]
 mod tests {
-    use crate::measure::{Asked, GroupOutcome, Interval, Metric, Outcome, ThreadUse};
+    use crate::run::measure::{Asked, GroupOutcome, Interval, Metric, Outcome, ThreadUse};
     use std::time::Duration;
 
     /// A clean run: 2000 round trips, evenly between 1 us and 2 ms, in 2 s.

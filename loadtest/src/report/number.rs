@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_small_sample_has_no_high_percentiles() {
-        let mut histogram = crate::measure::empty();
+        let mut histogram = crate::run::measure::empty();
         (0..100).for_each(|value| histogram.record(value + 1).unwrap());
         assert_eq!(at(&histogram, 0.9), Some(90));
         assert_eq!(at(&histogram, 0.99), Some(99));

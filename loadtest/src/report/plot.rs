@@ -4,8 +4,8 @@
 
 use super::{hlog, html, number};
 use crate::Failure;
-use crate::generate::Usage;
-use crate::measure::Interval;
+use crate::failure::Usage;
+use crate::run::measure::Interval;
 use hdrhistogram::Histogram;
 use plotters::prelude::*;
 use std::path::PathBuf;
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_plot_has_its_axes_and_its_curves() {
         let outcome = outcome();
-        let histogram = outcome.groups[0].measured.histograms.get(crate::measure::Metric::RoundTrip).unwrap();
+        let histogram = outcome.groups[0].measured.histograms.get(crate::run::measure::Metric::RoundTrip).unwrap();
         let svg = percentiles(&[("first".into(), histogram), ("second".into(), histogram)], "a <title>").unwrap();
         for said in ["<svg", "90 %", "99.9 %", "first", "second", "percentile", "a &lt;title&gt;"] {
             assert!(svg.contains(said), "{said}");

@@ -2,7 +2,7 @@
 
 use super::number::{PERCENTILES, at, count, time};
 use super::verdict::{Finding, Level};
-use crate::measure::{GroupOutcome, Metric, Outcome, Sample};
+use crate::run::measure::{GroupOutcome, Metric, Outcome, Sample};
 use std::fmt::Write;
 
 /// Metrics of the measured window; all others are of the whole run.

@@ -4,7 +4,7 @@
 
 use super::number::time;
 use super::text::rows;
-use crate::measure::{Fault, Metric, Outcome};
+use crate::run::measure::{Fault, Metric, Outcome};
 use hdrhistogram::Histogram;
 use std::fmt;
 use std::str::FromStr;
@@ -70,7 +70,7 @@ impl Threshold {
             outcome.groups.iter().filter(|group| self.group.as_ref().is_none_or(|own| *own == group.asked.name));
         let mut groups = groups.peekable();
         groups.peek()?;
-        let sum = |of: &dyn Fn(&crate::measure::GroupOutcome) -> u64, groups: &mut dyn Iterator<Item = _>| {
+        let sum = |of: &dyn Fn(&crate::run::measure::GroupOutcome) -> u64, groups: &mut dyn Iterator<Item = _>| {
             groups.map(of).sum::<u64>() as f64
         };
         match self.what {
@@ -80,7 +80,7 @@ impl Threshold {
                     let mut all: Option<Histogram<u64>> = None;
                     for (found, histogram) in groups.iter().flat_map(|group| rows(group)) {
                         if found == metric {
-                            let sum = all.get_or_insert_with(crate::measure::empty);
+                            let sum = all.get_or_insert_with(crate::run::measure::empty);
                             // All have the same bounds.
                             sum.add(histogram).unwrap_or_default();
                         }
@@ -122,7 +122,8 @@ impl FromStr for Threshold {
         let usage = || {
             let faults: Vec<&str> = Fault::ALL.iter().map(|fault| fault.name()).collect();
             format!(
-                "{typed:?} is no condition: write p99>10ms, max<1s, handshake.p50>2ms, chatty/p99.9>5ms, errors>0, errors>0.1%, rate<1000, connections<100, or a kind of error ({})",
+                "invalid condition {typed:?}: expected p99>10ms, max<1s, handshake.p50>2ms, chatty/p99.9>5ms, \
+                 errors>0, errors>0.1%, rate<1000, connections<100, or a kind of error ({})",
                 faults.join(", ")
             )
         };
@@ -219,12 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_condition_is_answered_with_what_would_be() {
+    fn invalid_conditions_are_rejected_with_examples() {
         for typed in
             ["", "p99", "p99>", "p99>5", "p100>1s", "nothing>0", "errors>x", "errors>-1", "nothing.p9>1s", "p99=5ms"]
         {
             let said = typed.parse::<Threshold>().unwrap_err();
-            assert!(said.contains("write p99>10ms"), "{said}");
+            assert!(said.contains("expected p99>10ms"), "{said}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Sentences for people; the worst level decides the exit code.
 
 use super::number::time;
-use crate::measure::{GroupOutcome, Metric, Outcome};
+use crate::run::measure::{GroupOutcome, Metric, Outcome};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -43,7 +43,7 @@ pub fn judge(outcome: &Outcome) -> Vec<Finding> {
 /// Whether what was measured is the server and not this process.
 fn client(outcome: &Outcome, findings: &mut Vec<Finding>) {
     let share = |part: f64, wall: f64| part / wall.max(1e-9);
-    let most = |of: fn(&crate::measure::ThreadUse) -> f64| outcome.threads.iter().map(of).fold(0.0, f64::max);
+    let most = |of: fn(&crate::run::measure::ThreadUse) -> f64| outcome.threads.iter().map(of).fold(0.0, f64::max);
     let busy = most(|used| used.ran.as_secs_f64() / used.wall.as_secs_f64().max(1e-9));
     let waited = most(|used| used.waited.as_secs_f64() / used.wall.as_secs_f64().max(1e-9));
     debug_assert!(share(busy, 1.0) >= 0.0);
@@ -131,8 +131,8 @@ fn fail(findings: &mut Vec<Finding>, sentence: String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::Fault;
     use crate::report::tests::outcome;
+    use crate::run::measure::Fault;
     use std::time::Duration;
 
     fn said(outcome: &Outcome) -> String {

@@ -116,7 +116,9 @@ impl FromStr for Fault {
             "reorder" => Kind::Reorder,
             "corrupt" => Kind::Corrupt,
             "truncate" => Kind::Truncate,
-            "delay" => Kind::Delay(crate::spec::duration("delay", value.unwrap_or_default())?.as_nanos() as u64),
+            "delay" => {
+                Kind::Delay(crate::run::options::duration("delay", value.unwrap_or_default())?.as_nanos() as u64)
+            }
             "extra" => Kind::Extra,
             "reset" => Kind::Reset,
             "fin" => Kind::Fin,

@@ -44,7 +44,7 @@ pub fn run(role: Serve) -> Result<(), Failure> {
     match role {
         Serve::Echo(args) => {
             let echo = Echo::bind(args.listen).map_err(|e| format!("cannot listen on {}: {e}", args.listen))?;
-            // Read by whoever starts this with port 0.
+            // For a parent that started this with port 0.
             println!("listening on {}", echo.local_addr()?);
             Ok(echo.run(&AtomicBool::new(false))?)
         }

@@ -4,8 +4,8 @@
 
 use super::ListenArgs;
 use super::server::{Peer, Role, frame};
-use crate::crew::Clock;
-use crate::stamp::{self, Stamp};
+use crate::run::group::Clock;
+use crate::run::stamp::{self, Stamp};
 use framegate::proto::frame::opcode;
 use slab::Slab;
 

@@ -3,8 +3,8 @@
 //! timerfd for what is due. A client at rest owns no buffer.
 
 use crate::Failure;
-use crate::crew::Clock;
-use crate::frames::{Frames, Piece};
+use crate::net::frames::{Frames, Piece};
+use crate::run::group::Clock;
 use framegate::proto::frame::{Header, opcode};
 use framegate::proto::handshake::accept_of;
 use framegate::proto::mask::mask;
@@ -166,7 +166,7 @@ pub fn run(listen: SocketAddr, mut role: impl Role) -> Result<(), Failure> {
         signal_hook::flag::register(signal, stop.clone())?;
     }
     let listener = bind(listen).map_err(|e| format!("cannot listen on {listen}: {e}"))?;
-    // Read by whoever starts this with port 0.
+    // For a parent that started this with port 0.
     println!("listening on {}", listener.local_addr()?);
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
     let clock = Clock::start();

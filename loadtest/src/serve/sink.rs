@@ -3,7 +3,7 @@
 
 use super::ListenArgs;
 use super::server::{After, Peer, Role, frame};
-use crate::stamp::Stamp;
+use crate::run::stamp::Stamp;
 use framegate::proto::frame::opcode;
 use std::collections::HashMap;
 

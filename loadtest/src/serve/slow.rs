@@ -2,7 +2,7 @@
 
 use super::ListenArgs;
 use super::server::{After, Peer, Role, frame};
-use crate::spec;
+use crate::run::options;
 use fastrand::Rng;
 use framegate::proto::frame::opcode;
 use slab::Slab;
@@ -15,10 +15,10 @@ pub struct SlowArgs {
     #[command(flatten)]
     pub listen: ListenArgs,
     /// Each reply leaves so long after its message came
-    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = spec::time)]
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = options::time)]
     delay: Duration,
     /// And up to so much later
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = spec::time)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = options::time)]
     jitter: Duration,
     /// Bytes a second that are read of each client [default: all]
     #[arg(long, value_name = "SIZE", value_parser = super::push::size)]

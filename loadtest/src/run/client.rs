@@ -1,0 +1,483 @@
+//! One thread of the generator: its poll, its timer, its connections, the crews they belong to.
+//! Everything that is due happens at its intended time as nearly as the system allows, and how late
+//! it was is measured.
+//!
+//! Intended times are waited for with a timerfd, since a poll's own timeout is in whole
+//! milliseconds. Sockets are registered once, edge-triggered.
+
+use crate::Failure;
+use crate::net::dial;
+use crate::net::transport::Transport;
+use crate::run::conn::{Conn, Desk, End, Times};
+use crate::run::group::{Clock, Crew, Gate, Share};
+use crate::run::measure::{Fault, Metric, Sample};
+use crate::run::plan::{Plan, Shape, Traffic};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use rustix::time::{timerfd_create, timerfd_settime};
+use slab::Slab;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+const TIMER: Token = Token(usize::MAX);
+const READ_BYTES: usize = 64 << 10;
+/// What is due in one go, before replies are looked at again.
+const DUE_MAX: usize = 64;
+/// The longest pause between two tries, as a multiple of the first.
+const BACKOFF_MAX: u32 = 30;
+const SECOND: u64 = 1_000_000_000;
+
+pub struct Client {
+    poll: Poll,
+    events: Events,
+    timer: OwnedFd,
+    /// What the timer was last set to.
+    armed: u64,
+    pub clock: Clock,
+    pub crews: Vec<Crew>,
+    conns: Slab<Conn>,
+    generation: u32,
+    later: BinaryHeap<Reverse<(u64, Later)>>,
+    /// Connections with more to read than their turn allowed.
+    ready: Vec<usize>,
+    gate: Gate,
+    sources: Vec<IpAddr>,
+    buffer: Vec<u8>,
+    batch: Vec<u8>,
+}
+
+/// What is due at a moment of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Later {
+    /// A connection is opened (again).
+    Connect { crew: usize, lost: Option<u64>, tries: u32 },
+    /// A stalled reader goes on.
+    Resume { slot: usize, generation: u32 },
+    /// The opening took too long.
+    Overdue { slot: usize, generation: u32 },
+    /// A closed loop begins.
+    Begin { crew: usize },
+}
+
+/// What is due of a crew's paces.
+enum Tick {
+    Connect(u64),
+    Message(u64),
+    Ping,
+    Stall,
+    Cut,
+}
+
+impl Client {
+    pub fn new(plan: &Plan, share: Share, clock: Clock) -> Result<Client, Failure> {
+        let poll = Poll::new()?;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+        let crew = |(index, group)| Crew::new(group, share, plan.seed.wrapping_add(index as u64 * 7919));
+        Ok(Client {
+            poll,
+            events: Events::with_capacity(1024),
+            timer,
+            armed: 0,
+            clock,
+            crews: plan.groups.iter().enumerate().map(crew).collect(),
+            conns: Slab::new(),
+            generation: 0,
+            later: BinaryHeap::new(),
+            ready: Vec::new(),
+            gate: Gate::SHUT,
+            sources: plan.sources.clone(),
+            buffer: vec![0; READ_BYTES],
+            batch: Vec::new(),
+        })
+    }
+
+    pub fn begin_ramp(&mut self, ramp: Duration) {
+        let now = self.clock.now();
+        self.crews.iter_mut().for_each(|crew| crew.begin_ramp(now, ramp));
+    }
+
+    /// Whether every connection that stays is open, or will never be.
+    pub fn is_up(&self) -> bool {
+        self.crews.iter().all(Crew::is_up)
+    }
+
+    pub fn begin_traffic(&mut self, gate: Gate) {
+        self.gate = gate;
+        for (index, crew) in self.crews.iter_mut().enumerate() {
+            crew.begin_traffic(gate.start);
+            if let Traffic::Closed { .. } = crew.plan.traffic {
+                self.later.push(Reverse((gate.start, Later::Begin { crew: index })));
+            }
+        }
+    }
+
+    /// What an open loop's paces do for it, replies do for a closed one; but something must begin.
+    fn begin_closed(&mut self, index: usize, now: u64) {
+        if let (Shape::Churn, Traffic::Closed { window }) =
+            (self.crews[index].plan.shape, self.crews[index].plan.traffic)
+        {
+            let places = self.crews[index].quota.min(window.div_ceil(self.crews[index].share.of));
+            (0..places).for_each(|_| self.connect(index, (now, None), 0));
+        }
+        for slot in self.crews[index].open.clone() {
+            self.with(slot, Conn::top_up);
+        }
+    }
+
+    /// From now on nothing new leaves.
+    pub fn end_traffic(&mut self) {
+        let now = self.clock.now();
+        self.gate.until = self.gate.until.min(now);
+        self.crews.iter_mut().for_each(Crew::end_traffic);
+        self.later.retain(|Reverse((_, later))| !matches!(later, Later::Connect { .. }));
+    }
+
+    pub fn has_under_way(&self) -> bool {
+        self.conns.iter().any(|(_, conn)| conn.has_under_way())
+    }
+
+    /// Nothing is under way, and no connection is opening.
+    pub fn is_at_rest(&self) -> bool {
+        self.conns.iter().all(|(_, conn)| conn.is_open() && !conn.has_under_way())
+    }
+
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// What does not come back any more is noted, and every open connection says goodbye.
+    pub fn close_all(&mut self, patience: Duration) {
+        let patience = patience.as_nanos() as u64;
+        let slots: Vec<usize> = self.conns.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            if self.conns.get(slot).is_some_and(Conn::is_opening) {
+                self.drop_conn(slot);
+                continue;
+            }
+            self.with(slot, |conn, desk| {
+                conn.note_the_rest(patience, desk);
+                conn.forget();
+                conn.close(desk)
+            });
+        }
+    }
+
+    /// What was measured since the last time; `spare` takes its place, so that nothing is
+    /// allocated.
+    pub fn take(&mut self, mut spare: Vec<[Sample; 2]>) -> Vec<[Sample; 2]> {
+        spare.resize_with(self.crews.len(), Default::default);
+        for (crew, [measured, whole]) in self.crews.iter_mut().zip(&mut spare) {
+            std::mem::swap(&mut crew.measured, measured);
+            std::mem::swap(&mut crew.whole, whole);
+        }
+        spare
+    }
+
+    /// Does what is due, waits at most until `limit` for something to happen, and handles it.
+    pub fn turn(&mut self, limit: u64) -> Result<(), Failure> {
+        let more = self.fire();
+        let now = self.clock.now();
+        let next = if more || !self.ready.is_empty() { now } else { self.next_due().min(limit) };
+        let timeout = self.arm(next, now)?;
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e.into()),
+            Err(_) => return Ok(()),
+            Ok(()) => {}
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            match event.token() {
+                TIMER => self.armed = 0,
+                Token(slot) => self.with(slot, |conn, desk| conn.on_event(event, desk)),
+            }
+        }
+        self.events = events;
+        for slot in std::mem::take(&mut self.ready) {
+            self.with(slot, |conn, desk| {
+                conn.queued = false;
+                conn.advance(desk)
+            });
+        }
+        Ok(())
+    }
+
+    fn next_due(&self) -> u64 {
+        let paces = self.crews.iter().flat_map(|crew| {
+            let connect = crew.paces.connect.as_ref().filter(|_| crew.plan.shape == Shape::Churn || crew.may_open());
+            let others = [&crew.paces.message, &crew.paces.ping, &crew.paces.stall, &crew.paces.cut];
+            connect.into_iter().chain(others.into_iter().flatten())
+        });
+        let later = self.later.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
+        paces.map(|pace| pace.next()).min().unwrap_or(u64::MAX).min(later)
+    }
+
+    /// The poll's timeout; what lies in the future is the timer's.
+    fn arm(&mut self, next: u64, now: u64) -> Result<Option<Duration>, Failure> {
+        if next <= now {
+            return Ok(Some(Duration::ZERO));
+        }
+        // Set for earlier: it fires, and is set anew then.
+        if next != u64::MAX && (self.armed <= now || self.armed > next) {
+            let wait = next - now;
+            let it_value = Timespec { tv_sec: (wait / SECOND) as i64, tv_nsec: (wait % SECOND) as _ };
+            let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
+            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value })?;
+            self.armed = next;
+        }
+        Ok(None)
+    }
+
+    /// Does what is due by now. Whether there is more.
+    fn fire(&mut self) -> bool {
+        for _ in 0..DUE_MAX {
+            let now = self.clock.now();
+            if self.later.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+                if let Some(Reverse((_, later))) = self.later.pop() {
+                    self.on_later(later, now);
+                }
+                continue;
+            }
+            let due = (0..self.crews.len()).find_map(|index| Some((index, self.crews[index].tick(now)?)));
+            let Some((index, tick)) = due else { return false };
+            self.on_tick(index, tick, now);
+        }
+        true
+    }
+
+    fn on_later(&mut self, later: Later, now: u64) {
+        match later {
+            Later::Connect { crew, lost, tries } => self.connect(crew, (now, lost), tries),
+            Later::Begin { crew } => self.begin_closed(crew, now),
+            Later::Resume { slot, generation } if self.is_same(slot, generation) => self.with(slot, Conn::resume),
+            Later::Overdue { slot, generation } if self.is_same(slot, generation) => {
+                if self.conns.get(slot).is_some_and(Conn::is_opening) {
+                    let said = "the connection was not open in time".to_owned();
+                    self.finish(slot, End { fault: Some((Fault::Timeout, said)), was_open: false });
+                }
+            }
+            Later::Resume { .. } | Later::Overdue { .. } => {}
+        }
+    }
+
+    fn is_same(&self, slot: usize, generation: u32) -> bool {
+        self.conns.get(slot).is_some_and(|conn| conn.generation == generation)
+    }
+
+    fn on_tick(&mut self, index: usize, tick: Tick, now: u64) {
+        let crew = &mut self.crews[index];
+        match tick {
+            Tick::Connect(intended) => match crew.may_open() {
+                true => self.connect(index, (intended, None), 0),
+                false => crew.due.push_back(intended),
+            },
+            Tick::Message(intended) => {
+                if self.gate.measures(intended) {
+                    crew.measure(Metric::SendLag, now.saturating_sub(intended));
+                }
+                match crew.next_sender() {
+                    Some(slot) => self.with(slot, |conn, desk| conn.send(intended, desk)),
+                    None => crew.skip(self.gate.measures(intended)),
+                }
+            }
+            Tick::Ping => {
+                if let Some(slot) = crew.next_open() {
+                    self.with(slot, Conn::ping);
+                }
+            }
+            Tick::Stall => {
+                let (slot, pause) = (crew.next_open(), crew.plan.stall.map_or(Duration::ZERO, |stall| stall.pause));
+                if let Some(conn) = slot.and_then(|slot| self.conns.get_mut(slot)) {
+                    conn.stall();
+                    let later = Later::Resume { slot: slot.unwrap_or_default(), generation: conn.generation };
+                    self.later.push(Reverse((now + pause.as_nanos() as u64, later)));
+                }
+            }
+            Tick::Cut => self.cut(index, now),
+        }
+    }
+
+    /// storm: every connection is lost at once.
+    fn cut(&mut self, index: usize, now: u64) {
+        for slot in self.crews[index].open.clone() {
+            if let Some(conn) = self.remove(slot) {
+                conn.abort();
+                self.again(index, (now, Some(now)), 0);
+            }
+        }
+    }
+
+    /// Begins a connection that was intended for a time, and perhaps replaces one that was lost.
+    fn connect(&mut self, index: usize, (intended, lost): (u64, Option<u64>), tries: u32) {
+        let crew = &mut self.crews[index];
+        let number = crew.next_number();
+        let target = crew.plan.target.clone();
+        crew.opening += 1;
+        let addr = target.addrs[number % target.addrs.len()];
+        // Each pair of the two has its turn.
+        let turn = number / target.addrs.len();
+        let source = (!self.sources.is_empty()).then(|| self.sources[turn % self.sources.len()]);
+        let since = self.clock.now();
+        let transport = dial::dial(addr, source).map(|stream| match &target.tls {
+            None => Transport::plain(stream),
+            Some(client) => Transport::tls(stream, client),
+        });
+        let transport = match transport {
+            Ok(transport) => transport,
+            Err(error) => {
+                crew.opening -= 1;
+                crew.whole.counts.fault(Fault::Connect, || format!("{addr}: {}", dial::explain(&error)));
+                return self.replace(index, (since, lost), tries);
+            }
+        };
+        let times = Times { intended, lost, since, tries, ..Times::default() };
+        let mut conn = Conn::new(transport, index, number as u32, times);
+        self.generation = self.generation.wrapping_add(1);
+        conn.generation = self.generation;
+        let entry = self.conns.vacant_entry();
+        let slot = entry.key();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match self.poll.registry().register(conn.stream_mut(), Token(slot), interest) {
+            Ok(()) => {
+                entry.insert(conn);
+                let overdue = Later::Overdue { slot, generation: self.generation };
+                self.later.push(Reverse((since + target.connect_timeout.as_nanos() as u64, overdue)));
+            }
+            Err(error) => {
+                crew.opening -= 1;
+                crew.whole.counts.fault(Fault::Connect, || error.to_string());
+                self.replace(index, (since, lost), tries);
+            }
+        }
+    }
+
+    /// Gives a connection its turn, and does what follows from its end.
+    #[inline]
+    fn with(&mut self, slot: usize, turn: impl FnOnce(&mut Conn, &mut Desk<'_>) -> Result<(), End>) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        let (crew, batch) = (&mut self.crews[conn.crew], &mut self.batch);
+        let (clock, gate) = (&self.clock, self.gate);
+        let mut desk = Desk { crew, slot, clock, gate, buffer: &mut self.buffer, batch };
+        match turn(conn, &mut desk) {
+            Ok(()) if conn.may_go_on() && !conn.queued => {
+                conn.queued = true;
+                self.ready.push(slot);
+            }
+            Ok(()) => {}
+            Err(end) => self.finish(slot, end),
+        }
+    }
+
+    fn finish(&mut self, slot: usize, end: End) {
+        // What it owed cannot come any more.
+        self.with(slot, |conn, desk| {
+            conn.note_the_rest(u64::MAX, desk);
+            Ok(())
+        });
+        let Some(conn) = self.remove(slot) else { return };
+        let now = self.clock.now();
+        let crew = &mut self.crews[conn.crew];
+        let meant = end.fault.is_none();
+        if let Some(since) = conn.closing_since() {
+            crew.note(Metric::Close, now - since);
+        }
+        if end.was_open && conn.close_code().is_none() && !meant {
+            *crew.whole.counts.close_codes.entry(1006).or_default() += 1;
+        }
+        if let Some((fault, said)) = end.fault {
+            let addr = crew.plan.target.addrs.first().map_or_else(String::new, ToString::to_string);
+            crew.whole.counts.fault(fault, || if end.was_open { said } else { format!("{addr}: {said}") });
+        }
+        let lost = if end.was_open { Some(now) } else { conn.times().lost };
+        let tries = if end.was_open { 0 } else { conn.times().tries + 1 };
+        self.replace(conn.crew, (now, lost), tries);
+    }
+
+    /// A place has become free.
+    fn replace(&mut self, index: usize, (now, lost): (u64, Option<u64>), tries: u32) {
+        let crew = &mut self.crews[index];
+        if crew.plan.shape == Shape::Churn {
+            let next = match crew.plan.traffic {
+                Traffic::Closed { .. } if tries == 0 && self.gate.sends(now) => Some(now),
+                // A server that refuses is not asked again without a pause.
+                Traffic::Closed { .. } if self.gate.sends(now) => return self.again(index, (now, None), tries),
+                _ => crew.due.pop_front(),
+            };
+            return next.into_iter().for_each(|intended| self.connect(index, (intended, None), 0));
+        }
+        if crew.plan.reconnect.is_some() && now < self.gate.until && (lost.is_some() || self.gate.start != u64::MAX) {
+            return self.again(index, (now, lost), tries);
+        }
+        crew.given_up += 1;
+    }
+
+    /// Opens another connection after a pause.
+    fn again(&mut self, index: usize, (now, lost): (u64, Option<u64>), tries: u32) {
+        let crew = &mut self.crews[index];
+        let pause = match crew.plan.reconnect {
+            Some(reconnect) if tries == 0 => reconnect.jitter.mul_f64(crew.random.f64()),
+            Some(reconnect) => {
+                let longer = (1 << tries.min(8)).min(BACKOFF_MAX);
+                (reconnect.backoff * longer).mul_f64(0.5 + crew.random.f64() / 2.0)
+            }
+            None => Duration::from_millis(10),
+        };
+        self.later.push(Reverse((now + pause.as_nanos() as u64, Later::Connect { crew: index, lost, tries })));
+    }
+
+    fn drop_conn(&mut self, slot: usize) {
+        if let Some(conn) = self.remove(slot) {
+            drop(conn);
+        }
+    }
+
+    fn remove(&mut self, slot: usize) -> Option<Conn> {
+        let conn = self.conns.try_remove(slot)?;
+        let crew = &mut self.crews[conn.crew];
+        if conn.is_open() {
+            crew.open.swap_remove(conn.place);
+            if let Some(moved) = crew.open.get(conn.place).and_then(|slot| self.conns.get_mut(*slot)) {
+                moved.place = conn.place;
+            }
+            crew.whole.counts.ended += 1;
+        } else {
+            crew.opening = crew.opening.saturating_sub(1);
+        }
+        Some(conn)
+    }
+}
+
+impl Crew {
+    /// The first thing that is due.
+    fn tick(&mut self, now: u64) -> Option<Tick> {
+        let churns = self.plan.shape == Shape::Churn;
+        let may_open = churns || self.may_open();
+        let Crew { paces, random, .. } = self;
+        let mut due = |pace: &mut Option<crate::run::schedule::Pace>| {
+            let pace = pace.as_mut().filter(|pace| pace.next() <= now)?;
+            let at = pace.next();
+            pace.advance(random);
+            Some(at)
+        };
+        if may_open && let Some(at) = due(&mut paces.connect) {
+            return Some(Tick::Connect(at));
+        }
+        if let Some(at) = due(&mut paces.message) {
+            return Some(Tick::Message(at));
+        }
+        None.or_else(|| due(&mut paces.ping).map(|_| Tick::Ping))
+            .or_else(|| due(&mut paces.stall).map(|_| Tick::Stall))
+            .or_else(|| due(&mut paces.cut).map(|_| Tick::Cut))
+    }
+
+    /// A message was due, and no connection was free to send it.
+    fn skip(&mut self, is_measured: bool) {
+        self.whole.counts.skipped += 1;
+        self.measured.counts.skipped += u64::from(is_measured);
+    }
+}
