@@ -2,7 +2,8 @@
 //! what a proxy costs.
 //!
 //! - [`run`]: generates load, from the command line to the measured outcome
-//! - [`report`]: tables, percentiles, plots and files made from an outcome
+//! - [`mod@percentile`]: the percentiles of a histogram
+//! - [`report`]: tables, plots and files made from an outcome
 //! - [`net`]: one connection: TCP, TLS, the opening handshake, frames
 //! - [`serve`]: server roles to test clients and proxies with
 //! - [`proxy`]: measures proxies side by side
@@ -10,6 +11,7 @@
 
 mod failure;
 mod net;
+mod percentile;
 mod proc;
 mod proxy;
 mod report;
@@ -40,43 +42,43 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Round trips: messages go out, and come back
+    /// Round trips: send messages and wait for their echo
     Echo(ShapeArgs),
-    /// Messages that the server sends: their way to us
+    /// Messages pushed by the server: one-way latency
     Push(ShapeArgs),
-    /// Users that come and go: connect, upgrade, a message, close
+    /// Short connections: connect, upgrade, one message, close
     Churn(ShapeArgs),
-    /// Connections that are only held
+    /// Idle connections
     Idle(ShapeArgs),
-    /// A herd: all connections are cut at once and come back
+    /// Reconnect storms: all connections are cut at once and reconnect
     Storm(ShapeArgs),
-    /// Readers that stall
+    /// Slow readers
     Slow(ShapeArgs),
     /// Several groups at once, from a scenario file
     Run(ScenarioArgs),
-    /// The same load directly and through proxies, in turn: what each adds
+    /// The latency that proxies add: the same load directly and through each, in turn
     #[command(
         after_help = "Example: framegate-loadtest compare --direct ws://127.0.0.1:9000 --proxied ws://127.0.0.1:8080"
     )]
     Compare(compare::CompareArgs),
-    /// What becomes of the sessions while a command runs: a reload, a stop, a deploy
+    /// What happens to sessions while a command runs: a reload, a stop, a deploy
     #[command(after_help = "Example: framegate-loadtest during 'kill -HUP 4242' ws://127.0.0.1:8080")]
     During(lifecycle::DuringArgs),
-    /// Plot the logs of runs over each other
+    /// Plot the logs of several runs in one chart
     #[command(after_help = "Example: framegate-loadtest plot before/run.hlog after/run.hlog --out plot.html")]
     Plot(report::PlotArgs),
     /// Print a scenario file with every key
     ExampleScenario,
-    /// Run a server until a signal stops it
+    /// Run a test server until a signal stops it
     #[command(subcommand)]
     Serve(serve::Serve),
-    /// Run the bare byte relay that proxies are measured against, until killed
+    /// Run the bare byte relay that proxies are compared with, until killed
     #[command(after_help = "Example: framegate-loadtest relay --listen 127.0.0.1:8080 --upstream 127.0.0.1:9000")]
     Relay(RelayArgs),
     /// Measure proxy CPU per echoed message, in interleaved rounds over all targets
     #[command(after_help = "Example: framegate-loadtest cost --target relay --target relay2 --target nginx --rounds 9")]
     Cost(cost::CostArgs),
-    /// Measure a proxy's own memory per idle session, as a slope
+    /// Measure a proxy's memory per idle session, as a slope
     #[command(after_help = "Example: framegate-loadtest memory --target framegate --connections 8000")]
     Memory(memory::IdleArgs),
     /// Count system calls per message and direction with strace
@@ -84,7 +86,7 @@ enum Command {
     Syscalls(syscalls::SyscallsArgs),
     /// Become a command that ends when its parent does
     #[command(hide = true)]
-    Leashed(target::child_guard::LeashedArgs),
+    Guarded(target::child_guard::GuardedArgs),
 }
 
 #[derive(Args)]
@@ -92,13 +94,13 @@ struct RelayArgs {
     /// Address to listen on
     #[arg(long, value_name = "ADDR")]
     listen: SocketAddr,
-    /// Where every connection goes
+    /// Address that every connection is relayed to
     #[arg(long, value_name = "ADDR")]
     upstream: SocketAddr,
-    /// Pass the bytes through a pipe in the kernel
+    /// Splice the bytes through a pipe in the kernel
     #[arg(long)]
     splice: bool,
-    /// Clients speak TLS: the certificate chain, PEM
+    /// Accept TLS with this certificate chain, PEM
     #[arg(long, value_name = "FILE", requires = "key", conflicts_with = "splice")]
     cert: Option<PathBuf>,
     /// Its private key, PEM
@@ -196,7 +198,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Cost(args) => cost::run(&args),
         Command::Memory(args) => memory::run(&args),
         Command::Syscalls(args) => syscalls::run(&args),
-        Command::Leashed(args) => Err(target::child_guard::run(&args)),
+        Command::Guarded(args) => Err(target::child_guard::run(&args)),
     };
     done.map(|()| ExitCode::SUCCESS)
 }

@@ -36,10 +36,10 @@ impl Server {
     fn totals(mut self) -> String {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let mut said = String::new();
-        self.lines.read_to_string(&mut said).unwrap();
+        let mut printed = String::new();
+        self.lines.read_to_string(&mut printed).unwrap();
         assert!(self.child.wait().unwrap().success());
-        said
+        printed
     }
 }
 
@@ -58,8 +58,8 @@ fn run(args: &str, more: &[&str]) -> Output {
 fn report(args: &str, more: &[&str]) -> (Option<i32>, serde_json::Value) {
     let output = run(args, &[&["--json", "-"], more].concat());
     let text = String::from_utf8(output.stdout).unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status.code(), serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}{said}")))
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}{printed}")))
 }
 
 fn faults(report: &serde_json::Value) -> Vec<(String, u64)> {
@@ -131,11 +131,11 @@ fn handshakes_that_never_end_time_out() {
     {
         let server = Server::start(&format!("faulty --fault {fault}"));
         let output = run(&format!("echo {} -c 2 --connect-timeout 300ms -d 1s", server.url()), &[]);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{fault}: {said}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{fault}: {printed}");
         assert!(
-            said.lines().last().unwrap().starts_with("framegate-loadtest: no connection could be opened"),
-            "{name} {said}"
+            printed.lines().last().unwrap().starts_with("framegate-loadtest: no connection could be opened"),
+            "{name} {printed}"
         );
     }
 }
@@ -322,18 +322,18 @@ fn what_cannot_work_is_said_in_one_sentence_with_the_right_exit_code() {
         (format!("run --scenario {}", bad.display()), 2, ":2:1: unknown field `conections`"),
         ("run --scenario /no/such/file".to_owned(), 2, "/no/such/file"),
         (format!("echo {} --size huge", server.url()), 2, "size"),
-        (format!("echo {} -d 0s", server.url()), 2, "nothing would be measured"),
+        (format!("echo {} -d 0s", server.url()), 2, "must be longer"),
         (format!("echo {} --pin 999", server.url()), 2, "999"),
         (format!("echo {} -c 1000000 -d 1s", server.url()), 2, "ulimit -n"),
         (format!("echo {} --fail-if p99=1", server.url()), 2, "p99>10ms"),
         (format!("idle {} --find p99<1ms", server.url()), 2, "open loop"),
         ("plot /no/such/log".to_owned(), 2, "/no/such/log"),
     ];
-    for (args, code, said) in cases {
+    for (args, code, printed) in cases {
         let output = run(&args, &[]);
         let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{args}: {text}");
-        assert!(text.contains(said), "{args}: {text}");
+        assert!(text.contains(printed), "{args}: {text}");
         assert!(text.trim().lines().count() <= 4, "{args}: {text}");
     }
     std::fs::remove_file(bad).unwrap();
@@ -347,7 +347,7 @@ fn a_rate_that_is_not_reached_fails_the_run_and_says_so() {
         report(&format!("echo {} -c 2 --rate 400 --size 64KiB -d 1s --settle 0s --cooldown 500ms", server.url()), &[]);
     assert!(matches!(exit, Some(1 | 3)), "{exit:?}");
     let findings = report["findings"].to_string();
-    assert!(findings.contains("asked for 400 a second"), "{findings}");
+    assert!(findings.contains("target 400/s"), "{findings}");
 }
 
 #[test]
@@ -355,13 +355,13 @@ fn a_reload_and_a_stop_are_told_by_what_they_do_to_sessions() {
     let server = Server::start("echo");
     let (pid, url) = (server.child.id(), server.url());
     let output = run("during", &["true", &url, "-c", "5", "--rate", "100", "-d", "1s", "--settle", "0s"]);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && said.contains("sessions lost       0"), "{said}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && printed.contains("sessions lost       0"), "{printed}");
     let kill = format!("kill -KILL {pid}");
     let output =
         run("during", &[&kill, &url, "-c", "5", "--rate", "100", "-d", "1s", "--settle", "0s", "--cooldown", "1s"]);
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("sessions lost       5") && said.contains("1006"), "{said}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("sessions lost       5") && printed.contains("1006"), "{printed}");
     let output = run("during", &["false", &foreign_url(), "-c", "1", "--rate", "10", "-d", "1s", "--settle", "0s"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("\"false\" failed"));
@@ -380,9 +380,9 @@ fn a_search_finds_an_interval() {
         server.url()
     );
     let output = run(&find, &[]);
-    let said = String::from_utf8(output.stdout).unwrap();
-    let line = said.lines().next().unwrap_or_default();
-    assert!(line.contains("p50<50ms holds at"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let line = printed.lines().next().unwrap_or_default();
+    assert!(line.contains("p50<50ms holds at"), "{printed}{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn run(args: &str) -> Output {
     Command::new(PROGRAM).args(args.split(' ')).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -23,11 +23,11 @@ fn peers_that_are_there_echo_with_each_of_their_configurations() {
             let target = format!("{name}{variant}");
             let output =
                 run(&format!("cost --target {target} --rounds 1 --round-ms 50 --payload 65536 --connections 4"));
-            let said = said(&output);
+            let printed = printed(&output);
             // Not every peer has every variant.
-            let has_row = said.lines().any(|line| line.starts_with(&format!("{target} ")));
-            let is_none = said.contains("unknown target");
-            assert!(is_none || is_missing(&said) || (output.status.success() && has_row), "{target}: {said}");
+            let has_row = printed.lines().any(|line| line.starts_with(&format!("{target} ")));
+            let is_none = printed.contains("unknown target");
+            assert!(is_none || is_missing(&printed) || (output.status.success() && has_row), "{target}: {printed}");
             known += u32::from(!is_none);
         }
         assert!(known > 0, "{name}");
@@ -35,11 +35,11 @@ fn peers_that_are_there_echo_with_each_of_their_configurations() {
 }
 
 /// A peer that is not there is left out with a message; CI has them all.
-fn is_missing(said: &str) -> bool {
-    let missing = said.contains("is not installed");
-    assert!(!missing || std::env::var_os("CI").is_none(), "{said}");
+fn is_missing(printed: &str) -> bool {
+    let missing = printed.contains("is not installed");
+    assert!(!missing || std::env::var_os("CI").is_none(), "{printed}");
     if missing {
-        eprintln!("skipped: {said}");
+        eprintln!("skipped: {printed}");
     }
     missing
 }
@@ -52,7 +52,7 @@ fn children_end_with_who_started_them_even_if_that_is_killed() {
     let children = until(|| Some(children(parent.id())).filter(|children| children.len() == 2));
     let commands = || children.iter().map(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default());
     until(|| {
-        commands().all(|line| !line.is_empty() && !line.windows(8).any(|word| word == b"leashed\0")).then_some(())
+        commands().all(|line| !line.is_empty() && !line.windows(8).any(|word| word == b"guarded\0")).then_some(())
     });
     parent.kill().unwrap();
     parent.wait().unwrap();
@@ -63,8 +63,8 @@ fn children_end_with_who_started_them_even_if_that_is_killed() {
 #[test]
 fn configurations_can_come_from_a_folder() {
     let output = run("cost --target haproxy --configs /nowhere-at-all --rounds 1");
-    let said = said(&output);
-    assert!(is_missing(&said) || said.contains("cannot read /nowhere-at-all/haproxy.cfg"), "{said}");
+    let printed = printed(&output);
+    assert!(is_missing(&printed) || printed.contains("cannot read /nowhere-at-all/haproxy.cfg"), "{printed}");
     assert_eq!(output.status.code(), Some(1));
 }
 

@@ -22,9 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// A short run of two connections.
 const SHORT: &[&str] = &["-c", "2", "-r", "40", "-d", "300ms", "--settle", "0s", "-t", "1"];
 
-/// What a connection told the server.
+/// What a connection has shown the server.
 #[derive(Debug, Clone, Default)]
-struct Told {
+struct Seen {
     peer: Option<IpAddr>,
     path: String,
     fields: HashMap<String, String>,
@@ -36,73 +36,73 @@ struct Told {
     has_certificate: bool,
 }
 
-/// A WebSocket echo, over TLS if it has a configuration, that remembers what it was told. It ends
+/// A WebSocket echo, over TLS if it has a configuration, that remembers what it saw. It ends
 /// with the process, and its connections without a close_notify: after the Close, or at once where
 /// a client requests `/cut`.
 struct Server {
     addr: SocketAddr,
-    told: Arc<Mutex<Vec<Told>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Server {
     fn start(config: Option<ServerConfig>) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Server { addr: listener.local_addr().unwrap(), told: Arc::default() };
-        let (told, config) = (server.told.clone(), config.map(Arc::new));
+        let server = Server { addr: listener.local_addr().unwrap(), seen: Arc::default() };
+        let (seen, config) = (server.seen.clone(), config.map(Arc::new));
         std::thread::spawn(move || {
             for socket in listener.incoming() {
-                let (told, config) = (told.clone(), config.clone());
-                std::thread::spawn(move || serve(socket.unwrap(), config, &told));
+                let (seen, config) = (seen.clone(), config.clone());
+                std::thread::spawn(move || serve(socket.unwrap(), config, &seen));
             }
         });
         server
     }
 
     /// Of so many connections at least, once they are there.
-    fn told(&self, at_least: usize) -> Vec<Told> {
+    fn seen(&self, at_least: usize) -> Vec<Seen> {
         let deadline = Instant::now() + DEADLINE;
-        while self.told.lock().unwrap().len() < at_least {
-            assert!(Instant::now() < deadline, "the server was told too little");
+        while self.seen.lock().unwrap().len() < at_least {
+            assert!(Instant::now() < deadline, "the server saw too little");
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.told.lock().unwrap().clone()
+        self.seen.lock().unwrap().clone()
     }
 }
 
-fn serve(socket: TcpStream, config: Option<Arc<ServerConfig>>, list: &Mutex<Vec<Told>>) {
+fn serve(socket: TcpStream, config: Option<Arc<ServerConfig>>, list: &Mutex<Vec<Seen>>) {
     socket.set_nodelay(true).unwrap();
-    let mut told = Told { peer: socket.peer_addr().ok().map(|peer| peer.ip()), ..Told::default() };
-    let Some(config) = config else { return echo(socket, told, list) };
+    let mut seen = Seen { peer: socket.peer_addr().ok().map(|peer| peer.ip()), ..Seen::default() };
+    let Some(config) = config else { return echo(socket, seen, list) };
     let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
     while stream.conn.is_handshaking() {
         if stream.conn.complete_io(&mut stream.sock).is_err() {
             return;
         }
     }
-    told.version = format!("{:?}", stream.conn.protocol_version().unwrap());
-    told.cipher = stream.conn.negotiated_cipher_suite().unwrap().suite().as_str().unwrap().to_owned();
-    told.resumed = stream.conn.handshake_kind() == Some(HandshakeKind::Resumed);
-    told.sni = stream.conn.server_name().map(str::to_owned);
-    told.alpn = stream.conn.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
-    told.has_certificate = stream.conn.peer_certificates().is_some();
-    echo(stream, told, list);
+    seen.version = format!("{:?}", stream.conn.protocol_version().unwrap());
+    seen.cipher = stream.conn.negotiated_cipher_suite().unwrap().suite().as_str().unwrap().to_owned();
+    seen.resumed = stream.conn.handshake_kind() == Some(HandshakeKind::Resumed);
+    seen.sni = stream.conn.server_name().map(str::to_owned);
+    seen.alpn = stream.conn.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+    seen.has_certificate = stream.conn.peer_certificates().is_some();
+    echo(stream, seen, list);
 }
 
 #[expect(clippy::result_large_err, reason = "tungstenite wants it so")]
-fn echo<S: Read + Write>(stream: S, mut told: Told, list: &Mutex<Vec<Told>>) {
+fn echo<S: Read + Write>(stream: S, mut seen: Seen, list: &Mutex<Vec<Seen>>) {
     let read = |request: &Request, mut response: Response| {
-        told.path = request.uri().to_string();
+        seen.path = request.uri().to_string();
         for (name, value) in request.headers() {
-            told.fields.insert(name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned());
+            seen.fields.insert(name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned());
         }
-        if told.fields.get("sec-websocket-protocol").is_some_and(|offer| offer.contains("superchat")) {
+        if seen.fields.get("sec-websocket-protocol").is_some_and(|offer| offer.contains("superchat")) {
             response.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("superchat"));
         }
         Ok(response)
     };
     let Ok(mut socket) = tungstenite::accept_hdr(stream, read) else { return };
-    let cuts = told.path == "/cut";
-    list.lock().unwrap().push(told);
+    let cuts = seen.path == "/cut";
+    list.lock().unwrap().push(seen);
     if cuts {
         return;
     }
@@ -169,22 +169,22 @@ fn run(words: &[&str]) -> Output {
     Command::new(PROGRAM).args(words).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn succeeds(words: &[&str]) {
     let output = run(words);
-    assert!(output.status.success(), "{words:?}: {:?} {}", output.status, said(&output));
+    assert!(output.status.success(), "{words:?}: {:?} {}", output.status, printed(&output));
 }
 
 /// One sentence, which says `what`.
 fn fails(words: &[&str], code: Option<i32>, what: &str) {
     let output = run(words);
-    let said = said(&output);
-    assert!(!output.status.success() && said.contains(what), "{words:?}: {:?} {said}", output.status);
+    let printed = printed(&output);
+    assert!(!output.status.success() && printed.contains(what), "{words:?}: {:?} {printed}", output.status);
     assert!(code.is_none() || output.status.code() == code, "{words:?}: {:?}", output.status);
-    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+    assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
 }
 
 #[test]
@@ -198,14 +198,14 @@ fn all_that_the_flags_say_reaches_the_server() {
         let more = ["--alpn", "http/1.1", "--subprotocol", "chat,superchat", "--origin", "https://b.example"];
         let head = ["--bearer", "tok.en", "--header", "Cookie: a=b", "--host", "c.example:5"];
         succeeds(&[&["echo", &url], SHORT, &tls, &more, &head].concat());
-        let told = server.told.lock().unwrap().drain(..).collect::<Vec<_>>();
-        assert_eq!(told.len(), 2);
-        for told in told {
-            assert_eq!(told.version, shown);
-            assert_eq!(told.sni.as_deref(), Some("a.example"));
-            assert_eq!(told.alpn.as_deref(), Some("http/1.1"));
-            assert!(told.has_certificate);
-            assert_eq!(told.path, "/chat?room=1");
+        let seen = server.seen.lock().unwrap().drain(..).collect::<Vec<_>>();
+        assert_eq!(seen.len(), 2);
+        for seen in seen {
+            assert_eq!(seen.version, shown);
+            assert_eq!(seen.sni.as_deref(), Some("a.example"));
+            assert_eq!(seen.alpn.as_deref(), Some("http/1.1"));
+            assert!(seen.has_certificate);
+            assert_eq!(seen.path, "/chat?room=1");
             for (name, value) in [
                 ("host", "c.example:5"),
                 ("origin", "https://b.example"),
@@ -214,9 +214,9 @@ fn all_that_the_flags_say_reaches_the_server() {
                 ("sec-websocket-protocol", "chat, superchat"),
                 ("sec-websocket-version", "13"),
             ] {
-                assert_eq!(told.fields.get(name).map(String::as_str), Some(value), "{name}");
+                assert_eq!(seen.fields.get(name).map(String::as_str), Some(value), "{name}");
             }
-            assert!(!told.fields.contains_key("sec-websocket-extensions"));
+            assert!(!seen.fields.contains_key("sec-websocket-extensions"));
         }
     }
 }
@@ -225,12 +225,12 @@ fn all_that_the_flags_say_reaches_the_server() {
 fn keys_differ_and_without_flags_nothing_more_is_said() {
     let server = Server::start(None);
     succeeds(&[&["echo", &format!("ws://{}", server.addr)], SHORT].concat());
-    let told = server.told(2);
-    let keys: Vec<_> = told.iter().map(|told| told.fields["sec-websocket-key"].clone()).collect();
+    let seen = server.seen(2);
+    let keys: Vec<_> = seen.iter().map(|seen| seen.fields["sec-websocket-key"].clone()).collect();
     assert_ne!(keys[0], keys[1]);
-    assert_eq!(told[0].path, "/");
-    assert_eq!(told[0].fields["host"], server.addr.to_string());
-    let mut names: Vec<&str> = told[0].fields.keys().map(String::as_str).collect();
+    assert_eq!(seen[0].path, "/");
+    assert_eq!(seen[0].fields["host"], server.addr.to_string());
+    let mut names: Vec<&str> = seen[0].fields.keys().map(String::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["connection", "host", "sec-websocket-key", "sec-websocket-version", "upgrade"]);
 }
@@ -244,13 +244,13 @@ fn handshakes_are_resumed_unless_that_is_off() {
         let url = format!("wss://{}/", server.addr);
         let words = ["churn", &url, "--ca", &ca, "-r", "30", "-d", "500ms", "--settle", "0s", "-t", "1"];
         succeeds(&[&words[..], if off { &["--no-resumption"][..] } else { &[] }].concat());
-        let told = server.told(5);
-        let resumed = told.iter().filter(|told| told.resumed).count();
+        let seen = server.seen(5);
+        let resumed = seen.iter().filter(|seen| seen.resumed).count();
         if off {
             assert_eq!(resumed, 0);
         } else {
             // All but those that began before the first had a ticket.
-            assert!(resumed * 2 > told.len(), "{resumed} of {}", told.len());
+            assert!(resumed * 2 > seen.len(), "{resumed} of {}", seen.len());
         }
     }
 }
@@ -266,8 +266,8 @@ fn one_cipher_can_be_asked_for() {
         ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
     ] {
         succeeds(&[&["echo", &url, "--ca", &ca, "--tls-cipher", name], SHORT].concat());
-        let told = server.told.lock().unwrap().drain(..).collect::<Vec<_>>();
-        assert!(told.len() == 2 && told.iter().all(|told| told.cipher == shown), "{name}: {told:?}");
+        let seen = server.seen.lock().unwrap().drain(..).collect::<Vec<_>>();
+        assert!(seen.len() == 2 && seen.iter().all(|seen| seen.cipher == shown), "{name}: {seen:?}");
     }
 }
 
@@ -301,45 +301,45 @@ fn sources_are_taken_in_turn() {
     let url = format!("ws://{}", server.addr);
     let words = ["-c", "6", "-r", "60", "-d", "300ms", "--settle", "0s", "-t", "1"];
     succeeds(&[&["echo", &url, "--source", "127.0.0.2-127.0.0.4"], &words[..]].concat());
-    let mut peers: Vec<String> = server.told(6).iter().map(|told| told.peer.unwrap().to_string()).collect();
+    let mut peers: Vec<String> = server.seen(6).iter().map(|seen| seen.peer.unwrap().to_string()).collect();
     peers.sort_unstable();
     assert_eq!(peers, ["127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.4", "127.0.0.4"]);
 }
 
 #[test]
-fn what_cannot_work_is_told_in_a_sentence() {
+fn errors_are_explained_in_one_sentence() {
     let (authority, stranger) = (Authority::new(true), Authority::new(false));
     let server = Server::start(Some(authority.config.clone()));
     let (secure, plain) = (format!("wss://{}/", server.addr), format!("ws://{}/", server.addr));
-    let nobody = {
+    let refusing = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         format!("ws://{}/", listener.local_addr().unwrap())
     };
     let (ca, wrong_ca) = (authority.file("ca.pem"), stranger.file("ca.pem"));
     let (cert, wrong_key) = (authority.file("cert.pem"), stranger.file("key.pem"));
     for (url, words, code, what) in [
-        ("http://127.0.0.1/", &[][..], Some(2), "write ws://127.0.0.1/"),
-        ("ws://127.0.0.1:99999/", &[], Some(2), "no port from 1 to 65535"),
-        ("ws://no-such-name.invalid/", &[], Some(2), "cannot be resolved"),
+        ("http://127.0.0.1/", &[][..], Some(2), "use ws://127.0.0.1/"),
+        ("ws://127.0.0.1:99999/", &[], Some(2), "invalid port"),
+        ("ws://no-such-name.invalid/", &[], Some(2), "cannot resolve"),
         (&secure, &["--ca", "/no/such/file"], Some(2), "cannot read"),
-        (&secure, &["--ca", &ca, "--cert", &cert, "--key", &wrong_key], Some(2), "is not that of"),
+        (&secure, &["--ca", &ca, "--cert", &cert, "--key", &wrong_key], Some(2), "does not match"),
         (&secure, &["--insecure", "--alpn", "h2"], Some(2), "only HTTP/1.1"),
         (&secure, &["--insecure", "--tls-cipher", "RC4"], Some(2), "known are TLS_AES_256_GCM_SHA384, "),
         (
             &secure,
             &["--insecure", "--tls-cipher", "TLS_AES_128_GCM_SHA256", "--tls-version", "1.2"],
             Some(2),
-            "TLS cannot be set up",
+            "cannot set up TLS",
         ),
         (&plain, &["--header", "A: b\r\nC: d"], Some(2), "control character"),
         (&plain, &["--source", "192.0.2.1"], Some(2), "one of this host"),
         (&plain, &["--source", "::1"], Some(2), "one is IPv4, the other IPv6"),
         (&plain, &["--source", "127.0.0.9-127.0.0.1"], Some(2), "ends before it begins"),
-        (&nobody, &[], None, "refuse"),
-        (&secure, &["--ca", &wrong_ca], None, "name its CA with --ca FILE"),
-        (&secure, &["--ca", &ca], None, "wants a client certificate"),
-        (&secure, &["--ca", &ca, "--sni", "b.example"], None, "is not for b.example but for a.example, 127.0.0.1"),
-        (&plain, &[], None, "the server speaks TLS; write wss://"),
+        (&refusing, &[], None, "refuse"),
+        (&secure, &["--ca", &wrong_ca], None, "use --ca FILE"),
+        (&secure, &["--ca", &ca], None, "requires a client certificate"),
+        (&secure, &["--ca", &ca, "--sni", "b.example"], None, "is for a.example, 127.0.0.1, not for b.example"),
+        (&plain, &[], None, "the server speaks TLS; use wss://"),
     ] {
         fails(&[&["echo", url], SHORT, words].concat(), code, what);
     }
@@ -350,7 +350,7 @@ fn too_few_descriptors_are_told_before_anything_is_opened() {
     let server = Server::start(None);
     let script = format!("ulimit -n 200; exec {PROGRAM} idle ws://{} -c 300", server.addr);
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    assert!(said(&output).contains("may have 200: run `ulimit -n 364`"), "{}", said(&output));
-    assert!(server.told.lock().unwrap().is_empty());
+    assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
+    assert!(printed(&output).contains("may have 200: run `ulimit -n 364`"), "{}", printed(&output));
+    assert!(server.seen.lock().unwrap().is_empty());
 }

@@ -61,7 +61,7 @@ fn the_relay_passes_bytes_and_fins_both_ways() {
             server.read_to_end(&mut got).unwrap();
             got
         });
-        assert!(got == sent, "{} bytes of {} came, or others", got.len(), sent.len());
+        assert!(got == sent, "{} bytes of {} received, or others", got.len(), sent.len());
         // And now the other way, which the first FIN has left open.
         (client, server) = (server, client);
     }
@@ -101,14 +101,17 @@ fn the_relay_ends_both_sides_when_one_is_gone() {
 fn cost_and_memory_measure_the_relay() {
     let targets = "cost --target direct --target relay --target relay2 --rounds 2 --round-ms 50";
     let output = run(&targets.split(' ').chain(["--workload", "64,churn,latency"]).collect::<Vec<_>>());
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    let rows: Vec<Vec<&str>> =
-        said.lines().filter(|line| line.starts_with("relay")).map(|line| line.split_whitespace().collect()).collect();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
+    let rows: Vec<Vec<&str>> = printed
+        .lines()
+        .filter(|line| line.starts_with("relay"))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
     // Three workloads and two targets, and what they add to the direct way.
-    assert_eq!(rows.len(), 12, "{said}");
+    assert_eq!(rows.len(), 12, "{printed}");
     for row in rows.iter().filter(|row| row.len() > 9) {
-        assert!(row[1].parse::<f64>().unwrap() > 0.0 && row[2].parse::<f64>().unwrap() > 0.0, "{said}");
+        assert!(row[1].parse::<f64>().unwrap() > 0.0 && row[2].parse::<f64>().unwrap() > 0.0, "{printed}");
     }
     let output = run(&["memory", "--target", "relay", "--connections", "40", "--steps", "2"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -120,9 +123,12 @@ fn a_target_that_cannot_be_measured_is_named_in_one_sentence() {
     let ends_at_once = format!("broken={PROGRAM} --version");
     for (target, word) in [("unheard-of", "unheard-of"), (ends_at_once.as_str(), "broken does not listen")] {
         let output = run(&["cost", "--target", target]);
-        let said = String::from_utf8(output.stderr).unwrap();
+        let printed = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1));
-        assert!(said.starts_with("framegate-loadtest: ") && said.contains(word) && said.lines().count() == 1, "{said}");
+        assert!(
+            printed.starts_with("framegate-loadtest: ") && printed.contains(word) && printed.lines().count() == 1,
+            "{printed}"
+        );
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Admin {
 
 impl Admin {
     /// Uses the tokens from `first_token` on: one for the listener, then one per connection up to
-    /// [`CONNS_MAX`].
+    /// `CONNS_MAX`.
     ///
     /// # Errors
     /// The listener cannot be registered.

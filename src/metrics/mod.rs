@@ -1,6 +1,6 @@
 //! Metrics: what a worker counts, how other threads read it, and the Prometheus text.
 //!
-//! **Every metric is declared once, as a row of [`table`].** A row has the name, kind, labels, help
+//! **Every metric is declared once, as a row of `table`.** A row has the name, kind, labels, help
 //! text and samples of the metric; a row of a worker's metric also declares its fields in
 //! [`Tally`]. Nothing else needs to change.
 //!
@@ -10,7 +10,7 @@
 //! keep their values, [`Tally::sessions_lost`] corrects the gauges. This module knows no socket,
 //! clock or thread.
 //!
-//! [`table`] declares the metrics, `tally` has the events that a worker counts, `shard` publishes
+//! `table` declares the metrics, `tally` has the events that a worker counts, `shard` publishes
 //! them, `text` writes the exposition format, `cells` holds the values that a tally is made of.
 
 mod cells;

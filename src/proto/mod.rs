@@ -1,7 +1,7 @@
 //! The core: bytes in, decisions out. Knows no socket, clock, thread, log or policy.
 //!
 //! Read in this order: [`frame`] (one header), [`relay`] (one direction), [`close`], [`http1`] and
-//! [`handshake`] (heads), [`ended`] (how a session can end), [`interface`] and [`session`] (all of
+//! [`handshake`] (heads), [`end`] (how a session can end), [`interface`] and [`session`] (all of
 //! it together).
 
 pub mod call;

@@ -1,5 +1,5 @@
-//! One TCP connection on its way: made, bound to a source address where one is asked for, never
-//! waited for. Knows neither TLS nor HTTP.
+//! One non-blocking TCP connect, optionally from a given source address. Knows neither TLS nor
+//! HTTP.
 
 use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Error, ErrorKind, Result};
 use std::net::{IpAddr, SocketAddr};
 
-/// Begins to connect; [`connected`] says, at the first event, what came of it.
+/// Starts to connect; at the first event [`connected`] has the outcome.
 ///
 /// With a source address the port is chosen by connect(2), not by bind(2), which knows no
 /// destination and would give each port of the address only once (IP_BIND_ADDRESS_NO_PORT, ip(7)).
@@ -39,15 +39,15 @@ pub fn connected(stream: &TcpStream) -> Result<bool> {
     }
 }
 
-/// Why there is no connection, for a sentence that names the address already.
+/// Why connecting failed, to follow the address in a sentence.
 pub fn explain(error: &Error) -> String {
     match error.kind() {
-        ErrorKind::ConnectionRefused => "the connection was refused: does the server listen there?".into(),
+        ErrorKind::ConnectionRefused => "connection refused: is the server listening?".into(),
         ErrorKind::AddrNotAvailable => {
-            "no local port is left for it, or the source address is not of this host: name more with --source".into()
+            "no local port is left, or the source address is not of this host: add addresses with --source".into()
         }
-        ErrorKind::TimedOut => "nothing answers there".into(),
-        _ => format!("no connection: {error}"),
+        ErrorKind::TimedOut => "connection timed out".into(),
+        _ => format!("cannot connect: {error}"),
     }
 }
 

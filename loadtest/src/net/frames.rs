@@ -26,11 +26,11 @@ enum State {
     Header,
     /// Within a data frame: payload bytes still to come, and whether it is the last of its message.
     Data(u64, bool),
-    /// Within a control frame: opcode, length, what came.
+    /// Inside a control frame: opcode, length, payload so far.
     Control(u8, usize, Vec<u8>),
 }
 
-/// What came next.
+/// The next piece of input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// Bytes of a message, perhaps none; `last` is set once for each message, with its last bytes.
@@ -38,7 +38,7 @@ pub enum Piece<'a> {
         bytes: &'a [u8],
         text: bool,
         last: bool,
-        /// As the client's mask stands at the first of them.
+        /// Offset into the mask of the first byte.
         key: Option<[u8; 4]>,
     },
     Ping(Vec<u8>),
@@ -111,7 +111,7 @@ impl Frames {
             Header::parse(&self.held[..held_len + n])
         };
         match parsed {
-            Err(_) => Err("a frame whose length is not written in the fewest bytes".into()),
+            Err(_) => Err("a frame with a non-minimal length encoding".into()),
             Ok(Parsed::Complete(header, len)) => {
                 *bytes = &bytes[len - held_len..];
                 self.held_len = 0;
@@ -177,7 +177,7 @@ fn control<'a>(opcode: u8, payload: Vec<u8>) -> Result<Piece<'a>, String> {
 mod tests {
     use super::*;
 
-    /// What came, with adjacent data joined.
+    /// The pieces, adjacent data joined.
     #[derive(Debug, PartialEq, Eq, Clone)]
     enum Whole {
         Message(Vec<u8>, bool),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forbidden_is_said() {
+    fn protocol_violations_are_named() {
         let cases: [(&[u8], &str); 9] = [
             (&[0x81, 0x81, 0, 0, 0, 0, 1], "masked"),
             (&[0xc1, 0], "reserved bits"),
@@ -259,12 +259,12 @@ mod tests {
             (&[0x89, 126, 0, 126], "over 125"),
             (&[0x80, 0], "continuation of nothing"),
             (&[0x01, 0, 0x81, 0], "inside a message"),
-            (&[0x82, 126, 0, 1], "fewest bytes"),
+            (&[0x82, 126, 0, 1], "non-minimal length"),
         ];
-        for (bytes, said) in cases {
+        for (bytes, expected) in cases {
             let (mut open, mut out) = (vec![], vec![]);
             let error = read(&mut Frames::default(), bytes, &mut open, &mut out).unwrap_err();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
         let (mut open, mut out) = (vec![], vec![]);
         assert!(read(&mut Frames::default(), &frame(0x88, &[3]), &mut open, &mut out).is_err());

@@ -1,5 +1,5 @@
 //! The opening handshake of the client (RFC 6455 section 4.1): from a URL and flags to a target,
-//! from a server's bytes to what they answer. Resolves the name, and where it stands for two
+//! from the server's bytes to the outcome. Resolves the name, and where it has addresses of two
 //! families tries which of them serves; otherwise it opens nothing.
 
 mod answer;
@@ -15,16 +15,16 @@ use http::Uri;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-/// How long a family may take to show that it serves, where the name has both.
+/// Time to try the first address family of a name that has both.
 const TRIAL: Duration = Duration::from_secs(2);
 
-/// What the opening handshake says beside the URL.
+/// Options of the opening handshake beside the URL.
 #[derive(Debug, Clone, clap::Args)]
 pub struct OpeningArgs {
-    /// A header field of the opening handshake; may be given again
+    /// A header field of the opening handshake; may be repeated
     #[arg(long, value_name = "NAME: VALUE")]
     pub header: Vec<String>,
-    /// Subprotocols to offer, best first, with commas between
+    /// Subprotocols to offer, best first, comma-separated
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub subprotocol: Vec<String>,
     /// Bearer token, or @FILE that holds it
@@ -33,10 +33,10 @@ pub struct OpeningArgs {
     /// Origin, as a browser would send it
     #[arg(long, value_name = "URL")]
     pub origin: Option<String>,
-    /// Host header field, if it is not that of the URL
+    /// Host header field, if not that of the URL
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
-    /// Time for TCP, TLS and opening handshake together
+    /// Timeout of TCP connect, TLS and opening handshake together
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub connect_timeout: Duration,
     #[command(flatten)]
@@ -59,13 +59,13 @@ impl Default for OpeningArgs {
 
 /// Checks all of it, resolves the name and builds the request; the error is one sentence.
 ///
-/// A name that stands for IPv4 and IPv6 (`localhost`) gives the addresses of the first family that
-/// takes a connection: a server seldom listens on both, and every other connection would be
+/// A name with IPv4 and IPv6 addresses (`localhost`) gives the addresses of the first family that
+/// accepts a connection: servers seldom listen on both, and every other connection would be
 /// refused.
 pub fn target(url: &str, args: &OpeningArgs) -> Result<Target, String> {
     let place = Place::parse(url)?;
     if args.connect_timeout.is_zero() {
-        return Err("--connect-timeout must be longer than nothing".into());
+        return Err("--connect-timeout must not be 0".into());
     }
     let head = head(&place, args)?;
     let tls = if place.secure { Some(args.tls.client(&place.name)?) } else { None };
@@ -82,14 +82,14 @@ pub fn key(random: &mut Rng) -> [u8; 24] {
     key
 }
 
-/// What a URL says.
+/// The parts of a URL.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
     secure: bool,
     /// Without the brackets of an IPv6 address.
     name: String,
     port: u16,
-    /// As it stands in the Host field.
+    /// As sent in the Host field.
     host: String,
     path: String,
 }
@@ -98,27 +98,27 @@ impl Place {
     /// RFC 6455 section 3.
     fn parse(url: &str) -> Result<Place, String> {
         let Some((scheme, rest)) = url.split_once("://") else {
-            return Err(format!("{url:?} has no scheme; write ws://{}", url.trim_start_matches('/').escape_debug()));
+            return Err(format!("{url:?} has no scheme; use ws://{}", url.trim_start_matches('/').escape_debug()));
         };
         let secure = match scheme.to_ascii_lowercase().as_str() {
             "ws" => false,
             "wss" => true,
-            "http" => return Err(format!("{url:?} is a page; write ws://{}", rest.escape_debug())),
-            "https" => return Err(format!("{url:?} is a page; write wss://{}", rest.escape_debug())),
-            _ => return Err(format!("{scheme:?} is not a scheme of WebSockets; write ws:// or wss://")),
+            "http" => return Err(format!("{url:?} is an HTTP URL; use ws://{}", rest.escape_debug())),
+            "https" => return Err(format!("{url:?} is an HTTP URL; use wss://{}", rest.escape_debug())),
+            _ => return Err(format!("{scheme:?} is not a WebSocket scheme; use ws:// or wss://")),
         };
         if url.contains('#') {
-            return Err(format!("{url:?} has a fragment; a WebSocket URL has none (write %23 for #)"));
+            return Err(format!("{url:?} has a fragment, which WebSocket URLs do not allow (encode # as %23)"));
         }
         if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(format!(
-                "{url:?} has a space or a letter beyond ASCII; write it percent-encoded, a name in xn-- form"
+                "{url:?} has a space or a non-ASCII character; percent-encode it, and write a host name in xn-- form"
             ));
         }
         let uri: Uri = url.parse().map_err(|e| format!("{url:?} is not a URL: {e}"))?;
-        let authority = uri.authority().ok_or_else(|| format!("{url:?} names no host"))?;
+        let authority = uri.authority().ok_or_else(|| format!("{url:?} has no host"))?;
         if authority.as_str().contains('@') {
-            return Err(format!("{url:?} holds a user or password; send them with --header 'Authorization: ...'"));
+            return Err(format!("{url:?} has a user name or password; send them with --header 'Authorization: ...'"));
         }
         let host = authority.host();
         let after = authority.as_str().strip_prefix(host).unwrap_or("");
@@ -129,7 +129,7 @@ impl Place {
             _ => 0,
         };
         if port == 0 {
-            return Err(format!("{url:?} has no port from 1 to 65535 behind its host"));
+            return Err(format!("{url:?} has an invalid port; it must be from 1 to 65535"));
         }
         let name = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Some(literal) => {
@@ -140,7 +140,7 @@ impl Place {
             None => host.to_owned(),
         };
         if name.is_empty() {
-            return Err(format!("{url:?} names no host"));
+            return Err(format!("{url:?} has no host"));
         }
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let slash = if path.starts_with('/') { "" } else { "/" };
@@ -149,7 +149,7 @@ impl Place {
     }
 }
 
-/// The request but for the value of its key, which stands last.
+/// The request up to the value of its key, which comes last.
 fn head(place: &Place, args: &OpeningArgs) -> Result<[Vec<u8>; 2], String> {
     let host = args.host.as_deref().unwrap_or(&place.host);
     if host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/@?#\\".contains(&byte)) {
@@ -178,7 +178,7 @@ fn head(place: &Place, args: &OpeningArgs) -> Result<[Vec<u8>; 2], String> {
             _ => false,
         };
         if twice {
-            return Err(format!("--header {line:?} says again what another flag says"));
+            return Err(format!("--header {line:?} repeats another flag"));
         }
         add(name, value);
     }
@@ -191,7 +191,7 @@ fn head(place: &Place, args: &OpeningArgs) -> Result<[Vec<u8>; 2], String> {
 fn offer(names: &[String]) -> Result<String, String> {
     for (at, name) in names.iter().enumerate() {
         if !is_token(name) {
-            return Err(format!("--subprotocol {name:?} is not a name of letters, digits and !#$%&'*+-.^_`|~"));
+            return Err(format!("--subprotocol {name:?} is not a token of letters, digits and !#$%&'*+-.^_`|~"));
         }
         if names.iter().take(at).any(|earlier| earlier == name) {
             return Err(format!("--subprotocol offers {name:?} twice"));
@@ -208,29 +208,29 @@ fn token(text: &str) -> Result<String, String> {
     };
     let token = token.trim_end_matches(['\r', '\n']);
     let sound = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-    sound.then(|| token.to_owned()).ok_or_else(|| "--bearer: a token is one word of visible ASCII".into())
+    sound.then(|| token.to_owned()).ok_or_else(|| "--bearer: the token must be visible ASCII without spaces".into())
 }
 
 fn field(line: &str) -> Result<(&str, &str), String> {
-    let told = |why: &str| format!("--header {line:?} {why}");
-    let (name, value) = line.split_once(':').ok_or_else(|| told("has no colon; write 'Name: value'"))?;
+    let error = |why: &str| format!("--header {line:?} {why}");
+    let (name, value) = line.split_once(':').ok_or_else(|| error("has no colon; write 'Name: value'"))?;
     let value = value.trim_matches([' ', '\t']);
     if !is_token(name) {
-        return Err(told("begins with no name of a header field; write 'Name: value'"));
+        return Err(error("has no valid field name; write 'Name: value'"));
     }
     // A line end in a value would begin a field, or a request, of its own.
     if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
-        return Err(told("has a control character in its value"));
+        return Err(error("has a control character in its value"));
     }
     let lower = name.to_ascii_lowercase();
     match lower.as_str() {
-        "host" => Err(told("names the host; write --host NAME")),
-        "sec-websocket-protocol" => Err(told("offers a subprotocol; write --subprotocol NAME")),
-        "sec-websocket-extensions" => Err(told("offers an extension; none can be spoken here")),
+        "host" => Err(error("sets Host; use --host NAME")),
+        "sec-websocket-protocol" => Err(error("offers a subprotocol; use --subprotocol NAME")),
+        "sec-websocket-extensions" => Err(error("offers an extension; none is supported")),
         "upgrade" | "connection" | "content-length" | "transfer-encoding" => {
-            Err(told("is a matter of the handshake itself"))
+            Err(error("is set by the handshake itself"))
         }
-        _ if lower.starts_with("sec-websocket-") => Err(told("is a matter of the handshake itself")),
+        _ if lower.starts_with("sec-websocket-") => Err(error("is set by the handshake itself")),
         _ => Ok((name, value)),
     }
 }
@@ -245,7 +245,7 @@ fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let found = (name, port).to_socket_addrs().map_err(|e| format!("the name {name:?} cannot be resolved: {e}"))?;
+    let found = (name, port).to_socket_addrs().map_err(|e| format!("cannot resolve {name:?}: {e}"))?;
     let mut addrs: Vec<SocketAddr> = Vec::new();
     for addr in found {
         if !addrs.contains(&addr) {
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_say_where_to_go() {
+    fn urls_are_parsed() {
         for (url, name, port, host, path) in [
             ("ws://localhost", "localhost", 80, "localhost", "/"),
             ("wss://localhost", "localhost", 443, "localhost", "/"),
@@ -308,34 +308,34 @@ mod tests {
     }
 
     #[test]
-    fn wrong_urls_are_told_in_a_sentence() {
+    fn invalid_urls_are_explained() {
         for (url, says) in [
             ("", "has no scheme"),
-            ("localhost:9000", "write ws://localhost:9000"),
-            ("//localhost", "write ws://localhost"),
-            ("http://a/b", "write ws://a/b"),
-            ("https://a/b", "write wss://a/b"),
-            ("ftp://a", "\"ftp\" is not a scheme"),
-            ("://a", "is not a scheme"),
+            ("localhost:9000", "use ws://localhost:9000"),
+            ("//localhost", "use ws://localhost"),
+            ("http://a/b", "use ws://a/b"),
+            ("https://a/b", "use wss://a/b"),
+            ("ftp://a", "\"ftp\" is not a WebSocket scheme"),
+            ("://a", "is not a WebSocket scheme"),
             ("ws://", "is not a URL"),
             ("ws:///x", "is not a URL"),
-            ("ws://:80", "names no host"),
-            ("ws://a:0", "no port from 1"),
-            ("ws://a:", "no port from 1"),
-            ("ws://a:65536", "no port from 1"),
-            ("ws://a:99999999999", "no port from 1"),
-            ("ws://a:b", "no port from 1"),
-            ("ws://user:secret@a/", "user or password"),
-            ("ws://user@a/", "user or password"),
+            ("ws://:80", "has no host"),
+            ("ws://a:0", "invalid port"),
+            ("ws://a:", "invalid port"),
+            ("ws://a:65536", "invalid port"),
+            ("ws://a:99999999999", "invalid port"),
+            ("ws://a:b", "invalid port"),
+            ("ws://user:secret@a/", "user name or password"),
+            ("ws://user@a/", "user name or password"),
             ("ws://a/#b", "fragment"),
-            ("ws://a/b c", "percent-encoded"),
-            ("ws://a/b\r\nX: y", "percent-encoded"),
-            ("ws://m\u{fc}nchen.example/", "percent-encoded"),
+            ("ws://a/b c", "percent-encode"),
+            ("ws://a/b\r\nX: y", "percent-encode"),
+            ("ws://m\u{fc}nchen.example/", "percent-encode"),
             ("ws://[::1", "is not a URL"),
             ("ws://[]", "not an IPv6 address"),
             ("ws://[::g]:80", "not an IPv6 address"),
             ("ws://[127.0.0.1]:80", "not an IPv6 address"),
-            ("ws://[::1]x:80", "no port from 1"),
+            ("ws://[::1]x:80", "invalid port"),
         ] {
             let error = Place::parse(url).unwrap_err();
             assert!(error.contains(says), "{url}: {error}");
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(found.connect_timeout, Duration::from_secs(10));
         assert!(found.tls.is_none());
         let error = target("ws://no-such-name.invalid/", &args(&[])).unwrap_err();
-        assert!(error.contains("\"no-such-name.invalid\" cannot be resolved"), "{error}");
+        assert!(error.contains("cannot resolve \"no-such-name.invalid\""), "{error}");
         let error = target("ws://127.0.0.1/", &args(&["--connect-timeout", "0s"])).unwrap_err();
         assert!(error.contains("--connect-timeout"), "{error}");
     }
@@ -402,7 +402,7 @@ mod tests {
         let two_lines = token(&format!("@{}", path.display()));
         std::fs::remove_file(&path).unwrap();
         assert_eq!(from_file.unwrap(), "from.a.file");
-        assert!(two_lines.unwrap_err().contains("one word"));
+        assert!(two_lines.unwrap_err().contains("without spaces"));
         assert!(token("@/no/such/file").unwrap_err().contains("cannot read"));
     }
 
@@ -412,26 +412,26 @@ mod tests {
             (&["--header", "A: b\r\nC: d"][..], "control character"),
             (&["--header", "A: b\nC: d"], "control character"),
             (&["--header", "A: b\0"], "control character"),
-            (&["--header", "A\r\nB: c"], "no name"),
-            (&["--header", "A B: c"], "no name"),
-            (&["--header", ": c"], "no name"),
+            (&["--header", "A\r\nB: c"], "no valid field name"),
+            (&["--header", "A B: c"], "no valid field name"),
+            (&["--header", ": c"], "no valid field name"),
             (&["--header", "A"], "no colon"),
             (&["--header", "host: c"], "--host NAME"),
             (&["--header", "Sec-WebSocket-Protocol: c"], "--subprotocol NAME"),
-            (&["--header", "Sec-WebSocket-Extensions: permessage-deflate"], "none can be spoken"),
+            (&["--header", "Sec-WebSocket-Extensions: permessage-deflate"], "none is supported"),
             (&["--header", "Sec-WebSocket-Key: x"], "handshake itself"),
             (&["--header", "sec-websocket-version: 8"], "handshake itself"),
             (&["--header", "Upgrade: h2c"], "handshake itself"),
             (&["--header", "connection: close"], "handshake itself"),
             (&["--header", "Content-Length: 5"], "handshake itself"),
-            (&["--header", "Origin: a", "--origin", "b"], "says again"),
-            (&["--header", "authorization: a", "--bearer", "b"], "says again"),
-            (&["--subprotocol", "a\r\nB: c"], "is not a name"),
-            (&["--subprotocol", "a,,b"], "is not a name"),
-            (&["--subprotocol", "a b"], "is not a name"),
+            (&["--header", "Origin: a", "--origin", "b"], "repeats another"),
+            (&["--header", "authorization: a", "--bearer", "b"], "repeats another"),
+            (&["--subprotocol", "a\r\nB: c"], "is not a token"),
+            (&["--subprotocol", "a,,b"], "is not a token"),
+            (&["--subprotocol", "a b"], "is not a token"),
             (&["--subprotocol", "a,b,a"], "twice"),
-            (&["--bearer", "a\r\nB: c"], "one word"),
-            (&["--bearer", ""], "one word"),
+            (&["--bearer", "a\r\nB: c"], "without spaces"),
+            (&["--bearer", ""], "without spaces"),
             (&["--origin", "a\r\nB: c"], "--origin"),
             (&["--origin", ""], "--origin"),
             (&["--host", "a\r\nB: c"], "--host"),

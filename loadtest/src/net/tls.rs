@@ -21,7 +21,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Ciphertext that may wait for one socket, and so what one write takes at most in a go.
+/// Most ciphertext that waits for a socket, and so the most that one write accepts.
 const WAITING_MAX: usize = 64 << 10;
 /// The longest record with its header (RFC 8446 section 5.2, RFC 5246 section 6.2.3).
 const RECORD_MAX: usize = 5 + (16 << 10) + 2048;
@@ -33,7 +33,7 @@ pub struct TlsArgs {
     /// Only this version of TLS
     #[arg(long, value_name = "VERSION", value_parser = ["1.2", "1.3"])]
     pub tls_version: Option<String>,
-    /// Only this cipher suite, by its name at IANA
+    /// Only this cipher suite, by its IANA name
     #[arg(long, value_name = "NAME")]
     pub tls_cipher: Option<String>,
     /// Trust the CAs in this PEM file instead of the system's
@@ -48,13 +48,13 @@ pub struct TlsArgs {
     /// Private key of the client certificate, PEM
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
-    /// Name to ask for and to check, if it is not that of the URL
+    /// Server name to send and to verify, if not that of the URL
     #[arg(long, value_name = "NAME")]
     pub sni: Option<String>,
     /// A full TLS handshake for each connection
     #[arg(long)]
     pub no_resumption: bool,
-    /// Protocols to offer in TLS, with commas between
+    /// ALPN protocols to offer, comma-separated
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub alpn: Vec<String>,
 }
@@ -70,8 +70,7 @@ impl TlsArgs {
     /// Reads the files. `host` is the name or address in the URL.
     pub fn client(&self, host: &str) -> Result<Client, String> {
         let name = self.sni.as_deref().unwrap_or(host);
-        let name =
-            ServerName::try_from(name.to_owned()).map_err(|_| format!("{name:?} is no name for a certificate"))?;
+        let name = ServerName::try_from(name.to_owned()).map_err(|_| format!("{name:?} is not a valid server name"))?;
         let provider = Arc::new(self.provider()?);
         let versions: &[&SupportedProtocolVersion] = match self.tls_version.as_deref() {
             Some("1.2") => &[&rustls::version::TLS12],
@@ -79,18 +78,20 @@ impl TlsArgs {
             _ => rustls::ALL_VERSIONS,
         };
         let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions);
-        let builder = builder.map_err(|e| format!("TLS cannot be set up: {e}"))?;
+        let builder = builder.map_err(|e| format!("cannot set up TLS: {e}"))?;
         let builder = builder.dangerous().with_custom_certificate_verifier(self.verifier(provider)?);
         let mut config = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => {
                 let chain = certificates("--cert", cert)?;
                 builder.with_client_auth_cert(chain, private_key(key)?).map_err(|e| match e {
-                    rustls::Error::InconsistentKeys(_) => format!("the key in {key:?} is not that of {cert:?}"),
+                    rustls::Error::InconsistentKeys(_) => {
+                        format!("the key in {key:?} does not match the certificate in {cert:?}")
+                    }
                     e => format!("{cert:?} and {key:?} cannot be used: {e}"),
                 })?
             }
             (None, None) => builder.with_no_client_auth(),
-            _ => return Err("--cert and --key go together".into()),
+            _ => return Err("--cert and --key must be given together".into()),
         };
         config.resumption = match self.no_resumption {
             true => Resumption::disabled(),
@@ -98,21 +99,21 @@ impl TlsArgs {
         };
         for protocol in &self.alpn {
             if ["h2", "h2c", "h3"].contains(&protocol.as_str()) {
-                return Err(format!("--alpn {protocol}: only HTTP/1.1 is spoken here; write --alpn http/1.1"));
+                return Err(format!("--alpn {protocol}: only HTTP/1.1 is supported; use --alpn http/1.1"));
             }
             if !(1..=255).contains(&protocol.len()) {
-                return Err(format!("--alpn {protocol:?}: a protocol's name has 1 to 255 bytes"));
+                return Err(format!("--alpn {protocol:?}: a protocol name must have 1 to 255 bytes"));
             }
             config.alpn_protocols.push(protocol.clone().into_bytes());
         }
         let client = Client { config: Arc::new(config), name };
         // The first handshake of a process gathers entropy, for some 20 ms: here and not in a
         // measurement.
-        Channel::new(&client).map_err(|e| format!("TLS cannot be set up: {e}"))?;
+        Channel::new(&client).map_err(|e| format!("cannot set up TLS: {e}"))?;
         Ok(client)
     }
 
-    /// What there is of ciphers, or the one that was asked for.
+    /// All supported cipher suites, or the requested one.
     fn provider(&self) -> Result<CryptoProvider, String> {
         let mut provider = aws_lc_rs::default_provider();
         let Some(name) = &self.tls_cipher else { return Ok(provider) };
@@ -132,14 +133,16 @@ impl TlsArgs {
         if let Some(file) = &self.ca {
             for certificate in certificates("--ca", file)? {
                 let added = roots.add(certificate);
-                added.map_err(|e| format!("--ca: {file:?} has a certificate that cannot be trusted in: {e}"))?;
+                added.map_err(|e| {
+                    format!("--ca: {file:?} has a certificate that cannot be used as a trust anchor: {e}")
+                })?;
             }
         } else {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
         if roots.is_empty() {
             return Err(
-                "this system has no CA certificates; name some with --ca FILE, or check nothing with --insecure".into(),
+                "this system has no CA certificates; use --ca FILE, or --insecure to disable verification".into()
             );
         }
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
@@ -157,12 +160,12 @@ fn name_of(suite: &SupportedCipherSuite) -> String {
 fn certificates(flag: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
     let found = read().map_err(|e| pem_fault(flag, file, &e))?;
-    if found.is_empty() { Err(format!("{flag}: {file:?} holds no certificate in PEM form")) } else { Ok(found) }
+    if found.is_empty() { Err(format!("{flag}: {file:?} holds no PEM certificate")) } else { Ok(found) }
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_file(file).map_err(|e| match e {
-        pem::Error::NoItemsFound => format!("--key: {file:?} holds no private key in PEM form"),
+        pem::Error::NoItemsFound => format!("--key: {file:?} holds no PEM private key"),
         e => pem_fault("--key", file, &e),
     })
 }
@@ -170,7 +173,7 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
 fn pem_fault(flag: &str, file: &Path, error: &pem::Error) -> String {
     match error {
         pem::Error::Io(e) => format!("{flag}: cannot read {file:?}: {e}"),
-        e => format!("{flag}: {file:?} is not sound PEM: {e}"),
+        e => format!("{flag}: {file:?} is not valid PEM: {e}"),
     }
 }
 
@@ -216,11 +219,11 @@ impl ServerCertVerifier for AnyCertificate {
 /// The TLS side of one connection. All of it is non-blocking; `stream` is always the same one.
 pub struct Channel {
     connection: ClientConnection,
-    /// Bytes that are opened and not taken yet.
+    /// Decrypted bytes that have not been read yet.
     opened: usize,
     /// The last receive left nothing in the socket.
     drained: bool,
-    /// What came is not TLS, or not sound; said once what was sound before it has been taken.
+    /// The input is not valid TLS; returned after the valid bytes before it have been read.
     failed: bool,
     /// FIN is to follow what waits.
     pub ending: bool,
@@ -228,7 +231,7 @@ pub struct Channel {
 
 impl Channel {
     pub fn new(client: &Client) -> io::Result<Channel> {
-        let mut connection = ClientConnection::new(client.config.clone(), client.name.clone()).map_err(told)?;
+        let mut connection = ClientConnection::new(client.config.clone(), client.name.clone()).map_err(tls_error)?;
         connection.set_buffer_limit(Some(WAITING_MAX));
         Ok(Channel { connection, opened: 0, drained: false, failed: false, ending: false })
     }
@@ -241,11 +244,14 @@ impl Channel {
                 return flushed;
             }
             match self.connection.read_tls(stream) {
-                // What the server said before it left is worth more than that our bytes did not
+                // What the server sent before it left says more than that our bytes did not
                 // reach it.
                 Ok(0) => {
                     flushed?;
-                    return Err(io::Error::new(ErrorKind::UnexpectedEof, "the server closed during the TLS handshake"));
+                    return Err(io::Error::new(
+                        ErrorKind::UnexpectedEof,
+                        "the server closed the connection during the TLS handshake",
+                    ));
                 }
                 Ok(_) => self.process(stream)?,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return flushed.map(|_| false),
@@ -264,7 +270,10 @@ impl Channel {
                     return Ok(n);
                 }
                 Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
-                    return Err(io::Error::new(ErrorKind::UnexpectedEof, "the server ended TLS without close_notify"));
+                    return Err(io::Error::new(
+                        ErrorKind::UnexpectedEof,
+                        "the server closed the connection without close_notify",
+                    ));
                 }
                 Err(e) => return Err(e),
             }
@@ -278,7 +287,7 @@ impl Channel {
         }
     }
 
-    /// Whether the last read has left nothing, neither here nor in the socket.
+    /// Whether the last read left nothing, neither here nor in the socket.
     pub fn is_drained(&self) -> bool {
         self.drained && self.opened == 0
     }
@@ -304,8 +313,8 @@ impl Channel {
     /// closed.
     fn reason<S: Read + Write>(&mut self, stream: &mut S, found: io::Error) -> io::Error {
         while self.connection.read_tls(stream).is_ok_and(|n| n > 0) {
-            if let Err(said) = self.process(stream) {
-                return said;
+            if let Err(error) = self.process(stream) {
+                return error;
             }
         }
         found
@@ -332,7 +341,7 @@ impl Channel {
         self.connection.send_close_notify();
     }
 
-    /// Whether the handshake was a resumed one; `None` while it goes on.
+    /// Whether the handshake was a resumed one; `None` before its end.
     pub fn resumed(&self) -> Option<bool> {
         self.connection.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
     }
@@ -344,10 +353,11 @@ impl Channel {
             _ => "TLS 1.3",
         };
         let suite = self.connection.negotiated_cipher_suite()?.suite();
-        Some(format!("{version}, {}", suite.as_str().unwrap_or("a cipher suite without a name")))
+        Some(format!("{version}, {}", suite.as_str().unwrap_or("an unnamed cipher suite")))
     }
 
-    /// One receive, and all that can be opened with it; returns how much of that stands in `buf`.
+    /// One receive, and everything that it allows to decrypt; returns the plaintext length in
+    /// `buf`.
     ///
     /// Ciphertext goes to the back of `buf`, plaintext to its front: beside what just came there is
     /// at most one incomplete record, so the front never overtakes the back. rustls alone would
@@ -359,9 +369,9 @@ impl Channel {
             self.process(stream)?;
             return Ok(0);
         }
-        let asked = buf.len() - RECORD_MAX;
+        let requested = buf.len() - RECORD_MAX;
         let n = stream.read(&mut buf[RECORD_MAX..])?;
-        self.drained = n < asked;
+        self.drained = n < requested;
         if n == 0 {
             // Only so does rustls learn of the end.
             self.connection.read_tls(&mut io::empty())?;
@@ -376,7 +386,7 @@ impl Channel {
                 0 => break,
                 n => at += n,
             }
-            // What is sound is taken first; the fault comes again.
+            // Valid bytes are read first; the error is returned again.
             let _later = self.process(stream);
             match self.connection.reader().read(&mut buf[front..at]) {
                 Ok(n) => {
@@ -424,7 +434,7 @@ impl Channel {
     }
 }
 
-fn told(error: rustls::Error) -> io::Error {
+fn tls_error(error: rustls::Error) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, sentence(&error, true))
 }
 
@@ -432,26 +442,26 @@ fn sentence(error: &rustls::Error, handshaking: bool) -> String {
     match error {
         rustls::Error::InvalidCertificate(fault) => certificate_sentence(fault),
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "the server wants a client certificate; name one with --cert FILE --key FILE".into()
+            "the server requires a client certificate; use --cert FILE --key FILE".into()
         }
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
-            "the server speaks no TLS version that is offered".into()
+            "the server supports none of the offered TLS versions".into()
         }
         rustls::Error::AlertReceived(AlertDescription::UnrecognisedName) => {
-            "the server does not know the name asked for; --sni NAME asks for another".into()
+            "the server does not know this server name; use --sni NAME for another".into()
         }
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
-            "the server speaks none of the protocols of --alpn".into()
+            "the server supports none of the --alpn protocols".into()
         }
-        // OpenSSL's word for both in TLS 1.2.
+        // OpenSSL sends it for both in TLS 1.2.
         rustls::Error::AlertReceived(AlertDescription::HandshakeFailure) => {
             "the server rejected the TLS handshake: it requires a client certificate (--cert FILE --key FILE), or \
              there is no common cipher suite"
                 .into()
         }
-        rustls::Error::AlertReceived(alert) => format!("the server ends TLS with the alert {alert:?}"),
+        rustls::Error::AlertReceived(alert) => format!("the server sent the TLS alert {alert:?}"),
         rustls::Error::InvalidMessage(_) if handshaking => {
-            "the server does not answer in TLS; is its URL ws:// rather than wss://?".into()
+            "the server does not speak TLS; should the URL be ws:// instead of wss://?".into()
         }
         e => format!("TLS fails: {e}"),
     }
@@ -460,26 +470,26 @@ fn sentence(error: &rustls::Error, handshaking: bool) -> String {
 fn certificate_sentence(fault: &CertificateError) -> String {
     let why = match fault {
         CertificateError::UnknownIssuer => {
-            "comes from nobody who is trusted here; name its CA with --ca FILE, or check nothing with --insecure".into()
+            "is not issued by a trusted CA; use --ca FILE, or --insecure to disable verification".into()
         }
         // A CA made anew under its old name.
         CertificateError::BadSignature => {
-            "is not signed by the CA that is trusted here, but by one of the same name; name that with --ca FILE".into()
+            "is not signed by the trusted CA, but by another of the same name; use --ca FILE".into()
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "has expired".into(),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "is not valid yet".into(),
-        CertificateError::NotValidForName => "is for another name; --sni NAME checks another".into(),
+        CertificateError::NotValidForName => "is for another name; use --sni NAME to verify another".into(),
         CertificateError::NotValidForNameContext { expected, presented } => {
             // rustls shows each as its kind with the name in brackets.
             let bare = |name: &String| name.split(['(', ')']).nth(1).unwrap_or(name).trim_matches('"').to_owned();
             let presented: Vec<String> = presented.iter().map(bare).collect();
             let (expected, presented) = (expected.to_str(), presented.join(", "));
-            format!("is not for {expected} but for {presented}; --sni NAME checks another name")
+            format!("is for {presented}, not for {expected}; use --sni NAME to verify another name")
         }
         other if other.to_string().contains("CaUsedAsEndEntity") => {
-            "is itself that of a CA; check nothing with --insecure, or make it without CA:TRUE".into()
+            "is a CA certificate; use --insecure, or create it without CA:TRUE".into()
         }
-        other => format!("does not hold: {other}"),
+        other => format!("is invalid: {other}"),
     };
     format!("the server's certificate {why}")
 }

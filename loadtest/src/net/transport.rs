@@ -1,6 +1,6 @@
 //! One connection's bytes, plain or over TLS, never blocking. Owns the socket and what TLS needs
 //! beside it; knows no HTTP, no frames and no poll. For edge-triggered users: what may wait is
-//! said, and nothing waits unsaid.
+//! reported, and nothing waits unreported.
 
 use crate::net::tls::{self, Channel};
 use mio::net::TcpStream;
@@ -68,11 +68,11 @@ impl Transport {
         }
     }
 
-    /// Whether the read that gave `n` of `asked` bytes has left nothing, so that the next bytes
+    /// Whether the read that gave `n` of `requested` bytes has left nothing, so that the next bytes
     /// make an event. Not to be trusted where the event told of FIN, an error or urgent data: those
     /// came already; then read on.
-    pub fn drained_by(&self, n: usize, asked: usize) -> bool {
-        self.channel().map_or(n < asked, Channel::is_drained)
+    pub fn drained_by(&self, n: usize, requested: usize) -> bool {
+        self.channel().map_or(n < requested, Channel::is_drained)
     }
 
     /// How much of `bytes` was taken; `WouldBlock` for nothing. Plain: one send. TLS: what was
@@ -102,21 +102,21 @@ impl Transport {
     }
 
     /// Ends our direction: close_notify, if there is TLS, and FIN. If the socket does not take it
-    /// all now, the rest goes with [`Transport::flush`]. Reading goes on.
+    /// all now, the rest goes with [`Transport::flush`]. Reading continues.
     #[cfg(test)]
     pub fn shutdown(&mut self) {
         let Security::Tls(channel) = &mut self.security else { return self.fin() };
         channel.close_notify();
         channel.ending = true;
-        // A broken socket ends by itself, and the next read says so.
+        // A broken socket ends by itself, and the next read reports it.
         let _flushed = self.flush();
     }
 
     /// Ends the connection with RST; what waits in either direction is lost.
     pub fn abort(mut self) {
-        // Nor is there a last word.
+        // No close_notify either.
         self.security = Security::Plain;
-        // Where it fails, close(2) says FIN instead; the socket is gone in any case.
+        // Where it fails, close(2) sends FIN instead; the socket is gone in any case.
         let _set = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 

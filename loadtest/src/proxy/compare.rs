@@ -3,10 +3,11 @@
 
 use crate::failure::Usage;
 use crate::net::opening::OpeningArgs;
+use crate::percentile;
 use crate::run::command::HowArgs;
 use crate::run::measure::{Metric, Outcome};
 use crate::run::options::{GroupSpec, ShapeSpec};
-use crate::run::phases::{self, Watch};
+use crate::run::phases::{self, Observer};
 use crate::run::plan::Plan;
 use crate::{Failure, proc};
 use std::process::ExitCode;
@@ -14,13 +15,13 @@ use std::time::Duration;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct CompareArgs {
-    /// The server itself
+    /// URL of the server itself
     #[arg(long, value_name = "URL")]
     direct: String,
-    /// The same through a proxy; may be given several times
+    /// URL through a proxy; may be repeated
     #[arg(long, value_name = "URL", required = true)]
     proxied: Vec<String>,
-    /// The process of each proxy, in the same order: for its CPU per message and memory per
+    /// PID of each proxy, in the same order, for its CPU per message and memory per
     /// connection
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
@@ -35,7 +36,7 @@ pub struct CompareArgs {
     opening: OpeningArgs,
 }
 
-/// One URL and what its rounds said.
+/// One URL and the outcome of its rounds.
 struct Row {
     url: String,
     plan: Plan,
@@ -108,7 +109,7 @@ struct Meter {
     after: u64,
 }
 
-impl Watch for Meter {
+impl Observer for Meter {
     fn traffic_begins(&mut self, connections: usize) {
         self.connections = connections;
         self.open_kib = self.pid.and_then(|pid| proc::private_dirty_kib(pid).ok()).unwrap_or_default();
@@ -137,8 +138,8 @@ impl Row {
         if phases::stop_flag().load(std::sync::atomic::Ordering::Relaxed) {
             return Err("interrupted".into());
         }
-        if let Some(said) = trouble(&outcome) {
-            return Err(format!("{}: {said}", self.url).into());
+        if let Some(detail) = trouble(&outcome) {
+            return Err(format!("{}: {detail}", self.url).into());
         }
         let sample = outcome.measured_total();
         let histogram =
@@ -146,7 +147,7 @@ impl Row {
         let received = sample.counts.received as f64;
         let kib = meter.open_kib.saturating_sub(meter.idle_kib) as f64;
         self.rounds.push(Round {
-            quantiles: QUANTILES.map(|(_, quantile)| histogram.value_at_quantile(quantile) as f64),
+            quantiles: QUANTILES.map(|(_, quantile)| percentile::value(histogram, quantile) as f64),
             per_second: received / outcome.measured.as_secs_f64(),
             cpu_us: self.pid.map(|_| meter.after.saturating_sub(meter.before) as f64 / 1e3 / received),
             memory_bytes: self.pid.map(|_| kib * 1024.0 / meter.connections.max(1) as f64),

@@ -1,12 +1,13 @@
-//! What a proxy costs and adds, beside others in the same run. All targets run all the time; laps
+//! What a proxy costs and adds, beside others in the same run. All targets run all the time; rounds
 //! go around them in turn, so that what disturbs the machine disturbs all of them, and ratios are
-//! taken within a round. A second relay says how much the rest is worth: two equal things differ by
+//! taken within a round. A second relay shows the noise: two equal targets differ by
 //! that much; and so does `waited`, the share of the time in which something else had the proxy's
 //! CPU.
 
 use crate::Failure;
+use crate::percentile;
 use crate::proc::{Cpu, cpu};
-use crate::proxy::rounds::{Bench, CIPHER, Lap};
+use crate::proxy::rounds::{Bench, CIPHER, Load};
 use crate::proxy::target::{Backend, Place, Scratch, Target, TargetArgs};
 use crate::proxy::workload::{self, Backing, Workload};
 use crate::report::percentiles;
@@ -20,23 +21,23 @@ use std::time::Duration;
 pub struct CostArgs {
     #[command(flatten)]
     targets: TargetArgs,
-    /// What to measure, with commas between: 64, 1k, 64x32, 16k, 64k, 4m, push, churn, latency,
+    /// What to measure, comma-separated: 64, 1k, 64x32, 16k, 64k, 4m, push, churn, latency,
     /// mixed
     #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "64,1k")]
     workload: Vec<String>,
-    /// Instead: echo of so many bytes
+    /// Instead: echo of messages of this size
     #[arg(long, value_name = "BYTES", conflicts_with = "workload")]
     payload: Option<usize>,
-    /// Messages under way on a session; 1 is ping-pong
+    /// Messages in flight on a session; 1 is ping-pong
     #[arg(long, value_name = "N", default_value_t = 1, requires = "payload")]
     window: usize,
     /// Sessions of each target
     #[arg(long, value_name = "N", default_value_t = 200, requires = "payload")]
     connections: usize,
-    /// Rounds that count, after one that does not
+    /// Measured rounds, after a warm-up round
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Length of a lap: one target in one round
+    /// Time for one target in one round
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     round_ms: u64,
     /// Append the tables to this file, as Markdown
@@ -48,18 +49,18 @@ pub struct CostArgs {
     plot: Option<PathBuf>,
 }
 
-/// A target with its sessions and what the rounds said of it.
+/// A target with its sessions and its rounds.
 struct Row {
     target: Target,
     _backend: Backend,
-    /// Open all the time, unless the workload opens its sessions for each lap.
+    /// Open all the time, unless the workload opens its sessions for each load.
     standing: Option<Bench>,
     rounds: Vec<Round>,
     /// Of all rounds together.
     latencies: Histogram<u64>,
 }
 
-/// One lap of a target.
+/// One round of a target.
 #[derive(Debug, Clone, Copy)]
 struct Round {
     cpu_us: f64,
@@ -87,7 +88,8 @@ pub fn run(args: &CostArgs) -> Result<(), Failure> {
 fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Failure> {
     let (scratch, mut rows) = (Scratch::new()?, Vec::new());
     for spec in args.targets.specs()? {
-        // One for each: what one target leaves behind, ports above all, is no burden to the next.
+        // One for each, so that what one target leaves behind (ports above all) does not burden the
+        // next.
         let backend = Backend::start(workload.backing.arguments())?;
         let target = Target::start(&spec, backend.addr, &scratch, place)?;
         let mut row = Row { target, _backend: backend, standing: None, rounds: Vec::new(), latencies: empty() };
@@ -97,8 +99,8 @@ fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Fai
         rows.push(row);
     }
     for row in &mut rows {
-        // The first lap warms everything up.
-        row.lap(args, workload)?;
+        // The first round warms everything up.
+        row.measure(args, workload)?;
         row.rounds.clear();
         row.latencies.reset();
     }
@@ -106,7 +108,7 @@ fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Fai
         // Each round begins with another one, so that none always follows the same.
         for turn in 0..rows.len() {
             let index = (round + turn) % rows.len();
-            rows[index].lap(args, workload)?;
+            rows[index].measure(args, workload)?;
         }
     }
     let mut title = format!("{}, {} rounds of {} ms", workload.title, args.rounds, args.round_ms);
@@ -129,30 +131,31 @@ fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Fai
 
 impl Row {
     fn open(&self, workload: &Workload) -> Result<Bench, Failure> {
-        let told = |e: Failure| format!("{}: {e}", self.target.name);
+        let named = |e: Failure| format!("{}: {e}", self.target.name);
         let mut bench =
-            Bench::new(self.target.addr, &workload.groups, (self.target.tls, workload.resumes)).map_err(told)?;
-        bench.open().map_err(told)?;
+            Bench::new(self.target.addr, &workload.groups, (self.target.tls, workload.resumes)).map_err(named)?;
+        bench.open().map_err(named)?;
         Ok(bench)
     }
 
-    fn lap(&mut self, args: &CostArgs, workload: &Workload) -> Result<(), Failure> {
+    fn measure(&mut self, args: &CostArgs, workload: &Workload) -> Result<(), Failure> {
         let mut bench = match self.standing.take() {
             Some(bench) => bench,
             None => self.open(workload)?,
         };
         let before = self.used()?;
-        let lap = bench.lap(Duration::from_millis(args.round_ms)).map_err(|e| format!("{}: {e}", self.target.name))?;
+        let load =
+            bench.measure(Duration::from_millis(args.round_ms)).map_err(|e| format!("{}: {e}", self.target.name))?;
         let after = self.used()?;
         if workload.opens_anew {
             bench.close()?
         } else {
             self.standing = Some(bench)
         }
-        if let Some(histogram) = shown(&lap, workload) {
+        if let Some(histogram) = shown(&load, workload) {
             self.latencies.add(histogram)?;
         }
-        self.rounds.push(Round::of(&lap, workload, (before, after)).ok_or("a lap without a message")?);
+        self.rounds.push(Round::of(&load, workload, (before, after)).ok_or("a round without a message")?);
         Ok(())
     }
 
@@ -181,32 +184,32 @@ impl Row {
         first.into_iter().chain(to_best).chain([format!("{:.0}", 1e6 / cpu)]).collect()
     }
 
-    /// Round by round, how many times the CPU of `base` this target took.
+    /// CPU of this target relative to `base`, round by round.
     fn ratios(&self, base: &Row) -> Vec<f64> {
         self.rounds.iter().zip(&base.rounds).map(|(own, base)| own.cpu_us / base.cpu_us).collect()
     }
 }
 
 impl Round {
-    fn of(lap: &Lap, workload: &Workload, (before, after): (Cpu, Cpu)) -> Option<Round> {
-        let [measured, whole] = lap.samples.first()?;
-        let units = if workload.counts_sessions { whole.counts.opened } else { lap.received() };
-        let histogram = shown(lap, workload)?;
+    fn of(load: &Load, workload: &Workload, (before, after): (Cpu, Cpu)) -> Option<Round> {
+        let [measured, whole] = load.samples.first()?;
+        let units = if workload.counts_sessions { whole.counts.opened } else { load.received() };
+        let histogram = shown(load, workload)?;
         let came = if workload.counts_sessions { units } else { measured.counts.received };
-        let bulk: u64 = lap.samples.iter().skip(1).map(|[_, whole]| whole.counts.received_bytes).sum();
+        let bulk: u64 = load.samples.iter().skip(1).map(|[_, whole]| whole.counts.received_bytes).sum();
         Some(Round {
             cpu_us: (after.ran - before.ran) as f64 / 1e3 / units as f64,
-            per_second: came as f64 / lap.elapsed.as_secs_f64(),
-            waited: (after.waited - before.waited) as f64 / lap.elapsed.as_nanos() as f64 * 100.0,
-            bulk_mb: bulk as f64 / 1e6 / lap.elapsed.as_secs_f64(),
-            quantiles: QUANTILES.map(|(_, quantile)| histogram.value_at_quantile(quantile) as f64),
+            per_second: came as f64 / load.elapsed.as_secs_f64(),
+            waited: (after.waited - before.waited) as f64 / load.elapsed.as_nanos() as f64 * 100.0,
+            bulk_mb: bulk as f64 / 1e6 / load.elapsed.as_secs_f64(),
+            quantiles: QUANTILES.map(|(_, quantile)| percentile::value(histogram, quantile) as f64),
         })
     }
 }
 
-/// The latencies that a workload is about: of its first group.
-fn shown<'a>(lap: &'a Lap, workload: &Workload) -> Option<&'a Histogram<u64>> {
-    let [measured, whole] = lap.samples.first()?;
+/// The latencies of a workload: those of its first group.
+fn shown<'a>(load: &'a Load, workload: &Workload) -> Option<&'a Histogram<u64>> {
+    let [measured, whole] = load.samples.first()?;
     match workload.counts_sessions {
         true => whole.histograms.get(Metric::FirstMessage),
         false => measured.histograms.get(Metric::RoundTrip).or_else(|| measured.histograms.get(Metric::OneWay)),
@@ -219,8 +222,8 @@ fn costs(rows: &[Row], workload: &Workload) -> Cells {
     let unit = if workload.counts_sessions { "session" } else { "message" };
     let mut heads = vec!["target".into(), format!("CPU us/{unit}"), "ratio".into(), "(min..max)".into()];
     let best = best_peer(rows);
-    heads.extend(best.map(|best| format!("to {}", best.target.name)));
-    heads.extend([format!("{unit}s/s of a core"), format!("{unit}s/s")]);
+    heads.extend(best.map(|best| format!("vs. {}", best.target.name)));
+    heads.extend([format!("{unit}s/s per core"), format!("{unit}s/s")]);
     heads.extend(QUANTILES.iter().map(|(name, _)| format!("{name} us")));
     heads.push("waited".into());
     if rows.first().is_some_and(|row| row.all(|round| round.bulk_mb).iter().any(|mb| *mb > 0.0)) {
@@ -249,7 +252,7 @@ fn best_peer(rows: &[Row]) -> Option<&Row> {
     rows.iter().filter(|row| row.target.is_peer).min_by(|a, b| cpu(a).total_cmp(&cpu(b)))
 }
 
-/// What each adds to the row that is no process, within a round.
+/// What each adds to the direct connection, within a round.
 fn added(rows: &[Row]) -> Cells {
     let heads = std::iter::once("target".to_owned()).chain(QUANTILES.iter().map(|(name, _)| format!("{name} us")));
     let direct = rows.iter().find(|row| row.target.pid().is_none());
@@ -277,7 +280,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// What the backend behind a workload is asked to do.
+/// The arguments of the backend of a workload.
 impl Backing {
     fn arguments(&self) -> Vec<String> {
         let words: Vec<&str> = match self {

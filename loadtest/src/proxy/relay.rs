@@ -3,9 +3,9 @@
 //! buffer.
 //!
 //! Sockets are registered once for both directions and carry the options of the proxy's own. A
-//! short read means an empty socket, unless FIN or RST is known. What a socket refuses waits in a
-//! backlog of its own, and its source is not read until that is gone. Knows nothing of frames, and
-//! has no timeouts.
+//! short read means an empty socket, unless FIN or RST is known. What a socket does not accept
+//! waits in a backlog of its own, and its source is not read until that is gone. Knows nothing of
+//! frames, and has no timeouts.
 
 use crate::net::tls::{Accepted, Acceptor};
 use mio::event::Event;

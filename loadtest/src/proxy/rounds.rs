@@ -1,10 +1,10 @@
-//! Load in laps, on the calling thread: what the measurements of proxies are made of. Between laps
-//! the connections stay open and nothing is under way, so a lap's cost is that of its own messages.
+//! Load in rounds, on the calling thread, for the measurements of proxies. Between rounds the
+//! connections stay open and nothing is under way, so a round's cost is that of its own messages.
 
 use crate::Failure;
 use crate::net::opening::{self, OpeningArgs};
 use crate::run::client::Client;
-use crate::run::group::{Clock, Gate, Share};
+use crate::run::group::{Clock, Share, Timeline};
 use crate::run::measure::Sample;
 use crate::run::options::GroupSpec;
 use crate::run::plan::{Group, Plan, Target, Windows};
@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// For opening, and for the last replies of a lap.
+/// For opening, and for the last replies of a load.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_NS: u64 = 5_000_000;
 /// The only cipher suite that is offered: with another one the work differs. It is one of TLS 1.3
@@ -25,8 +25,8 @@ pub struct Bench {
     client: Client,
 }
 
-/// What a lap did. Every message that was sent has come back.
-pub struct Lap {
+/// The load of one round. Every message sent has been answered.
+pub struct Load {
     /// Of each group; what was measured and the whole.
     pub samples: Vec<[Sample; 2]>,
     pub elapsed: Duration,
@@ -67,11 +67,11 @@ impl Bench {
         self.check(&samples)
     }
 
-    /// Traffic for `time`, then as long as the last replies take.
-    pub fn lap(&mut self, time: Duration) -> Result<Lap, Failure> {
+    /// Traffic for `time`, then waits for the last replies.
+    pub fn measure(&mut self, time: Duration) -> Result<Load, Failure> {
         let start = self.clock.now();
         let until = start + time.as_nanos() as u64;
-        self.client.begin_traffic(Gate { start, measure_from: start, until });
+        self.client.begin_traffic(Timeline { start, measure_from: start, until });
         while self.clock.now() < until {
             self.client.turn(until)?;
         }
@@ -80,7 +80,7 @@ impl Bench {
         let elapsed = Duration::from_nanos(self.clock.now() - start);
         let samples = self.client.take(Vec::new());
         self.check(&samples)?;
-        Ok(Lap { samples, elapsed })
+        Ok(Load { samples, elapsed })
     }
 
     /// Says goodbye on every connection.
@@ -93,7 +93,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Until nothing is under way: what a lap began is paid for in that lap.
+    /// Until nothing is under way: what a round began is paid for in that round.
     fn settle(&mut self) -> Result<(), Failure> {
         let deadline = self.clock.now() + PATIENCE.as_nanos() as u64;
         while !self.client.is_at_rest() {
@@ -108,16 +108,16 @@ impl Bench {
     /// A measurement of something that goes wrong is none.
     fn check(&self, samples: &[[Sample; 2]]) -> Result<(), Failure> {
         for [_, whole] in samples {
-            if let Some((fault, count, said)) = whole.counts.seen().next() {
-                return Err(format!("{}: {count} errors ({}): {said}", self.addr, fault.name()).into());
+            if let Some((fault, count, detail)) = whole.counts.seen().next() {
+                return Err(format!("{}: {count} errors ({}): {detail}", self.addr, fault.name()).into());
             }
         }
         Ok(())
     }
 }
 
-impl Lap {
-    /// Messages that came in, of all groups.
+impl Load {
+    /// Messages received, of all groups.
     pub fn received(&self) -> u64 {
         self.samples.iter().map(|[_, whole]| whole.counts.received).sum()
     }

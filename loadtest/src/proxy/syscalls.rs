@@ -17,7 +17,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const ATTACH_DEADLINE: Duration = Duration::from_secs(5);
-/// The rows that stand for moving a message, whichever call a proxy uses.
+/// The rows of calls that move a message, whichever a proxy uses.
 const GROUPS: [(&str, &[&str]); 6] = [
     ("recv", &["recvfrom", "recvmsg", "read", "readv"]),
     ("send", &["sendto", "sendmsg", "write", "writev"]),
@@ -31,16 +31,16 @@ const GROUPS: [(&str, &[&str]); 6] = [
 pub struct SyscallsArgs {
     #[command(flatten)]
     targets: TargetArgs,
-    /// Count for so long
+    /// Duration of the count
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = crate::run::options::time)]
     duration: Duration,
-    /// Sessions that they run over
+    /// Number of sessions
     #[arg(long, value_name = "N", default_value_t = 200)]
     connections: usize,
     /// Payload of the messages
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     payload: usize,
-    /// Messages under way on a session; 1 is ping-pong
+    /// Messages in flight on a session; 1 is ping-pong
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     window: u16,
     /// Append the table to this file, as Markdown
@@ -74,12 +74,12 @@ fn count(args: &SyscallsArgs, target: &Target, scratch: &Scratch) -> Result<(Vec
         (target.tls, true),
     )?;
     bench.open()?;
-    bench.lap(args.duration / 10)?;
+    bench.measure(args.duration / 10)?;
     let report = scratch.subfolder(&target.name)?.join("strace");
     let tracer = attach(target.pid().ok_or("a proxy is needed: the direct way has no process")?, &report)?;
-    let lap = bench.lap(args.duration);
+    let load = bench.measure(args.duration);
     detach(tracer)?;
-    Ok((parse(&fs::read_to_string(report)?), lap?.received()))
+    Ok((parse(&fs::read_to_string(report)?), load?.received()))
 }
 
 fn attach(pid: u32, report: &Path) -> Result<Child, Failure> {

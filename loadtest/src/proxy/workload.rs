@@ -1,4 +1,4 @@
-//! The workloads that proxies are compared by, under the names that the command line knows.
+//! The workloads of comparisons, by their names on the command line.
 
 use crate::run::options::{GroupSpec, ShapeSpec};
 
@@ -7,12 +7,12 @@ pub struct Workload {
     /// Latencies shown are those of the first.
     pub groups: Vec<GroupSpec>,
     pub backing: Backing,
-    /// Sessions are opened for each lap and closed behind it: a server that sends on its own does
-    /// not stop between.
+    /// Sessions are opened for each round and closed after it: a server that pushes does not stop
+    /// in between.
     pub opens_anew: bool,
     /// The unit is a session, not a message.
     pub counts_sessions: bool,
-    /// Sessions of TLS are resumed, where there is TLS.
+    /// TLS sessions are resumed, if there is TLS.
     pub resumes: bool,
 }
 
@@ -27,7 +27,7 @@ pub fn echo(payload: usize, window: usize, connections: usize) -> Workload {
     let group = closed(ShapeSpec::Echo, connections, window, payload);
     let title = match window {
         1 => format!("{payload} B ping-pong over {connections} sessions"),
-        _ => format!("{payload} B, {window} under way on each of {connections} sessions"),
+        _ => format!("{payload} B, {window} in flight on each of {connections} sessions"),
     };
     let (groups, backing) = (vec![group], Backing::Echo);
     Workload { title, groups, backing, opens_anew: false, counts_sessions: false, resumes: true }
@@ -53,7 +53,7 @@ pub fn named(name: &str) -> Result<Workload, String> {
             backing: Backing::Push { size: 1024, per_second: 100.0 },
             opens_anew: true,
             ..standing(
-                "push of 1 KiB to 500 clients, 100 times a second",
+                "push of 1 KiB to 500 clients, 100/s",
                 vec![GroupSpec { shape: Some(ShapeSpec::Push), connections: Some(500), ..GroupSpec::default() }],
             )
         },
@@ -62,11 +62,9 @@ pub fn named(name: &str) -> Result<Workload, String> {
             resumes: name == "resume",
             ..standing("connect, upgrade, echo 64 B, close, 50 at a time", vec![closed(ShapeSpec::Churn, 50, 50, 64)])
         },
-        "latency" => {
-            standing("64 B, open loop, 5000 a second (Poisson) over 200 sessions", vec![open("chatty", 200, 5000.0)])
-        }
+        "latency" => standing("64 B, open loop, 5000/s (Poisson) over 200 sessions", vec![open("chatty", 200, 5000.0)]),
         "mixed" => standing(
-            "500 chatty sessions, 2000 x 64 B a second (Poisson), beside one that echoes 1 MiB messages",
+            "500 chatty sessions, 2000 x 64 B/s (Poisson), beside one that echoes 1 MiB messages",
             vec![
                 open("chatty", 500, 2000.0),
                 GroupSpec { name: Some("bulk".into()), ..closed(ShapeSpec::Echo, 1, 1, 1 << 20) },
@@ -79,7 +77,7 @@ pub fn named(name: &str) -> Result<Workload, String> {
                 vec![
                     open("chatty", 1000, 4000.0),
                     GroupSpec {
-                        name: Some("herd".into()),
+                        name: Some("reconnects".into()),
                         shape: Some(ShapeSpec::Churn),
                         connections: Some(200),
                         rate: Some(2000.0),

@@ -11,7 +11,7 @@ pub fn csv(outcome: &Outcome) -> String {
     let mut out = String::from("group,metric,percentile,value_us,count\n");
     for group in &outcome.groups {
         // A name may hold any character.
-        let name = group.asked.name.replace('"', "\"\"");
+        let name = group.requested.name.replace('"', "\"\"");
         for (metric, histogram) in rows(group) {
             for step in histogram.iter_quantiles(TICKS) {
                 let (percent, value) = (step.quantile_iterated_to() * 100.0, step.value_iterated_to());

@@ -20,7 +20,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Intervals are told from `start` on.
+    /// Times of intervals count from `start` on.
     pub fn create(path: &Path, start: SystemTime) -> io::Result<Writer> {
         let (file, serializer) = (BufWriter::new(File::create(path)?), V2DeflateSerializer::new());
         Ok(Writer { file, start, has_head: false, serializer })
@@ -37,7 +37,7 @@ impl Writer {
         builder.add_comment("[Logged by framegate-loadtest; values in microseconds]");
         builder.with_start_time(self.start).with_base_time(self.start);
         let mut log = builder.begin_log_with(&mut lines, &mut self.serializer)?;
-        // What the format cannot hold in a tag stands for itself.
+        // Characters that the format does not allow in a tag are replaced.
         let tag = tag.replace([',', '\n', '\r', ' '], "_");
         let written = log.write_histogram(histogram, at, len, Tag::new(&tag));
         drop(log);
@@ -64,22 +64,22 @@ fn is_entry(line: &[u8]) -> bool {
 
 /// All intervals of each tag in one histogram; those without a tag under an empty one.
 pub fn read(path: &Path) -> Result<BTreeMap<String, Histogram<u64>>, String> {
-    let told = |what: &str| format!("{}: {what}", path.display());
-    let bytes = std::fs::read(path).map_err(|e| told(&e.to_string()))?;
+    let error = |what: &str| format!("{}: {what}", path.display());
+    let bytes = std::fs::read(path).map_err(|e| error(&e.to_string()))?;
     let mut all: BTreeMap<String, Histogram<u64>> = BTreeMap::new();
     for entry in IntervalLogIterator::new(&bytes) {
-        let LogEntry::Interval(interval) = entry.map_err(|_| told("not an HDR histogram log"))? else { continue };
+        let LogEntry::Interval(interval) = entry.map_err(|_| error("not an HDR histogram log"))? else { continue };
         let coded = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, interval.encoded_histogram());
-        let coded = coded.map_err(|_| told("a histogram in it is not base64"))?;
+        let coded = coded.map_err(|_| error("one of its histograms is not base64"))?;
         let histogram: Histogram<u64> = Deserializer::new()
             .deserialize(&mut coded.as_slice())
-            .map_err(|_| told("a histogram in it cannot be read"))?;
+            .map_err(|_| error("one of its histograms cannot be read"))?;
         let tag = interval.tag().map_or_else(String::new, |tag| tag.as_str().to_owned());
         let sum = all.entry(tag).or_insert_with(empty);
-        sum.add(&histogram).map_err(|_| told("a histogram in it has values over an hour"))?;
+        sum.add(&histogram).map_err(|_| error("one of its histograms has values over an hour"))?;
     }
     if all.is_empty() {
-        return Err(told("no histogram in it"));
+        return Err(error("it has no histogram"));
     }
     Ok(all)
 }

@@ -1,10 +1,10 @@
 //! The report for programs: one JSON document, schema 1. Field names end in their units. Fields may
-//! be added; what stands here keeps its name and meaning.
+//! be added; existing fields keep their names and meanings.
 
-use super::number::{PERCENTILES, at};
 use super::text::rows;
 use super::threshold::Threshold;
 use super::verdict::{Finding, Level};
+use crate::percentile::{self, PERCENTILES};
 use crate::run::measure::{Counts, GroupOutcome, Outcome};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -22,7 +22,7 @@ struct Report<'a> {
     memory_per_connection_bytes: Option<f64>,
     intervals: Vec<Interval>,
     thresholds: Vec<Condition>,
-    findings: Vec<Said<'a>>,
+    findings: Vec<JsonFinding<'a>>,
 }
 
 #[derive(Serialize)]
@@ -101,7 +101,7 @@ struct Condition {
 }
 
 #[derive(Serialize)]
-struct Said<'a> {
+struct JsonFinding<'a> {
     level: &'static str,
     sentence: &'a str,
 }
@@ -130,7 +130,8 @@ pub fn json(outcome: &Outcome, thresholds: &[Threshold], findings: &[Finding]) -
         seen: threshold.seen(outcome),
         crossed: threshold.is_true(outcome),
     });
-    let said = findings.iter().map(|finding| Said { level: level(finding.level), sentence: &finding.sentence });
+    let listed =
+        findings.iter().map(|finding| JsonFinding { level: level(finding.level), sentence: &finding.sentence });
     serde_json::to_string_pretty(&Report {
         schema: 1,
         url: &outcome.url,
@@ -142,7 +143,7 @@ pub fn json(outcome: &Outcome, thresholds: &[Threshold], findings: &[Finding]) -
         memory_per_connection_bytes: outcome.memory_per_connection,
         intervals: intervals.collect(),
         thresholds: conditions.collect(),
-        findings: said.collect(),
+        findings: listed.collect(),
     })
 }
 
@@ -155,14 +156,14 @@ fn level(level: Level) -> &'static str {
 }
 
 fn group(group: &GroupOutcome) -> Group<'_> {
-    let asked = &group.asked;
+    let requested = &group.requested;
     Group {
-        name: &asked.name,
-        shape: asked.shape,
-        connections: asked.connections,
-        rate_per_s: asked.rate,
-        window: asked.window,
-        size: &asked.size,
+        name: &requested.name,
+        shape: requested.shape,
+        connections: requested.connections,
+        rate_per_s: requested.rate,
+        window: requested.window,
+        size: &requested.size,
         measured: numbers(&group.measured.counts),
         whole: numbers(&group.whole.counts),
         times: rows(group).map(|(metric, histogram)| (metric.name(), times(histogram))).collect(),
@@ -189,7 +190,8 @@ fn numbers(counts: &Counts) -> Numbers {
 }
 
 fn times(histogram: &Histogram<u64>) -> Times {
-    let percentile = |(name, quantile): &(&'static str, f64)| Some((*name, at(histogram, *quantile)?));
+    let percentile =
+        |(name, quantile): &(&'static str, f64)| Some((*name, percentile::supported(histogram, *quantile)?));
     Times {
         count: histogram.len(),
         min_us: histogram.min(),

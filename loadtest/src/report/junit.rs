@@ -12,7 +12,7 @@ pub fn junit(outcome: &Outcome, thresholds: &[Threshold], findings: &[Finding]) 
     let failed =
         findings.iter().filter(|finding| finding.level == Level::Failed).map(|finding| finding.sentence.as_str());
     let failed: Vec<&str> = failed.collect();
-    suite.add_test_case(case("the run did what it was asked", (!failed.is_empty()).then(|| failed.join("; "))));
+    suite.add_test_case(case("the run did what it was requested", (!failed.is_empty()).then(|| failed.join("; "))));
     for threshold in thresholds {
         let seen = threshold.is_true(outcome).then(|| threshold.seen(outcome));
         suite.add_test_case(case(&format!("not {threshold}"), seen));

@@ -1,9 +1,9 @@
-//! What a run came to, told to people and programs. Reads an `Outcome`; opens no socket, measures
+//! The report of a run, for people and programs. Reads an `Outcome`; opens no socket, measures
 //! nothing.
 //!
-//! Reading order: `text` (what people read), `verdict` (whether to believe it), `threshold` (what
-//! fails a run), then the files: `json`, `csv`, `junit`, `hlog`, `plot`, `html`; `number` writes
-//! figures for all of them.
+//! Reading order: `text` (the terminal), `verdict` (whether the figures are reliable), `threshold`
+//! (what fails a run), then the files: `json`, `csv`, `junit`, `hlog`, `plot`, `html`; `number`
+//! writes figures for all of them.
 
 mod csv;
 mod hlog;
@@ -30,8 +30,8 @@ use verdict::Level;
 /// Where the report goes, and what fails the run.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct OutputArgs {
-    /// Write everything into this folder: report.txt, .json and .html, percentiles.csv and .svg,
-    /// run.hlog, junit.xml
+    /// Write all reports into this directory: report.txt, .json and .html, percentiles.csv and
+    /// .svg, run.hlog, junit.xml
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Write the JSON alone; - for standard output
@@ -40,13 +40,13 @@ pub struct OutputArgs {
     /// Write the JUnit file alone; - for standard output
     #[arg(long, value_name = "FILE", hide_short_help = true)]
     junit: Option<PathBuf>,
-    /// Fail (exit code 4) if this is true: 'p99>10ms', 'errors>0', 'rate<1000'; may be given
-    /// several times
+    /// Fail (exit code 4) if this is true: 'p99>10ms', 'errors>0', 'rate<1000'; may be
+    /// repeated
     #[arg(long, value_name = "CONDITION")]
     fail_if: Vec<Threshold>,
 }
 
-/// The measured intervals, written as they come.
+/// The measured intervals, written as they end.
 pub struct IntervalLog {
     path: Option<PathBuf>,
     writer: Option<hlog::Writer>,
@@ -57,7 +57,7 @@ pub struct IntervalLog {
 const WRONG_CONTENT: u8 = 3;
 const CROSSED: u8 = 4;
 
-/// Tells of a run, in all the ways that were asked for.
+/// Writes the report in all requested forms.
 pub fn tell(outcome: &Outcome, args: &OutputArgs) -> Result<ExitCode, Failure> {
     let findings = verdict::judge(outcome);
     let mut page = text::text(outcome, &findings);
@@ -105,13 +105,13 @@ fn files(outcome: &Outcome, folder: &Path, texts: [(&str, &String); 3]) -> Resul
     write(&folder.join("report.html"), &html::page(&outcome.url, &plots, page))
 }
 
-/// What is worth a curve: how long messages took, corrected and not; else how long it took to open.
+/// The curves to plot: message latencies, corrected and uncorrected; without them the time to open.
 fn curves(outcome: &Outcome) -> Vec<(String, &Histogram<u64>)> {
     let several = outcome.groups.len() > 1;
     let of = |wanted: &'static [Metric]| {
         outcome.groups.iter().flat_map(move |group| {
             let named = move |(metric, curve): (Metric, _)| match several {
-                true => (format!("{}: {}", group.asked.name, metric.name()), curve),
+                true => (format!("{}: {}", group.requested.name, metric.name()), curve),
                 false => (metric.name().to_owned(), curve),
             };
             text::rows(group).filter(|(metric, _)| wanted.contains(metric)).map(named)
@@ -175,12 +175,12 @@ impl IntervalLog {
 
 #[cfg(test)]
 mod tests {
-    use crate::run::measure::{Asked, GroupOutcome, Interval, Metric, Outcome, ThreadUse};
+    use crate::run::measure::{GroupOutcome, Interval, Metric, Outcome, Requested, ThreadUse};
     use std::time::Duration;
 
     /// A clean run: 2000 round trips, evenly between 1 us and 2 ms, in 2 s.
     pub fn outcome() -> Outcome {
-        let asked = Asked {
+        let requested = Requested {
             name: "echo".into(),
             shape: "echo",
             connections: 10,
@@ -188,7 +188,7 @@ mod tests {
             window: None,
             size: "64 B".into(),
         };
-        let mut group = GroupOutcome { asked, ..GroupOutcome::default() };
+        let mut group = GroupOutcome { requested, ..GroupOutcome::default() };
         for us in 1..=2000 {
             group.measured.histograms.record(Metric::RoundTrip, Duration::from_micros(us));
         }

@@ -1,11 +1,4 @@
-//! Figures for people: three digits and a unit. And which percentiles a sample is large enough to
-//! show.
-
-use hdrhistogram::Histogram;
-
-/// The percentiles of every report: name and quantile.
-pub const PERCENTILES: [(&str, f64); 6] =
-    [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("p99.999", 0.99999)];
+//! Figures with three digits and a unit.
 
 /// Microseconds as `850 us`, `12.3 ms`, `4.56 s`.
 pub fn time(us: f64) -> String {
@@ -36,14 +29,6 @@ fn digits(value: f64) -> String {
     }
 }
 
-/// The value at `quantile`, or `None` where fewer values lie above it than one: it would only
-/// repeat the maximum.
-pub fn at(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
-    let above = histogram.len() as f64 * (1.0 - quantile);
-    // Half a value of tolerance, for 1 - 0.9 is not 0.1.
-    (above > 0.999).then(|| histogram.value_at_quantile(quantile))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,22 +44,13 @@ mod tests {
             (99_960.0, "100 ms"),
             (1.5, "1.50 us"),
         ];
-        for (us, said) in times {
-            assert_eq!(time(us), said);
+        for (us, expected) in times {
+            assert_eq!(time(us), expected);
         }
-        for (value, said) in
+        for (value, expected) in
             [(0.0, "0"), (9999.0, "9999"), (12_345.0, "12.3k"), (3e6, "3.00M"), (1000.0, "1000"), (0.5, "0.50")]
         {
-            assert_eq!(count(value), said);
+            assert_eq!(count(value), expected);
         }
-    }
-
-    #[test]
-    fn a_small_sample_has_no_high_percentiles() {
-        let mut histogram = crate::run::measure::empty();
-        (0..100).for_each(|value| histogram.record(value + 1).unwrap());
-        assert_eq!(at(&histogram, 0.9), Some(90));
-        assert_eq!(at(&histogram, 0.99), Some(99));
-        assert_eq!(at(&histogram, 0.999), None);
     }
 }

@@ -5,6 +5,7 @@
 use super::{hlog, html, number};
 use crate::Failure;
 use crate::failure::Usage;
+use crate::percentile;
 use crate::run::measure::Interval;
 use hdrhistogram::Histogram;
 use plotters::prelude::*;
@@ -30,10 +31,10 @@ pub struct PlotArgs {
     /// What to plot: round-trip, one-way, handshake, ... or GROUP/METRIC
     #[arg(long, value_name = "METRIC", default_value = "round-trip")]
     metric: String,
-    /// Where to: .svg or .html
+    /// Output file: .svg or .html
     #[arg(short, long, value_name = "FILE", default_value = "plot.html")]
     out: PathBuf,
-    /// Above the plot
+    /// Title of the plot
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
 }
@@ -69,12 +70,12 @@ pub fn run(args: &PlotArgs) -> Result<(), Failure> {
 
 fn compare(curves: &[(String, &Histogram<u64>)]) -> String {
     let mut out = format!("{:<20}", "");
-    number::PERCENTILES.iter().for_each(|(name, _)| out += &format!("{name:>10}"));
+    percentile::PERCENTILES.iter().for_each(|(name, _)| out += &format!("{name:>10}"));
     out += &format!("{:>10}\n", "max");
     for (label, histogram) in curves {
         out += &format!("{label:<20}");
-        for (_, quantile) in number::PERCENTILES {
-            let value = number::at(histogram, quantile);
+        for (_, quantile) in percentile::PERCENTILES {
+            let value = percentile::supported(histogram, quantile);
             out += &format!("{:>10}", value.map_or_else(|| "-".into(), |value| number::time(value as f64)));
         }
         out += &format!("{:>10}\n", number::time(histogram.max() as f64));
@@ -180,8 +181,8 @@ mod tests {
         let outcome = outcome();
         let histogram = outcome.groups[0].measured.histograms.get(crate::run::measure::Metric::RoundTrip).unwrap();
         let svg = percentiles(&[("first".into(), histogram), ("second".into(), histogram)], "a <title>").unwrap();
-        for said in ["<svg", "90 %", "99.9 %", "first", "second", "percentile", "a &lt;title&gt;"] {
-            assert!(svg.contains(said), "{said}");
+        for expected in ["<svg", "90 %", "99.9 %", "first", "second", "percentile", "a &lt;title&gt;"] {
+            assert!(svg.contains(expected), "{expected}");
         }
         assert!(timeline(&outcome.intervals).unwrap().contains("latency over time"));
     }

@@ -1,7 +1,8 @@
 //! The report as text: what a person reads at the end of a run, and pastes.
 
-use super::number::{PERCENTILES, at, count, time};
+use super::number::{count, time};
 use super::verdict::{Finding, Level};
+use crate::percentile::{self, PERCENTILES};
 use crate::run::measure::{GroupOutcome, Metric, Outcome, Sample};
 use std::fmt::Write;
 
@@ -30,29 +31,29 @@ pub fn text(outcome: &Outcome, findings: &[Finding]) -> String {
 
 fn group_text(outcome: &Outcome, group: &GroupOutcome, is_named: bool) -> String {
     let mut out = String::new();
-    let asked = &group.asked;
-    let name = if is_named { format!("{} ({})", asked.name, asked.shape) } else { asked.shape.to_owned() };
-    let traffic = match (asked.rate, asked.window) {
-        (Some(rate), _) if asked.shape == "churn" => format!(", {} a second", count(rate)),
-        (Some(rate), _) => format!(", {} messages a second in an open loop", count(rate)),
-        (None, Some(window)) => format!(", {window} outstanding on each in a closed loop"),
+    let requested = &group.requested;
+    let name = if is_named { format!("{} ({})", requested.name, requested.shape) } else { requested.shape.to_owned() };
+    let traffic = match (requested.rate, requested.window) {
+        (Some(rate), _) if requested.shape == "churn" => format!(", {}/s", count(rate)),
+        (Some(rate), _) => format!(", {} messages/s in an open loop", count(rate)),
+        (None, Some(window)) => format!(", {window} in flight on each in a closed loop"),
         (None, None) => String::new(),
     };
-    let sized = if asked.shape == "idle" { String::new() } else { format!(", {}", asked.size) };
-    let _ = writeln!(out, "{name}: {} connections{traffic}{sized}", asked.connections);
+    let sized = if requested.shape == "idle" { String::new() } else { format!(", {}", requested.size) };
+    let _ = writeln!(out, "{name}: {} connections{traffic}{sized}", requested.connections);
     let (counts, seconds) = (&group.measured.counts, outcome.measured.as_secs_f64());
     let rate = |n: u64| count(n as f64 / seconds);
     let _ = write!(out, "  {seconds:.1} s measured");
     if counts.opened > 0 {
-        let _ = write!(out, ", {} opened ({} a second)", counts.opened, rate(counts.opened));
+        let _ = write!(out, ", {} opened ({}/s)", counts.opened, rate(counts.opened));
     }
     if counts.sent + counts.received > 0 {
         let megabytes = counts.received_bytes as f64 / 1e6 / seconds;
-        let (sent, came) = (counts.sent, counts.received);
-        let _ = write!(out, ", {sent} sent, {came} came ({} a second, {megabytes:.2} MB/s)", rate(came));
+        let (sent, received) = (counts.sent, counts.received);
+        let _ = write!(out, ", {sent} sent, {received} received ({}/s, {megabytes:.2} MB/s)", rate(received));
     }
     if counts.skipped > 0 {
-        let _ = write!(out, ", {} due while nothing was open", counts.skipped);
+        let _ = write!(out, ", {} skipped while no connection was open", counts.skipped);
     }
     let _ = writeln!(out, "\n{}", table(group));
     out
@@ -65,7 +66,7 @@ fn table(group: &GroupOutcome) -> String {
     out += &format!("{:>8}{:>8}\n", "max", "mean");
     for (metric, histogram) in rows(group) {
         let _ = write!(out, "  {:<14}{:>7}", metric.name(), count(histogram.len() as f64));
-        let shown = PERCENTILES.iter().map(|(_, quantile)| at(histogram, *quantile));
+        let shown = PERCENTILES.iter().map(|(_, quantile)| percentile::supported(histogram, *quantile));
         let values = std::iter::once(Some(histogram.min())).chain(shown).chain([Some(histogram.max())]);
         for value in values {
             let _ = write!(out, "{:>8}", value.map_or_else(|| "-".into(), |value| time(value as f64)));
@@ -103,9 +104,9 @@ fn tail(outcome: &Outcome) -> String {
         .iter()
         .map(|used| format!("{:.0} %", used.ran.as_secs_f64() / used.wall.as_secs_f64().max(1e-9) * 100.0))
         .collect();
-    let _ = writeln!(out, "client   {} of a processor ({})", used.join(", "), plural(used.len(), "thread"));
+    let _ = writeln!(out, "client   {} CPU ({})", used.join(", "), plural(used.len(), "thread"));
     if let Some(bytes) = outcome.memory_per_connection {
-        let _ = writeln!(out, "memory   {bytes:.0} bytes of the client's own for each connection");
+        let _ = writeln!(out, "memory   {bytes:.0} bytes per connection in the client");
     }
     out
 }
@@ -120,16 +121,16 @@ mod tests {
     use crate::report::tests::outcome;
 
     #[test]
-    fn the_page_says_what_was_asked_and_what_came() {
+    fn the_report_has_targets_and_results() {
         let page = text(&outcome(), &super::super::verdict::judge(&outcome()));
-        for said in [
+        for expected in [
             "ws://127.0.0.1:1/\n",
-            "echo: 10 connections, 1000 messages a second in an open loop, 64 B\n",
-            "2.0 s measured, 2000 sent, 2000 came (1000 a second, 0.06 MB/s)",
+            "echo: 10 connections, 1000 messages/s in an open loop, 64 B\n",
+            "2.0 s measured, 2000 sent, 2000 received (1000/s, 0.06 MB/s)",
             "  round-trip       2000    1 us 1.00 ms 1.80 ms 1.98 ms 2.00 ms       -       - 2.00 ms 1.00 ms\n",
-            "client   10 % of a processor (1 thread)\n",
+            "client   10 % CPU (1 thread)\n",
         ] {
-            assert!(page.contains(said), "{said}\n{page}");
+            assert!(page.contains(expected), "{expected}\n{page}");
         }
         assert!(page.lines().all(|line| line.chars().count() <= 100), "{page}");
     }

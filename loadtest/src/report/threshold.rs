@@ -4,6 +4,7 @@
 
 use super::number::time;
 use super::text::rows;
+use crate::percentile;
 use crate::run::measure::{Fault, Metric, Outcome};
 use hdrhistogram::Histogram;
 use std::fmt;
@@ -28,7 +29,7 @@ enum What {
         percent: bool,
     },
     Fault(Fault),
-    /// Messages that came, a second.
+    /// Messages received per second.
     Rate,
     /// Connections that opened.
     Connections,
@@ -67,7 +68,7 @@ impl Threshold {
 
     fn value(&self, outcome: &Outcome) -> Option<f64> {
         let groups =
-            outcome.groups.iter().filter(|group| self.group.as_ref().is_none_or(|own| *own == group.asked.name));
+            outcome.groups.iter().filter(|group| self.group.as_ref().is_none_or(|own| *own == group.requested.name));
         let mut groups = groups.peekable();
         groups.peek()?;
         let sum = |of: &dyn Fn(&crate::run::measure::GroupOutcome) -> u64, groups: &mut dyn Iterator<Item = _>| {
@@ -92,7 +93,7 @@ impl Threshold {
                     None => of(Metric::RoundTrip).or_else(|| of(Metric::OneWay)).or_else(|| of(Metric::FirstMessage)),
                 }?;
                 Some(match stat {
-                    Stat::Quantile(quantile) => histogram.value_at_quantile(quantile) as f64,
+                    Stat::Quantile(quantile) => percentile::value(&histogram, quantile) as f64,
                     Stat::Max => histogram.max() as f64,
                     Stat::Min => histogram.min() as f64,
                     Stat::Mean => histogram.mean(),
@@ -224,8 +225,8 @@ mod tests {
         for typed in
             ["", "p99", "p99>", "p99>5", "p100>1s", "nothing>0", "errors>x", "errors>-1", "nothing.p9>1s", "p99=5ms"]
         {
-            let said = typed.parse::<Threshold>().unwrap_err();
-            assert!(said.contains("expected p99>10ms"), "{said}");
+            let error = typed.parse::<Threshold>().unwrap_err();
+            assert!(error.contains("expected p99>10ms"), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One thread of the generator: its poll, its timer, its connections, the crews they belong to.
+//! One thread of the generator: its poll, its timer, its connections, the groups they belong to.
 //! Everything that is due happens at its intended time as nearly as the system allows, and how late
 //! it was is measured.
 //!
@@ -9,7 +9,7 @@ use crate::Failure;
 use crate::net::dial;
 use crate::net::transport::Transport;
 use crate::run::conn::{Conn, Desk, End, Times};
-use crate::run::group::{Clock, Crew, Gate, Share};
+use crate::run::group::{Clock, LocalGroup, Share, Timeline};
 use crate::run::measure::{Fault, Metric, Sample};
 use crate::run::plan::{Plan, Shape, Traffic};
 use mio::unix::SourceFd;
@@ -39,13 +39,13 @@ pub struct Client {
     /// What the timer was last set to.
     armed: u64,
     pub clock: Clock,
-    pub crews: Vec<Crew>,
+    pub groups: Vec<LocalGroup>,
     conns: Slab<Conn>,
     generation: u32,
     later: BinaryHeap<Reverse<(u64, Later)>>,
     /// Connections with more to read than their turn allowed.
     ready: Vec<usize>,
-    gate: Gate,
+    timeline: Timeline,
     sources: Vec<IpAddr>,
     buffer: Vec<u8>,
     batch: Vec<u8>,
@@ -55,16 +55,16 @@ pub struct Client {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Later {
     /// A connection is opened (again).
-    Connect { crew: usize, lost: Option<u64>, tries: u32 },
-    /// A stalled reader goes on.
+    Connect { group: usize, lost: Option<u64>, tries: u32 },
+    /// A stalled reader resumes.
     Resume { slot: usize, generation: u32 },
     /// The opening took too long.
     Overdue { slot: usize, generation: u32 },
     /// A closed loop begins.
-    Begin { crew: usize },
+    Begin { group: usize },
 }
 
-/// What is due of a crew's paces.
+/// What is due in a group's schedules.
 enum Tick {
     Connect(u64),
     Message(u64),
@@ -78,19 +78,19 @@ impl Client {
         let poll = Poll::new()?;
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
-        let crew = |(index, group)| Crew::new(group, share, plan.seed.wrapping_add(index as u64 * 7919));
+        let group = |(index, group)| LocalGroup::new(group, share, plan.seed.wrapping_add(index as u64 * 7919));
         Ok(Client {
             poll,
             events: Events::with_capacity(1024),
             timer,
             armed: 0,
             clock,
-            crews: plan.groups.iter().enumerate().map(crew).collect(),
+            groups: plan.groups.iter().enumerate().map(group).collect(),
             conns: Slab::new(),
             generation: 0,
             later: BinaryHeap::new(),
             ready: Vec::new(),
-            gate: Gate::SHUT,
+            timeline: Timeline::NOT_STARTED,
             sources: plan.sources.clone(),
             buffer: vec![0; READ_BYTES],
             batch: Vec::new(),
@@ -99,33 +99,34 @@ impl Client {
 
     pub fn begin_ramp(&mut self, ramp: Duration) {
         let now = self.clock.now();
-        self.crews.iter_mut().for_each(|crew| crew.begin_ramp(now, ramp));
+        self.groups.iter_mut().for_each(|group| group.begin_ramp(now, ramp));
     }
 
     /// Whether every connection that stays is open, or will never be.
     pub fn is_up(&self) -> bool {
-        self.crews.iter().all(Crew::is_up)
+        self.groups.iter().all(LocalGroup::is_up)
     }
 
-    pub fn begin_traffic(&mut self, gate: Gate) {
-        self.gate = gate;
-        for (index, crew) in self.crews.iter_mut().enumerate() {
-            crew.begin_traffic(gate.start);
-            if let Traffic::Closed { .. } = crew.plan.traffic {
-                self.later.push(Reverse((gate.start, Later::Begin { crew: index })));
+    pub fn begin_traffic(&mut self, timeline: Timeline) {
+        self.timeline = timeline;
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            group.begin_traffic(timeline.start);
+            if let Traffic::Closed { .. } = group.plan.traffic {
+                self.later.push(Reverse((timeline.start, Later::Begin { group: index })));
             }
         }
     }
 
-    /// What an open loop's paces do for it, replies do for a closed one; but something must begin.
+    /// What an open loop's schedules do for it, replies do for a closed one; but something must
+    /// begin.
     fn begin_closed(&mut self, index: usize, now: u64) {
         if let (Shape::Churn, Traffic::Closed { window }) =
-            (self.crews[index].plan.shape, self.crews[index].plan.traffic)
+            (self.groups[index].plan.shape, self.groups[index].plan.traffic)
         {
-            let places = self.crews[index].quota.min(window.div_ceil(self.crews[index].share.of));
+            let places = self.groups[index].quota.min(window.div_ceil(self.groups[index].share.of));
             (0..places).for_each(|_| self.connect(index, (now, None), 0));
         }
-        for slot in self.crews[index].open.clone() {
+        for slot in self.groups[index].open.clone() {
             self.with(slot, Conn::top_up);
         }
     }
@@ -133,8 +134,8 @@ impl Client {
     /// From now on nothing new leaves.
     pub fn end_traffic(&mut self) {
         let now = self.clock.now();
-        self.gate.until = self.gate.until.min(now);
-        self.crews.iter_mut().for_each(Crew::end_traffic);
+        self.timeline.until = self.timeline.until.min(now);
+        self.groups.iter_mut().for_each(LocalGroup::end_traffic);
         self.later.retain(|Reverse((_, later))| !matches!(later, Later::Connect { .. }));
     }
 
@@ -171,10 +172,10 @@ impl Client {
     /// What was measured since the last time; `spare` takes its place, so that nothing is
     /// allocated.
     pub fn take(&mut self, mut spare: Vec<[Sample; 2]>) -> Vec<[Sample; 2]> {
-        spare.resize_with(self.crews.len(), Default::default);
-        for (crew, [measured, whole]) in self.crews.iter_mut().zip(&mut spare) {
-            std::mem::swap(&mut crew.measured, measured);
-            std::mem::swap(&mut crew.whole, whole);
+        spare.resize_with(self.groups.len(), Default::default);
+        for (group, [measured, whole]) in self.groups.iter_mut().zip(&mut spare) {
+            std::mem::swap(&mut group.measured, measured);
+            std::mem::swap(&mut group.whole, whole);
         }
         spare
     }
@@ -208,13 +209,15 @@ impl Client {
     }
 
     fn next_due(&self) -> u64 {
-        let paces = self.crews.iter().flat_map(|crew| {
-            let connect = crew.paces.connect.as_ref().filter(|_| crew.plan.shape == Shape::Churn || crew.may_open());
-            let others = [&crew.paces.message, &crew.paces.ping, &crew.paces.stall, &crew.paces.cut];
+        let schedules = self.groups.iter().flat_map(|group| {
+            let connect =
+                group.schedules.connect.as_ref().filter(|_| group.plan.shape == Shape::Churn || group.may_open());
+            let others =
+                [&group.schedules.message, &group.schedules.ping, &group.schedules.stall, &group.schedules.cut];
             connect.into_iter().chain(others.into_iter().flatten())
         });
         let later = self.later.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
-        paces.map(|pace| pace.next()).min().unwrap_or(u64::MAX).min(later)
+        schedules.map(|schedule| schedule.next()).min().unwrap_or(u64::MAX).min(later)
     }
 
     /// The poll's timeout; what lies in the future is the timer's.
@@ -243,7 +246,7 @@ impl Client {
                 }
                 continue;
             }
-            let due = (0..self.crews.len()).find_map(|index| Some((index, self.crews[index].tick(now)?)));
+            let due = (0..self.groups.len()).find_map(|index| Some((index, self.groups[index].tick(now)?)));
             let Some((index, tick)) = due else { return false };
             self.on_tick(index, tick, now);
         }
@@ -252,13 +255,13 @@ impl Client {
 
     fn on_later(&mut self, later: Later, now: u64) {
         match later {
-            Later::Connect { crew, lost, tries } => self.connect(crew, (now, lost), tries),
-            Later::Begin { crew } => self.begin_closed(crew, now),
+            Later::Connect { group, lost, tries } => self.connect(group, (now, lost), tries),
+            Later::Begin { group } => self.begin_closed(group, now),
             Later::Resume { slot, generation } if self.is_same(slot, generation) => self.with(slot, Conn::resume),
             Later::Overdue { slot, generation } if self.is_same(slot, generation) => {
                 if self.conns.get(slot).is_some_and(Conn::is_opening) {
-                    let said = "the connection was not open in time".to_owned();
-                    self.finish(slot, End { fault: Some((Fault::Timeout, said)), was_open: false });
+                    let detail = "the connection was not open in time".to_owned();
+                    self.finish(slot, End { fault: Some((Fault::Timeout, detail)), was_open: false });
                 }
             }
             Later::Resume { .. } | Later::Overdue { .. } => {}
@@ -270,28 +273,28 @@ impl Client {
     }
 
     fn on_tick(&mut self, index: usize, tick: Tick, now: u64) {
-        let crew = &mut self.crews[index];
+        let group = &mut self.groups[index];
         match tick {
-            Tick::Connect(intended) => match crew.may_open() {
+            Tick::Connect(intended) => match group.may_open() {
                 true => self.connect(index, (intended, None), 0),
-                false => crew.due.push_back(intended),
+                false => group.due.push_back(intended),
             },
             Tick::Message(intended) => {
-                if self.gate.measures(intended) {
-                    crew.measure(Metric::SendLag, now.saturating_sub(intended));
+                if self.timeline.measures(intended) {
+                    group.measure(Metric::SendLag, now.saturating_sub(intended));
                 }
-                match crew.next_sender() {
+                match group.next_sender() {
                     Some(slot) => self.with(slot, |conn, desk| conn.send(intended, desk)),
-                    None => crew.skip(self.gate.measures(intended)),
+                    None => group.skip(self.timeline.measures(intended)),
                 }
             }
             Tick::Ping => {
-                if let Some(slot) = crew.next_open() {
+                if let Some(slot) = group.next_open() {
                     self.with(slot, Conn::ping);
                 }
             }
             Tick::Stall => {
-                let (slot, pause) = (crew.next_open(), crew.plan.stall.map_or(Duration::ZERO, |stall| stall.pause));
+                let (slot, pause) = (group.next_open(), group.plan.stall.map_or(Duration::ZERO, |stall| stall.pause));
                 if let Some(conn) = slot.and_then(|slot| self.conns.get_mut(slot)) {
                     conn.stall();
                     let later = Later::Resume { slot: slot.unwrap_or_default(), generation: conn.generation };
@@ -304,7 +307,7 @@ impl Client {
 
     /// storm: every connection is lost at once.
     fn cut(&mut self, index: usize, now: u64) {
-        for slot in self.crews[index].open.clone() {
+        for slot in self.groups[index].open.clone() {
             if let Some(conn) = self.remove(slot) {
                 conn.abort();
                 self.again(index, (now, Some(now)), 0);
@@ -314,10 +317,10 @@ impl Client {
 
     /// Begins a connection that was intended for a time, and perhaps replaces one that was lost.
     fn connect(&mut self, index: usize, (intended, lost): (u64, Option<u64>), tries: u32) {
-        let crew = &mut self.crews[index];
-        let number = crew.next_number();
-        let target = crew.plan.target.clone();
-        crew.opening += 1;
+        let group = &mut self.groups[index];
+        let number = group.next_number();
+        let target = group.plan.target.clone();
+        group.opening += 1;
         let addr = target.addrs[number % target.addrs.len()];
         // Each pair of the two has its turn.
         let turn = number / target.addrs.len();
@@ -330,8 +333,8 @@ impl Client {
         let transport = match transport {
             Ok(transport) => transport,
             Err(error) => {
-                crew.opening -= 1;
-                crew.whole.counts.fault(Fault::Connect, || format!("{addr}: {}", dial::explain(&error)));
+                group.opening -= 1;
+                group.whole.counts.fault(Fault::Connect, || format!("{addr}: {}", dial::explain(&error)));
                 return self.replace(index, (since, lost), tries);
             }
         };
@@ -349,8 +352,8 @@ impl Client {
                 self.later.push(Reverse((since + target.connect_timeout.as_nanos() as u64, overdue)));
             }
             Err(error) => {
-                crew.opening -= 1;
-                crew.whole.counts.fault(Fault::Connect, || error.to_string());
+                group.opening -= 1;
+                group.whole.counts.fault(Fault::Connect, || error.to_string());
                 self.replace(index, (since, lost), tries);
             }
         }
@@ -360,9 +363,9 @@ impl Client {
     #[inline]
     fn with(&mut self, slot: usize, turn: impl FnOnce(&mut Conn, &mut Desk<'_>) -> Result<(), End>) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
-        let (crew, batch) = (&mut self.crews[conn.crew], &mut self.batch);
-        let (clock, gate) = (&self.clock, self.gate);
-        let mut desk = Desk { crew, slot, clock, gate, buffer: &mut self.buffer, batch };
+        let (group, batch) = (&mut self.groups[conn.group], &mut self.batch);
+        let (clock, timeline) = (&self.clock, self.timeline);
+        let mut desk = Desk { group, slot, clock, timeline, buffer: &mut self.buffer, batch };
         match turn(conn, &mut desk) {
             Ok(()) if conn.may_go_on() && !conn.queued => {
                 conn.queued = true;
@@ -381,53 +384,56 @@ impl Client {
         });
         let Some(conn) = self.remove(slot) else { return };
         let now = self.clock.now();
-        let crew = &mut self.crews[conn.crew];
+        let group = &mut self.groups[conn.group];
         let meant = end.fault.is_none();
         if let Some(since) = conn.closing_since() {
-            crew.note(Metric::Close, now - since);
+            group.note(Metric::Close, now - since);
         }
         if end.was_open && conn.close_code().is_none() && !meant {
-            *crew.whole.counts.close_codes.entry(1006).or_default() += 1;
+            *group.whole.counts.close_codes.entry(1006).or_default() += 1;
         }
-        if let Some((fault, said)) = end.fault {
-            let addr = crew.plan.target.addrs.first().map_or_else(String::new, ToString::to_string);
-            crew.whole.counts.fault(fault, || if end.was_open { said } else { format!("{addr}: {said}") });
+        if let Some((fault, detail)) = end.fault {
+            let addr = group.plan.target.addrs.first().map_or_else(String::new, ToString::to_string);
+            group.whole.counts.fault(fault, || if end.was_open { detail } else { format!("{addr}: {detail}") });
         }
         let lost = if end.was_open { Some(now) } else { conn.times().lost };
         let tries = if end.was_open { 0 } else { conn.times().tries + 1 };
-        self.replace(conn.crew, (now, lost), tries);
+        self.replace(conn.group, (now, lost), tries);
     }
 
     /// A place has become free.
     fn replace(&mut self, index: usize, (now, lost): (u64, Option<u64>), tries: u32) {
-        let crew = &mut self.crews[index];
-        if crew.plan.shape == Shape::Churn {
-            let next = match crew.plan.traffic {
-                Traffic::Closed { .. } if tries == 0 && self.gate.sends(now) => Some(now),
-                // A server that refuses is not asked again without a pause.
-                Traffic::Closed { .. } if self.gate.sends(now) => return self.again(index, (now, None), tries),
-                _ => crew.due.pop_front(),
+        let group = &mut self.groups[index];
+        if group.plan.shape == Shape::Churn {
+            let next = match group.plan.traffic {
+                Traffic::Closed { .. } if tries == 0 && self.timeline.sends(now) => Some(now),
+                // A server that refuses is not tried again without a pause.
+                Traffic::Closed { .. } if self.timeline.sends(now) => return self.again(index, (now, None), tries),
+                _ => group.due.pop_front(),
             };
             return next.into_iter().for_each(|intended| self.connect(index, (intended, None), 0));
         }
-        if crew.plan.reconnect.is_some() && now < self.gate.until && (lost.is_some() || self.gate.start != u64::MAX) {
+        if group.plan.reconnect.is_some()
+            && now < self.timeline.until
+            && (lost.is_some() || self.timeline.start != u64::MAX)
+        {
             return self.again(index, (now, lost), tries);
         }
-        crew.given_up += 1;
+        group.given_up += 1;
     }
 
     /// Opens another connection after a pause.
     fn again(&mut self, index: usize, (now, lost): (u64, Option<u64>), tries: u32) {
-        let crew = &mut self.crews[index];
-        let pause = match crew.plan.reconnect {
-            Some(reconnect) if tries == 0 => reconnect.jitter.mul_f64(crew.random.f64()),
+        let group = &mut self.groups[index];
+        let pause = match group.plan.reconnect {
+            Some(reconnect) if tries == 0 => reconnect.jitter.mul_f64(group.random.f64()),
             Some(reconnect) => {
                 let longer = (1 << tries.min(8)).min(BACKOFF_MAX);
-                (reconnect.backoff * longer).mul_f64(0.5 + crew.random.f64() / 2.0)
+                (reconnect.backoff * longer).mul_f64(0.5 + group.random.f64() / 2.0)
             }
             None => Duration::from_millis(10),
         };
-        self.later.push(Reverse((now + pause.as_nanos() as u64, Later::Connect { crew: index, lost, tries })));
+        self.later.push(Reverse((now + pause.as_nanos() as u64, Later::Connect { group: index, lost, tries })));
     }
 
     fn drop_conn(&mut self, slot: usize) {
@@ -438,41 +444,41 @@ impl Client {
 
     fn remove(&mut self, slot: usize) -> Option<Conn> {
         let conn = self.conns.try_remove(slot)?;
-        let crew = &mut self.crews[conn.crew];
+        let group = &mut self.groups[conn.group];
         if conn.is_open() {
-            crew.open.swap_remove(conn.place);
-            if let Some(moved) = crew.open.get(conn.place).and_then(|slot| self.conns.get_mut(*slot)) {
+            group.open.swap_remove(conn.place);
+            if let Some(moved) = group.open.get(conn.place).and_then(|slot| self.conns.get_mut(*slot)) {
                 moved.place = conn.place;
             }
-            crew.whole.counts.ended += 1;
+            group.whole.counts.ended += 1;
         } else {
-            crew.opening = crew.opening.saturating_sub(1);
+            group.opening = group.opening.saturating_sub(1);
         }
         Some(conn)
     }
 }
 
-impl Crew {
+impl LocalGroup {
     /// The first thing that is due.
     fn tick(&mut self, now: u64) -> Option<Tick> {
         let churns = self.plan.shape == Shape::Churn;
         let may_open = churns || self.may_open();
-        let Crew { paces, random, .. } = self;
-        let mut due = |pace: &mut Option<crate::run::schedule::Pace>| {
-            let pace = pace.as_mut().filter(|pace| pace.next() <= now)?;
-            let at = pace.next();
-            pace.advance(random);
+        let LocalGroup { schedules, random, .. } = self;
+        let mut due = |schedule: &mut Option<crate::run::schedule::Schedule>| {
+            let schedule = schedule.as_mut().filter(|schedule| schedule.next() <= now)?;
+            let at = schedule.next();
+            schedule.advance(random);
             Some(at)
         };
-        if may_open && let Some(at) = due(&mut paces.connect) {
+        if may_open && let Some(at) = due(&mut schedules.connect) {
             return Some(Tick::Connect(at));
         }
-        if let Some(at) = due(&mut paces.message) {
+        if let Some(at) = due(&mut schedules.message) {
             return Some(Tick::Message(at));
         }
-        None.or_else(|| due(&mut paces.ping).map(|_| Tick::Ping))
-            .or_else(|| due(&mut paces.stall).map(|_| Tick::Stall))
-            .or_else(|| due(&mut paces.cut).map(|_| Tick::Cut))
+        None.or_else(|| due(&mut schedules.ping).map(|_| Tick::Ping))
+            .or_else(|| due(&mut schedules.stall).map(|_| Tick::Stall))
+            .or_else(|| due(&mut schedules.cut).map(|_| Tick::Cut))
     }
 
     /// A message was due, and no connection was free to send it.

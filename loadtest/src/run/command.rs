@@ -32,7 +32,7 @@ pub struct ShapeArgs {
     pub opening: OpeningArgs,
     #[command(flatten)]
     pub output: OutputArgs,
-    /// Search the highest rate at which this holds, such as 'p99<5ms'
+    /// Find the highest rate at which this condition holds, such as 'p99<5ms'
     #[arg(long, value_name = "CONDITION", conflicts_with_all = ["closed"])]
     pub find: Option<crate::report::Threshold>,
 }
@@ -67,7 +67,7 @@ pub struct HowArgs {
     /// Traffic before measuring [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = options::time)]
     pub settle: Option<Duration>,
-    /// Wait for the last replies at most so long [default: 5s]
+    /// Longest wait for the last replies [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = options::time)]
     pub cooldown: Option<Duration>,
     /// Threads [default: half of the processors]
@@ -76,10 +76,10 @@ pub struct HowArgs {
     /// Processors of the threads, such as 1 or 2,3
     #[arg(long, value_name = "CPUS", value_delimiter = ',')]
     pub pin: Vec<usize>,
-    /// Local addresses: 127.0.0.2-127.0.0.9, 10.0.0.0/29, or several with commas
+    /// Local addresses: 127.0.0.2-127.0.0.9, 10.0.0.0/29, or several, comma-separated
     #[arg(long, value_name = "ADDRS", hide_short_help = true)]
     pub source: Option<String>,
-    /// Of everything random
+    /// Seed of all random choices
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub seed: Option<u64>,
 }
@@ -125,15 +125,15 @@ impl ScenarioArgs {
     pub fn plan(&self) -> Result<Plan, Usage> {
         let mut scenario = Scenario::read(&self.scenario)?;
         scenario.url = self.url.clone().or(scenario.url);
-        let told = |e: Usage| Usage(format!("{}: {}", self.scenario.display(), e.0));
-        scenario.plan(&self.how, &self.opening).map_err(told)
+        let in_file = |e: Usage| Usage(format!("{}: {}", self.scenario.display(), e.0));
+        scenario.plan(&self.how, &self.opening).map_err(in_file)
     }
 }
 
 impl Scenario {
     fn read(path: &Path) -> Result<Scenario, Usage> {
         let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-        Ok(Scenario::parse(&text).map_err(|said| format!("{}:{said}", path.display()))?)
+        Ok(Scenario::parse(&text).map_err(|error| format!("{}:{error}", path.display()))?)
     }
 
     /// Errors begin with line and column.
@@ -157,31 +157,32 @@ impl Scenario {
                 .url
                 .as_deref()
                 .or(self.url.as_deref())
-                .ok_or("no URL: name one, here or in the file".to_owned())?;
+                .ok_or("no URL: give one on the command line or in the file".to_owned())?;
             let target = match targets.get(url) {
                 Some(target) => target.clone(),
                 None => Arc::new(opening::target(url, opening)?),
             };
             targets.insert(url, target.clone());
-            let told = |said: String| if self.groups.len() > 1 { format!("group {}: {said}", index + 1) } else { said };
-            groups.push(spec.build(target).map_err(told)?);
+            let in_group =
+                |error: String| if self.groups.len() > 1 { format!("group {}: {error}", index + 1) } else { error };
+            groups.push(spec.build(target).map_err(in_group)?);
         }
         let mut names: Vec<&str> = groups.iter().map(|group| group.name.as_str()).collect();
         names.sort_unstable();
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("two groups are called {:?}: give each a name of its own", twice[0]).into());
+            return Err(format!("duplicate group name {:?}", twice[0]).into());
         }
         let sources =
             how.source.as_ref().or(self.source.as_ref()).map(|text| limits::parse_sources(text)).transpose()?;
         let sources: Vec<IpAddr> = sources.unwrap_or_default();
         let (pins, cpus) = (if how.pin.is_empty() { self.pin.clone() } else { how.pin.clone() }, processors());
         if let Some(wrong) = pins.iter().find(|pin| !cpus.contains(pin)) {
-            return Err(format!("processor {wrong} is not among those this process may use ({cpus:?})").into());
+            return Err(format!("CPU {wrong} is not among those this process may use ({cpus:?})").into());
         }
         let connections: usize = groups.iter().map(|group| group.connections).sum();
         let threads = how.threads.or(self.threads).unwrap_or_else(|| cpus.len().div_ceil(2).max(pins.len()));
         if threads == 0 || threads > 1024 {
-            return Err(format!("threads = {threads}: write a number from 1 to 1024").into());
+            return Err(format!("threads = {threads}: expected a number from 1 to 1024").into());
         }
         let window = |flag: Option<Duration>, key: &str, text: &Option<String>, default: u64| match (flag, text) {
             (Some(time), _) => Ok(time),
@@ -195,7 +196,7 @@ impl Scenario {
             cooldown: window(how.cooldown, "cooldown", &self.cooldown, 5)?,
         };
         if windows.measure.is_zero() {
-            return Err("duration = 0s: nothing would be measured".to_owned().into());
+            return Err("duration = 0s: must be longer".to_owned().into());
         }
         let url = self.url.clone().unwrap_or_else(|| "several URLs".into());
         let threads = threads.min(connections);
@@ -207,9 +208,9 @@ impl Scenario {
 /// Runs a plan with its live line, and tells the outcome.
 fn measure(plan: &Plan, output: &OutputArgs) -> Result<ExitCode, Failure> {
     phases::prepare(plan)?;
-    let mut watch = progress::Live::new(output)?;
-    let outcome = phases::run(plan, Duration::from_secs(1), &mut watch)?;
-    watch.finish()?;
+    let mut observer = progress::Live::new(output)?;
+    let outcome = phases::run(plan, Duration::from_secs(1), &mut observer)?;
+    observer.finish()?;
     crate::report::tell(&outcome, output)
 }
 
@@ -230,9 +231,9 @@ mod tests {
             ("[[group]]\nshape = \"echoes\"\n", "2:9: unknown variant"),
             ("[[group]\n", "1:"),
         ];
-        for (text, said) in cases {
+        for (text, expected) in cases {
             let error = Scenario::parse(text).unwrap_err();
-            assert!(error.starts_with(said), "{error}");
+            assert!(error.starts_with(expected), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
     }

@@ -1,16 +1,16 @@
 //! One connection: opens, sends, receives, closes. Owns its transport and what it has under way;
-//! what it measures goes into its crew's samples. How it ends is a value; what follows from that is
-//! the client's business.
+//! what it measures goes into its group's samples. How it ends is a value; what follows from that
+//! is the client's business.
 
 use crate::net::dial;
 use crate::net::frames::{Frames, Piece};
 use crate::net::opening::{self, Answer};
 use crate::net::transport::Transport;
-use crate::run::group::{Clock, Crew, Gate};
+use crate::run::group::{Clock, LocalGroup, Timeline};
 use crate::run::measure::{Fault, Metric};
 use crate::run::message::{Sent, control};
 use crate::run::plan::Traffic;
-use crate::run::replies::{Data, Expect, Got, Replies};
+use crate::run::replies::{Data, Expect, Received, Replies};
 use crate::run::stamp::Stamp;
 use framegate::proto::frame::opcode;
 use std::collections::VecDeque;
@@ -21,13 +21,13 @@ const READS_MAX: usize = 8;
 
 pub struct Conn {
     transport: Transport,
-    pub crew: usize,
+    pub group: usize,
     pub generation: u32,
     /// Its number, which names it in stamps.
     pub source: u32,
-    /// Where it stands in its crew's list of open ones.
+    /// Its position in its group's list of open connections.
     pub place: usize,
-    /// It stands in the list of those that may go on.
+    /// It is in the list of connections that can continue.
     pub queued: bool,
     phase: Phase,
     readable: bool,
@@ -50,7 +50,7 @@ pub struct Conn {
 /// Moments, in nanoseconds of the run's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Times {
-    /// When it was meant to be opened.
+    /// Its intended opening time.
     pub intended: u64,
     /// When the connection that it replaces was lost.
     pub lost: Option<u64>,
@@ -80,17 +80,17 @@ struct Opening {
 /// How a connection ended.
 #[derive(Debug)]
 pub struct End {
-    /// None if it was meant.
+    /// None for an intended end.
     pub fault: Option<(Fault, String)>,
     pub was_open: bool,
 }
 
 /// What a connection works with in its turn.
 pub struct Desk<'a> {
-    pub crew: &'a mut Crew,
+    pub group: &'a mut LocalGroup,
     pub slot: usize,
     pub clock: &'a Clock,
-    pub gate: Gate,
+    pub timeline: Timeline,
     pub buffer: &'a mut [u8],
     /// Messages that leave together.
     pub batch: &'a mut Vec<u8>,
@@ -99,10 +99,10 @@ pub struct Desk<'a> {
 type Step<T = ()> = Result<T, (Fault, String)>;
 
 impl Conn {
-    pub fn new(transport: Transport, crew: usize, source: u32, times: Times) -> Conn {
+    pub fn new(transport: Transport, group: usize, source: u32, times: Times) -> Conn {
         Conn {
             transport,
-            crew,
+            group,
             generation: 0,
             source,
             place: 0,
@@ -154,7 +154,7 @@ impl Conn {
 
     /// Goes as far as it can.
     pub fn advance(&mut self, desk: &mut Desk<'_>) -> Result<(), End> {
-        self.step(desk).map_err(|(fault, said)| self.ended(fault, said))
+        self.step(desk).map_err(|(fault, why)| self.ended(fault, why))
     }
 
     /// Reads nothing until [`Conn::resume`].
@@ -171,28 +171,28 @@ impl Conn {
         // One at a time: a ping without a pong shows when the connection ends.
         if self.times.ping.is_none() && matches!(self.phase, Phase::Open) {
             self.times.ping = Some(desk.clock.now());
-            self.write_out(&control(opcode::PING, b"framegate")).map_err(|(fault, said)| self.ended(fault, said))?;
+            self.write_out(&control(opcode::PING, b"framegate")).map_err(|(fault, why)| self.ended(fault, why))?;
         }
         Ok(())
     }
 
-    /// One message that was meant for `intended`; waits if the socket has no room.
+    /// Sends one message that was due at `intended`; queues it if the socket is full.
     pub fn send(&mut self, intended: u64, desk: &mut Desk<'_>) -> Result<(), End> {
         if !self.is_free() || !self.waiting.is_empty() {
             self.waiting.push_back(intended);
             return Ok(());
         }
-        self.send_now(intended, desk).map_err(|(fault, said)| self.ended(fault, said))
+        self.send_now(intended, desk).map_err(|(fault, why)| self.ended(fault, why))
     }
 
     /// A closed loop: as many as its window has room for, in one write.
     pub fn top_up(&mut self, desk: &mut Desk<'_>) -> Result<(), End> {
-        self.fill(desk).map_err(|(fault, said)| self.ended(fault, said))
+        self.fill(desk).map_err(|(fault, why)| self.ended(fault, why))
     }
 
-    /// Says goodbye. The end follows when the server has answered.
+    /// Sends a Close. The connection ends when the server has replied.
     pub fn close(&mut self, desk: &mut Desk<'_>) -> Result<(), End> {
-        self.say_close(desk).map_err(|(fault, said)| self.ended(fault, said))
+        self.say_close(desk).map_err(|(fault, why)| self.ended(fault, why))
     }
 
     /// Cuts the connection with a reset.
@@ -204,7 +204,7 @@ impl Conn {
     /// may be silent before what it owes is lost rather than late.
     pub fn note_the_rest(&mut self, patience: u64, desk: &mut Desk<'_>) {
         let (lost, owed) = (self.replies.lost(), self.replies.under_way() as u64 + self.waiting.len() as u64);
-        let counts = &mut desk.crew.whole.counts;
+        let counts = &mut desk.group.whole.counts;
         if lost > 0 {
             counts.faults(Fault::Lost, lost, || format!("{lost} messages of a connection never came"));
         }
@@ -215,9 +215,9 @@ impl Conn {
         }
     }
 
-    fn ended(&self, fault: Fault, said: String) -> End {
+    fn ended(&self, fault: Fault, why: String) -> End {
         let meant = matches!(self.phase, Phase::Closing) && matches!(fault, Fault::Closed | Fault::Reset);
-        End { fault: (!meant).then_some((fault, said)), was_open: self.is_open() }
+        End { fault: (!meant).then_some((fault, why)), was_open: self.is_open() }
     }
 
     fn step(&mut self, desk: &mut Desk<'_>) -> Step {
@@ -242,7 +242,7 @@ impl Conn {
                     }
                     if self.transport.is_tls() {
                         self.passed(Metric::Tls, desk);
-                        let counts = &mut desk.crew.whole.counts;
+                        let counts = &mut desk.group.whole.counts;
                         *counts.tls.entry(self.transport.agreed().unwrap_or_default()).or_default() += 1;
                         counts.resumed += u64::from(self.transport.resumed() == Some(true));
                     }
@@ -266,31 +266,31 @@ impl Conn {
     /// A phase of opening is over.
     fn passed(&mut self, metric: Metric, desk: &mut Desk<'_>) {
         let now = desk.clock.now();
-        desk.crew.note(metric, now - self.times.since);
+        desk.group.note(metric, now - self.times.since);
         self.times.since = now;
     }
 
     fn ask(&mut self, desk: &mut Desk<'_>) -> Step {
-        let key = opening::key(&mut desk.crew.random);
-        let [before, after] = &desk.crew.plan.target.head;
+        let key = opening::key(&mut desk.group.random);
+        let [before, after] = &desk.group.plan.target.head;
         let request = [before.as_slice(), &key, after].concat();
         self.phase = Phase::Answer(Box::new(Opening { key, head: Vec::new() }));
         self.write_out(&request)
     }
 
-    /// Whether the server has said 101.
+    /// Whether the server has sent its 101.
     fn read_answer(&mut self, desk: &mut Desk<'_>) -> Step<bool> {
         while self.readable {
             let Some(n) = self.read(desk.buffer)? else { return Ok(false) };
             let Phase::Answer(opening) = &mut self.phase else { return Ok(true) };
             opening.head.extend_from_slice(&desk.buffer[..n]);
-            let answer = opening::judge(&opening.head, &opening.key, &desk.crew.plan.target);
+            let answer = opening::judge(&opening.head, &opening.key, &desk.group.plan.target);
             match answer {
                 Answer::Partial => {}
                 Answer::Refused { status, reason } => {
                     return Err((Fault::Refused, format!("the server answered {status} {reason}")));
                 }
-                Answer::Bad(said) => return Err((Fault::Handshake, said)),
+                Answer::Bad(detail) => return Err((Fault::Handshake, detail)),
                 Answer::Open { head_len } => {
                     let head = std::mem::take(&mut opening.head);
                     self.phase = Phase::Open;
@@ -306,15 +306,15 @@ impl Conn {
     fn opened(&mut self, desk: &mut Desk<'_>) -> Step {
         self.passed(Metric::Handshake, desk);
         self.times.heard = self.times.since;
-        self.place = desk.crew.open.len();
-        desk.crew.open.push(desk.slot);
-        desk.crew.opening = desk.crew.opening.saturating_sub(1);
-        desk.crew.whole.counts.opened += 1;
-        if desk.gate.measures(self.times.intended) {
-            desk.crew.measured.counts.opened += 1;
+        self.place = desk.group.open.len();
+        desk.group.open.push(desk.slot);
+        desk.group.opening = desk.group.opening.saturating_sub(1);
+        desk.group.whole.counts.opened += 1;
+        if desk.timeline.measures(self.times.intended) {
+            desk.group.measured.counts.opened += 1;
         }
-        self.messages_left = desk.crew.plan.messages_per_connection;
-        if desk.crew.plan.greet || self.messages_left.is_some() {
+        self.messages_left = desk.group.plan.messages_per_connection;
+        if desk.group.plan.sends_on_open || self.messages_left.is_some() {
             return self.send_now(desk.clock.now(), desk);
         }
         self.fill(desk)
@@ -327,14 +327,14 @@ impl Conn {
 
     fn send_now(&mut self, intended: u64, desk: &mut Desk<'_>) -> Step {
         let sent = self.next_message(intended, desk);
-        let wire = desk.crew.messages.wire(&sent);
+        let wire = desk.group.messages.wire(&sent);
         self.write_out(wire)
     }
 
     fn fill(&mut self, desk: &mut Desk<'_>) -> Step {
-        let Traffic::Closed { window } = desk.crew.plan.traffic else { return Ok(()) };
+        let Traffic::Closed { window } = desk.group.plan.traffic else { return Ok(()) };
         let now = desk.clock.now();
-        if !desk.gate.sends(now) || !self.is_free() || self.messages_left.is_some() {
+        if !desk.timeline.sends(now) || !self.is_free() || self.messages_left.is_some() {
             return Ok(());
         }
         let room = window.saturating_sub(self.replies.under_way());
@@ -344,25 +344,25 @@ impl Conn {
         desk.batch.clear();
         for _ in 0..room {
             let sent = self.next_message(now, desk);
-            desk.batch.extend_from_slice(desk.crew.messages.wire(&sent));
+            desk.batch.extend_from_slice(desk.group.messages.wire(&sent));
         }
         self.write_out(desk.batch)
     }
 
     fn next_message(&mut self, intended: u64, desk: &mut Desk<'_>) -> Sent {
-        let crew = &mut *desk.crew;
-        let template = crew.messages.choose(&mut crew.random);
+        let group = &mut *desk.group;
+        let template = group.messages.choose(&mut group.random);
         let stamp = Stamp { source: self.source, sequence: self.sequence, time_ns: desk.clock.unix_ns(intended) };
         let sent = Sent { stamp, template, intended, sent: desk.clock.now() };
         self.sequence += 1;
-        let bytes = crew.messages.payload_len(template) as u64;
-        crew.whole.counts.sent += 1;
-        crew.whole.counts.sent_bytes += bytes;
-        if desk.gate.measures(intended) {
-            crew.measured.counts.sent += 1;
-            crew.measured.counts.sent_bytes += bytes;
+        let bytes = group.messages.payload_len(template) as u64;
+        group.whole.counts.sent += 1;
+        group.whole.counts.sent_bytes += bytes;
+        if desk.timeline.measures(intended) {
+            group.measured.counts.sent += 1;
+            group.measured.counts.sent_bytes += bytes;
         }
-        if let Expect::Replies(_) = crew.expect {
+        if let Expect::Replies(_) = group.expect {
             self.replies.sent(sent);
         }
         sent
@@ -398,7 +398,7 @@ impl Conn {
         Ok(())
     }
 
-    /// Sends what the kernel takes and keeps the rest.
+    /// Sends what the kernel accepts and queues the rest.
     fn write_out(&mut self, bytes: &[u8]) -> Step {
         let sent = if self.out.is_empty() { self.write(bytes)? } else { 0 };
         self.out.extend_from_slice(&bytes[sent..]);
@@ -412,7 +412,7 @@ impl Conn {
                 Ok(n) => sent += n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.writable = false,
                 Err(e) => {
-                    // What came before the reset is read first; that tells the end.
+                    // What arrived before the reset is read first; it may explain the end.
                     self.writable = false;
                     self.readable = true;
                     if e.kind() != ErrorKind::BrokenPipe && e.kind() != ErrorKind::ConnectionReset {
@@ -447,7 +447,7 @@ impl Conn {
     /// Bytes read, none if there are none now; the end of the stream is the end of the connection.
     fn read(&mut self, buffer: &mut [u8]) -> Step<Option<usize>> {
         match self.transport.read(buffer) {
-            Ok(0) => Err((Fault::Closed, self.farewell())),
+            Ok(0) => Err((Fault::Closed, self.describe_close())),
             Ok(n) => {
                 self.readable = self.hangup || !self.transport.drained_by(n, buffer.len());
                 Ok(Some(n))
@@ -459,13 +459,13 @@ impl Conn {
             // A Close has come, behind which nothing can be missing; many servers say no more than
             // that.
             Err(e) if e.kind() == ErrorKind::UnexpectedEof && self.close_code.is_some() => {
-                Err((Fault::Closed, self.farewell()))
+                Err((Fault::Closed, self.describe_close()))
             }
             Err(e) => Err(broken(e)),
         }
     }
 
-    fn farewell(&self) -> String {
+    fn describe_close(&self) -> String {
         match (&self.phase, self.close_code) {
             (_, Some(code)) => format!("the server closed the connection with code {code}"),
             (Phase::Open | Phase::Closing, None) => "the connection ended without a Close frame".into(),
@@ -479,21 +479,21 @@ impl Conn {
         }
         let now = desk.clock.now();
         self.times.heard = now;
-        while let Some(piece) = self.frames.next(&mut bytes).map_err(|said| (Fault::Protocol, said))? {
+        while let Some(piece) = self.frames.next(&mut bytes).map_err(|detail| (Fault::Protocol, detail))? {
             if self.close_code.is_some() {
                 return Err((Fault::Protocol, "a frame after the Close frame".into()));
             }
             match piece {
                 Piece::Data { bytes, text, last, .. } => {
                     let data = Data { bytes, text, last, source: self.source };
-                    let crew = &mut *desk.crew;
-                    let got = self.replies.on_data(data, &mut crew.messages, crew.expect);
-                    self.on_got(got.map_err(|said| (Fault::Protocol, said))?, bytes.len(), now, desk)?;
+                    let group = &mut *desk.group;
+                    let got = self.replies.on_data(data, &mut group.messages, group.expect);
+                    self.on_received(got.map_err(|detail| (Fault::Protocol, detail))?, bytes.len(), now, desk)?;
                 }
                 Piece::Ping(payload) => self.write_out(&control(opcode::PONG, &payload))?,
                 Piece::Pong(_) => {
                     if let Some(at) = self.times.ping.take() {
-                        desk.crew.measure(Metric::Ping, now - at);
+                        desk.group.measure(Metric::Ping, now - at);
                     }
                 }
                 Piece::Close(code) => self.on_close(code, desk)?,
@@ -504,7 +504,7 @@ impl Conn {
 
     fn on_close(&mut self, code: u16, desk: &mut Desk<'_>) -> Step {
         self.close_code = Some(code);
-        *desk.crew.whole.counts.close_codes.entry(code).or_default() += 1;
+        *desk.group.whole.counts.close_codes.entry(code).or_default() += 1;
         if matches!(self.phase, Phase::Open) {
             // The answer; then it is the server's part to end the connection.
             let payload = if code == 1005 { vec![] } else { code.to_be_bytes().to_vec() };
@@ -515,42 +515,42 @@ impl Conn {
     }
 
     #[inline]
-    fn on_got(&mut self, got: Got, bytes: usize, now: u64, desk: &mut Desk<'_>) -> Step {
-        let crew = &mut *desk.crew;
-        crew.whole.counts.received_bytes += bytes as u64;
+    fn on_received(&mut self, got: Received, bytes: usize, now: u64, desk: &mut Desk<'_>) -> Step {
+        let group = &mut *desk.group;
+        group.whole.counts.received_bytes += bytes as u64;
         match got {
-            Got::Part => return Ok(()),
-            Got::Reply(sent) => {
-                let is_measured = desk.gate.measures(sent.intended);
+            Received::Part => return Ok(()),
+            Received::Reply(sent) => {
+                let is_measured = desk.timeline.measures(sent.intended);
                 if is_measured {
-                    crew.measured.counts.received += 1;
-                    crew.measured.counts.received_bytes += crew.messages.payload_len(sent.template) as u64;
-                    crew.measure(Metric::RoundTrip, now.saturating_sub(sent.intended));
-                    if self.messages_left.is_none() && matches!(crew.plan.traffic, Traffic::Rate { .. }) {
-                        crew.measure(Metric::Uncorrected, now.saturating_sub(sent.sent));
+                    group.measured.counts.received += 1;
+                    group.measured.counts.received_bytes += group.messages.payload_len(sent.template) as u64;
+                    group.measure(Metric::RoundTrip, now.saturating_sub(sent.intended));
+                    if self.messages_left.is_none() && matches!(group.plan.traffic, Traffic::Rate { .. }) {
+                        group.measure(Metric::Uncorrected, now.saturating_sub(sent.sent));
                     }
                 }
             }
-            Got::Pushed(stamp) => {
-                if desk.gate.measures(now) {
-                    crew.measured.counts.received += 1;
-                    crew.measured.counts.received_bytes += bytes as u64;
+            Received::Pushed(stamp) => {
+                if desk.timeline.measures(now) {
+                    group.measured.counts.received += 1;
+                    group.measured.counts.received_bytes += bytes as u64;
                     if let Some(stamp) = stamp {
-                        crew.measure(Metric::OneWay, desk.clock.unix_ns(now).saturating_sub(stamp.time_ns));
+                        group.measure(Metric::OneWay, desk.clock.unix_ns(now).saturating_sub(stamp.time_ns));
                     }
                 }
             }
-            Got::Wrong(fault, said) => crew.whole.counts.fault(fault, || said),
+            Received::Wrong(fault, detail) => group.whole.counts.fault(fault, || detail),
         }
-        crew.whole.counts.received += 1;
+        group.whole.counts.received += 1;
         if !self.times.has_message {
             self.times.has_message = true;
             // Elsewhere the first message waits for its own time, not for the connection.
-            if self.messages_left.is_some() || crew.plan.greet || crew.expect == Expect::Pushes {
-                crew.note(Metric::FirstMessage, now.saturating_sub(self.times.intended));
+            if self.messages_left.is_some() || group.plan.sends_on_open || group.expect == Expect::Pushes {
+                group.note(Metric::FirstMessage, now.saturating_sub(self.times.intended));
             }
             if let Some(lost) = self.times.lost {
-                crew.note(Metric::Reconnect, now.saturating_sub(lost));
+                group.note(Metric::Reconnect, now.saturating_sub(lost));
             }
         }
         match self.messages_left {

@@ -6,7 +6,7 @@ use crate::run::measure::{Metric, Sample};
 use crate::run::message::Messages;
 use crate::run::plan::{Arrival, Group, Shape, Traffic};
 use crate::run::replies::Expect;
-use crate::run::schedule::Pace;
+use crate::run::schedule::Schedule;
 use fastrand::Rng;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,7 +23,7 @@ pub struct Clock {
 
 /// The times of a run between which messages leave, and those between which they count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gate {
+pub struct Timeline {
     pub start: u64,
     pub measure_from: u64,
     pub until: u64,
@@ -36,7 +36,7 @@ pub struct Share {
     pub of: usize,
 }
 
-pub struct Crew {
+pub struct LocalGroup {
     pub plan: Group,
     pub messages: Messages,
     pub expect: Expect,
@@ -53,8 +53,8 @@ pub struct Crew {
     pub measured: Sample,
     pub whole: Sample,
     pub random: Rng,
-    pub paces: Paces,
-    /// Connections of an open loop that are due while all places are taken.
+    pub schedules: Schedules,
+    /// Connections of an open loop that are due while the limit is reached.
     pub due: VecDeque<u64>,
     pub share: Share,
     turn: usize,
@@ -62,12 +62,12 @@ pub struct Crew {
 
 /// When the next of each is due.
 #[derive(Debug, Default)]
-pub struct Paces {
-    pub connect: Option<Pace>,
-    pub message: Option<Pace>,
-    pub ping: Option<Pace>,
-    pub stall: Option<Pace>,
-    pub cut: Option<Pace>,
+pub struct Schedules {
+    pub connect: Option<Schedule>,
+    pub message: Option<Schedule>,
+    pub ping: Option<Schedule>,
+    pub stall: Option<Schedule>,
+    pub cut: Option<Schedule>,
 }
 
 impl Clock {
@@ -88,8 +88,8 @@ impl Clock {
     }
 }
 
-impl Gate {
-    pub const SHUT: Gate = Gate { start: u64::MAX, measure_from: u64::MAX, until: u64::MAX };
+impl Timeline {
+    pub const NOT_STARTED: Timeline = Timeline { start: u64::MAX, measure_from: u64::MAX, until: u64::MAX };
 
     #[inline]
     pub fn sends(&self, now: u64) -> bool {
@@ -102,13 +102,13 @@ impl Gate {
     }
 }
 
-impl Crew {
-    pub fn new(plan: &Group, share: Share, seed: u64) -> Crew {
+impl LocalGroup {
+    pub fn new(plan: &Group, share: Share, seed: u64) -> LocalGroup {
         let quota = plan.connections / share.of + usize::from(share.index < plan.connections % share.of);
-        // Who only holds connections takes what comes, too.
+        // An idle connection accepts messages too.
         let pushes = plan.shape == Shape::Push || plan.shape == Shape::Idle && plan.traffic == Traffic::Silent;
         let expect = if pushes { Expect::Pushes } else { Expect::Replies(plan.reply) };
-        Crew {
+        LocalGroup {
             messages: Messages::new(&plan.message),
             expect,
             quota,
@@ -119,7 +119,7 @@ impl Crew {
             measured: Sample::default(),
             whole: Sample::default(),
             random: Rng::with_seed(seed ^ (share.index as u64) << 32),
-            paces: Paces::default(),
+            schedules: Schedules::default(),
             due: VecDeque::new(),
             share,
             turn: 0,
@@ -132,7 +132,7 @@ impl Crew {
         if self.plan.shape != Shape::Churn {
             // Without a ramp all are due at once, and `may_open` holds them back.
             let per_second = self.quota as f64 / ramp.as_secs_f64();
-            self.paces.connect = Pace::new(per_second, Arrival::Even, now);
+            self.schedules.connect = Schedule::new(per_second, Arrival::Even, now);
         }
     }
 
@@ -142,24 +142,28 @@ impl Crew {
         if let Traffic::Rate { per_second, arrival } = self.plan.traffic {
             // Threads take turns, not one moment together.
             let offset = 1e9 / per_second * self.share.index as f64;
-            let pace = Pace::new(per_second * share, arrival, start + offset as u64);
-            if self.plan.shape == Shape::Churn { self.paces.connect = pace } else { self.paces.message = pace }
+            let schedule = Schedule::new(per_second * share, arrival, start + offset as u64);
+            if self.plan.shape == Shape::Churn {
+                self.schedules.connect = schedule
+            } else {
+                self.schedules.message = schedule
+            }
         }
         let each = |every: Option<Duration>| {
             let per_second = self.quota as f64 / every?.as_secs_f64();
-            Pace::new(per_second, Arrival::Even, start).filter(|_| self.quota > 0)
+            Schedule::new(per_second, Arrival::Even, start).filter(|_| self.quota > 0)
         };
         let (ping, stall) = (each(self.plan.ping), each(self.plan.stall.map(|stall| stall.every)));
-        (self.paces.ping, self.paces.stall) = (ping, stall);
-        self.paces.cut = self.plan.cut_every.and_then(|every| {
+        (self.schedules.ping, self.schedules.stall) = (ping, stall);
+        self.schedules.cut = self.plan.cut_every.and_then(|every| {
             let first = start + every.as_nanos() as u64;
-            Pace::new(1.0 / every.as_secs_f64(), Arrival::Even, first)
+            Schedule::new(1.0 / every.as_secs_f64(), Arrival::Even, first)
         });
     }
 
     /// No traffic any more.
     pub fn end_traffic(&mut self) {
-        self.paces = Paces::default();
+        self.schedules = Schedules::default();
         self.due.clear();
     }
 

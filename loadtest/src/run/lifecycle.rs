@@ -1,31 +1,32 @@
-//! A lifecycle as a test: load runs, a command runs beside it (a reload, a stop, a deploy), and
+//! A lifecycle test: runs load and, beside it, a command (a reload, a stop, a deploy), and
 //! reports what became of the sessions: how many were lost, with which close codes, over how long a
 //! time, how soon they were back.
 
 use crate::Failure;
 use crate::failure::Usage;
 use crate::net::opening::OpeningArgs;
+use crate::percentile;
 use crate::report::{self, OutputArgs};
 use crate::run::command::HowArgs;
 use crate::run::measure::{Histograms, Interval, Metric, Outcome};
 use crate::run::options::{self, GroupSpec, ShapeSpec};
-use crate::run::phases::{self, Progress, Stage, Watch};
+use crate::run::phases::{self, Observer, Phase, Progress};
 use crate::run::plan::{Plan, Reconnect};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-/// How finely the closes are told apart in time.
+/// Resolution of the closes over time.
 const GRAIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct DuringArgs {
-    /// What happens meanwhile, for the shell: 'kill -HUP PID', './deploy.sh'
+    /// Shell command to run meanwhile: 'kill -HUP PID', './deploy.sh'
     #[arg(value_name = "COMMAND")]
     command: String,
     /// Server to measure: ws://HOST, ws://HOST:PORT/PATH or wss://...
     #[arg(value_name = "URL")]
     url: String,
-    /// When it happens, from the begin of the measured time on [default: a quarter of it]
+    /// When to run it, from the start of the measured time [default: a quarter of it]
     #[arg(long, value_name = "TIME", value_parser = options::time)]
     at: Option<Duration>,
     #[command(flatten)]
@@ -45,10 +46,10 @@ pub fn run(args: &DuringArgs) -> Result<ExitCode, Failure> {
     if at >= plan.windows.measure {
         return Err(Usage(format!("--at {at:?} lies behind the measured {:?}", plan.windows.measure)).into());
     }
-    let mut watch = Lifecycle { command: args.command.clone(), at, child: None, failure: None, series: Vec::new() };
-    let outcome = phases::run(&plan, GRAIN, &mut watch)?;
-    let exit = watch.exit()?;
-    print!("{}", story(&args.command, &exit, at, &watch.series, &outcome));
+    let mut observer = Lifecycle { command: args.command.clone(), at, child: None, failure: None, series: Vec::new() };
+    let outcome = phases::run(&plan, GRAIN, &mut observer)?;
+    let exit = observer.exit()?;
+    print!("{}", story(&args.command, &exit, at, &observer.series, &outcome));
     report::tell(&outcome, &args.output)
 }
 
@@ -67,7 +68,7 @@ impl DuringArgs {
             // Who loses a session opens another, as users do, and tries a message at once.
             let prompt = Reconnect { jitter: Duration::ZERO, backoff: Duration::from_millis(100) };
             group.reconnect.get_or_insert(prompt);
-            group.greet = true;
+            group.sends_on_open = true;
         }
         Ok(plan)
     }
@@ -82,13 +83,13 @@ struct Lifecycle {
     series: Vec<Interval>,
 }
 
-impl Watch for Lifecycle {
+impl Observer for Lifecycle {
     fn interval(&mut self, interval: &Interval, _groups: &[(&str, Histograms)]) {
         self.series.push(*interval);
     }
 
     fn tick(&mut self, progress: &Progress) {
-        let is_due = progress.stage == Stage::Measure && progress.elapsed >= self.at;
+        let is_due = progress.phase == Phase::Measure && progress.elapsed >= self.at;
         if is_due && self.child.is_none() && self.failure.is_none() {
             let command = Command::new("sh").arg("-c").arg(&self.command).stdin(Stdio::null()).spawn();
             match command {
@@ -145,14 +146,14 @@ fn story(command: &str, exit: &str, at: Duration, series: &[Interval], outcome: 
         let most = after.iter().map(|(_, ended)| *ended).max().unwrap_or_default();
         out += &format!("  most at once        {most} in {} ms\n", GRAIN.as_millis());
     }
-    // Our own goodbyes at the end were answered with 1000; what else came, the server said.
+    // Replies to our own Closes at the end have 1000; other codes came from the server.
     let codes: Vec<String> = counts.close_codes.iter().map(|(code, count)| format!("{count} x {code}")).collect();
     out += &format!(
         "  close codes         {} (1006: no Close frame; our own farewells count as 1000)\n",
         codes.join(", ")
     );
     if let Some(back) = outcome.whole_total().histograms.get(Metric::Reconnect) {
-        let ms = |quantile| back.value_at_quantile(quantile) as f64 / 1e3;
+        let ms = |quantile| percentile::value(back, quantile) as f64 / 1e3;
         let (p50, p99, max) = (ms(0.5), ms(0.99), back.max() as f64 / 1e3);
         out += &format!(
             "  back with a message {} sessions: p50 {p50:.1} ms, p99 {p99:.1} ms, max {max:.1} ms\n",

@@ -80,12 +80,12 @@ pub fn parse_sources(text: &str) -> Result<Vec<IpAddr>, String> {
 fn parse_part(part: &str) -> Result<(IpAddr, IpAddr), String> {
     let single = |text: &str| {
         let wrong =
-            || format!("{part:?} is no source address; write 127.0.0.2, 127.0.0.2-127.0.0.9, 10.0.0.0/29 or ::1");
+            || format!("{part:?} is not a source address; expected 127.0.0.2, 127.0.0.2-127.0.0.9, 10.0.0.0/29 or ::1");
         let address: IpAddr = text.trim().parse().map_err(|_| wrong())?;
         let usable = !address.is_unspecified() && !address.is_multicast();
         usable.then_some(address).ok_or_else(|| format!("{address} cannot be a source address"))
     };
-    let only_v4 = || format!("{part:?} is a range of IPv6 addresses; write them one by one");
+    let only_v4 = || format!("{part:?} is a range of IPv6 addresses; list them one by one");
     if let Some((first, last)) = part.split_once('-') {
         let (first, last) = (single(first)?, single(last)?);
         return if first.is_ipv4() && last.is_ipv4() { Ok((first, last)) } else { Err(only_v4()) };
@@ -131,7 +131,7 @@ impl Host {
             return Err(format!("{has}: run `sysctl -w net.ipv4.ip_local_port_range=\"{WIDEST}\"` as root"));
         }
         let more = connections.div_ceil(self.ports.max(1));
-        Err(format!("{has}: name more source addresses, for a server on this host `--source {}`", loopback(more)))
+        Err(format!("{has}: add source addresses, for a server on this host `--source {}`", loopback(more)))
     }
 }
 
@@ -184,12 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn wrong_sources_are_told() {
+    fn invalid_sources_are_explained() {
         for (text, says) in [
-            ("", "is no source address"),
-            ("a,127.0.0.1", "\"a\" is no source address"),
-            ("127.0.0.1,", "is no source address"),
-            ("127.0.0.2-9", "is no source address"),
+            ("", "is not a source address"),
+            ("a,127.0.0.1", "\"a\" is not a source address"),
+            ("127.0.0.1,", "is not a source address"),
+            ("127.0.0.2-9", "is not a source address"),
             ("127.0.0.9-127.0.0.2", "ends before it begins"),
             ("127.0.0.1-127.0.16.1", "more than 4096"),
             ("10.0.0.0/19", "more than 4096"),

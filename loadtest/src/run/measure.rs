@@ -1,4 +1,4 @@
-//! What is measured, and what a run came to: the words, the histograms, the counts. Knows no
+//! What is measured: metrics, histograms, counts, and the outcome of a run. Knows no
 //! socket, clock or file; the client fills samples, the run merges them into an [`Outcome`], the
 //! report tells of it.
 
@@ -123,7 +123,7 @@ pub enum Fault {
     Timeout,
     /// The TLS handshake failed, or the TLS stream was broken or cut off.
     Tls,
-    /// The server answered the opening handshake with something else than 101.
+    /// The server answered the opening handshake with another status than 101.
     Refused,
     /// A 101 that is not right: Accept, Upgrade, subprotocol, extension.
     Handshake,
@@ -131,15 +131,15 @@ pub enum Fault {
     Protocol,
     /// The connection ended with a reset.
     Reset,
-    /// The connection ended although neither the plan nor a Close of ours wanted that.
+    /// The connection ended without the plan or a Close of ours asking for it.
     Closed,
     /// A message whose bytes are not those that were sent.
     Corrupt,
-    /// A message that never came.
+    /// A message that was not received.
     Lost,
-    /// A message that came again.
+    /// A message received twice.
     Duplicate,
-    /// A message that came after a later one.
+    /// A message received after a later one.
     Reordered,
     /// A message that was never sent: more replies than requests.
     Unexpected,
@@ -186,7 +186,7 @@ impl Fault {
         }
     }
 
-    /// Whether the payload was wrong, which fails a run whatever was asked (exit code 3).
+    /// Whether the payload was wrong, which fails every run (exit code 3).
     pub fn is_of_content(self) -> bool {
         matches!(self, Fault::Corrupt | Fault::Lost | Fault::Duplicate | Fault::Reordered | Fault::Unexpected)
     }
@@ -206,7 +206,7 @@ pub struct Counts {
     pub received_bytes: u64,
     /// Messages that were due while no connection of their group was open.
     pub skipped: u64,
-    /// Codes of the Close frames that came; 1005 for one without a code, 1006 for an end without
+    /// Codes of received Close frames; 1005 for one without a code, 1006 for an end without
     /// Close.
     pub close_codes: BTreeMap<u16, u64>,
     /// TLS handshakes by version and cipher, and how many of all were resumed.
@@ -293,7 +293,7 @@ pub struct ThreadUse {
 
 /// What a group of connections was asked to do, in words and numbers for the report.
 #[derive(Debug, Clone, Default)]
-pub struct Asked {
+pub struct Requested {
     pub name: String,
     /// echo, push, churn, idle, storm or slow.
     pub shape: &'static str,
@@ -309,9 +309,9 @@ pub struct Asked {
 /// A group's part in an outcome.
 #[derive(Debug, Clone, Default)]
 pub struct GroupOutcome {
-    pub asked: Asked,
+    pub requested: Requested,
     /// What was measured: messages whose intended time lay in the measured window, whenever their
-    /// replies came.
+    /// replies were received.
     pub measured: Sample,
     /// Times of connecting and handshakes are those of the whole run, and so are its faults.
     pub whole: Sample,
@@ -334,7 +334,7 @@ pub struct Interval {
     pub max_us: u64,
 }
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
     pub url: String,

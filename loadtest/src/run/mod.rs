@@ -1,7 +1,7 @@
 //! Runs: from what is typed to what was measured.
 //!
 //! - [`command`]: the commands that generate load; [`options`]: their flags and the scenario file
-//! - [`plan`]: a run as it is meant
+//! - [`plan`]: a validated run
 //! - [`phases`]: ramp, settle, measure, cooldown; [`limits`]: what the host allows;
 //!   [`progress`]: the line on the terminal
 //! - [`client`]: one thread; [`group`] and [`conn`]: its groups and connections; [`schedule`]: when

@@ -1,4 +1,4 @@
-//! What people write, on the command line or in a scenario file, made into a plan: sizes, rates,
+//! The options of the command line and of a scenario file, made into a plan: sizes, rates,
 //! shapes. One place for both, so that a flag and a key of the same name mean the same.
 
 use crate::run::plan::{Arrival, Group, MessagePlan, Reconnect, Reply, Shape, Sizes, Stall, Target, Traffic};
@@ -10,7 +10,7 @@ use std::time::Duration;
 const SIZE_MAX: u64 = 64 << 20;
 const CONNECTIONS_MAX: usize = 1_000_000;
 
-/// A group of connections as typed. What is not said takes the default of its shape.
+/// A group of connections as typed; what is not given has the default of its shape.
 #[derive(Debug, Clone, Default, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct GroupSpec {
@@ -24,18 +24,18 @@ pub struct GroupSpec {
     /// Connections [default: 100]
     #[arg(short, long, value_name = "N")]
     pub connections: Option<usize>,
-    /// Messages a second, all connections together (churn: connections a second) [default: 1000,
+    /// Messages per second over all connections (churn: connections per second) [default: 1000,
     /// churn 100]
     #[arg(short, long, value_name = "N", conflicts_with = "closed")]
     pub rate: Option<f64>,
-    /// Closed loop instead: so many outstanding on each connection (churn: connections that follow
-    /// on each other)
+    /// Closed loop instead: messages in flight on each connection (churn: connections open at a
+    /// time)
     #[arg(long, value_name = "K")]
     pub closed: Option<usize>,
-    /// When they leave: even, poisson, or burst=N [default: even]
+    /// Arrival process: even, poisson, or burst=N [default: even]
     #[arg(long, value_name = "HOW", conflicts_with = "closed")]
     pub arrival: Option<String>,
-    /// Payload: 64, 1KiB, a mix with weights 64*9,16KiB*1, or file:PATH with a message a line
+    /// Payload: 64, 1KiB, a mix with weights 64*9,16KiB*1, or file:PATH with one message per line
     /// [default: 64]
     #[arg(short, long, value_name = "SIZE")]
     pub size: Option<String>,
@@ -48,28 +48,28 @@ pub struct GroupSpec {
     /// What a reply must be: exact (the same bytes) or any (one message for each) [default: exact]
     #[arg(long, value_name = "WHAT")]
     pub reply: Option<String>,
-    /// A ping on each connection this often
+    /// Interval of pings on each connection
     #[arg(long, value_name = "TIME")]
     pub ping: Option<String>,
-    /// push: so many connections send what all receive, through any server that broadcasts
+    /// push: number of connections that send what all receive, through a server that broadcasts
     #[arg(long, value_name = "N", hide = true)]
     pub publishers: Option<usize>,
     /// churn: messages of each connection [default: 1]
     #[arg(long, value_name = "N", hide = true)]
     pub messages: Option<u64>,
-    /// storm: all connections are cut this often [default: 5s]
+    /// storm: interval at which all connections are cut [default: 5s]
     #[arg(long, value_name = "TIME", hide = true)]
     pub cut_every: Option<String>,
-    /// After a lost connection: open it again within this time [storm: 0s]
+    /// Reconnect within this time after a lost connection [storm: 0s]
     #[arg(long, value_name = "TIME", hide = true)]
     pub jitter: Option<String>,
-    /// After a failed try: wait, twice as long each time [default: 100ms]
+    /// Delay after a failed connect, doubled each time [default: 100ms]
     #[arg(long, value_name = "TIME", hide = true)]
     pub backoff: Option<String>,
-    /// slow: each reader stalls this often [default: 2s]
+    /// slow: interval at which each reader stalls [default: 2s]
     #[arg(long, value_name = "TIME", hide = true)]
     pub stall_every: Option<String>,
-    /// slow: and reads nothing for so long [default: 1s]
+    /// slow: duration of a stall [default: 1s]
     #[arg(long, value_name = "TIME", hide = true)]
     pub stall_for: Option<String>,
 }
@@ -99,7 +99,7 @@ impl From<ShapeSpec> for Shape {
 }
 
 impl GroupSpec {
-    /// The group that was meant, or what is wrong with it in a sentence.
+    /// The validated group, or an error in one sentence.
     pub fn build(&self, target: Arc<Target>) -> Result<Group, String> {
         let shape: Shape = self.shape.unwrap_or(ShapeSpec::Echo).into();
         self.check(shape)?;
@@ -107,12 +107,12 @@ impl GroupSpec {
         let places = self.closed.filter(|_| shape == Shape::Churn);
         let connections = self.connections.or(places).unwrap_or(100);
         if connections == 0 || connections > CONNECTIONS_MAX {
-            return Err(format!("connections = {connections}: write a number from 1 to {CONNECTIONS_MAX}"));
+            return Err(format!("connections = {connections}: expected a number from 1 to {CONNECTIONS_MAX}"));
         }
         let sizes = sizes(self.size.as_deref().unwrap_or("64"))?;
         let fragments = self.fragments.unwrap_or(1);
         if !(1..=1024).contains(&fragments) {
-            return Err(format!("fragments = {fragments}: write a number from 1 to 1024"));
+            return Err(format!("fragments = {fragments}: expected a number from 1 to 1024"));
         }
         let reply = match self.reply.as_deref() {
             None | Some("exact") => Reply::Exact,
@@ -133,7 +133,7 @@ impl GroupSpec {
         let reconnects = shape == Shape::Storm || self.jitter.is_some() || self.backoff.is_some();
         let cut_every = within("cut-every", &self.cut_every, Duration::from_secs(5))?;
         if self.messages == Some(0) || self.publishers == Some(0) {
-            return Err("a number of messages or publishers cannot be 0".into());
+            return Err("the number of messages or publishers must not be 0".into());
         }
         Ok(Group {
             name: self.name.clone().unwrap_or_else(|| shape.name().to_owned()),
@@ -148,7 +148,7 @@ impl GroupSpec {
             reconnect: reconnects.then_some(reconnect),
             cut_every: (shape == Shape::Storm).then_some(cut_every),
             publishers: self.publishers,
-            greet: shape == Shape::Storm,
+            sends_on_open: shape == Shape::Storm,
             messages_per_connection: (shape == Shape::Churn).then(|| self.messages.unwrap_or(1)),
         })
     }
@@ -170,7 +170,7 @@ impl GroupSpec {
             }
         }
         if shape == Shape::Push && self.rate.is_some() && self.publishers.is_none() {
-            return Err("the rate of a push is the server's, unless --publishers says who sends".into());
+            return Err("the rate of a push is set by the server, unless --publishers is given".into());
         }
         Ok(())
     }
@@ -178,7 +178,7 @@ impl GroupSpec {
     fn traffic(&self, shape: Shape) -> Result<Traffic, String> {
         if let Some(window) = self.closed {
             if window == 0 || window > 100_000 {
-                return Err(format!("closed = {window}: write a number from 1 to 100000"));
+                return Err(format!("closed = {window}: expected a number from 1 to 100000"));
             }
             return Ok(Traffic::Closed { window });
         }
@@ -192,7 +192,7 @@ impl GroupSpec {
         }
         let per_second = self.rate.unwrap_or(if shape == Shape::Churn { 100.0 } else { 1000.0 });
         if !(per_second > 0.0 && per_second <= 1e8) {
-            return Err(format!("rate = {per_second}: write a number above 0, at most 100000000"));
+            return Err(format!("rate = {per_second}: expected a number above 0, at most 100000000"));
         }
         let arrival = match self.arrival.as_deref() {
             None | Some("even") => Arrival::Even,
@@ -208,12 +208,13 @@ impl GroupSpec {
 
 /// `30s`, `1m 30s`, `250ms`; `0s` too.
 pub fn duration(key: &str, text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| format!("{key} = {text:?}: write a time such as \"30s\" or \"250ms\""))
+    humantime::parse_duration(text)
+        .map_err(|_| format!("{key} = {text:?}: expected a duration such as \"30s\" or \"250ms\""))
 }
 
 /// As clap wants it: without the flag's name, which it adds.
 pub fn time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| "write a time such as 30s or 250ms".to_owned())
+    humantime::parse_duration(text).map_err(|_| "expected a duration such as 30s or 250ms".to_owned())
 }
 
 fn sizes(text: &str) -> Result<Sizes, String> {
@@ -222,7 +223,7 @@ fn sizes(text: &str) -> Result<Sizes, String> {
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec);
         let lines: Vec<Vec<u8>> = lines.collect();
         if lines.is_empty() {
-            return Err(format!("{path} has no message: one a line is expected"));
+            return Err(format!("{path} has no messages: expected one per line"));
         }
         return Ok(Sizes::Lines(Arc::new(lines)));
     }
@@ -232,7 +233,7 @@ fn sizes(text: &str) -> Result<Sizes, String> {
         let weight = weight.parse::<f64>().ok().filter(|weight| weight.is_finite() && *weight > 0.0);
         match (size, weight) {
             (Some(size), Some(weight)) => Ok((size as usize, weight)),
-            _ => Err(format!("size = {text:?}: write 64, 1KiB, 64*9,16KiB*1 or file:PATH; at most 64MiB each")),
+            _ => Err(format!("size = {text:?}: expected 64, 1KiB, 64*9,16KiB*1 or file:PATH; at most 64MiB each")),
         }
     };
     Ok(Sizes::Mix(text.split(',').map(part).collect::<Result<_, _>>()?))
@@ -287,7 +288,7 @@ mod tests {
         assert_eq!(of(ShapeSpec::Push).traffic, Traffic::Silent);
         assert_eq!(of(ShapeSpec::Churn).messages_per_connection, Some(1));
         let storm = of(ShapeSpec::Storm);
-        assert!(storm.greet && storm.cut_every.is_some() && storm.reconnect.is_some());
+        assert!(storm.sends_on_open && storm.cut_every.is_some() && storm.reconnect.is_some());
         assert!(of(ShapeSpec::Slow).stall.is_some());
     }
 }

@@ -1,10 +1,11 @@
 //! A run from its plan to its outcome: starts the threads, opens, settles, measures, waits for the
-//! last replies, closes. Only this file knows the order of the windows. Reports progress to a
-//! [`Watch`] as it happens.
+//! last replies, closes. Only this file knows the order of the phases. Reports progress to a
+//! [`Observer`] as it happens.
 
 use crate::failure::Usage;
+use crate::percentile;
 use crate::run::client::Client;
-use crate::run::group::{Clock, Gate, Share};
+use crate::run::group::{Clock, Share, Timeline};
 use crate::run::limits;
 use crate::run::measure::{Counts, GroupOutcome, Histograms, Interval, Metric, Outcome, Sample, ThreadUse};
 use crate::run::plan::Plan;
@@ -17,14 +18,14 @@ use std::time::Duration;
 
 /// How often threads look at what the others say while nothing is measured.
 const LOOK: Duration = Duration::from_millis(5);
-/// Between two signs of life to the watch.
+/// Interval of progress reports to the observer.
 const TICK: Duration = Duration::from_millis(200);
-/// How long connections may take to say goodbye.
+/// Time for connections to close.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Receives the progress of a run. All of it happens on the thread that called
 /// [`run`].
-pub trait Watch {
+pub trait Observer {
     /// All connections that will open are open; traffic begins now.
     fn traffic_begins(&mut self, _connections: usize) {}
     /// The measured window begins.
@@ -39,13 +40,13 @@ pub trait Watch {
 }
 
 /// No observer.
-pub struct Alone;
-impl Watch for Alone {}
+pub struct NoObserver;
+impl Observer for NoObserver {}
 
-/// Where a run stands.
+/// The progress of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
-    pub stage: Stage,
+    pub phase: Phase,
     pub connections: usize,
     pub wanted: usize,
     /// Of the measured window.
@@ -56,7 +57,7 @@ pub struct Progress {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Stage {
+pub enum Phase {
     #[default]
     Ramp,
     Settle,
@@ -72,7 +73,7 @@ pub fn stop_flag() -> Arc<AtomicBool> {
 }
 
 /// What threads say.
-enum Said {
+enum Report {
     /// Its connections are open.
     Up(Vec<[Sample; 2]>),
     /// The measured window begins.
@@ -87,18 +88,18 @@ enum Said {
 struct Shared {
     plan: Plan,
     clock: Clock,
-    gate: OnceLock<Gate>,
+    timeline: OnceLock<Timeline>,
     abandoned: AtomicBool,
     /// Length of an interval.
     interval: Duration,
 }
 
-/// Runs `plan`, in intervals of `interval` as the watch sees them.
-pub fn run(plan: &Plan, interval: Duration, watch: &mut dyn Watch) -> Result<Outcome, Failure> {
+/// Runs `plan`, in intervals of `interval` as the observer sees them.
+pub fn run(plan: &Plan, interval: Duration, observer: &mut dyn Observer) -> Result<Outcome, Failure> {
     let shared = Arc::new(Shared {
         plan: plan.clone(),
         clock: Clock::start(),
-        gate: OnceLock::new(),
+        timeline: OnceLock::new(),
         abandoned: AtomicBool::new(false),
         interval,
     });
@@ -113,13 +114,13 @@ pub fn run(plan: &Plan, interval: Duration, watch: &mut dyn Watch) -> Result<Out
                 let share = Share { index, of: shared.plan.threads };
                 if let Err(failure) = thread(&shared, share, &tx, &spare_rx) {
                     // The other end is only gone when the run has failed already.
-                    let _told = tx.send(Said::Failed(failure.to_string()));
+                    let _sent = tx.send(Report::Failed(failure.to_string()));
                 }
             };
             scope.spawn(thread);
         }
         drop(tx);
-        let done = Director::new(&shared, spares).direct(&rx, watch);
+        let done = Director::new(&shared, spares).direct(&rx, observer);
         if done.is_err() {
             shared.abandoned.store(true, Ordering::Relaxed);
         }
@@ -134,16 +135,16 @@ struct Director<'a> {
     up: usize,
     settled: usize,
     rested: usize,
-    /// Connections that are open, as far as was told.
+    /// Open connections, as reported by the threads.
     open: usize,
     groups: Vec<GroupOutcome>,
     intervals: BTreeMap<usize, Pending>,
     outcome: Outcome,
-    stage: Stage,
+    phase: Phase,
     last: Interval,
 }
 
-/// An interval of which not all threads have told yet.
+/// An interval that not all threads have reported yet.
 #[derive(Default)]
 struct Pending {
     threads: usize,
@@ -154,7 +155,8 @@ struct Pending {
 
 impl<'a> Director<'a> {
     fn new(shared: &'a Shared, spares: Vec<Sender<Vec<[Sample; 2]>>>) -> Director<'a> {
-        let group = |group: &crate::run::plan::Group| GroupOutcome { asked: group.asked(), ..GroupOutcome::default() };
+        let group =
+            |group: &crate::run::plan::Group| GroupOutcome { requested: group.requested(), ..GroupOutcome::default() };
         let outcome = Outcome { url: shared.plan.url.clone(), ..Outcome::default() };
         let groups = shared.plan.groups.iter().map(group).collect();
         let (intervals, last) = (BTreeMap::new(), Interval::default());
@@ -168,44 +170,44 @@ impl<'a> Director<'a> {
             groups,
             intervals,
             outcome,
-            stage: Stage::Ramp,
+            phase: Phase::Ramp,
             last,
         }
     }
 
-    fn direct(mut self, rx: &Receiver<Said>, watch: &mut dyn Watch) -> Result<Outcome, Failure> {
+    fn direct(mut self, rx: &Receiver<Report>, observer: &mut dyn Observer) -> Result<Outcome, Failure> {
         let memory_before = proc::own_private_dirty_kib().unwrap_or_default();
         while self.rested < self.shared.plan.threads {
             match rx.recv_timeout(TICK.min(LOOK * 4)) {
-                Ok(said) => self.on_said(said, watch)?,
+                Ok(report) => self.on_report(report, observer)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err("a thread of the generator ended".into()),
             }
-            self.on_time(memory_before, watch);
+            self.on_time(memory_before, observer);
         }
         self.outcome.groups = self.groups;
         Ok(self.outcome)
     }
 
     /// The windows follow the clock.
-    fn on_time(&mut self, memory_before: u64, watch: &mut dyn Watch) {
+    fn on_time(&mut self, memory_before: u64, observer: &mut dyn Observer) {
         let now = self.shared.clock.now();
-        let gate = self.shared.gate.get();
-        let stage = match gate {
-            None => Stage::Ramp,
-            Some(gate) if now < gate.measure_from => Stage::Settle,
-            Some(gate) if now < gate.until => Stage::Measure,
-            Some(_) => Stage::Cooldown,
+        let timeline = self.shared.timeline.get();
+        let phase = match timeline {
+            None => Phase::Ramp,
+            Some(timeline) if now < timeline.measure_from => Phase::Settle,
+            Some(timeline) if now < timeline.until => Phase::Measure,
+            Some(_) => Phase::Cooldown,
         };
-        if stage != self.stage {
-            if stage == Stage::Cooldown {
+        if phase != self.phase {
+            if phase == Phase::Cooldown {
                 self.note_memory(memory_before);
             }
-            self.stage = stage;
+            self.phase = phase;
         }
-        let elapsed = gate.map_or(0, |gate| now.min(gate.until).saturating_sub(gate.measure_from));
-        watch.tick(&Progress {
-            stage,
+        let elapsed = timeline.map_or(0, |timeline| now.min(timeline.until).saturating_sub(timeline.measure_from));
+        observer.tick(&Progress {
+            phase,
             connections: self.open,
             wanted: self.shared.plan.groups.iter().map(|group| group.connections).sum(),
             elapsed: Duration::from_nanos(elapsed),
@@ -223,36 +225,36 @@ impl<'a> Director<'a> {
         }
     }
 
-    fn on_said(&mut self, said: Said, watch: &mut dyn Watch) -> Result<(), Failure> {
-        match said {
-            Said::Up(samples) => {
+    fn on_report(&mut self, report: Report, observer: &mut dyn Observer) -> Result<(), Failure> {
+        match report {
+            Report::Up(samples) => {
                 self.up += 1;
                 self.add(&samples);
                 if self.up == self.shared.plan.threads {
                     self.check_open()?;
-                    self.begin(watch);
+                    self.begin(observer);
                 }
             }
-            Said::Settled(samples) => {
+            Report::Settled(samples) => {
                 self.add(&samples);
                 self.settled += 1;
                 if self.settled == self.shared.plan.threads {
-                    watch.measure_begins();
+                    observer.measure_begins();
                 }
             }
-            Said::Interval(index, samples) => self.on_interval(index, samples, watch),
-            Said::Measured(used) => {
+            Report::Interval(index, samples) => self.on_interval(index, samples, observer),
+            Report::Measured(used) => {
                 self.outcome.threads.push(used);
                 self.outcome.measured = self.outcome.measured.min(used.wall);
                 if self.outcome.threads.len() == self.shared.plan.threads {
-                    watch.traffic_ended();
+                    observer.traffic_ended();
                 }
             }
-            Said::Rest(samples) => {
+            Report::Rest(samples) => {
                 self.add(&samples);
                 self.rested += 1;
             }
-            Said::Failed(said) => return Err(said.into()),
+            Report::Failed(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -263,22 +265,22 @@ impl<'a> Director<'a> {
         if self.open > 0 || self.shared.plan.groups.iter().filter(stays).count() == 0 {
             return Ok(());
         }
-        let counts = self.groups.iter().find_map(|group| group.whole.counts.seen().next().map(|(_, _, said)| said));
+        let counts = self.groups.iter().find_map(|group| group.whole.counts.seen().next().map(|(_, _, report)| report));
         Err(format!("no connection could be opened: {}", counts.unwrap_or("interrupted")).into())
     }
 
     /// Everybody is up: the times of the windows are fixed.
-    fn begin(&mut self, watch: &mut dyn Watch) {
+    fn begin(&mut self, observer: &mut dyn Observer) {
         let (clock, windows) = (self.shared.clock, self.shared.plan.windows);
         self.outcome.ramp = Duration::from_nanos(clock.now());
-        watch.traffic_begins(self.open);
+        observer.traffic_begins(self.open);
         let start = clock.now() + 2 * LOOK.as_nanos() as u64;
         let measure_from = start + windows.settle.as_nanos() as u64;
         let until = measure_from + windows.measure.as_nanos() as u64;
         self.outcome.began_unix = clock.unix_ns(measure_from) as f64 / 1e9;
         self.outcome.measured = windows.measure;
         // No other thread sets it.
-        let _first = self.shared.gate.set(Gate { start, measure_from, until });
+        let _first = self.shared.timeline.set(Timeline { start, measure_from, until });
     }
 
     fn add(&mut self, samples: &[[Sample; 2]]) {
@@ -290,7 +292,7 @@ impl<'a> Director<'a> {
         self.open = open as usize;
     }
 
-    fn on_interval(&mut self, index: usize, mut samples: Vec<[Sample; 2]>, watch: &mut dyn Watch) {
+    fn on_interval(&mut self, index: usize, mut samples: Vec<[Sample; 2]>, observer: &mut dyn Observer) {
         self.add(&samples);
         let pending = self.intervals.entry(index).or_default();
         pending.threads += 1;
@@ -312,15 +314,15 @@ impl<'a> Director<'a> {
             let _taken = spare.send(samples);
         }
         if let Some(pending) = is_whole.then(|| self.intervals.remove(&index)).flatten() {
-            self.close_interval(index, &pending, watch);
+            self.close_interval(index, &pending, observer);
         }
     }
 
-    fn close_interval(&mut self, index: usize, pending: &Pending, watch: &mut dyn Watch) {
+    fn close_interval(&mut self, index: usize, pending: &Pending, observer: &mut dyn Observer) {
         let mut all = Histograms::default();
         pending.groups.iter().for_each(|group| all.add(group));
         let shown = all.get(Metric::RoundTrip).or_else(|| all.get(Metric::OneWay));
-        let at = |quantile| shown.map_or(0, |histogram| histogram.value_at_quantile(quantile));
+        let at = |quantile| shown.map_or(0, |histogram| percentile::value(histogram, quantile));
         let len = self.shared.interval;
         let interval = Interval {
             at: len * index as u32,
@@ -334,9 +336,9 @@ impl<'a> Director<'a> {
             p99_us: at(0.99),
             max_us: shown.map_or(0, |histogram| histogram.max()),
         };
-        let names = self.groups.iter().map(|group| group.asked.name.as_str());
+        let names = self.groups.iter().map(|group| group.requested.name.as_str());
         let groups: Vec<(&str, Histograms)> = names.zip(pending.groups.iter().cloned()).collect();
-        watch.interval(&interval, &groups);
+        observer.interval(&interval, &groups);
         self.last = interval;
         self.outcome.intervals.push(interval);
     }
@@ -346,7 +348,7 @@ impl<'a> Director<'a> {
 fn thread(
     shared: &Shared,
     share: Share,
-    tx: &Sender<Said>,
+    tx: &Sender<Report>,
     spares: &Receiver<Vec<[Sample; 2]>>,
 ) -> Result<(), Failure> {
     let (plan, clock) = (&shared.plan, shared.clock);
@@ -359,47 +361,47 @@ fn thread(
     while !client.is_up() && !shared.is_over() {
         client.turn(clock.now() + look)?;
     }
-    tx.send(Said::Up(client.take(Vec::new())))?;
-    let gate = loop {
-        if let Some(gate) = shared.gate.get() {
-            break *gate;
+    tx.send(Report::Up(client.take(Vec::new())))?;
+    let timeline = loop {
+        if let Some(timeline) = shared.timeline.get() {
+            break *timeline;
         }
         if shared.is_over() {
             return Ok(());
         }
         client.turn(clock.now() + look)?;
     };
-    client.begin_traffic(gate);
-    while clock.now() < gate.measure_from && !shared.is_over() {
-        client.turn(gate.measure_from.min(clock.now() + 10 * look))?;
+    client.begin_traffic(timeline);
+    while clock.now() < timeline.measure_from && !shared.is_over() {
+        client.turn(timeline.measure_from.min(clock.now() + 10 * look))?;
     }
-    tx.send(Said::Settled(client.take(Vec::new())))?;
+    tx.send(Report::Settled(client.take(Vec::new())))?;
     let before = proc::own_cpu()?;
-    measure(shared, &mut client, gate, (tx, spares))?;
+    measure(shared, &mut client, timeline, (tx, spares))?;
     let after = proc::own_cpu()?;
-    let wall = Duration::from_nanos(clock.now().saturating_sub(gate.measure_from));
+    let wall = Duration::from_nanos(clock.now().saturating_sub(timeline.measure_from));
     let spent = |before: u64, after: u64| Duration::from_nanos(after - before);
     let (ran, waited) = (spent(before.ran, after.ran), spent(before.waited, after.waited));
-    tx.send(Said::Measured(ThreadUse { wall, ran, waited }))?;
+    tx.send(Report::Measured(ThreadUse { wall, ran, waited }))?;
     finish(shared, &mut client)?;
-    tx.send(Said::Rest(client.take(Vec::new())))?;
+    tx.send(Report::Rest(client.take(Vec::new())))?;
     Ok(())
 }
 
 fn measure(
     shared: &Shared,
     client: &mut Client,
-    gate: Gate,
-    (tx, spares): (&Sender<Said>, &Receiver<Vec<[Sample; 2]>>),
+    timeline: Timeline,
+    (tx, spares): (&Sender<Report>, &Receiver<Vec<[Sample; 2]>>),
 ) -> Result<(), Failure> {
     let (clock, interval) = (shared.clock, shared.interval.as_nanos() as u64);
     let mut index = 0;
-    while clock.now() < gate.until && !shared.is_over() {
-        let roll = gate.measure_from + (index as u64 + 1) * interval;
-        client.turn(roll.min(gate.until))?;
+    while clock.now() < timeline.until && !shared.is_over() {
+        let roll = timeline.measure_from + (index as u64 + 1) * interval;
+        client.turn(roll.min(timeline.until))?;
         if clock.now() >= roll {
             let samples = client.take(spares.try_recv().unwrap_or_default());
-            tx.send(Said::Interval(index, samples))?;
+            tx.send(Report::Interval(index, samples))?;
             index += 1;
         }
     }

@@ -1,8 +1,8 @@
-//! A run as it is meant: where to, which groups of connections do what, for how long. Made from
+//! A run: the target, the groups of connections, what they do and for how long. Made from
 //! flags or from a scenario file, checked once; nothing behind it can be wrong any more. Opens
 //! nothing.
 
-use crate::run::measure::Asked;
+use crate::run::measure::Requested;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct Windows {
     /// Traffic that is not measured.
     pub settle: Duration,
     pub measure: Duration,
-    /// How long replies may take after the last message.
+    /// Longest wait for replies after the last message.
     pub cooldown: Duration,
 }
 
@@ -47,16 +47,16 @@ pub struct Group {
     pub reply: Reply,
     /// Our pings: one each this often.
     pub ping: Option<Duration>,
-    /// Readers that stall.
+    /// Slow readers.
     pub stall: Option<Stall>,
-    /// What follows the end of a connection that was not meant.
+    /// What to do when a connection ends unexpectedly.
     pub reconnect: Option<Reconnect>,
-    /// storm: all connections are cut this often.
+    /// storm: interval at which all connections are cut.
     pub cut_every: Option<Duration>,
-    /// push: so many of the connections send what all receive, through any server that broadcasts.
+    /// push: number of connections that send what all receive, through a server that broadcasts.
     pub publishers: Option<usize>,
     /// Each connection sends a message as soon as it is open.
-    pub greet: bool,
+    pub sends_on_open: bool,
     /// churn: a connection closes after this many messages, and another takes its place.
     pub messages_per_connection: Option<u64>,
 }
@@ -76,9 +76,10 @@ pub enum Shape {
 pub enum Traffic {
     /// None of ours.
     Silent,
-    /// Open loop: so many a second over all connections of the group (churn: connections a second).
+    /// Open loop: messages per second over all connections of the group (churn: connections per
+    /// second).
     Rate { per_second: f64, arrival: Arrival },
-    /// Closed loop: so many outstanding on each connection.
+    /// Closed loop: messages in flight on each connection.
     Closed { window: usize },
 }
 
@@ -132,7 +133,7 @@ pub struct Reconnect {
 /// Where connections go and what their opening handshake says.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// All that the name resolved to; connections take them in turn.
+    /// All addresses of the name; connections use them in turn.
     pub addrs: Vec<SocketAddr>,
     /// The whole request head but for the value of Sec-WebSocket-Key, in two halves around it.
     pub head: [Vec<u8>; 2],
@@ -144,14 +145,14 @@ pub struct Target {
 
 impl Group {
     /// What the report says of it.
-    pub fn asked(&self) -> Asked {
+    pub fn requested(&self) -> Requested {
         let (rate, window) = match self.traffic {
             Traffic::Silent => (None, None),
             Traffic::Rate { per_second, .. } => (Some(per_second), None),
             Traffic::Closed { window } => (None, Some(window)),
         };
         let (name, shape, size) = (self.name.clone(), self.shape.name(), self.message.sizes.to_string());
-        Asked { name, shape, connections: self.connections, rate, window, size }
+        Requested { name, shape, connections: self.connections, rate, window, size }
     }
 }
 

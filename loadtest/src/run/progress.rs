@@ -1,10 +1,10 @@
-//! The live line: where a run stands, on standard error, for people at a terminal; a plain line now
-//! and then for logs. Also streams the intervals into the histogram log, if one was asked for.
+//! The progress of a run on standard error: a live line on a terminal, else a plain line now and
+//! then. Also writes the intervals to the histogram log, if there is one.
 
 use crate::Failure;
 use crate::report::OutputArgs;
 use crate::run::measure::{Histograms, Interval};
-use crate::run::phases::{Progress, Stage, Watch};
+use crate::run::phases::{Observer, Phase, Progress};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const PLAIN: Duration = Duration::from_secs(5);
 
 pub struct Live {
     bar: Option<ProgressBar>,
-    said: Instant,
+    printed_at: Instant,
     log: crate::report::IntervalLog,
 }
 
@@ -27,7 +27,7 @@ impl Live {
             }
             bar
         });
-        Ok(Live { bar, said: Instant::now(), log: crate::report::IntervalLog::create(output)? })
+        Ok(Live { bar, printed_at: Instant::now(), log: crate::report::IntervalLog::create(output)? })
     }
 
     /// Clears the line, and ends the log.
@@ -39,7 +39,7 @@ impl Live {
     }
 }
 
-impl Watch for Live {
+impl Observer for Live {
     fn interval(&mut self, interval: &Interval, groups: &[(&str, Histograms)]) {
         self.log.interval(interval, groups);
     }
@@ -51,8 +51,8 @@ impl Watch for Live {
                 bar.set_position((share * 1000.0) as u64);
                 bar.set_message(line(progress));
             }
-            None if self.said.elapsed() >= PLAIN => {
-                self.said = Instant::now();
+            None if self.printed_at.elapsed() >= PLAIN => {
+                self.printed_at = Instant::now();
                 eprintln!("{}", line(progress));
             }
             None => {}
@@ -61,17 +61,17 @@ impl Watch for Live {
 }
 
 fn line(progress: &Progress) -> String {
-    let Progress { stage, connections, wanted, elapsed, measure, last, errors } = progress;
+    let Progress { phase, connections, wanted, elapsed, measure, last, errors } = progress;
     let errors = if *errors > 0 { format!(", {errors} errors") } else { String::new() };
-    match stage {
-        Stage::Ramp => format!("opening {wanted} connections{errors}"),
-        Stage::Settle => format!("{connections} connections open, settling{errors}"),
-        Stage::Measure => {
+    match phase {
+        Phase::Ramp => format!("opening {wanted} connections{errors}"),
+        Phase::Settle => format!("{connections} connections open, settling{errors}"),
+        Phase::Measure => {
             let rate = last.received as f64 / last.len.as_secs_f64().max(1e-9);
             let (p50, p99) = (last.p50_us as f64 / 1e3, last.p99_us as f64 / 1e3);
             let time = format!("{:.0} of {:.0} s", elapsed.as_secs_f64(), measure.as_secs_f64());
             format!("{time}, {connections} connections, {rate:.0} messages/s, p50 {p50:.2} ms, p99 {p99:.2} ms{errors}")
         }
-        Stage::Cooldown => format!("waiting for the last replies{errors}"),
+        Phase::Cooldown => format!("waiting for the last replies{errors}"),
     }
 }

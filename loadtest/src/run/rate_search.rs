@@ -1,12 +1,12 @@
 //! The highest rate at which a condition holds: doubled until it fails, then bisected; each rate
-//! gets up to three tries, and the majority decides. The answer is an interval, since two runs
+//! gets up to three tries, and the majority decides. The result is an interval, since two runs
 //! never agree on a point.
 
 use crate::Failure;
 use crate::failure::Usage;
 use crate::report::{self, OutputArgs, Threshold};
 use crate::run::measure::Outcome;
-use crate::run::phases::{self, Alone};
+use crate::run::phases::{self, NoObserver};
 use crate::run::plan::{Plan, Traffic};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,10 +24,10 @@ pub fn find(plan: &Plan, condition: &Threshold, output: &OutputArgs) -> Result<E
     let found = bracket(start, &mut |rate| search.holds(rate))?;
     let Some((low, high)) = found else {
         let (rate, condition) = (start / 1024.0, condition.to_string());
-        return Err(format!("{condition} does not even hold at {rate:.1} a second").into());
+        return Err(format!("{condition} does not hold even at {rate:.1}/s").into());
     };
-    let limit = high.map_or_else(|| "no rate failed".to_owned(), |high| format!("{high:.0} does not"));
-    println!("{condition} holds at {low:.0} a second; {limit}");
+    let limit = high.map_or_else(|| "no rate failed".to_owned(), |high| format!("not at {high:.0}/s"));
+    println!("{condition} holds at {low:.0}/s; {limit}");
     match &search.best {
         Some(outcome) => report::tell(outcome, output),
         None => Ok(ExitCode::SUCCESS),
@@ -100,7 +100,7 @@ impl Search<'_> {
                 *per_second = rate;
             }
         }
-        let outcome = phases::run(&self.plan, Duration::from_secs(1), &mut Alone)?;
+        let outcome = phases::run(&self.plan, Duration::from_secs(1), &mut NoObserver)?;
         if phases::stop_flag().load(std::sync::atomic::Ordering::Relaxed) {
             return Err("interrupted".into());
         }
@@ -111,7 +111,7 @@ impl Search<'_> {
         let holds = reached && errors == 0 && self.condition.is_true(&outcome);
         let word = if holds { "holds" } else { "does not hold" };
         let seen = self.condition.seen(&outcome);
-        eprintln!("{rate:.0} a second: {seen}, {:.0} came, {errors} errors: {word}", units as f64 / seconds);
+        eprintln!("{rate:.0}/s: {seen}, {:.0}/s received, {errors} errors: {word}", units as f64 / seconds);
         if holds {
             self.best = Some(outcome);
         }

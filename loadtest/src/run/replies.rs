@@ -1,4 +1,4 @@
-//! What one connection has under way and what came of it: matches replies with what was sent, and
+//! The messages in flight of one connection: matches replies with what was sent, and
 //! tells loss, doubles, order and wrong bytes apart. An expected reply is compared as it comes,
 //! without being gathered; only what differs, and what a server sends unasked, is kept until it is
 //! whole. Knows no socket and no clock.
@@ -30,13 +30,13 @@ pub struct Replies {
 
 /// What a piece of a message completed.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Got {
+pub enum Received {
     Part,
     /// The reply to this one.
     Reply(Sent),
     /// A message that the server sent unasked; with its stamp, if it has one.
     Pushed(Option<Stamp>),
-    /// A message, but a wrong one. If it took the place of a reply, that is over, too.
+    /// A wrong message. If it took the place of a reply, that message is no longer in flight.
     Wrong(Fault, String),
 }
 
@@ -63,7 +63,7 @@ impl Replies {
     }
 
     /// The next bytes of the message under way. `source` is our own name in stamps.
-    pub fn on_data(&mut self, data: Data<'_>, messages: &mut Messages, expect: Expect) -> Result<Got, String> {
+    pub fn on_data(&mut self, data: Data<'_>, messages: &mut Messages, expect: Expect) -> Result<Received, String> {
         let Data { bytes, last, .. } = data;
         if let Expect::Pushes = expect {
             if last && self.gathered.is_none() {
@@ -71,12 +71,12 @@ impl Replies {
             }
             self.gather(bytes)?;
             let whole = if last { self.gathered.take() } else { None };
-            return Ok(whole.map_or(Got::Part, |whole| self.pushed(&whole, data.text)));
+            return Ok(whole.map_or(Received::Part, |whole| self.pushed(&whole, data.text)));
         }
         if let Expect::Replies(Reply::Any) = expect {
             return Ok(match (last, last.then(|| self.under_way.pop_front()).flatten()) {
-                (false, _) => Got::Part,
-                (true, Some(sent)) => Got::Reply(sent),
+                (false, _) => Received::Part,
+                (true, Some(sent)) => Received::Reply(sent),
                 (true, None) => unexpected(),
             });
         }
@@ -88,12 +88,12 @@ impl Replies {
         }
         self.gather(bytes)?;
         let whole = if last { self.gathered.take() } else { None };
-        Ok(whole.map_or(Got::Part, |whole| self.diagnose(&whole, &data, messages)))
+        Ok(whole.map_or(Received::Part, |whole| self.diagnose(&whole, &data, messages)))
     }
 
     /// The short way: it is what was expected. `None` if it is not.
     #[inline]
-    fn compare(&mut self, data: &Data<'_>, messages: &mut Messages) -> Option<Got> {
+    fn compare(&mut self, data: &Data<'_>, messages: &mut Messages) -> Option<Received> {
         let front = self.under_way.front()?;
         if self.matched < crate::run::stamp::len(true) {
             messages.expect(front);
@@ -105,10 +105,10 @@ impl Replies {
         }
         self.matched += data.bytes.len();
         if !data.last {
-            return Some(Got::Part);
+            return Some(Received::Part);
         }
         self.matched = 0;
-        self.under_way.pop_front().map(Got::Reply)
+        self.under_way.pop_front().map(Received::Reply)
     }
 
     /// It is no longer what was expected: what came so far was, and is needed to tell what it is.
@@ -132,7 +132,7 @@ impl Replies {
     }
 
     /// It is not the reply that was expected: which is it?
-    fn diagnose(&mut self, whole: &[u8], data: &Data<'_>, messages: &Messages) -> Got {
+    fn diagnose(&mut self, whole: &[u8], data: &Data<'_>, messages: &Messages) -> Received {
         let Some(front) = self.under_way.front().copied() else {
             return match Stamp::read(whole, messages.is_text()).filter(|stamp| stamp.source == data.source) {
                 Some(stamp) if self.found(stamp) => late(stamp),
@@ -144,14 +144,16 @@ impl Replies {
             self.under_way.pop_front();
             let (got, sent) = (whole.len(), messages.payload_len(front.template));
             let sequence = front.stamp.sequence;
-            return Got::Wrong(
+            return Received::Wrong(
                 Fault::Corrupt,
-                format!("reply {sequence} of a connection is not what was sent ({got} bytes came, {sent} were sent)"),
+                format!(
+                    "reply {sequence} of a connection differs from what was sent ({got} bytes received, {sent} sent)"
+                ),
             );
         };
         if stamp.source != data.source {
-            let said = format!("connection {} got a message of connection {}", data.source, stamp.source);
-            return Got::Wrong(Fault::Unexpected, said);
+            let detail = format!("connection {} got a message of connection {}", data.source, stamp.source);
+            return Received::Wrong(Fault::Unexpected, detail);
         }
         match self.under_way.iter().position(|sent| sent.stamp.sequence == stamp.sequence) {
             Some(place) => {
@@ -160,29 +162,29 @@ impl Replies {
                 }
                 if data.text != messages.is_text() {
                     self.under_way.pop_front();
-                    return Got::Wrong(Fault::Corrupt, "a reply changed between text and binary".into());
+                    return Received::Wrong(Fault::Corrupt, "a reply changed between text and binary".into());
                 }
-                self.under_way.pop_front().map_or_else(unexpected, Got::Reply)
+                self.under_way.pop_front().map_or_else(unexpected, Received::Reply)
             }
             None if self.found(stamp) => late(stamp),
             None => again(stamp),
         }
     }
 
-    fn pushed(&mut self, whole: &[u8], text: bool) -> Got {
+    fn pushed(&mut self, whole: &[u8], text: bool) -> Received {
         let Some(stamp) = Stamp::read(whole, text) else {
             // Servers of others know no stamps; one that stamps may not stop.
             return if self.streams.is_empty() {
-                Got::Pushed(None)
+                Received::Pushed(None)
             } else {
-                Got::Wrong(Fault::Corrupt, "a pushed message does not have the bytes that its stamp tells of".into())
+                Received::Wrong(Fault::Corrupt, "a pushed message does not match its stamp".into())
             };
         };
         let place = self.streams.iter().position(|(source, _)| *source == stamp.source);
         let Some(place) = place else {
             // Who joins a broadcast in its middle has missed nothing.
             self.streams.push((stamp.source, stamp.sequence + 1));
-            return Got::Pushed(Some(stamp));
+            return Received::Pushed(Some(stamp));
         };
         let next = self.streams[place].1;
         if stamp.sequence < next {
@@ -190,7 +192,7 @@ impl Replies {
         }
         self.miss(stamp.source, next..stamp.sequence);
         self.streams[place].1 = stamp.sequence + 1;
-        Got::Pushed(Some(stamp))
+        Received::Pushed(Some(stamp))
     }
 
     fn miss(&mut self, source: u32, sequences: std::ops::Range<u64>) {
@@ -207,7 +209,7 @@ impl Replies {
     }
 }
 
-/// A piece of a message, and to which connection it came.
+/// A piece of a message, and the connection that received it.
 #[derive(Debug, Clone, Copy)]
 pub struct Data<'a> {
     pub bytes: &'a [u8],
@@ -216,16 +218,16 @@ pub struct Data<'a> {
     pub source: u32,
 }
 
-fn unexpected() -> Got {
-    Got::Wrong(Fault::Unexpected, "a message came that nobody asked for".into())
+fn unexpected() -> Received {
+    Received::Wrong(Fault::Unexpected, "an unexpected message".into())
 }
 
-fn late(stamp: Stamp) -> Got {
-    Got::Wrong(Fault::Reordered, format!("message {} came after a later one", stamp.sequence))
+fn late(stamp: Stamp) -> Received {
+    Received::Wrong(Fault::Reordered, format!("message {} received after a later one", stamp.sequence))
 }
 
-fn again(stamp: Stamp) -> Got {
-    Got::Wrong(Fault::Duplicate, format!("message {} came again", stamp.sequence))
+fn again(stamp: Stamp) -> Received {
+    Received::Wrong(Fault::Duplicate, format!("message {} received again", stamp.sequence))
 }
 
 #[cfg(test)]
@@ -257,18 +259,18 @@ mod tests {
 
     impl Bench {
         /// In two pieces.
-        fn come(&mut self, payload: &[u8], cut: usize, expect: Expect) -> Got {
+        fn come(&mut self, payload: &[u8], cut: usize, expect: Expect) -> Received {
             let data = |bytes, last| Data { bytes, text: false, last, source: 5 };
             let (first, rest) = payload.split_at(cut.min(payload.len()));
             let part = self.replies.on_data(data(first, false), &mut self.messages, expect).unwrap();
-            assert_eq!(part, Got::Part);
+            assert_eq!(part, Received::Part);
             self.replies.on_data(data(rest, true), &mut self.messages, expect).unwrap()
         }
 
         fn verdict(&mut self, payload: &[u8], cut: usize) -> String {
             match self.come(payload, cut, EXACT) {
-                Got::Reply(sent) => format!("reply {}", sent.stamp.sequence),
-                Got::Wrong(fault, _) => fault.name().into(),
+                Received::Reply(sent) => format!("reply {}", sent.stamp.sequence),
+                Received::Wrong(fault, _) => fault.name().into(),
                 other => format!("{other:?}"),
             }
         }
@@ -321,8 +323,8 @@ mod tests {
         let mut one = bench(100, 6);
         let sent = one.payloads.clone();
         let mut come = |index: usize| match one.come(&sent[index], 30, Expect::Pushes) {
-            Got::Pushed(stamp) => format!("{}", stamp.unwrap().sequence),
-            Got::Wrong(fault, _) => fault.name().into(),
+            Received::Pushed(stamp) => format!("{}", stamp.unwrap().sequence),
+            Received::Wrong(fault, _) => fault.name().into(),
             other => format!("{other:?}"),
         };
         let got: Vec<String> = [1, 2, 4, 3, 4, 5].into_iter().map(&mut come).collect();
@@ -330,15 +332,15 @@ mod tests {
         assert_eq!(one.replies.lost(), 0);
         let mut wrong = sent[5].clone();
         wrong[50] ^= 1;
-        assert!(matches!(one.come(&wrong, 10, Expect::Pushes), Got::Wrong(Fault::Corrupt, _)));
+        assert!(matches!(one.come(&wrong, 10, Expect::Pushes), Received::Wrong(Fault::Corrupt, _)));
         let mut foreign = bench(100, 0);
-        assert_eq!(foreign.come(b"hello", 2, Expect::Pushes), Got::Pushed(None));
+        assert_eq!(foreign.come(b"hello", 2, Expect::Pushes), Received::Pushed(None));
     }
 
     #[test]
     fn any_reply_will_do_if_that_was_said() {
         let mut one = bench(100, 1);
-        assert!(matches!(one.come(b"{}", 1, Expect::Replies(Reply::Any)), Got::Reply(_)));
-        assert!(matches!(one.come(b"{}", 1, Expect::Replies(Reply::Any)), Got::Wrong(Fault::Unexpected, _)));
+        assert!(matches!(one.come(b"{}", 1, Expect::Replies(Reply::Any)), Received::Reply(_)));
+        assert!(matches!(one.come(b"{}", 1, Expect::Replies(Reply::Any)), Received::Wrong(Fault::Unexpected, _)));
     }
 }

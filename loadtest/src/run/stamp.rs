@@ -4,7 +4,7 @@
 //!
 //! Layout, little-endian: checksum u32, source u32, sequence u64, time u64 (nanoseconds since the
 //! Unix epoch). The checksum is the CRC-32 of the 20 bytes after it, followed by the CRC-32 of the
-//! rest of the message as u32. In text messages the 24 bytes stand as base64 (32 characters).
+//! rest of the message as u32. In text messages the 24 bytes are base64 (32 characters).
 //! Messages too short for it have none.
 
 use base64::Engine;
@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 const BINARY_LEN: usize = 24;
 const TEXT_LEN: usize = 32;
 
-/// Room that a stamp takes at the front of a message.
+/// Length of a stamp at the front of a message.
 pub const fn len(text: bool) -> usize {
     if text { TEXT_LEN } else { BINARY_LEN }
 }
@@ -24,7 +24,7 @@ pub struct Stamp {
     pub source: u32,
     /// Counts from 0 for each source.
     pub sequence: u64,
-    /// When it was meant to leave: nanoseconds since the Unix epoch.
+    /// Its intended send time: nanoseconds since the Unix epoch.
     pub time_ns: u64,
 }
 

@@ -1,5 +1,5 @@
-//! `serve faulty`: an echo that misbehaves on request, by counters and not by chance, and says at
-//! its end how often it did what: so that a client can be asked whether it noticed.
+//! `serve faulty`: an echo with faults on request, by counters and not at random. At its end it
+//! prints how often each fault occurred, to compare with what a client has noticed.
 
 use super::ListenArgs;
 use super::server::{After, Peer, Role, frame, switching};
@@ -19,7 +19,7 @@ Example: framegate-loadtest serve faulty --fault corrupt --fault drop:every=50 -
 pub struct FaultyArgs {
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// KIND, KIND=VALUE, and how often: KIND:every=N
+    /// KIND or KIND=VALUE, and its frequency: KIND:every=N
     #[arg(long = "fault", value_name = "KIND", required = true)]
     faults: Vec<Fault>,
 }
@@ -101,14 +101,14 @@ impl FromStr for Fault {
         let (kind, every) = match text.split_once(":every=") {
             Some((kind, every)) => match every.parse::<u64>() {
                 Ok(every) if every > 0 => (kind, Some(every)),
-                _ => return Err(format!("every={every}: write a number above 0")),
+                _ => return Err(format!("every={every}: expected a number above 0")),
             },
             None => (text, None),
         };
         let (name, value) = kind.split_once('=').map_or((kind, None), |(name, value)| (name, Some(value)));
         let code = |least: u16, most: u16| match value.and_then(|value| value.parse().ok()) {
             Some(code) if (least..=most).contains(&code) => Ok(code),
-            _ => Err(format!("{name}: write {name}=N with a number from {least} to {most}")),
+            _ => Err(format!("{name}: expected {name}=N with N from {least} to {most}")),
         };
         let kind = match name {
             "drop" => Kind::Drop,
@@ -133,7 +133,7 @@ impl FromStr for Fault {
             "eof" => Kind::Eof,
             _ => match FRAMES.into_iter().find(|(known, _)| *known == name) {
                 Some((known, bytes)) => Kind::Frame(known, bytes),
-                None => return Err(format!("{name:?} is no fault; see --help")),
+                None => return Err(format!("{name:?} is not a fault; see --help")),
             },
         };
         let default = if kind.is_of_handshake() { 10 } else { 100 };
@@ -180,7 +180,7 @@ impl Role for Faulty {
             }
             Some(Kind::Accept) => (switching("AAAAAAAAAAAAAAAAAAAAAAAAAAA="), After::End),
             Some(Kind::Extension) => (with("Sec-WebSocket-Extensions: permessage-deflate"), After::End),
-            Some(Kind::Subprotocol) => (with("Sec-WebSocket-Protocol: nobody-asked"), After::End),
+            Some(Kind::Subprotocol) => (with("Sec-WebSocket-Protocol: nobody-requested"), After::End),
             Some(Kind::Garbage) => (b"\x00\x01\x02 what?\r\n\r\n".to_vec(), After::End),
             Some(Kind::Silent) => (Vec::new(), After::Silence),
             Some(Kind::Eof) => (Vec::new(), After::End),
@@ -211,7 +211,7 @@ impl Role for Faulty {
             Some(Kind::Delay(delay)) => {
                 self.late.push((now + delay, peer.slot, peer.number, reply));
             }
-            Some(Kind::Extra) => peer.send(&[reply, frame(opcode, b"nobody asked")].concat()),
+            Some(Kind::Extra) => peer.send(&[reply, frame(opcode, b"nobody requested")].concat()),
             Some(Kind::Frame(_, bytes)) => peer.send(bytes),
             Some(Kind::Reset) => return After::Reset,
             Some(Kind::Fin) => return After::End,

@@ -1,5 +1,5 @@
-//! The server roles: what stands behind a proxy while it is measured, and what misbehaves while a
-//! client is tested. `server` is the loop that all but the echo share; each role is a file.
+//! The server roles: backends of measured proxies, and misbehaving servers to test clients
+//! with. `server` is the loop that all but the echo share; each role is a file.
 
 mod faulty;
 mod push;
@@ -14,19 +14,19 @@ use std::sync::atomic::AtomicBool;
 
 #[derive(clap::Subcommand)]
 pub enum Serve {
-    /// Send every frame back
+    /// Echo every frame
     #[command(after_help = "Example: framegate-loadtest serve echo --listen 127.0.0.1:9000")]
     Echo(ListenArgs),
     /// Send stamped messages to every client
     #[command(after_help = "Example: framegate-loadtest serve push --rate 10 --size 1KiB --together")]
     Push(push::PushArgs),
-    /// Read everything and answer nothing
+    /// Read everything and never reply
     #[command(after_help = "Example: framegate-loadtest serve sink --verify")]
     Sink(sink::SinkArgs),
-    /// Send every message back, late; read slowly
+    /// Echo every message with a delay; read slowly
     #[command(after_help = "Example: framegate-loadtest serve slow --delay 10ms --jitter 5ms")]
     Slow(slow::SlowArgs),
-    /// Send messages back, but misbehave on request
+    /// Echo messages, with faults on request
     #[command(after_help = faulty::HELP)]
     Faulty(faulty::FaultyArgs),
 }
@@ -38,7 +38,7 @@ pub struct ListenArgs {
     listen: SocketAddr,
 }
 
-/// Serves until a signal says stop.
+/// Serves until a signal.
 pub fn run(role: Serve) -> Result<(), Failure> {
     proc::raise_descriptor_limit()?;
     match role {

@@ -17,7 +17,7 @@ const SECOND: f64 = 1e9;
 pub struct PushArgs {
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// Messages a second to each client, or max for as many as each takes
+    /// Messages per second to each client, or max for as many as each accepts
     #[arg(long, value_name = "N", default_value = "1")]
     rate: String,
     /// Payload of a message
@@ -29,21 +29,24 @@ pub struct PushArgs {
     /// All clients at the same moment, as a fan-out does, instead of one after the other
     #[arg(long)]
     together: bool,
-    /// Close with 1000 after so many messages to a client
+    /// Close with 1000 after this number of messages to a client
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Bytes that are kept for a client that does not take them
+    /// Bytes queued for a client that does not accept them
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     queue: usize,
 }
 
 pub fn size(text: &str) -> Result<usize, String> {
     let size = parse_size::Config::new().with_binary().parse_size(text);
-    size.ok().filter(|size| *size <= 64 << 20).map(|size| size as usize).ok_or("write 64, 1KiB or up to 64MiB".into())
+    size.ok()
+        .filter(|size| *size <= 64 << 20)
+        .map(|size| size as usize)
+        .ok_or("expected 64, 1KiB, ... up to 64MiB".into())
 }
 
 pub struct Push {
-    /// None: as fast as each client takes them.
+    /// None: as fast as each client accepts them.
     rate: Option<f64>,
     together: bool,
     text: bool,
@@ -68,7 +71,7 @@ impl Push {
             "max" => None,
             text => match text.parse::<f64>() {
                 Ok(rate) if rate > 0.0 && rate <= 1e6 => Some(rate),
-                _ => return Err(format!("--rate {text}: write a number above 0, at most 1000000, or max")),
+                _ => return Err(format!("--rate {text}: expected a number above 0, at most 1000000, or max")),
             },
         };
         let payload = vec![b'x'; args.size];

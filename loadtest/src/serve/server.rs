@@ -1,5 +1,5 @@
-//! The loop of the server roles: accepts, answers opening handshakes, reads messages, keeps what a
-//! client does not take, and tells the role of all that. One thread, one edge-triggered poll, a
+//! The loop of the server roles: accepts, answers opening handshakes, reads messages, queues what a
+//! client does not accept, and reports to the role. One thread, one edge-triggered poll, a
 //! timerfd for what is due. A client at rest owns no buffer.
 
 use crate::Failure;
@@ -34,8 +34,8 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// What a server does with its clients. All methods have a default but the totals.
 pub trait Role {
-    /// The answer to an opening handshake whose Sec-WebSocket-Accept is `accept`, and what follows
-    /// it.
+    /// The response to an opening handshake whose Sec-WebSocket-Accept is `accept`, and what
+    /// follows it.
     fn handshake(&mut self, _number: u32, accept: &str) -> (Vec<u8>, After) {
         (switching(accept), After::Open)
     }
@@ -44,9 +44,9 @@ pub trait Role {
     fn message(&mut self, _peer: &mut Peer, _payload: &mut Vec<u8>, _text: bool, _now: u64) -> After {
         After::Open
     }
-    /// All that was for this client has been taken.
+    /// Everything for this client has been sent.
     fn flushed(&mut self, _peer: &mut Peer, _now: u64) {}
-    /// For how long nothing is read after so many bytes, in nanoseconds.
+    /// Pause of reading after this number of bytes, in nanoseconds.
     fn pause(&self, _bytes: usize) -> u64 {
         0
     }
@@ -68,7 +68,7 @@ pub enum After {
     /// FIN when everything has left.
     End,
     Reset,
-    /// Neither read nor written any more, and kept.
+    /// Neither read nor written any more, but kept open.
     Silence,
 }
 
@@ -93,7 +93,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Sends, or keeps what the kernel does not take.
+    /// Sends, and queues what the kernel does not accept.
     pub fn send(&mut self, bytes: &[u8]) {
         if !matches!(self.after, After::Open) {
             return;
@@ -110,7 +110,7 @@ impl Peer {
         self.out.extend_from_slice(&bytes[sent..]);
     }
 
-    /// Bytes that it has not taken.
+    /// Bytes queued for it.
     pub fn backlog(&self) -> usize {
         self.out.len()
     }
@@ -286,7 +286,7 @@ impl<R: Role> Server<R> {
         let over = match peer.after {
             _ if !keeps => true,
             After::Reset => {
-                // Where the option does not take, closing still ends it.
+                // If the option fails, closing still ends it.
                 let _soft = SockRef::from(&peer.stream).set_linger(Some(Duration::ZERO));
                 true
             }
@@ -304,7 +304,7 @@ impl<R: Role> Server<R> {
         }
     }
 
-    /// Whether the connection goes on.
+    /// Whether the connection stays open.
     fn read(&mut self, slot: usize, now: u64) -> bool {
         for _ in 0..READS_MAX {
             let Some(peer) = self.peers.get_mut(slot) else { return false };

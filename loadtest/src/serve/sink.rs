@@ -1,4 +1,4 @@
-//! `serve sink`: reads everything and answers nothing but pings and Closes; on request it checks
+//! `serve sink`: reads everything and replies only to pings and Closes; on request it checks
 //! the stamps.
 
 use super::ListenArgs;
@@ -46,9 +46,9 @@ impl Role for Sink {
             }
             read => {
                 self.wrong += 1;
-                let said =
+                let found =
                     read.map_or("no stamp, or a wrong byte".into(), |stamp| format!("number {}", stamp.sequence));
-                eprintln!("client {}: expected message {next}, got {said}", peer.number);
+                eprintln!("client {}: expected message {next}, got {found}", peer.number);
                 peer.send(&frame(opcode::CLOSE, &1008u16.to_be_bytes()));
                 After::End
             }

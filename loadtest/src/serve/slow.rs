@@ -1,4 +1,4 @@
-//! `serve slow`: an echo whose replies leave late, and which reads no faster than it was told.
+//! `serve slow`: an echo with delayed replies and a limited read rate.
 
 use super::ListenArgs;
 use super::server::{After, Peer, Role, frame};
@@ -14,13 +14,13 @@ use std::time::Duration;
 pub struct SlowArgs {
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// Each reply leaves so long after its message came
+    /// Delay of each reply
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = options::time)]
     delay: Duration,
-    /// And up to so much later
+    /// Random extra delay, up to this
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = options::time)]
     jitter: Duration,
-    /// Bytes a second that are read of each client [default: all]
+    /// Bytes per second read from each client [default: all]
     #[arg(long, value_name = "SIZE", value_parser = super::push::size)]
     read_rate: Option<usize>,
 }

@@ -1,4 +1,4 @@
-//! What a server's bytes answer to the opening handshake: the checks that RFC 6455 section 4.1 asks
+//! Judges the server's response to the opening handshake: the checks that RFC 6455 section 4.1 asks
 //! of a client, and those that keep the bytes behind the head from being misread. Pure; the same
 //! verdict however the bytes were cut.
 
@@ -6,7 +6,7 @@ use crate::run::plan::Target;
 use framegate::proto::handshake::accept_of;
 use httparse::{Header, Response, Status};
 
-/// For heads with all that stands before the final one.
+/// Limit of all heads up to the final one.
 const HEAD_MAX: usize = 16 << 10;
 const FIELDS_MAX: usize = 100;
 /// How much of a server's text is shown.
@@ -14,17 +14,17 @@ const SHOWN_MAX: usize = 200;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The head goes on.
+    /// The head is incomplete.
     Partial,
-    /// A WebSocket is open; what stands behind `head_len` bytes are frames.
+    /// The WebSocket is open; frames follow after `head_len` bytes.
     Open { head_len: usize },
-    /// HTTP, but not 101: the server's own words, with the place it points to if it does.
+    /// HTTP, but not 101: status and reason, with the location of a redirect.
     Refused { status: u16, reason: String },
-    /// What the server may not say, as a sentence.
+    /// An invalid response, as a sentence.
     Bad(String),
 }
 
-/// `bytes` is all that came so far.
+/// `bytes` is everything received so far.
 pub fn judge(bytes: &[u8], key: &[u8; 24], target: &Target) -> Answer {
     let mut at = 0;
     loop {
@@ -34,7 +34,7 @@ pub fn judge(bytes: &[u8], key: &[u8; 24], target: &Target) -> Answer {
         let len = match parse(rest, &mut response) {
             Ok(Some(len)) if at + len <= HEAD_MAX => len,
             Ok(None) if bytes.len() < HEAD_MAX => return Answer::Partial,
-            Ok(_) => return Answer::Bad(format!("the head of the server's answer is longer than {HEAD_MAX} bytes")),
+            Ok(_) => return Answer::Bad(format!("the server's response head exceeds {HEAD_MAX} bytes")),
             Err(why) => return Answer::Bad(why),
         };
         at += len;
@@ -59,19 +59,19 @@ fn parse<'b>(bytes: &'b [u8], response: &mut Response<'_, 'b>) -> Result<Option<
     if bytes.iter().zip(BEGIN).any(|(byte, expected)| byte != expected) {
         return Err(match bytes {
             // A TLS record of an alert or of a handshake (RFC 8446 section 5.1).
-            [0x15 | 0x16, ..] => "the server speaks TLS; write wss://".into(),
-            _ => format!("the server's answer is not HTTP/1.1: {}", shown(bytes)),
+            [0x15 | 0x16, ..] => "the server speaks TLS; use wss://".into(),
+            _ => format!("the server's response is not HTTP/1.1: {}", shown(bytes)),
         });
     }
     let head = match response.parse(bytes) {
         Ok(Status::Complete(len)) => bytes.get(..len).map(|head| (head, Some(len))),
         Ok(Status::Partial) => Some((bytes.get(..HEAD_MAX).unwrap_or(bytes), None)),
-        Err(e) => return Err(format!("the head of the server's answer is not sound: {e}")),
+        Err(e) => return Err(format!("the server's response head is malformed: {e}")),
     };
     let (head, len) = head.unwrap_or((bytes, None));
     // httparse takes a line feed alone for a line end; other readers of the same bytes may not.
     let lone = head.iter().enumerate().any(|(at, byte)| *byte == b'\n' && !head[..at].ends_with(b"\r"));
-    if lone { Err("a line of the server's answer ends without CR".into()) } else { Ok(len) }
+    if lone { Err("a line of the server's response ends without CR".into()) } else { Ok(len) }
 }
 
 /// RFC 6455 section 4.1, items 2 to 6 of what the client must check.
@@ -80,49 +80,53 @@ fn judge_switch(response: &Response<'_, '_>, key: &[u8; 24], target: &Target) ->
     if response.version != Some(1) {
         return Err("the server switches protocols in HTTP/1.0".into());
     }
-    let upgrade = only(fields, "Upgrade")?.ok_or("the server's answer has no Upgrade field")?;
+    let upgrade = only(fields, "Upgrade")?.ok_or("the server's response has no Upgrade field")?;
     if !upgrade.eq_ignore_ascii_case(b"websocket") {
         return Err(format!("the server upgrades to {} instead of websocket", shown(upgrade)));
     }
     let tokens = values(fields, "Connection").flat_map(|value| value.split(|byte| *byte == b','));
     if !tokens.map(<[u8]>::trim_ascii).any(|token| token.eq_ignore_ascii_case(b"upgrade")) {
-        return Err("the server's answer has no \"Connection: upgrade\"".into());
+        return Err("the server's response has no \"Connection: upgrade\"".into());
     }
     let accept =
-        only(fields, "Sec-WebSocket-Accept")?.ok_or("the server's answer has no Sec-WebSocket-Accept field")?;
+        only(fields, "Sec-WebSocket-Accept")?.ok_or("the server's response has no Sec-WebSocket-Accept field")?;
     if accept != accept_of(key) {
-        return Err(format!("Sec-WebSocket-Accept is {}, which does not answer our key", shown(accept)));
+        return Err(format!("Sec-WebSocket-Accept is {}, which does not match the key", shown(accept)));
     }
-    if let Some(value) = values(fields, "Sec-WebSocket-Extensions").next() {
-        return Err(format!("the server switches on {}, an extension that was not offered", shown(value)));
+    if let Some(value) = values(fields, "Sec-WebSocket-Extensions").find(|value| !is_empty_list(value)) {
+        return Err(format!("the server selected the extension {}, which was not offered", shown(value)));
     }
-    if let Some(chosen) = only(fields, "Sec-WebSocket-Protocol")?
+    if let Some(chosen) = only(fields, "Sec-WebSocket-Protocol")?.filter(|value| !is_empty_list(value))
         && !target.subprotocols.iter().any(|offered| offered.as_bytes() == chosen)
     {
-        return Err(format!("the server chooses the subprotocol {}, which was not offered", shown(chosen)));
+        return Err(format!("the server selected the subprotocol {}, which was not offered", shown(chosen)));
     }
-    // "A server MUST NOT send [either] in any response with a status code of 1xx" (RFC 9110 section
-    // 8.6, RFC 9112 section 6.1): a body would be read as frames.
-    for name in ["Content-Length", "Transfer-Encoding"] {
-        if values(fields, name).next().is_some() {
-            return Err(format!("the server switches protocols and announces a body ({name})"));
-        }
-    }
+    // A Content-Length or Transfer-Encoding means nothing here: a 1xx "is always terminated by the
+    // first empty line after the header fields" (RFC 9112 section 6.3).
     Ok(())
+}
+
+/// A list without elements (RFC 9110 section 5.6.1.2): nothing was selected.
+fn is_empty_list(value: &[u8]) -> bool {
+    value.iter().all(|byte| matches!(byte, b',' | b' ' | b'\t'))
 }
 
 fn values<'a>(fields: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value.trim_ascii())
 }
 
-/// The value of a field that may stand there once.
+/// The value of a field that may appear once.
 fn only<'a>(fields: &'a [Header<'_>], name: &'a str) -> Result<Option<&'a [u8]>, String> {
     let mut values = values(fields, name);
     let first = values.next();
-    if values.next().is_some() { Err(format!("the server's answer has more than one {name} field")) } else { Ok(first) }
+    if values.next().is_some() {
+        Err(format!("the server's response has more than one {name} field"))
+    } else {
+        Ok(first)
+    }
 }
 
-/// The server's words for its status; for a redirection, where to, because no load test follows it.
+/// The reason phrase; with the location of a redirect, since redirects are not followed.
 fn reason(response: &Response<'_, '_>) -> String {
     let words = shown(response.reason.unwrap_or("").as_bytes());
     match values(response.headers, "Location").next() {
@@ -197,6 +201,11 @@ mod tests {
             (with("Switching Protocols", "Go on"), &[]),
             (with("\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat\r\n\r\n"), &["soap", "chat"]),
             (with("\r\n\r\n", "\r\nServer: x\r\n\r\n"), &[]),
+            // Sent by some servers, and without a meaning in a 101.
+            (with("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n"), &[]),
+            (with("\r\n\r\n", "\r\nContent-Length: 7\r\n\r\n"), &[]),
+            (with("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n"), &[]),
+            (with("\r\n\r\n", "\r\nSec-WebSocket-Protocol:\r\nSec-WebSocket-Extensions: ,\r\n\r\n"), &[]),
             (format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{}", sound()), &[]),
         ] {
             let len = answer.len();
@@ -214,9 +223,9 @@ mod tests {
     fn each_fault_is_named() {
         let field = |line: &str| with("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"));
         for (answer, says) in [
-            (with(ACCEPT, "s3pPLMBiTxaQ9kYGzzhZRbK+xOp="), "does not answer our key"),
-            (with(ACCEPT, &ACCEPT.to_lowercase()), "does not answer our key"),
-            (with(ACCEPT, ""), "does not answer our key"),
+            (with(ACCEPT, "s3pPLMBiTxaQ9kYGzzhZRbK+xOp="), "does not match the key"),
+            (with(ACCEPT, &ACCEPT.to_lowercase()), "does not match the key"),
+            (with(ACCEPT, ""), "does not match the key"),
             (with(&format!("Sec-WebSocket-Accept: {ACCEPT}\r\n"), ""), "no Sec-WebSocket-Accept"),
             (field(&format!("Sec-WebSocket-Accept: {ACCEPT}")), "more than one Sec-WebSocket-Accept"),
             (with("Upgrade: websocket\r\n", ""), "no Upgrade field"),
@@ -226,23 +235,21 @@ mod tests {
             (with("Connection: Upgrade\r\n", ""), "no \"Connection: upgrade\""),
             (with("Connection: Upgrade", "Connection: keep-alive"), "no \"Connection: upgrade\""),
             (with("Connection: Upgrade", "Connection: upgraded"), "no \"Connection: upgrade\""),
-            (field("Sec-WebSocket-Extensions: permessage-deflate"), "permessage-deflate, an extension"),
+            (field("Sec-WebSocket-Extensions: permessage-deflate"), "the extension permessage-deflate"),
             (field("Sec-WebSocket-Protocol: soap"), "soap, which was not offered"),
             (field("Sec-WebSocket-Protocol: Chat"), "Chat, which was not offered"),
             (field("Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: chat"), "more than one"),
-            (field("Content-Length: 0"), "announces a body"),
-            (field("transfer-encoding: chunked"), "announces a body"),
             (with("HTTP/1.1", "HTTP/1.0"), "HTTP/1.0"),
             (with("HTTP/1.1", "HTTP/2.0"), "is not HTTP/1.1"),
-            (with("HTTP/1.1", "HTTP/1.2"), "not sound"),
+            (with("HTTP/1.1", "HTTP/1.2"), "malformed"),
             (with("\r\nConnection", "\nConnection"), "without CR"),
             (with("\r\n", "\n"), "without CR"),
-            (with("Upgrade: websocket", "Upgrade : websocket"), "not sound"),
-            (with("Upgrade: websocket", "Upgrade"), "not sound"),
-            (with("101", "1x1"), "not sound"),
+            (with("Upgrade: websocket", "Upgrade : websocket"), "malformed"),
+            (with("Upgrade: websocket", "Upgrade"), "malformed"),
+            (with("101", "1x1"), "malformed"),
             ("SSH-2.0-OpenSSH_9\r\n".into(), "is not HTTP/1.1: SSH-2.0-OpenSSH_9\\r\\n"),
             ("\r\nHTTP/1.1 101 x\r\n\r\n".into(), "is not HTTP/1.1"),
-            ("\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{16}".into(), "write wss://"),
+            ("\u{15}\u{3}\u{3}\0\u{2}\u{2}\u{16}".into(), "use wss://"),
             ("\u{81}\u{5}hello".into(), "is not HTTP/1.1"),
         ] {
             let Answer::Bad(why) = verdict(answer.as_bytes(), &target(&["chat"])) else { panic!("{answer}") };
@@ -278,7 +285,7 @@ mod tests {
             let answer = padded(n);
             for cut in [HEAD_MAX, HEAD_MAX + 1, answer.len()] {
                 let found = judge(&answer.as_bytes()[..cut], KEY, &target(&[]));
-                assert!(matches!(&found, Answer::Bad(why) if why.contains("longer than")), "{n} {cut}: {found:?}");
+                assert!(matches!(&found, Answer::Bad(why) if why.contains("exceeds")), "{n} {cut}: {found:?}");
             }
             assert_eq!(judge(&answer.as_bytes()[..HEAD_MAX - 1], KEY, &target(&[])), Answer::Partial);
         }

@@ -23,12 +23,12 @@ impl Acceptor {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-            .map_err(|e| format!("TLS cannot be set up: {e}"))?;
+            .map_err(|e| format!("cannot set up TLS: {e}"))?;
         let (chain, key) = (certificates("--cert", cert)?, private_key(key)?);
         let config = builder.with_no_client_auth().with_single_cert(chain, key);
         let mut config = config.map_err(|e| format!("{cert:?} cannot be used: {e}"))?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(|e| format!("TLS cannot be set up: {e}"))?;
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(|e| format!("cannot set up TLS: {e}"))?;
         config.send_tls13_tickets = 1;
         Ok(Acceptor(Arc::new(config)))
     }
@@ -41,7 +41,7 @@ impl Acceptor {
 }
 
 impl Accepted {
-    /// Opens what came; plaintext goes behind `plain`, what TLS has to say itself behind `sealed`.
+    /// Decrypts input: appends plaintext to `plain`, and what TLS itself must send to `sealed`.
     /// Whether it has ended.
     pub fn open(&mut self, mut bytes: &[u8], plain: &mut Vec<u8>, sealed: &mut Vec<u8>) -> io::Result<bool> {
         let mut ended = false;

@@ -46,8 +46,8 @@ fn names_and_addresses_are_names() {
     assert_eq!(named("a.example", &[]).unwrap().name.to_str(), "a.example");
     assert_eq!(named("::1", &[]).unwrap().name.to_str(), "::1");
     assert_eq!(named("127.0.0.1", &["--sni", "b.example"]).unwrap().name.to_str(), "b.example");
-    assert!(named("a.example", &["--sni", "a b"]).unwrap_err().contains("\"a b\" is no name"));
-    assert!(named("a.example", &["--sni", ""]).unwrap_err().contains("is no name"));
+    assert!(named("a.example", &["--sni", "a b"]).unwrap_err().contains("\"a b\" is not a valid server name"));
+    assert!(named("a.example", &["--sni", ""]).unwrap_err().contains("is not a valid server name"));
 }
 
 #[test]
@@ -83,14 +83,14 @@ fn files_that_do_not_fit_are_named() {
     assert!(client(&["--ca", &cert, "--cert", &cert, "--key", &key]).is_ok());
     for (words, says) in [
         (&["--ca", &missing][..], "--ca: cannot read"),
-        (&["--ca", &empty], "no certificate"),
-        (&["--ca", &key], "no certificate"),
-        (&["--ca", &broken], "not sound PEM"),
-        (&["--ca", &not_one], "cannot be trusted in"),
+        (&["--ca", &empty], "no PEM certificate"),
+        (&["--ca", &key], "no PEM certificate"),
+        (&["--ca", &broken], "not valid PEM"),
+        (&["--ca", &not_one], "trust anchor"),
         (&["--ca", &cert, "--cert", &missing, "--key", &key], "--cert: cannot read"),
         (&["--ca", &cert, "--cert", &cert, "--key", &missing], "--key: cannot read"),
-        (&["--ca", &cert, "--cert", &cert, "--key", &cert], "no private key"),
-        (&["--ca", &cert, "--cert", &cert, "--key", &other_key], "is not that of"),
+        (&["--ca", &cert, "--cert", &cert, "--key", &cert], "no PEM private key"),
+        (&["--ca", &cert, "--cert", &cert, "--key", &other_key], "does not match"),
     ] {
         let error = client(words).unwrap_err();
         assert!(error.contains(says), "{words:?}: {error}");

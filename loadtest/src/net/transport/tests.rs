@@ -154,7 +154,7 @@ impl Driven {
         }
     }
 
-    fn shake(&mut self) -> io::Result<()> {
+    fn handshake(&mut self) -> io::Result<()> {
         while !self.transport.handshake()? {
             self.wait();
         }
@@ -225,7 +225,7 @@ fn pattern(len: usize) -> Vec<u8> {
 /// Why the handshake, or the first exchange behind it, fails.
 fn failure(addr: SocketAddr, args: &TlsArgs, host: &str) -> String {
     let mut driven = Driven::new(addr, Some(&args.client(host).unwrap()));
-    let failed = driven.shake().and_then(|()| driven.exchange(b"hello", 5, 4096));
+    let failed = driven.handshake().and_then(|()| driven.exchange(b"hello", 5, 4096));
     let error = failed.expect_err("it must fail");
     assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
     error.to_string()
@@ -248,7 +248,7 @@ fn both_versions_echo_in_buffers_of_any_size() {
         for room in [1000, 4096, 36_000, 2 * 18_437, 64 << 10, 256 << 10] {
             let (addr, thread) = server(authority.server(false), 1, echo);
             let mut driven = Driven::new(addr, Some(&client));
-            driven.shake().unwrap();
+            driven.handshake().unwrap();
             assert!(driven.transport.agreed().unwrap().starts_with(&format!("TLS {version}, ")));
             assert!(driven.exchange(&sent, sent.len(), room).unwrap() == sent, "{version} {room}");
             driven.transport.shutdown();
@@ -296,7 +296,7 @@ fn much_passes_both_ways_under_back_pressure() {
         });
         let args = TlsArgs { tls_version: Some(version.into()), ..authority.args() };
         let mut driven = Driven::new(addr, Some(&args.client("127.0.0.1").unwrap()));
-        driven.shake().unwrap();
+        driven.handshake().unwrap();
         assert!(driven.exchange(&sent, LARGE, 64 << 10).unwrap() == sent, "{version}");
         assert!(matches!(driven.rest(), (rest, Ok(())) if rest.is_empty()));
         thread.join().unwrap();
@@ -316,7 +316,7 @@ fn what_is_not_taken_would_block() {
         got.len()
     });
     let mut driven = Driven::new(addr, Some(&authority.args().client("localhost").unwrap()));
-    driven.shake().unwrap();
+    driven.handshake().unwrap();
     let (chunk, mut taken) = (pattern(1 << 20), 0);
     let blocked = loop {
         match driven.transport.write(&chunk) {
@@ -353,7 +353,7 @@ fn close_notify_is_an_end_and_its_absence_is_not() {
                 let _ = served.sock.read_to_end(&mut Vec::new());
             });
             let mut driven = Driven::new(addr, Some(&client));
-            driven.shake().unwrap();
+            driven.handshake().unwrap();
             let (rest, end) = driven.rest();
             assert_eq!(rest, b"last words");
             match end {
@@ -375,7 +375,7 @@ fn a_client_certificate_is_shown_where_it_is_wanted() {
         let with = TlsArgs { cert: file("cert.pem"), key: file("key.pem"), ..without.clone() };
         let (addr, thread) = server(authority.server(true), 2, echo);
         let mut driven = Driven::new(addr, Some(&with.client("localhost").unwrap()));
-        driven.shake().unwrap();
+        driven.handshake().unwrap();
         assert_eq!(driven.exchange(b"hello", 5, 4096).unwrap(), b"hello");
         drop(driven);
         let why = failure(addr, &without, "localhost");
@@ -385,8 +385,8 @@ fn a_client_certificate_is_shown_where_it_is_wanted() {
 }
 
 #[test]
-fn certificates_that_do_not_hold_are_told() {
-    for (named, says) in [(true, "name its CA with --ca FILE"), (false, "one of the same name")] {
+fn certificate_errors_are_explained() {
+    for (named, says) in [(true, "use --ca FILE"), (false, "another of the same name")] {
         let (authority, stranger) = (Authority::named(named), Authority::named(named));
         let (addr, thread) = server(authority.server(false), 1, echo);
         let why = failure(addr, &stranger.args(), "localhost");
@@ -396,22 +396,22 @@ fn certificates_that_do_not_hold_are_told() {
     let authority = Authority::new();
     let (addr, thread) = server(authority.server(false), 4, echo);
     let why = failure(addr, &authority.args(), "a.example");
-    assert!(why.contains("is not for a.example but for localhost, 127.0.0.1; --sni"), "{why}");
+    assert!(why.contains("is for localhost, 127.0.0.1, not for a.example; use --sni"), "{why}");
     let sni = TlsArgs { sni: Some("b.example".into()), ..authority.args() };
-    assert!(failure(addr, &sni, "localhost").contains("is not for b.example"));
+    assert!(failure(addr, &sni, "localhost").contains("not for b.example"));
     // Another name helps, and so does not to ask.
     let sni = TlsArgs { sni: Some("localhost".into()), ..authority.args() };
     let insecure = TlsArgs { insecure: true, ..TlsArgs::default() };
     for (args, host) in [(sni, "a.example"), (insecure, "a.example")] {
         let mut driven = Driven::new(addr, Some(&args.client(host).unwrap()));
-        driven.shake().unwrap();
+        driven.handshake().unwrap();
         assert_eq!(driven.exchange(b"hello", 5, 4096).unwrap(), b"hello");
     }
     thread.join().unwrap();
 }
 
 #[test]
-fn alpn_is_offered_and_its_refusal_told() {
+fn alpn_is_offered_and_its_refusal_explained() {
     let authority = Authority::new();
     let mut config = authority.server(false);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -423,7 +423,7 @@ fn alpn_is_offered_and_its_refusal_told() {
     });
     let offering = |name: &str| TlsArgs { alpn: vec![name.into()], ..authority.args() };
     let mut driven = Driven::new(addr, Some(&offering("http/1.1").client("localhost").unwrap()));
-    driven.shake().unwrap();
+    driven.handshake().unwrap();
     assert_eq!(driven.exchange(b"hello", 5, 4096).unwrap(), b"hello");
     drop(driven);
     assert!(failure(addr, &offering("x"), "localhost").contains("--alpn"));
@@ -439,7 +439,7 @@ fn resumption_is_seen_and_can_be_off() {
         let (addr, thread) = server(authority.server(false), 3, echo);
         for round in 0..3 {
             let mut driven = Driven::new(addr, Some(&client));
-            driven.shake().unwrap();
+            driven.handshake().unwrap();
             // The ticket comes with the echo at the latest.
             assert_eq!(driven.exchange(b"hello", 5, 64 << 10).unwrap(), b"hello");
             assert_eq!(driven.transport.resumed(), Some(round > 0 && !off), "{version} {round}");
@@ -449,7 +449,7 @@ fn resumption_is_seen_and_can_be_off() {
 }
 
 #[test]
-fn a_server_without_tls_is_told() {
+fn a_server_without_tls_is_explained() {
     for answer in ["HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", ""] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
@@ -462,8 +462,12 @@ fn a_server_without_tls_is_told() {
         });
         let client = TlsArgs { insecure: true, ..TlsArgs::default() }.client("localhost").unwrap();
         let mut driven = Driven::new(addr, Some(&client));
-        let error = driven.shake().unwrap_err().to_string();
-        let says = if answer.is_empty() { "closed during the TLS handshake" } else { "ws:// rather than wss://" };
+        let error = driven.handshake().unwrap_err().to_string();
+        let says = if answer.is_empty() {
+            "closed the connection during the TLS handshake"
+        } else {
+            "ws:// instead of wss://"
+        };
         assert!(error.contains(says), "{error}");
         drop(driven);
         thread.join().unwrap();
@@ -531,7 +535,7 @@ impl Wire {
 }
 
 #[test]
-fn records_cut_anywhere_are_opened_and_a_wrong_bit_is_told() {
+fn records_cut_anywhere_are_decrypted_and_a_wrong_bit_is_detected() {
     let authority = Authority::new();
     let sent = pattern(40_000);
     for (piece, flip) in [(1, false), (7, false), (4097, false), (18_500, false), (1 << 20, false), (1 << 20, true)] {
@@ -626,7 +630,7 @@ fn what_is_left_is_known() {
 }
 
 #[test]
-fn who_leaves_says_so() {
+fn closing_sends_close_notify() {
     let authority = Authority::new();
     let (addr, thread) = server(authority.server(false), 1, |mut served: Served| {
         let mut got = Vec::new();
@@ -634,7 +638,7 @@ fn who_leaves_says_so() {
         served.read_to_end(&mut got).map(|_| got)
     });
     let mut driven = Driven::new(addr, Some(&authority.args().client("localhost").unwrap()));
-    driven.shake().unwrap();
+    driven.handshake().unwrap();
     assert_eq!(driven.transport.write(b"bye").unwrap(), 3);
     // What came is read: bytes left in the socket would make a reset of the close.
     while driven.transport.read(&mut [0; 4096]).is_ok() {}
@@ -651,7 +655,7 @@ fn an_abort_is_a_reset() {
         served.read(&mut [0; 1]).unwrap_err().kind()
     });
     let mut driven = Driven::new(addr, Some(&authority.args().client("localhost").unwrap()));
-    driven.shake().unwrap();
+    driven.handshake().unwrap();
     assert_eq!(driven.exchange(b"x", 1, 4096).unwrap(), b"y");
     driven.transport.abort();
     assert_eq!(thread.join().unwrap(), [ErrorKind::ConnectionReset]);

@@ -1,6 +1,6 @@
 //! Children that do not outlive this process, however it ends. The program starts itself once more
-//! as `leashed`, which asks the kernel for its own death with its parent's, takes its CPU, and
-//! becomes the command that is meant: the process id stays, the wish survives the exec, and nothing
+//! as `guarded`, which sets its parent-death signal and CPU affinity and then executes the
+//! command: process id and signal survive the exec, and nothing
 //! unsafe runs between fork and exec.
 
 use crate::{Failure, proc};
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 #[derive(clap::Args)]
-pub struct LeashedArgs {
+pub struct GuardedArgs {
     /// Whose end is ours
     #[arg(long, value_name = "PID")]
     parent: i32,
@@ -35,9 +35,9 @@ impl Drop for Running {
 
 /// A command that runs `program` on `cpu` and ends with the calling thread; its arguments are still
 /// to be added.
-pub fn leashed(program: &Path, cpu: Option<usize>) -> io::Result<Command> {
+pub fn guarded(program: &Path, cpu: Option<usize>) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["leashed", "--parent", &getpid().as_raw_pid().to_string()]);
+    command.args(["guarded", "--parent", &getpid().as_raw_pid().to_string()]);
     if let Some(cpu) = cpu {
         command.args(["--cpu", &cpu.to_string()]);
     }
@@ -46,11 +46,11 @@ pub fn leashed(program: &Path, cpu: Option<usize>) -> io::Result<Command> {
 }
 
 /// Becomes the command. Returns only what went wrong.
-pub fn run(args: &LeashedArgs) -> Failure {
+pub fn run(args: &GuardedArgs) -> Failure {
     become_of(args).err().unwrap_or_else(|| "a command that was started is still here".into())
 }
 
-fn become_of(args: &LeashedArgs) -> Result<(), Failure> {
+fn become_of(args: &GuardedArgs) -> Result<(), Failure> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // It may have died before the kernel knew of the wish.
     if getppid().map(Pid::as_raw_pid) != Some(args.parent) {

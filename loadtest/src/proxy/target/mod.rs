@@ -1,13 +1,13 @@
 //! Proxies under measurement and the backend behind them: started as child processes on the CPU
-//! they are given, with a configuration tuned for the workload ([`known`]), and ended with the
-//! value that stands for them, or with this process ([`leash`]).
+//! they are given, with a configuration tuned for the workload ([`presets`]), and ended with the
+//! value that owns them, or with this process ([`child_guard`]).
 
 pub mod child_guard;
 mod presets;
 
 use crate::{Failure, proc};
-use child_guard::{Running, leashed};
-use presets::{Known, Places, USUAL};
+use child_guard::{Running, guarded};
+use presets::{Places, Preset, USUAL};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -18,18 +18,18 @@ use std::time::{Duration, Instant};
 
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What every measurement is told of its targets.
+/// Which targets to measure, and where they run.
 #[derive(clap::Args)]
 pub struct TargetArgs {
     /// direct, relay, relay2, relay-splice, framegate, framegate-splice, framegate-log, nginx,
     /// nginx-bulk, nginx-log, haproxy, haproxy-bulk, haproxy-splice, haproxy-log, envoy; relay-tls,
     /// relay2-tls, framegate-tls, nginx-tls, haproxy-tls, envoy-tls, caddy-tls, sozu-tls; or
-    /// NAME=COMMAND with {port}, {backend} and {dir}, spoken to over TLS if NAME ends with -tls;
-    /// ratios refer to the first that is a process [default: relay, relay2, and of framegate,
+    /// NAME=COMMAND with {port}, {backend} and {dir}, reached over TLS if NAME ends with -tls;
+    /// ratios refer to the first process [default: relay, relay2, and of framegate,
     /// nginx, haproxy and envoy those that are there]
     #[arg(long = "target", value_name = "TARGET", value_delimiter = ',')]
     targets: Vec<String>,
-    /// The framegate to measure [default: beside this program]
+    /// The framegate to measure [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     framegate: Option<PathBuf>,
     /// Take the proxies' configurations from this folder [default: as built in from loadtest/peers]
@@ -55,7 +55,7 @@ enum Kind {
     /// The backend itself, without a proxy.
     Direct,
     /// Its program, and the text of its configuration.
-    Known(&'static Known, PathBuf, String),
+    Preset(&'static Preset, PathBuf, String),
     Other(String),
 }
 
@@ -83,17 +83,17 @@ impl TargetArgs {
             Some(path) => path.clone(),
             None => std::env::current_exe()?.with_file_name("framegate"),
         };
-        let is_there = |name: &&str| Known::find(name).is_some_and(|known| known.program(&framegate).is_ok());
+        let is_there = |name: &&str| Preset::find(name).is_some_and(|known| known.program(&framegate).is_ok());
         let usual = USUAL.into_iter().filter(is_there).map(String::from);
         let names = if self.targets.is_empty() { usual.collect() } else { self.targets.clone() };
         names.iter().map(|name| self.spec(name, &framegate)).collect()
     }
 
     fn spec(&self, text: &str, framegate: &Path) -> Result<Spec, Failure> {
-        let (name, kind) = match (text.split_once('='), Known::find(text)) {
+        let (name, kind) = match (text.split_once('='), Preset::find(text)) {
             (Some((name, command)), _) => (name, Kind::Other(command.to_owned())),
             (None, _) if text == "direct" => (text, Kind::Direct),
-            (None, Some(known)) => (text, Kind::Known(known, known.program(framegate)?, self.config(known)?)),
+            (None, Some(known)) => (text, Kind::Preset(known, known.program(framegate)?, self.config(known)?)),
             (None, None) => {
                 return Err(format!("unknown target {text:?}: write NAME=COMMAND for one of your own").into());
             }
@@ -101,7 +101,7 @@ impl TargetArgs {
         Ok(Spec { name: name.to_owned(), kind })
     }
 
-    fn config(&self, known: &Known) -> Result<String, Failure> {
+    fn config(&self, known: &Preset) -> Result<String, Failure> {
         match (known.config, &self.configs) {
             (None, _) => Ok(String::new()),
             (Some((_, built_in)), None) => Ok(built_in.to_owned()),
@@ -116,7 +116,7 @@ impl TargetArgs {
 impl Spec {
     /// Somebody else's proxy, known by name.
     pub fn is_peer(&self) -> bool {
-        matches!(self.kind, Kind::Known(known, ..) if known.is_peer())
+        matches!(self.kind, Kind::Preset(known, ..) if known.is_peer())
     }
 
     /// It is spoken to over TLS: its name says so.
@@ -127,11 +127,11 @@ impl Spec {
     fn command(&self, places: &Places, cpu: usize) -> Result<Command, Failure> {
         match &self.kind {
             Kind::Direct => Err("the direct way has no command".into()),
-            Kind::Known(known, program, text) => {
+            Kind::Preset(known, program, text) => {
                 let path = places.dir.join(known.config.map_or("none", |(file, _)| file));
                 fs::write(&path, known.fill(text, places))?;
                 let path = path.display().to_string();
-                let mut command = leashed(program, Some(cpu))?;
+                let mut command = guarded(program, Some(cpu))?;
                 command.args(known.arguments.iter().map(|text| known.fill(text, places).replace("{config}", &path)));
                 Ok(command)
             }
@@ -139,7 +139,7 @@ impl Spec {
                 let text = places.fill(text);
                 let mut words = text.split_whitespace();
                 let program = words.next().ok_or("a target has an empty command")?;
-                let mut command = leashed(Path::new(program), Some(cpu))?;
+                let mut command = guarded(Path::new(program), Some(cpu))?;
                 command.args(words);
                 Ok(command)
             }
@@ -147,7 +147,7 @@ impl Spec {
     }
 }
 
-/// A proxy that takes connections.
+/// A proxy that accepts connections.
 pub struct Target {
     pub name: String,
     pub addr: SocketAddr,
@@ -180,8 +180,8 @@ impl Target {
         while TcpStream::connect(addr).is_err() {
             let ended = child.0.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
-                let said = fs::read_to_string(&errors).unwrap_or_default();
-                return Err(format!("{name} does not listen on {addr}: {}", said.trim()).into());
+                let stderr = fs::read_to_string(&errors).unwrap_or_default();
+                return Err(format!("{name} does not listen on {addr}: {}", stderr.trim()).into());
             }
             sleep(Duration::from_millis(10));
         }
@@ -203,7 +203,7 @@ pub struct Backend {
 impl Backend {
     /// `role` is a server role of this program with its arguments.
     pub fn start(role: Vec<String>) -> Result<Backend, Failure> {
-        let mut command = leashed(&std::env::current_exe()?, None)?;
+        let mut command = guarded(&std::env::current_exe()?, None)?;
         command.args(role).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
         let mut child = Running(command.spawn()?);
         let stdout = child.0.stdout.take().ok_or("the backend has no output")?;

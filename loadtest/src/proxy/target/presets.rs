@@ -1,5 +1,5 @@
-//! The proxies known by name: which program, which arguments, which configuration from
-//! `loadtest/peers`. One table; what differs from run to run stands in braces in it and in the
+//! The predefined targets: program, arguments, and configuration from
+//! `loadtest/peers`. One table; what differs from run to run is in braces in it and in the
 //! configurations, and is filled in here.
 
 use crate::Failure;
@@ -7,23 +7,23 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// A proxy known by name.
-pub struct Known {
+pub struct Preset {
     pub name: &'static str,
     program: Program,
     /// With {config}, {port}, ... in them.
     pub arguments: &'static [&'static str],
     /// File name, and the text that this program was built with.
     pub config: Option<(&'static str, &'static str)>,
-    /// What {access} stands for: the line that switches the access log off, or on.
+    /// The value of {access}: the line that switches the access log off, or on.
     access: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Program {
-    /// This one, in another role.
+    /// This program, in another role.
     Own,
     Framegate,
-    /// Somebody else's: installed, or named by the environment variable of its name in capitals.
+    /// Another program: installed, or given by the environment variable of its name in capitals.
     Peer(&'static str),
 }
 
@@ -33,7 +33,7 @@ macro_rules! config {
     };
 }
 
-const RELAY: Known = Known {
+const RELAY: Preset = Preset {
     name: "relay",
     program: Program::Own,
     arguments: &["relay", "--listen", "127.0.0.1:{port}", "--upstream", "{backend}"],
@@ -41,28 +41,28 @@ const RELAY: Known = Known {
     access: "",
 };
 const RELAY_SPLICE: &[&str] = &["relay", "--splice", "--listen", "127.0.0.1:{port}", "--upstream", "{backend}"];
-const FRAMEGATE: Known = Known {
+const FRAMEGATE: Preset = Preset {
     name: "framegate",
     program: Program::Framegate,
     arguments: &["run", "-c", "{config}"],
     config: config!("framegate.toml"),
     access: "off",
 };
-const NGINX: Known = Known {
+const NGINX: Preset = Preset {
     name: "nginx",
     program: Program::Peer("nginx"),
     arguments: &["-p", "{dir}", "-e", "{dir}/nginx.err", "-c", "{config}"],
     config: config!("nginx.conf"),
     access: "off",
 };
-const HAPROXY: Known = Known {
+const HAPROXY: Preset = Preset {
     name: "haproxy",
     program: Program::Peer("haproxy"),
     arguments: &["-db", "-f", "{config}"],
     config: config!("haproxy.cfg"),
     access: "no log",
 };
-const ENVOY: Known = Known {
+const ENVOY: Preset = Preset {
     name: "envoy",
     program: Program::Peer("envoy"),
     arguments: &["-c", "{config}", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"],
@@ -70,14 +70,14 @@ const ENVOY: Known = Known {
     access: "",
 };
 
-const CADDY: Known = Known {
+const CADDY: Preset = Preset {
     name: "caddy-tls",
     program: Program::Peer("caddy"),
     arguments: &["run", "--adapter", "caddyfile", "--config", "{config}"],
     config: config!("caddy-tls.caddyfile"),
     access: "",
 };
-const SOZU: Known = Known {
+const SOZU: Preset = Preset {
     name: "sozu-tls",
     program: Program::Peer("sozu"),
     arguments: &["start", "-c", "{config}"],
@@ -97,28 +97,28 @@ const RELAY_TLS: &[&str] = &[
     "{dir}/key.pem",
 ];
 
-pub const KNOWN: [Known; 22] = [
+pub const KNOWN: [Preset; 22] = [
     RELAY,
-    Known { name: "relay2", ..RELAY },
-    Known { name: "relay-splice", arguments: RELAY_SPLICE, ..RELAY },
+    Preset { name: "relay2", ..RELAY },
+    Preset { name: "relay-splice", arguments: RELAY_SPLICE, ..RELAY },
     FRAMEGATE,
-    Known { name: "framegate-splice", config: config!("framegate-splice.toml"), ..FRAMEGATE },
-    Known { name: "framegate-log", access: "{dir}/access.log", ..FRAMEGATE },
+    Preset { name: "framegate-splice", config: config!("framegate-splice.toml"), ..FRAMEGATE },
+    Preset { name: "framegate-log", access: "{dir}/access.log", ..FRAMEGATE },
     NGINX,
-    Known { name: "nginx-bulk", config: config!("nginx-bulk.conf"), ..NGINX },
-    Known { name: "nginx-log", access: "{dir}/access.log combined buffer=64k flush=1s", ..NGINX },
+    Preset { name: "nginx-bulk", config: config!("nginx-bulk.conf"), ..NGINX },
+    Preset { name: "nginx-log", access: "{dir}/access.log combined buffer=64k flush=1s", ..NGINX },
     HAPROXY,
-    Known { name: "haproxy-bulk", config: config!("haproxy-bulk.cfg"), ..HAPROXY },
-    Known { name: "haproxy-splice", config: config!("haproxy-splice.cfg"), ..HAPROXY },
+    Preset { name: "haproxy-bulk", config: config!("haproxy-bulk.cfg"), ..HAPROXY },
+    Preset { name: "haproxy-splice", config: config!("haproxy-splice.cfg"), ..HAPROXY },
     // Its standard output is a file in {dir}.
-    Known { name: "haproxy-log", access: "log stdout format raw local0\n    option httplog", ..HAPROXY },
+    Preset { name: "haproxy-log", access: "log stdout format raw local0\n    option httplog", ..HAPROXY },
     ENVOY,
-    Known { name: "relay-tls", arguments: RELAY_TLS, ..RELAY },
-    Known { name: "relay2-tls", arguments: RELAY_TLS, ..RELAY },
-    Known { name: "framegate-tls", config: config!("framegate-tls.toml"), ..FRAMEGATE },
-    Known { name: "nginx-tls", config: config!("nginx-tls.conf"), ..NGINX },
-    Known { name: "haproxy-tls", config: config!("haproxy-tls.cfg"), ..HAPROXY },
-    Known { name: "envoy-tls", config: config!("envoy-tls.yaml"), ..ENVOY },
+    Preset { name: "relay-tls", arguments: RELAY_TLS, ..RELAY },
+    Preset { name: "relay2-tls", arguments: RELAY_TLS, ..RELAY },
+    Preset { name: "framegate-tls", config: config!("framegate-tls.toml"), ..FRAMEGATE },
+    Preset { name: "nginx-tls", config: config!("nginx-tls.conf"), ..NGINX },
+    Preset { name: "haproxy-tls", config: config!("haproxy-tls.cfg"), ..HAPROXY },
+    Preset { name: "envoy-tls", config: config!("envoy-tls.yaml"), ..ENVOY },
     CADDY,
     SOZU,
 ];
@@ -133,9 +133,9 @@ pub struct Places<'a> {
     pub dir: &'a Path,
 }
 
-impl Known {
-    pub fn find(name: &str) -> Option<&'static Known> {
-        KNOWN.iter().find(|known| known.name == name)
+impl Preset {
+    pub fn find(name: &str) -> Option<&'static Preset> {
+        KNOWN.iter().find(|preset| preset.name == name)
     }
 
     /// Somebody else's proxy.
@@ -194,33 +194,33 @@ mod tests {
     fn every_place_is_filled() {
         let (backend, dir) = (SocketAddr::from(([127, 0, 0, 1], 9)), Path::new("/d"));
         let places = Places { port: 7, backend, dir };
-        for known in &KNOWN {
-            let config = known.config.map(|(_, text)| text).into_iter();
+        for preset in &KNOWN {
+            let config = preset.config.map(|(_, text)| text).into_iter();
             // The path of the configuration is the caller's.
-            let arguments = known.arguments.iter().copied().filter(|argument| *argument != "{config}");
+            let arguments = preset.arguments.iter().copied().filter(|argument| *argument != "{config}");
             for text in config.chain(arguments) {
-                let filled = known.fill(text, &places);
+                let filled = preset.fill(text, &places);
                 let is_word = |text: &str| text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
                 let mut left = filled.split('{').skip(1).filter_map(|text| text.split_once('}'));
-                assert!(!left.any(|(word, _)| !word.is_empty() && is_word(word)), "{}: {filled}", known.name);
+                assert!(!left.any(|(word, _)| !word.is_empty() && is_word(word)), "{}: {filled}", preset.name);
             }
         }
     }
 
     #[test]
     fn names_are_told_apart_and_the_usual_ones_are_known() {
-        for (index, known) in KNOWN.iter().enumerate() {
-            assert!(KNOWN.iter().skip(index + 1).all(|other| other.name != known.name), "{}", known.name);
+        for (index, preset) in KNOWN.iter().enumerate() {
+            assert!(KNOWN.iter().skip(index + 1).all(|other| other.name != preset.name), "{}", preset.name);
         }
-        assert!(USUAL.iter().all(|name| Known::find(name).is_some()));
-        let peers = |name| Known::find(name).is_some_and(Known::is_peer);
+        assert!(USUAL.iter().all(|name| Preset::find(name).is_some()));
+        let peers = |name| Preset::find(name).is_some_and(Preset::is_peer);
         assert!(peers("nginx-bulk") && peers("envoy") && !peers("relay2") && !peers("framegate-log"));
     }
 
     #[test]
     fn logs_are_off_unless_their_name_says_so() {
         let places = Places { port: 7, backend: SocketAddr::from(([127, 0, 0, 1], 9)), dir: Path::new("/d") };
-        let config = |name| Known::find(name).map(|known| known.fill(known.config.unwrap().1, &places)).unwrap();
+        let config = |name| Preset::find(name).map(|preset| preset.fill(preset.config.unwrap().1, &places)).unwrap();
         assert!(config("nginx").contains("access_log off;") && config("haproxy").contains("\n    no log\n"));
         assert!(config("nginx-log").contains("access_log /d/access.log combined"));
         assert!(config("haproxy-log").contains("\n    option httplog\n"));
