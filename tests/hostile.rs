@@ -11,7 +11,12 @@ use std::time::{Duration, Instant};
 
 /// Runs a whole session, from request to Close. Its upstream is `listener`.
 fn assert_serves(proxy: &Proxy, listener: &TcpListener) {
-    let (mut client, mut upstream) = open(proxy, listener);
+    let (client, upstream) = open(proxy, listener);
+    assert_relays(client, upstream);
+}
+
+/// Uses an established session, from its first message to Close.
+fn assert_relays(mut client: TcpStream, mut upstream: TcpStream) {
     let (there, back) = (masked(0x81, b"there"), plain(0x81, b"back"));
     client.write_all(&there).unwrap();
     assert_eq!(read_exact(&upstream, there.len()), there);
@@ -455,12 +460,24 @@ fn garbage_is_refused_and_leaks_nothing() {
         assert!(got.is_empty() || got.starts_with(b"HTTP/1.1 400 ") || got.starts_with(b"HTTP/1.1 505 "), "{bytes:?}");
         assert_eq!(end, End::Fin, "{bytes:?}");
     }
-    // Valid requests waited for their upstream until the client disconnected.
+    // Valid requests waited for their upstream until the client disconnected: their connections are
+    // still in the listener's queue, or (behind TLS) on their way there.
     listener.set_nonblocking(true).unwrap();
     while listener.accept().is_ok() {}
     assert_empty(&proxy);
-    while listener.accept().is_ok() {}
-    assert_serves(&proxy, &listener);
+    let mut client = connect(proxy.addr);
+    client.write_all(request("/last", "").as_bytes()).unwrap();
+    let mut upstream = loop {
+        let upstream = accept(&listener);
+        let mut start = [0; 9];
+        if matches!((&upstream).read_exact(&mut start), Ok(()) if start == *b"GET /last") {
+            break upstream;
+        }
+    };
+    read_head(&upstream);
+    upstream.write_all(switching("").as_bytes()).unwrap();
+    assert!(read_head(&client).starts_with("HTTP/1.1 101 "));
+    assert_relays(client, upstream);
 }
 
 /// Whether `bytes` are enough for a refusal: a complete head, or one that no continuation makes

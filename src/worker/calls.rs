@@ -25,6 +25,8 @@ use std::sync::Arc;
 
 /// Calls in flight on a worker; more are unavailable.
 pub const CALLS_MAX: usize = 1024;
+/// The pause before another try, where there was no descriptor for the connection.
+const RETRY_MS: Millis = 100;
 /// Bytes of one read.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -48,6 +50,7 @@ struct Call<K> {
     candidates: Candidates,
     /// Counts the call among the sessions of its endpoint.
     pick: Option<Pick>,
+    /// `None` while it waits for a descriptor.
     conn: Option<Conn<K>>,
     role: Role,
     reader: ResponseReader,
@@ -149,36 +152,43 @@ impl<K> Calls<K> {
         true
     }
 
-    /// Ends the calls whose time is over.
+    /// Ends the calls whose time is over, and tries again those that had no descriptor.
     pub fn run_timers<S: Sys<Sock = K>>(&mut self, io: &mut Io<'_, S>) {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(io.now, &mut due);
         for (key, _) in due.drain(..) {
             let call = self.calls.get(key.slot as usize).filter(|call| call.generation == key.generation);
-            match call.map(|call| call.deadline) {
-                Some(deadline) if deadline <= io.now => self.end(key, Answer::Unavailable, io),
-                Some(deadline) => drop(self.wheel.file(key, deadline)),
-                None => {}
+            let Some(Call { deadline, conn, .. }) = call else { continue };
+            if *deadline <= io.now {
+                self.end(key, Answer::Unavailable, io);
+            } else if conn.is_some() {
+                self.wheel.file(key, *deadline);
+            } else if !self.connect(key, io) {
+                self.end(key, Answer::Unavailable, io);
             }
         }
         self.due = due;
     }
 
-    /// Tries the next address; `false` when there is none.
+    /// Connects to the next address, or waits for a descriptor; `false` when no address is left.
     fn connect<S: Sys<Sock = K>>(&mut self, key: SlotKey, io: &mut Io<'_, S>) -> bool {
         let Some(call) = self.calls.get_mut(key.slot as usize) else { return false };
         if let Some(conn) = call.conn.take() {
             drop(conn.into_sock(io.pool));
         }
         while let Some((pick, target)) = call.candidates.current() {
-            call.candidates.advance();
-            let sock = io.sys.connect(sys::Target::from(&target));
-            if let Ok(sock) = sock
-                && io.sys.register(&sock, Token::Call(key).pack()).is_ok()
-            {
-                call.pick = Some(pick);
-                call.conn = Some(Conn::connecting(sock, call.role));
-                return true;
+            match io.sys.connect(sys::Target::from(&target)) {
+                Ok(sock) if io.sys.register(&sock, Token::Call(key).pack()).is_ok() => {
+                    call.candidates.advance();
+                    call.pick = Some(pick);
+                    call.conn = Some(Conn::connecting(sock, call.role));
+                    return true;
+                }
+                Err(error) if sys::is_exhaustion(&error) => {
+                    self.wheel.file(key, call.deadline.min(io.now + RETRY_MS));
+                    return true;
+                }
+                Ok(_) | Err(_) => call.candidates.advance(),
             }
         }
         false

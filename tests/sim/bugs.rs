@@ -5,6 +5,7 @@ use crate::buf::Buf;
 use crate::frames::{CLOSE, FIN, read_head};
 use crate::kernel::Sock;
 use framegate::worker::sys::Event;
+use framegate::worker::token::Token;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
@@ -18,19 +19,24 @@ pub enum Bug {
     StaleToken,
     /// The proxy's own frame is sent at any position of the stream.
     InsideFrame,
+    /// The waker's event is lost where it comes with others.
+    LostWake,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 5] = [Bug::FinEdge, Bug::UrgentData, Bug::ListenerEdge, Bug::StaleToken, Bug::InsideFrame];
+    pub const ALL: [Bug; 6] =
+        [Bug::FinEdge, Bug::UrgentData, Bug::ListenerEdge, Bug::StaleToken, Bug::InsideFrame, Bug::LostWake];
 
     /// Falsifies a batch of events.
     pub fn on_events(self, events: &mut [Event], socks: &[Sock]) {
+        let others = events.len() > 1;
         for event in events {
             match self {
+                Bug::LostWake if others && event.token == Token::Waker.pack() => event.token = usize::MAX,
                 Bug::FinEdge => event.read_closed = false,
                 Bug::UrgentData => event.priority = false,
                 Bug::StaleToken => event.token = without_generation(event.token, socks),
-                Bug::ListenerEdge | Bug::InsideFrame => {}
+                Bug::ListenerEdge | Bug::InsideFrame | Bug::LostWake => {}
             }
         }
     }

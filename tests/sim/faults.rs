@@ -37,6 +37,9 @@ faults! {
     NoTable "ENFILE on accept" 40;
     NoBufs "ENOBUFS on accept" 40;
     NoMemory "ENOMEM on accept" 40;
+    NoSocket "EMFILE on connect" 12;
+    Called "decided by a call" 0;
+    Asked "decided by a service" 0;
     StaleToken "event of a closed socket" 3;
     Reordered "events of a batch reordered" 3;
     MidPass "the world moves during a pass" 14;

@@ -49,6 +49,8 @@ pub enum What {
     Queue(Id),
     /// A peer's own timer.
     Peer(usize),
+    /// A service has an answer.
+    Service,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +162,8 @@ pub struct Kernel {
     /// Sockets of the worker with an event to report, in order.
     pub ready: VecDeque<Id>,
     /// Peers with a change of their socket.
+    /// A service has an answer to give.
+    pub service_due: bool,
     pub woken: VecDeque<usize>,
     /// Descriptors that the worker holds, and how many it ever had.
     pub open_fds: usize,
@@ -218,6 +222,7 @@ impl Kernel {
                 What::Refused(id) => self.refuse(id),
                 What::Bounced(id) => self.take_rst(id),
                 What::Peer(peer) => self.wake_peer(peer),
+                What::Service => self.service_due = true,
                 What::Queue(id) => return Some(id),
             }
             if !self.woken.is_empty() {

@@ -2,9 +2,10 @@
 //! byte by byte, and the logged end with what the peers did. Written independently: it shares no
 //! decision with the proxy.
 
+use crate::callee::{DELAY_MAX, REQUEST};
 use crate::frames::{CLOSE, close_code, read_head};
 use crate::peers::Peer;
-use crate::schedule::{Connect, End, Leg, Opening, REFUSED, Session};
+use crate::schedule::{Connect, Decision, End, Leg, Opening, REFUSED, Session};
 use crate::subject::Verdict;
 use framegate::proto::Side;
 use framegate::proto::end::{Cause, Party, Phase};
@@ -15,6 +16,8 @@ pub struct Case<'a> {
     pub client: &'a Peer,
     /// The backend that the worker reached last.
     pub backend: Option<&'a Peer>,
+    /// The requests of the worker's own calls about it.
+    pub calls: Vec<&'a [u8]>,
     pub ended: &'a [Verdict],
     pub first: bool,
     /// Faults of this schedule in all.
@@ -38,8 +41,12 @@ impl Case<'_> {
     pub fn judge(&self) -> Judgement {
         ensure!(self.ended.len() <= 1, "more than one verdict: {:?}", self.ended);
         self.judge_record()?;
+        self.judge_calls()?;
         let connects = self.session.connects;
         let asks = !matches!(self.session.opening, Opening::Refused(_) | Opening::Leaves { .. });
+        if let Some((status, cause)) = self.session.decision.refusal().filter(|_| asks) {
+            return self.judge_denied(status, cause);
+        }
         if asks && connects.iter().all(|c| *c != Connect::Works) {
             return self.judge_no_upstream(connects[0]);
         }
@@ -65,6 +72,7 @@ impl Case<'_> {
         // An end that has arrived must be handled: a deadline must not hide a session that hangs.
         let waits = match ended.cause {
             Cause::IdleTimeout
+            | Cause::DecisionTimeout
             | Cause::WriteStall
             | Cause::ResponseTimeout
             | Cause::HeadTimeout
@@ -73,12 +81,35 @@ impl Case<'_> {
             _ => matches!(self.session.end, End::Unanswered(_) | End::Stall(_) | End::ViolationAndClose(_)),
         };
         let tries = self.session.connects.iter().filter(|c| **c == Connect::Lost).count() as u64;
-        let most = CLOSE_DEADLINE_MS + tries * 3_000;
+        let decision = if self.session.decision == Decision::None { 0 } else { DELAY_MAX / 1_000 };
+        let most = CLOSE_DEADLINE_MS + tries * 3_000 + decision;
         ensure!(waits || *age_ms < most, "the session took {age_ms} ms for {:?}", self.session.end);
         Ok(())
     }
 
+    /// A call is one request, made only for a session that its route asks about.
+    fn judge_calls(&self) -> Judgement {
+        let may = matches!(self.session.decision, Decision::Call(_));
+        ensure!(may || self.calls.is_empty(), "a call that the route does not have");
+        ensure!(self.calls.len() <= 1, "{} calls", self.calls.len());
+        for request in &self.calls {
+            ensure!(REQUEST.starts_with(request), "the request of a call is wrong: {request:?}");
+        }
+        Ok(())
+    }
+
     // --- sessions that never open
+
+    fn judge_denied(&self, status: u16, cause: Cause) -> Judgement {
+        ensure!(self.backend.is_none(), "a denied request made a connection");
+        if let Opening::LeavesWaiting { rst } = self.session.opening {
+            if rst && self.ended.is_empty() {
+                return Ok(());
+            }
+            return self.verdict(&[Cause::Reset, Cause::Eof, cause]);
+        }
+        self.refusal(status, &[cause])
+    }
 
     fn judge_no_upstream(&self, connect: Connect) -> Judgement {
         if let Opening::LeavesWaiting { rst } = self.session.opening {

@@ -2,6 +2,7 @@
 //! writes through the simulated kernel, with its own handshake and framing (`frames.rs`). A peer
 //! follows the script and replies; it judges nothing, but keeps what it received for the oracle.
 
+use crate::callee::Callee;
 use crate::faults::Fault;
 use crate::frames::{Walk, push_close, read_head};
 use crate::kernel::{Id, Kernel, Micros, What, trace};
@@ -97,6 +98,8 @@ pub struct Peer {
     pub rude: bool,
     /// FIN is to follow what waits.
     fin_due: bool,
+    /// It is the server of a call, and none of the above holds.
+    pub callee: Option<Callee>,
 }
 
 /// What a peer sees besides itself.
@@ -135,7 +138,8 @@ impl Peer {
             _ => {
                 let leg = ["tcp", "unix", "opaque"][session.leg as usize];
                 let key = KEYS[session.key].0;
-                for part in ["GET /", ["0", "1", "2", "3"][index], "/", leg, " HTTP/1.1\r\n"] {
+                let path = [["0", "1", "2", "3"][index], "/", leg, session.decision.path()];
+                for part in ["GET /"].into_iter().chain(path).chain([" HTTP/1.1\r\n"]) {
                     self.out.extend_from_slice(part.as_bytes());
                 }
                 self.out.extend_from_slice(b"Host: sim.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
@@ -154,6 +158,9 @@ impl Peer {
     pub fn step(&mut self, me: usize, script: &Script, other_got: usize, kernel: &mut Kernel) {
         if self.stage == Stage::Gone {
             return;
+        }
+        if let Some(callee) = &mut self.callee {
+            return callee.step(me, self.sock, kernel);
         }
         let (Some(side), Some(session)) = (self.side, self.session.and_then(|i| script.sessions.get(i))) else {
             return self.step_decoy(kernel);

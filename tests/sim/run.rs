@@ -51,6 +51,7 @@ fn schedule<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdic
     let script = Script::draw(seed, S::JUDGES);
     world(|w| {
         w.secure = Sides::new(S::SECURE[0], S::SECURE[1]);
+        w.retries = S::JUDGES;
         w.begin(script, cuts);
         w.bug = bug;
     });
@@ -111,9 +112,14 @@ fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
         let backend = peers.iter().rev().find(of(Side::Upstream));
         let ended: Vec<Verdict> = ended.iter().filter(|v| v.port == 1000 + index as u16).copied().collect();
         verdicts[index] = ended.first().map(|verdict| verdict.ended);
-        let case = Case { session, client, backend, ended: &ended, first: index == 0, faults };
+        let callees = peers.iter().filter_map(|p| p.callee.as_ref()).filter(|callee| callee.session == index);
+        let calls = callees.map(|callee| &callee.request[..]).collect();
+        let case = Case { session, client, backend, calls, ended: &ended, first: index == 0, faults };
         case.judge().map_err(|e| {
-            format!("session {index} ({:?}, {:?}, {:?}): {e}", session.leg, session.opening, session.end)
+            format!(
+                "session {index} ({:?}, {:?}, {:?}, {:?}): {e}",
+                session.leg, session.opening, session.decision, session.end
+            )
         })?;
     }
     Ok(verdicts)
@@ -150,7 +156,7 @@ impl Report {
         let Some(Failure { seed, cuts, what }) = self.failures.iter().min_by_key(|f| f.seed) else { return };
         let cuts = if cuts == seed { String::new() } else { format!(" SIM_CUTS={cuts}") };
         let command =
-            format!("{tls}SIM_SEED={seed}{cuts} cargo test --profile sim --test sim every_schedule -- --nocapture");
+            format!("{tls}SIM_SEED={seed}{cuts} cargo test --profile sim --test sim all_schedules -- --nocapture");
         panic!("seed {seed}: {what}\n  replay: {command}");
     }
 }

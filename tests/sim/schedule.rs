@@ -40,6 +40,52 @@ pub enum Opening {
     Hangs,
 }
 
+/// What decides about a session beside its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// The route has no check.
+    None,
+    /// A call of the worker's.
+    Call(Reply),
+    /// A service thread.
+    Service(Reply),
+}
+
+/// What comes of a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    Admits,
+    Denies,
+    /// Never comes.
+    Silent,
+    /// A call: what comes is no complete response. A service: it forgets the question.
+    Breaks,
+    /// A call: the connection is refused. A service: its queue is full.
+    Refused,
+    /// A call: the connection is never answered. A service: its thread has ended.
+    Lost,
+}
+
+impl Decision {
+    /// The status and the cause that a session is refused with; `None` if it is admitted.
+    pub fn refusal(self) -> Option<(u16, Cause)> {
+        match self {
+            Decision::None | Decision::Call(Reply::Admits) | Decision::Service(Reply::Admits) => None,
+            Decision::Call(Reply::Denies) | Decision::Service(Reply::Denies) => Some((403, Cause::Forbidden)),
+            Decision::Call(_) | Decision::Service(_) => Some((504, Cause::DecisionTimeout)),
+        }
+    }
+
+    /// The last segment of the path of its route.
+    pub fn path(self) -> &'static str {
+        match self {
+            Decision::None => "",
+            Decision::Call(_) => "/call",
+            Decision::Service(_) => "/ask",
+        }
+    }
+}
+
 /// The result of an attempt to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connect {
@@ -115,6 +161,7 @@ pub struct Session {
     pub start_ms: u64,
     pub leg: Leg,
     pub opening: Opening,
+    pub decision: Decision,
     pub connects: [Connect; 2],
     pub end: End,
     /// Of the client and of the backend.
@@ -138,6 +185,10 @@ pub struct Script {
 impl Session {
     /// Whether its end follows from the script alone, without a race.
     pub fn is_certain(&self) -> bool {
+        let leaves = matches!(self.opening, Opening::Leaves { .. } | Opening::LeavesWaiting { .. });
+        if self.decision.refusal().is_some() && !leaves {
+            return true;
+        }
         let urgent = self.parts.iter().any(|part| part.urgent_at.is_some());
         let opens = match self.opening {
             Opening::Leaves { rst, .. } => return !rst,
@@ -224,7 +275,8 @@ fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Sess
         parts[0].glued = 0;
     }
     let hints = judged && rng.one_in(8);
-    Session { start_ms, leg, opening, connects, end, parts, key: rng.size(0, 7), tiny, bulk, hints }
+    let decision = if judged { draw_decision(rng, whole) } else { Decision::None };
+    Session { start_ms, leg, opening, decision, connects, end, parts, key: rng.size(0, 7), tiny, bulk, hints }
 }
 
 fn draw_opening(rng: &mut Rng) -> Opening {
@@ -236,6 +288,17 @@ fn draw_opening(rng: &mut Rng) -> Opening {
         5 => Opening::Answers,
         6 => Opening::Silent,
         _ => Opening::Hangs,
+    }
+}
+
+/// A session that must be complete is admitted.
+fn draw_decision(rng: &mut Rng, whole: bool) -> Decision {
+    let replies = [Reply::Denies, Reply::Silent, Reply::Breaks, Reply::Refused, Reply::Lost];
+    let reply = if whole || rng.one_in(2) { Reply::Admits } else { rng.pick(&replies) };
+    match rng.below(6) {
+        0 => Decision::Call(reply),
+        1 => Decision::Service(reply),
+        _ => Decision::None,
     }
 }
 

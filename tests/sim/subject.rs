@@ -2,20 +2,26 @@
 //! outward shape stands here.
 
 use crate::bugs::Bug;
+use crate::callee::REQUEST;
 use crate::calls::{SimListener, SimSys};
 use crate::seal::{NAME, PKI};
+use crate::services::{SERVICES, SimServices, SimWaker};
+use crate::world::world;
 use framegate::config::{self, Snapshot};
 use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
+use framegate::policy::ask::{Check, Subrequest};
 use framegate::policy::limit::Permits;
 use framegate::proto::Sides;
 use framegate::proto::end::End;
+use framegate::proto::settings::Pace;
 use framegate::tls::{TicketKeys, TlsConfigs};
-use framegate::worker::inbox::{Wake, inbox};
+use framegate::worker::inbox::inbox;
 use framegate::worker::listener::Listening;
 use framegate::worker::service::Services;
 use framegate::worker::{Worker, WorkerCore};
-use std::sync::{Arc, LazyLock};
+use std::cell::LazyCell;
+use std::sync::Arc;
 
 /// A verdict, with the port of its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,15 +59,21 @@ pub type Real = With<false, false>;
 /// Verdicts that one schedule may bring.
 const RECORDS: usize = 64;
 
+/// Longer than a reply takes, all faults and jumps of the clock included.
+const CALL_TIMEOUT_MS: u64 = 4_000;
+
 type Made = (Arc<Snapshot>, Arc<TlsConfigs>);
 
-/// By whether clients, and whether upstreams, have TLS.
-static MADE: [LazyLock<Made>; 4] = [
-    LazyLock::new(|| made(false, false)),
-    LazyLock::new(|| made(true, false)),
-    LazyLock::new(|| made(false, true)),
-    LazyLock::new(|| made(true, true)),
-];
+// Of each thread, so that the cursors of upstreams depend on nothing but the seed.
+thread_local! {
+    /// By whether clients, and whether upstreams, have TLS.
+    static MADE: [LazyCell<Made>; 4] = [
+        LazyCell::new(|| made(false, false)),
+        LazyCell::new(|| made(true, false)),
+        LazyCell::new(|| made(false, true)),
+        LazyCell::new(|| made(true, true)),
+    ];
+}
 
 fn made(down: bool, up: bool) -> Made {
     let snapshot = snapshot(down, up);
@@ -91,19 +103,38 @@ fn snapshot(down: bool, up: bool) -> Snapshot {
         text += &format!("[[upstream]]\nname = \"unix{i}\"\nendpoints = [\"ws+unix:/sim/{i}.sock\"]\n");
         for (leg, upstream, mode) in [("tcp", "tcp", "framed"), ("unix", "unix", "framed"), ("opaque", "tcp", "opaque")]
         {
-            text += &format!("[[route]]\npath = \"/{i}/{leg}\"\nupstream = \"{upstream}{i}\"\nmode = \"{mode}\"\n");
-            if mode == "framed" && i % 2 == 1 {
-                text += "splice = \"on\"\n";
+            for check in ["", "/call", "/ask"] {
+                let name = format!("{leg}{i}{check}").replace('/', ".");
+                text += &format!("[[route]]\nname = {name:?}\npath = \"/{i}/{leg}{check}\"\n");
+                text += &format!("upstream = \"{upstream}{i}\"\nmode = \"{mode}\"\n");
+                if mode == "framed" && i % 2 == 1 {
+                    text += "splice = \"on\"\n";
+                }
             }
         }
+        text += &format!("[[upstream]]\nname = \"auth{i}\"\nendpoints = [\"ws://10.1.{i}.1:80\"]\n");
     }
-    config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"))
+    let mut snapshot = config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"));
+    (0..SERVICES).for_each(|i| add_checks(&mut snapshot, i));
+    snapshot
 }
 
-struct NoWake;
+/// The session whose relay is paced, on routes with a check.
+const PACED: usize = 2;
 
-impl Wake for NoWake {
-    fn wake(&self) {}
+/// There are no keys for checks and paces yet.
+fn add_checks(snapshot: &mut Snapshot, session: usize) {
+    let name = format!("auth{session}");
+    let upstream = snapshot.upstreams.iter().find(|upstream| upstream.name == name).expect("an upstream").clone();
+    let call = Subrequest { upstream, head: REQUEST.to_vec(), timeout_ms: CALL_TIMEOUT_MS };
+    let checks = [("call", Check::Subrequest(Arc::new(call))), ("ask", Check::Service(session))];
+    for (leg, (name, check)) in ["tcp", "unix", "opaque"].iter().flat_map(|leg| checks.iter().map(move |c| (leg, c))) {
+        let route = snapshot.routes.route_mut(&format!("{leg}{session}.{name}")).expect("a route");
+        route.checks.push(check.clone());
+        if session == PACED {
+            Arc::make_mut(&mut route.settings).relay.pace = Some(Pace { bytes: 64 << 10, pause_ms: 5 });
+        }
+    }
 }
 
 impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
@@ -111,9 +142,13 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
     const SECURE: [bool; 2] = [DOWN, UP];
 
     fn run(_: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
-        let (snapshot, tls) = (*MADE[usize::from(DOWN) + 2 * usize::from(UP)]).clone();
+        let (snapshot, tls) = MADE.with(|made| (*made[usize::from(DOWN) + 2 * usize::from(UP)]).clone());
+        for upstream in &snapshot.upstreams {
+            upstream.set_cursor(world(|w| w.random.below(2) as usize));
+        }
         let (log, mut records) = tap(RECORDS);
-        let (_outbox, inbox) = inbox(Arc::new(NoWake));
+        let (outbox, inbox) = inbox(Arc::new(SimWaker));
+        let (mut services, askers) = SimServices::start();
         let permits = [Permits::new(1_000), Permits::new(1_000)];
         let mut core = WorkerCore {
             sys: SimSys,
@@ -125,7 +160,7 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
             tls,
             sessions: Arc::clone(&permits[0]),
             handshakes: Arc::clone(&permits[1]),
-            services: Services::default(),
+            services: Services::new(askers, outbox),
             tally: Default::default(),
             shard: Arc::new(Shard::default()),
             log,
@@ -135,7 +170,11 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
             draining: false,
         };
         let mut worker = Worker::new(&mut core).map_err(|e| e.to_string())?;
-        drive(&mut || worker.run_once().expect("poll of the simulation does not fail"))?;
+        drive(&mut || {
+            let goes_on = worker.run_once().expect("poll of the simulation does not fail");
+            services.run();
+            goes_on
+        })?;
         let (pairs, calls) = worker.held();
         drop(worker);
         let tally = &core.tally;

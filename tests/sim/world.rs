@@ -3,13 +3,15 @@
 //! passes inside `poll`, and a little inside other calls where a fault says so.
 
 use crate::bugs::Bug;
+use crate::callee::Callee;
 use crate::faults::Fault;
 use crate::kernel::{Id, Kernel, Micros, Owner, Sys, What, trace};
 use crate::peers::{Peer, Stage};
-use crate::schedule::{Connect, Leg, Script};
+use crate::schedule::{Connect, Decision, Leg, Reply, Script};
 use crate::seal::Seal;
 use framegate::proto::{Side, Sides};
 use framegate::worker::sys::Event;
+use framegate::worker::token::Token;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -64,8 +66,12 @@ pub struct World {
     /// Sides with TLS, where it is TCP.
     pub secure: Sides<bool>,
     pub bug: Option<Bug>,
+    /// The subject tries again where there is no descriptor for a connection.
+    pub retries: bool,
     /// Nothing can happen any more: no event, no timer.
     pub still: bool,
+    /// The waker of the worker was used.
+    pub woken: bool,
     /// Sockets that were sent their last bytes and wait for the FIN.
     pub corked: Vec<Id>,
     /// What is in each pipe; none for one that was closed.
@@ -91,6 +97,7 @@ impl World {
         self.phantoms.clear();
         self.corked.clear();
         self.pipes.clear();
+        (self.woken, self.kernel.service_due) = (false, false);
         (self.still, self.registrations, self.tries, self.skew_left) = (false, 0, [0; 4], 1_000_000);
         let start = self.kernel.now;
         for index in 0..self.script.sessions.len() {
@@ -251,6 +258,11 @@ impl World {
             }
         };
         trace!(self.kernel, "connect for session {session}: {outcome:?}");
+        if self.retries && outcome != Connect::Fails && self.kernel.faults.strikes(Fault::NoSocket) {
+            // It is tried again.
+            self.tries[session] -= usize::from(leg != Leg::Unix);
+            return Err(libc::EMFILE);
+        }
         if outcome == Connect::Fails {
             self.kernel.faults.note(Fault::ConnectFailed);
             return Err(self.kernel.rng.pick(&[libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ECONNREFUSED]));
@@ -277,6 +289,40 @@ impl World {
         if outcome == Connect::Refused || outcome == Connect::Lost {
             // There is no peer at the other end.
             self.kernel.socks[far].closed = true;
+        }
+        Ok(near)
+    }
+
+    /// A call of the worker's about `session`.
+    pub fn connect_call(&mut self, session: usize) -> Sys<Id> {
+        let Decision::Call(reply) = self.script.sessions[session].decision else {
+            panic!("session {session} makes a call that its route does not have")
+        };
+        trace!(self.kernel, "connect for a call of session {session}: {reply:?}");
+        self.kernel.faults.note(Fault::Called);
+        if reply == Reply::Refused && self.kernel.rng.one_in(2) {
+            self.kernel.faults.note(Fault::ConnectFailed);
+            return Err(self.kernel.rng.pick(&[libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ECONNREFUSED]));
+        }
+        if self.kernel.faults.strikes(Fault::NoSocket) {
+            return Err(libc::EMFILE);
+        }
+        let peer = self.peers_used;
+        let (near, far) = self.kernel.pair(Owner::Worker, Owner::Peer(peer), false);
+        self.kernel.hold();
+        let soon = self.kernel.now + self.kernel.rng.below(2_000);
+        match reply {
+            Reply::Refused | Reply::Lost => self.kernel.socks[far].closed = true,
+            _ => {
+                self.add_peer(Side::Upstream, None, far);
+                self.peers[peer].callee = Some(Callee::new(session, reply));
+                self.windows(None, near, far);
+            }
+        }
+        match reply {
+            Reply::Refused => self.kernel.at(soon, What::Refused(near)),
+            Reply::Lost => self.kernel.faults.note(Fault::ConnectLost),
+            _ => self.kernel.at(soon, What::Connected(near)),
         }
         Ok(near)
     }
@@ -319,7 +365,8 @@ impl World {
         let now = self.kernel.now;
         let deadline = timeout_ms.map(|ms| now + ms * 1_000);
         self.settle();
-        while self.kernel.ready.is_empty() && !self.listener.edge && deadline.is_none_or(|at| self.kernel.now < at) {
+        let quiet = |w: &World| w.kernel.ready.is_empty() && !w.listener.edge && !w.woken && !w.kernel.service_due;
+        while quiet(self) && deadline.is_none_or(|at| self.kernel.now < at) {
             match (self.kernel.next_due(), deadline) {
                 (Some(at), deadline) if deadline.is_none_or(|d| at <= d) => self.kernel.now = self.kernel.now.max(at),
                 (_, Some(deadline)) => {
@@ -389,6 +436,9 @@ impl World {
                 let at = self.kernel.rng.size(0, events.len());
                 events.insert(at, Event { token, readable: true, ..Event::default() });
             }
+        }
+        if std::mem::take(&mut self.woken) {
+            events.push(Event { token: Token::Waker.pack(), readable: true, ..Event::default() });
         }
         self.add_phantoms(events);
         if events.len() > 1 && self.kernel.faults.strikes(Fault::Reordered) {

@@ -22,7 +22,6 @@ impl<S: Sys> Turn<'_, '_, S> {
     pub(super) fn connect(&mut self) -> Option<Event> {
         drop(self.take_sock(Side::Upstream));
         let role = self.pair.attempt_role;
-        self.pair.attempt_role = role.next_attempt();
         let candidates = self.pair.pending.as_mut().and_then(|pending| pending.candidates.as_mut());
         let Some((pick, target)) = candidates.and_then(|candidates| candidates.current()) else {
             return Some(Event::Exhausted);
@@ -43,6 +42,8 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
         match sock {
             Ok(sock) => {
+                // Only what was registered can leave stale events behind.
+                self.pair.attempt_role = role.next_attempt();
                 self.pair.conns[Side::Upstream] = Some(Conn::connecting(sock, role));
                 None
             }
