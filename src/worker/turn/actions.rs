@@ -151,7 +151,18 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.decide(Some(Answer::Unavailable));
     }
 
+    /// The question needs no answer any more.
+    fn withdraw_question(&mut self) {
+        let Some(pending) = &mut self.pair.pending else { return };
+        pending.question = None;
+        if let Some(call) = pending.call.take() {
+            let (calls, mut io) = self.res.calls();
+            calls.cancel(call, &mut io);
+        }
+    }
+
     fn refuse(&mut self, refusal: &Refusal, head_only: bool) {
+        self.withdraw_question();
         let fresh = text::hex(&self.res.random::<16>());
         let id = self.pair.pending.as_ref().map(|pending| pending.request_id.as_str()).filter(|id| !id.is_empty());
         let response = http1::write_refusal(&http1::Refused {
@@ -282,14 +293,11 @@ impl<S: Sys> Turn<'_, '_, S> {
         for side in Side::BOTH {
             self.hang_up(side);
         }
+        self.withdraw_question();
         self.pair.permit = None;
         let info = self.pair.info.take();
         let pick = self.pair.pick.take();
         let pending = self.pair.pending.take();
-        if let Some(call) = pending.as_ref().and_then(|pending| pending.call) {
-            let (calls, mut io) = self.res.calls();
-            calls.cancel(call, &mut io);
-        }
         let known = info.as_ref().map(|info| (info.peer, info.started));
         let known = known.or(pending.as_ref().map(|pending| (pending.peer, pending.opened_at)));
         let (Some((peer, opened_at)), false) = (known, end.cause == Cause::NoRequest) else { return };
