@@ -45,13 +45,16 @@ fn clients_above_max_sessions_get_503_and_retry_after() {
 fn failed_handshake_returns_its_permit() {
     let (listener, addr) = listen();
     let proxy = Proxy::before(addr, "[limits]\nmax_sessions = 1");
-    for _ in 0..5 {
+    for n in 1..=5 {
         let client = ask(proxy.addr);
         let mut upstream = accept(&listener);
         read_head(&upstream);
         upstream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap();
         assert!(answer_of(&client).starts_with("HTTP/1.1 404 "));
         drop(client);
+        // The worker publishes its counts ten times a second: an older zero says nothing.
+        let accepted = || proxy.metric("framegate_connections_accepted_total") == f64::from(n);
+        eventually("it is counted", || accepted().then_some(()));
         eventually("it is over", || (proxy.metric("framegate_handshakes") == 0.0).then_some(()));
     }
     drop(open(&proxy, &listener));

@@ -1,7 +1,8 @@
 //! Calls: HTTP/1.1 requests of our own, on the loop of the worker, with its timers and its `Sys`.
 //! One connection per call; the addresses of the upstream are tried in turn, with TLS where an
-//! endpoint asks for it. A call ends with an answer for the pair that asked, at its deadline at the
-//! latest. What a response means is decided by policy.
+//! endpoint asks for it. Without a descriptor an attempt is made again a little later. A call ends
+//! with an answer for the pair that asked, at its deadline at the latest. What a response means is
+//! decided by policy.
 //!
 //! Memory: a call in flight holds a response head and at most [`RESPONSE_BODY_MAX`] of body; there
 //! are at most [`CALLS_MAX`] in flight on a worker.
@@ -25,8 +26,9 @@ use std::sync::Arc;
 
 /// Calls in flight on a worker; more are unavailable.
 pub const CALLS_MAX: usize = 1024;
-/// The pause before another try, where there was no descriptor for the connection.
-const RETRY_MS: Millis = 100;
+/// An attempt for which there was no socket is made again after this time: descriptors come back
+/// with every session that ends.
+const SOCKET_RETRY_MS: Millis = 100;
 /// Bytes of one read.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -50,11 +52,24 @@ struct Call<K> {
     candidates: Candidates,
     /// Counts the call among the sessions of its endpoint.
     pick: Option<Pick>,
-    /// `None` while it waits for a descriptor.
     conn: Option<Conn<K>>,
-    role: Role,
+    /// The role of the next attempt.
+    attempt_role: Role,
     reader: ResponseReader,
     deadline: Millis,
+    /// When an attempt for which there was no socket is made again.
+    retry_at: Option<Millis>,
+    /// When the wheel looks at it next; `Millis::MAX` if it does not.
+    wheel_at: Millis,
+}
+
+/// The outcome of an attempt to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    /// It is under way, or will be made again.
+    Pending,
+    /// No address is left.
+    Exhausted,
 }
 
 impl<K> Calls<K> {
@@ -99,7 +114,6 @@ impl<K> Calls<K> {
         // The wheel stands still while no call is in flight.
         self.wheel.advance(io.now, &mut self.due);
         self.due.clear();
-        let deadline = io.now + subrequest.timeout_ms;
         let call = Call {
             generation,
             asker,
@@ -108,17 +122,19 @@ impl<K> Calls<K> {
             candidates: subrequest.upstream.candidates(),
             pick: None,
             conn: None,
-            role: Role::FIRST_ATTEMPT,
+            attempt_role: Role::FIRST_ATTEMPT,
             reader: ResponseReader::default(),
-            deadline,
+            deadline: io.now + subrequest.timeout_ms,
+            retry_at: None,
+            wheel_at: Millis::MAX,
         };
         let key = SlotKey { slot: self.calls.insert(call) as u32, generation };
-        self.wheel.file(key, deadline);
-        if self.connect(key, io) {
-            return Some(key);
+        if self.connect(key, io) == Attempt::Exhausted {
+            self.remove(key, io);
+            return None;
         }
-        self.remove(key, io);
-        None
+        self.file(key);
+        Some(key)
     }
 
     /// The pair that asked does not wait for the answer any more.
@@ -126,72 +142,95 @@ impl<K> Calls<K> {
         self.remove(key, io);
     }
 
-    /// An event for the connection of a call. `false`: it is stale.
+    /// An event for a connection of a call. `false`: it is stale.
     pub fn on_event<S: Sys<Sock = K>>(
         &mut self,
-        key: SlotKey,
+        (key, role): (SlotKey, Role),
         event: &sys::Event,
         input: &mut Input,
         io: &mut Io<'_, S>,
     ) -> bool {
-        let call = self.calls.get_mut(key.slot as usize).filter(|call| call.generation == key.generation);
-        let Some(call) = call else { return false };
-        let Some(conn) = &mut call.conn else { return false };
+        let Some(call) = self.call_mut(key) else { return false };
+        let Some(conn) = call.conn.as_mut().filter(|conn| conn.role == role) else { return false };
         conn.on_ready(event);
         let outcome = call.drive(input, io);
         input.clear();
         match outcome {
             Outcome::Pending => {}
             Outcome::Answer(answer) => self.end(key, answer, io),
-            Outcome::Unreachable => {
-                if !self.connect(key, io) {
-                    self.end(key, Answer::Unavailable, io);
-                }
-            }
+            Outcome::Unreachable => self.attempt(key, io),
         }
         true
     }
 
-    /// Ends the calls whose time is over, and tries again those that had no descriptor.
+    /// Ends the calls whose time is over, and makes the attempts that had no socket again.
     pub fn run_timers<S: Sys<Sock = K>>(&mut self, io: &mut Io<'_, S>) {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(io.now, &mut due);
-        for (key, _) in due.drain(..) {
-            let call = self.calls.get(key.slot as usize).filter(|call| call.generation == key.generation);
-            let Some(Call { deadline, conn, .. }) = call else { continue };
-            if *deadline <= io.now {
+        for (key, at) in due.drain(..) {
+            let Some(call) = self.call_mut(key).filter(|call| call.wheel_at == at) else { continue };
+            call.wheel_at = Millis::MAX;
+            if call.deadline <= io.now {
                 self.end(key, Answer::Unavailable, io);
-            } else if conn.is_some() {
-                self.wheel.file(key, *deadline);
-            } else if !self.connect(key, io) {
-                self.end(key, Answer::Unavailable, io);
+            } else if call.retry_at.is_some_and(|at| at <= io.now) {
+                self.attempt(key, io);
+            } else {
+                self.file(key);
             }
         }
         self.due = due;
     }
 
-    /// Connects to the next address, or waits for a descriptor; `false` when no address is left.
-    fn connect<S: Sys<Sock = K>>(&mut self, key: SlotKey, io: &mut Io<'_, S>) -> bool {
-        let Some(call) = self.calls.get_mut(key.slot as usize) else { return false };
+    fn call_mut(&mut self, key: SlotKey) -> Option<&mut Call<K>> {
+        self.calls.get_mut(key.slot as usize).filter(|call| call.generation == key.generation)
+    }
+
+    /// Makes sure that the wheel looks at a call in time.
+    fn file(&mut self, key: SlotKey) {
+        let call = self.calls.get_mut(key.slot as usize).filter(|call| call.generation == key.generation);
+        let Some(call) = call else { return };
+        let at = call.retry_at.map_or(call.deadline, |at| at.min(call.deadline));
+        if at < call.wheel_at {
+            call.wheel_at = call.wheel_at.min(self.wheel.file(key, at));
+        }
+    }
+
+    /// The next attempt of a call that is under way.
+    fn attempt<S: Sys<Sock = K>>(&mut self, key: SlotKey, io: &mut Io<'_, S>) {
+        match self.connect(key, io) {
+            Attempt::Pending => self.file(key),
+            Attempt::Exhausted => self.end(key, Answer::Unavailable, io),
+        }
+    }
+
+    /// Tries the next address.
+    fn connect<S: Sys<Sock = K>>(&mut self, key: SlotKey, io: &mut Io<'_, S>) -> Attempt {
+        let Some(call) = self.call_mut(key) else { return Attempt::Exhausted };
         if let Some(conn) = call.conn.take() {
             drop(conn.into_sock(io.pool));
         }
+        call.retry_at = None;
         while let Some((pick, target)) = call.candidates.current() {
-            match io.sys.connect(sys::Target::from(&target)) {
-                Ok(sock) if io.sys.register(&sock, Token::Call(key).pack()).is_ok() => {
+            let role = call.attempt_role;
+            let sock = io.sys.connect(sys::Target::from(&target));
+            let sock = sock.and_then(|sock| io.sys.register(&sock, Token::Call(key, role).pack()).map(|()| sock));
+            match sock {
+                Ok(sock) => {
+                    // Only what was registered can leave stale events behind.
+                    call.attempt_role = role.next_attempt();
                     call.candidates.advance();
-                    call.pick = Some(pick);
-                    call.conn = Some(Conn::connecting(sock, call.role));
-                    return true;
+                    (call.pick, call.conn) = (Some(pick), Some(Conn::connecting(sock, role)));
+                    return Attempt::Pending;
                 }
+                // Neither this address nor another one is at fault.
                 Err(error) if sys::is_exhaustion(&error) => {
-                    self.wheel.file(key, call.deadline.min(io.now + RETRY_MS));
-                    return true;
+                    call.retry_at = Some(io.now + SOCKET_RETRY_MS);
+                    return Attempt::Pending;
                 }
-                Ok(_) | Err(_) => call.candidates.advance(),
+                Err(_) => call.candidates.advance(),
             }
         }
-        false
+        Attempt::Exhausted
     }
 
     fn end<S: Sys<Sock = K>>(&mut self, key: SlotKey, answer: Answer, io: &mut Io<'_, S>) {

@@ -167,7 +167,7 @@ impl<'h, S: Sys> Worker<'h, S> {
                 }
             }
             Some(Token::Waker) => self.read_inbox(),
-            Some(Token::Call(key)) => self.on_call_event(key, event),
+            Some(Token::Call(key, role)) => self.on_call_event(key, role, event),
             None => self.res.core.tally.stale_events += 1,
         }
     }
@@ -281,10 +281,10 @@ impl<'h, S: Sys> Worker<'h, S> {
         self.res.handshake_steps = 0;
     }
 
-    fn on_call_event(&mut self, key: SlotKey, event: &sys::Event) {
+    fn on_call_event(&mut self, key: SlotKey, role: Role, event: &sys::Event) {
         let Some(mut input) = self.res.input.take() else { return };
         let (calls, mut io) = self.res.calls();
-        let known = calls.on_event(key, event, &mut input, &mut io);
+        let known = calls.on_event((key, role), event, &mut input, &mut io);
         self.res.input = Some(input);
         self.res.core.tally.stale_events += u64::from(!known);
         self.run_answers();

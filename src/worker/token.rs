@@ -12,8 +12,8 @@ pub enum Token {
     Listener(u32),
     /// A connection of a pair.
     Pair(SlotKey, Role),
-    /// The connection of a call, a request of our own.
-    Call(SlotKey),
+    /// A connection of a call, a request of our own.
+    Call(SlotKey, Role),
 }
 
 /// A slot and the generation it had.
@@ -24,8 +24,9 @@ pub struct SlotKey {
     pub generation: u32,
 }
 
-/// Which connection of a pair. Every attempt to reach the upstream has another role than the one
-/// before, so that an event of a dropped attempt is not taken for one of its successor.
+/// Which connection of a pair, or of a call. Every attempt to reach the upstream has another role
+/// than the one before, so that an event of a dropped attempt is not taken for one of its
+/// successor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Role(u8);
 
@@ -54,7 +55,7 @@ impl Token {
             Token::Waker => (0, 0, 0, 0),
             Token::Listener(slot) => (1, 0, slot, 0),
             Token::Pair(key, role) => (2, key.generation, key.slot, role.0),
-            Token::Call(key) => (3, key.generation, key.slot, 0),
+            Token::Call(key, role) => (3, key.generation, key.slot, role.0),
         };
         let generation = u64::from(generation & GENERATION_MASK);
         (kind << 61 | generation << 34 | u64::from(slot) << 2 | u64::from(role & 3)) as usize
@@ -70,7 +71,7 @@ impl Token {
             0 => Some(Token::Waker),
             1 => Some(Token::Listener(slot)),
             2 => Some(Token::Pair(key, Role(packed as u8 & 3))),
-            3 => Some(Token::Call(key)),
+            3 => Some(Token::Call(key, Role(packed as u8 & 3))),
             _ => None,
         }
     }
@@ -93,7 +94,7 @@ mod tests {
                     Token::Waker,
                     Token::Listener(slot),
                     Token::Pair(key(slot, generation), role),
-                    Token::Call(key(slot, generation)),
+                    Token::Call(key(slot, generation), role),
                 ] {
                     assert_eq!(Token::unpack(token.pack()), Some(token));
                 }

@@ -112,7 +112,8 @@ fn snapshot(down: bool, up: bool) -> Snapshot {
                 }
             }
         }
-        text += &format!("[[upstream]]\nname = \"auth{i}\"\nendpoints = [\"ws://10.1.{i}.1:80\"]\n");
+        let endpoints = format!("endpoints = [\"ws://10.1.{i}.1:80\", \"ws://10.1.{i}.2:80\"]\n");
+        text += &format!("[[upstream]]\nname = \"auth{i}\"\n{endpoints}");
     }
     let mut snapshot = config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"));
     (0..SERVICES).for_each(|i| add_checks(&mut snapshot, i));

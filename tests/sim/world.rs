@@ -79,6 +79,7 @@ pub struct World {
     phantoms: Vec<Phantom>,
     registrations: u64,
     tries: [usize; 4],
+    call_tries: [usize; 4],
     /// How far the clock may still jump in this schedule.
     skew_left: Micros,
     pub random: crate::rng::Rng,
@@ -97,7 +98,7 @@ impl World {
         self.phantoms.clear();
         self.corked.clear();
         self.pipes.clear();
-        (self.woken, self.kernel.service_due) = (false, false);
+        (self.woken, self.kernel.service_due, self.call_tries) = (false, false, [0; 4]);
         (self.still, self.registrations, self.tries, self.skew_left) = (false, 0, [0; 4], 1_000_000);
         let start = self.kernel.now;
         for index in 0..self.script.sessions.len() {
@@ -298,6 +299,9 @@ impl World {
         let Decision::Call(reply) = self.script.sessions[session].decision else {
             panic!("session {session} makes a call that its route does not have")
         };
+        // There are two endpoints: the first may fail although the second works.
+        let first = std::mem::replace(&mut self.call_tries[session], 1) == 0;
+        let reply = if first && self.kernel.rng.one_in(4) { Reply::Refused } else { reply };
         trace!(self.kernel, "connect for a call of session {session}: {reply:?}");
         self.kernel.faults.note(Fault::Called);
         if reply == Reply::Refused && self.kernel.rng.one_in(2) {
@@ -305,6 +309,7 @@ impl World {
             return Err(self.kernel.rng.pick(&[libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ECONNREFUSED]));
         }
         if self.kernel.faults.strikes(Fault::NoSocket) {
+            self.call_tries[session] = usize::from(!first);
             return Err(libc::EMFILE);
         }
         let peer = self.peers_used;
