@@ -12,6 +12,7 @@ use common::*;
 use framegate::proto::end::{Cause, Party, Phase};
 use framegate::worker::inbox::Command;
 use rig::*;
+use socket2::{Domain, Socket, Type};
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -202,6 +203,42 @@ fn the_next_endpoint_is_asked_where_one_cannot_be_reached() {
         answer(callee.call().0, "HTTP/1.1 204 No Content\r\n\r\n", usize::MAX, Then::Fin);
         rig.admits(&mut client);
     }
+    rig.stop();
+}
+
+/// An address where a connect hangs: its queue is full, and the kernel drops further SYNs.
+fn silent() -> (Socket, SocketAddr, Vec<TcpStream>) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.listen(0).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut held = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&addr, Duration::from_millis(200)) {
+        held.push(stream);
+        assert!(held.len() < 64, "a queue of none never fills");
+    }
+    (socket, addr, held)
+}
+
+#[test]
+fn the_next_endpoint_is_asked_where_one_is_silent() {
+    let callee = Callee::start();
+    let (_full, addr, _held) = silent();
+    let upstream = upstream_of(&[addr, callee.listener.local_addr().unwrap()]);
+    let rig = Plan::asking(vec![check(&upstream, "/auth", PATIENT_MS)], "").start();
+    upstream.set_cursor(0);
+    let begun = Instant::now();
+    let mut client = rig.request("/chat");
+    answer(callee.call().0, "HTTP/1.1 204 No Content\r\n\r\n", usize::MAX, Then::Fin);
+    assert_due(begun, CONNECT_MS);
+    rig.admits(&mut client);
+    rig.stop();
+
+    let upstream = upstream_of(&[addr]);
+    let rig = Plan::asking(vec![check(&upstream, "/auth", PATIENT_MS)], "").start();
+    let begun = Instant::now();
+    rig.refuses(rig.request("/chat"), UNANSWERED);
+    assert_due(begun, CONNECT_MS);
     rig.stop();
 }
 

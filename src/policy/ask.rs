@@ -24,7 +24,10 @@ pub struct Subrequest {
     pub upstream: Arc<Upstream>,
     /// The whole request head, empty line included.
     pub head: Vec<u8>,
+    /// From the question to its answer.
     pub timeout_ms: Millis,
+    /// One connect attempt, TLS handshake included; then the next address is tried.
+    pub connect_ms: Millis,
 }
 
 /// One check of a route, to be asked.

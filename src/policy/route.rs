@@ -83,12 +83,6 @@ impl Routes {
     }
 
     /// In the order in which they are tried.
-    /// The route of this name, to be changed before sessions share it; `None` if they do already.
-    pub fn route_mut(&mut self, name: &str) -> Option<&mut Route> {
-        let mut routes = self.entries.iter_mut().map(|entry| &mut entry.route);
-        routes.find(|route| route.name == name).and_then(Arc::get_mut)
-    }
-
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }

@@ -1,8 +1,8 @@
 //! Calls: HTTP/1.1 requests of our own, on the loop of the worker, with its timers and its `Sys`.
-//! One connection per call; the addresses of the upstream are tried in turn, with TLS where an
-//! endpoint asks for it. Without a descriptor an attempt is made again a little later. A call ends
-//! with an answer for the pair that asked, at its deadline at the latest. What a response means is
-//! decided by policy.
+//! One connection per call; the addresses of the upstream are tried in turn, each for a while, with
+//! TLS where an endpoint asks for it. Without a descriptor an attempt is made again a little later.
+//! A call ends with an answer for the pair that asked, at its deadline at the latest. What a
+//! response means is decided by policy.
 //!
 //! Memory: a call in flight holds a response head and at most [`RESPONSE_BODY_MAX`] of body; there
 //! are at most [`CALLS_MAX`] in flight on a worker.
@@ -57,8 +57,9 @@ struct Call<K> {
     attempt_role: Role,
     reader: ResponseReader,
     deadline: Millis,
-    /// When an attempt for which there was no socket is made again.
-    retry_at: Option<Millis>,
+    /// When the next attempt is made, until a connection is up: again, if there was no socket for
+    /// the last one, or elsewhere.
+    next_attempt_at: Option<Millis>,
     /// When the wheel looks at it next; `Millis::MAX` if it does not.
     wheel_at: Millis,
 }
@@ -125,7 +126,7 @@ impl<K> Calls<K> {
             attempt_role: Role::FIRST_ATTEMPT,
             reader: ResponseReader::default(),
             deadline: io.now + subrequest.timeout_ms,
-            retry_at: None,
+            next_attempt_at: None,
             wheel_at: Millis::MAX,
         };
         let key = SlotKey { slot: self.calls.insert(call) as u32, generation };
@@ -163,7 +164,7 @@ impl<K> Calls<K> {
         true
     }
 
-    /// Ends the calls whose time is over, and makes the attempts that had no socket again.
+    /// Ends the calls whose time is over, and makes the next attempts of those that are due.
     pub fn run_timers<S: Sys<Sock = K>>(&mut self, io: &mut Io<'_, S>) {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(io.now, &mut due);
@@ -172,7 +173,7 @@ impl<K> Calls<K> {
             call.wheel_at = Millis::MAX;
             if call.deadline <= io.now {
                 self.end(key, Answer::Unavailable, io);
-            } else if call.retry_at.is_some_and(|at| at <= io.now) {
+            } else if call.next_attempt_at.is_some_and(|at| at <= io.now) {
                 self.attempt(key, io);
             } else {
                 self.file(key);
@@ -189,7 +190,7 @@ impl<K> Calls<K> {
     fn file(&mut self, key: SlotKey) {
         let call = self.calls.get_mut(key.slot as usize).filter(|call| call.generation == key.generation);
         let Some(call) = call else { return };
-        let at = call.retry_at.map_or(call.deadline, |at| at.min(call.deadline));
+        let at = call.next_attempt_at.map_or(call.deadline, |at| at.min(call.deadline));
         if at < call.wheel_at {
             call.wheel_at = call.wheel_at.min(self.wheel.file(key, at));
         }
@@ -209,22 +210,22 @@ impl<K> Calls<K> {
         if let Some(conn) = call.conn.take() {
             drop(conn.into_sock(io.pool));
         }
-        call.retry_at = None;
+        call.next_attempt_at = None;
         while let Some((pick, target)) = call.candidates.current() {
             let role = call.attempt_role;
             let sock = io.sys.connect(sys::Target::from(&target));
             let sock = sock.and_then(|sock| io.sys.register(&sock, Token::Call(key, role).pack()).map(|()| sock));
             match sock {
                 Ok(sock) => {
-                    // Only what was registered can leave stale events behind.
-                    call.attempt_role = role.next_attempt();
                     call.candidates.advance();
+                    call.attempt_role = role.next_attempt();
+                    call.next_attempt_at = Some(io.now + call.subrequest.connect_ms);
                     (call.pick, call.conn) = (Some(pick), Some(Conn::connecting(sock, role)));
                     return Attempt::Pending;
                 }
                 // Neither this address nor another one is at fault.
                 Err(error) if sys::is_exhaustion(&error) => {
-                    call.retry_at = Some(io.now + SOCKET_RETRY_MS);
+                    call.next_attempt_at = Some(io.now + SOCKET_RETRY_MS);
                     return Attempt::Pending;
                 }
                 Err(_) => call.candidates.advance(),
@@ -271,7 +272,7 @@ impl<K> Call<K> {
                 Some(Ok(())) => {
                     let secure = self.pick.as_ref().map(Pick::endpoint).filter(|endpoint| endpoint.tls);
                     let Some(endpoint) = secure else {
-                        conn.write(&[], &self.subrequest.head, false, io);
+                        self.send(io);
                         return self.read(input, io);
                     };
                     let tls = self.tls.connect(&self.subrequest.upstream, endpoint);
@@ -286,15 +287,21 @@ impl<K> Call<K> {
             match conn.handshake(input, &mut false, io) {
                 Handshake::Pending => return Outcome::Pending,
                 Handshake::Failed(_) | Handshake::Ended(_) => return Outcome::Unreachable,
-                Handshake::Established { .. } => {
-                    conn.write(&[], &self.subrequest.head, false, io);
-                }
+                Handshake::Established { .. } => self.send(io),
             }
         }
-        if conn.has_backlog() && conn.ready().write {
+        if let Some(conn) = self.conn.as_mut().filter(|conn| conn.has_backlog() && conn.ready().write) {
             conn.flush(io);
         }
         self.read(input, io)
+    }
+
+    /// The connection is up: the request goes out.
+    fn send<S: Sys<Sock = K>>(&mut self, io: &mut Io<'_, S>) {
+        self.next_attempt_at = None;
+        if let Some(conn) = &mut self.conn {
+            conn.write(&[], &self.subrequest.head, false, io);
+        }
     }
 
     fn read<S: Sys<Sock = K>>(&mut self, input: &mut Input, io: &mut Io<'_, S>) -> Outcome {

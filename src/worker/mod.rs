@@ -21,7 +21,6 @@ mod timers;
 pub mod token;
 mod turn;
 
-pub use calls::CALLS_MAX;
 pub use resources::WorkerCore;
 
 use crate::policy::ask::Answer;

@@ -26,6 +26,9 @@ use std::thread::JoinHandle;
 /// Records that a test may leave unread.
 const RECORDS: usize = 4096;
 
+/// What a connect attempt of a call may take.
+pub const CONNECT_MS: u64 = 300;
+
 /// How a session ended, as logged: party, phase, cause, HTTP status.
 pub type Verdict = (Party, Phase, Cause, u16);
 
@@ -249,7 +252,8 @@ impl Callee {
 
 pub fn check(upstream: &Arc<Upstream>, path: &str, timeout_ms: u64) -> Check {
     let head = format!("GET {path} HTTP/1.1\r\nHost: auth\r\n\r\n").into_bytes();
-    Check::Subrequest(Arc::new(Subrequest { upstream: Arc::clone(upstream), head, timeout_ms }))
+    let upstream = Arc::clone(upstream);
+    Check::Subrequest(Arc::new(Subrequest { upstream, head, timeout_ms, connect_ms: CONNECT_MS }))
 }
 
 /// An upstream of these endpoints, parsed as the file would have them.

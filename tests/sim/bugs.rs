@@ -4,8 +4,9 @@
 use crate::buf::Buf;
 use crate::frames::{CLOSE, FIN, read_head};
 use crate::kernel::Sock;
+use framegate::policy::ask::Answer;
 use framegate::worker::sys::Event;
-use framegate::worker::token::Token;
+use framegate::worker::token::{SlotKey, Token};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bug {
@@ -19,25 +20,50 @@ pub enum Bug {
     StaleToken,
     /// The proxy's own frame is sent at any position of the stream.
     InsideFrame,
-    /// The waker's event is lost where it comes with others.
-    LostWake,
+    /// The answer of a service goes to the session that has the slot of the one that asked.
+    AnswerToSlot,
+    /// A service that gives no answer admits.
+    FailOpen,
+    /// A call whose session has ended keeps its connection.
+    LeakedCall,
+    /// The head of a response to a call is complete when the connection ends.
+    CutHead,
+    /// A paused direction is read too early.
+    ShortPause,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 6] =
-        [Bug::FinEdge, Bug::UrgentData, Bug::ListenerEdge, Bug::StaleToken, Bug::InsideFrame, Bug::LostWake];
+    /// Mistakes of whatever relays.
+    pub const OF_RELAYS: [Bug; 4] = [Bug::FinEdge, Bug::UrgentData, Bug::ListenerEdge, Bug::StaleToken];
+    /// Mistakes of what has frames of its own, asks, and pauses.
+    pub const OF_WORKERS: [Bug; 6] =
+        [Bug::InsideFrame, Bug::AnswerToSlot, Bug::FailOpen, Bug::LeakedCall, Bug::CutHead, Bug::ShortPause];
 
     /// Falsifies a batch of events.
     pub fn on_events(self, events: &mut [Event], socks: &[Sock]) {
-        let others = events.len() > 1;
         for event in events {
             match self {
-                Bug::LostWake if others && event.token == Token::Waker.pack() => event.token = usize::MAX,
                 Bug::FinEdge => event.read_closed = false,
                 Bug::UrgentData => event.priority = false,
                 Bug::StaleToken => event.token = without_generation(event.token, socks),
-                Bug::ListenerEdge | Bug::InsideFrame | Bug::LostWake => {}
+                _ => {}
             }
+        }
+    }
+
+    /// Falsifies the answer of a service.
+    pub fn on_answer(self, to: &mut SlotKey, answer: &mut Answer, socks: &[Sock]) {
+        let pair = |token: usize| match Token::unpack(token) {
+            Some(Token::Pair(key, _)) => Some(key),
+            _ => None,
+        };
+        match self {
+            Bug::AnswerToSlot => {
+                let mut keys = socks.iter().filter_map(|sock| pair(sock.token?));
+                *to = keys.find(|key| key.slot == to.slot).unwrap_or(*to);
+            }
+            Bug::FailOpen if *answer == Answer::Unavailable => *answer = Answer::Status(200),
+            _ => {}
         }
     }
 

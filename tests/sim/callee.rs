@@ -1,125 +1,185 @@
-//! The server behind a call of the worker's own: reads one request, replies as the script says.
-//! Judges nothing; keeps the request for the oracle.
+//! The server that a call of the worker's goes to: reads the request, and sends what the script
+//! says, in pieces, at its time. Judges nothing.
 
-use crate::kernel::{Id, Kernel, Link, Micros, What};
-use crate::schedule::Reply;
+use crate::asks::{Ask, Call, Then};
+use crate::faults::Fault;
+use crate::kernel::{CALLEES, Id, Kernel, Link, Micros, Sys, What, trace};
+use crate::schedule::Session;
+use crate::seal::Seal;
 
-/// The request that a call sends, and nothing else.
-pub const REQUEST: &[u8] = b"GET /allow HTTP/1.1\r\nHost: auth\r\nConnection: close\r\n\r\n";
+/// The request of every call.
+pub const REQUEST: &[u8] = b"GET /may HTTP/1.1\r\nHost: callee\r\n\r\n";
 
-/// The longest time to a reply: well below the timeout of a call.
-pub const DELAY_MAX: Micros = 1_000_000;
+/// The longest pause between two pieces.
+const PAUSE: Micros = 30_000;
 
-const ADMITTING: &[&[u8]] = &[
-    b"HTTP/1.1 204 No Content\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1;x\r\nk\r\n0\r\n\r\n",
-    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 299 Fine\r\nContent-Length: 0\r\n\r\n",
-    // Ends with the connection.
-    b"HTTP/1.1 200 OK\r\n\r\nok",
-];
-const DENYING: &[&[u8]] = &[
-    b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
-    b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 500 Internal Server Error\r\n\r\nno",
-];
-const BROKEN: &[&[u8]] = &[
-    b"SSH-2.0\r\n\r\n",
-    b"HTTP/1.1 200",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok",
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
-];
-
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Callee {
-    /// The session that the call is about.
     pub session: usize,
-    reply: Option<Reply>,
-    /// What it has received.
-    pub request: Vec<u8>,
-    response: &'static [u8],
+    /// Which of the session's questions it is asked.
+    pub ask: usize,
+    pub sock: Id,
+    pub seal: Option<Seal>,
+    head: Vec<u8>,
+    /// When the response may begin.
+    due: Option<Micros>,
     sent: usize,
-    reply_at: Option<Micros>,
-    closed: bool,
+    /// No write before this moment.
+    write_after: Micros,
+    /// The usual size of a write; 0: everything at once.
+    grain: usize,
+    /// What follows the response has happened, or will with the close_notify.
+    acted: bool,
+    fin_due: bool,
+    broken: bool,
+    pub gone: bool,
 }
 
 impl Callee {
-    pub fn new(session: usize, reply: Reply) -> Callee {
-        Callee { session, reply: Some(reply), ..Callee::default() }
+    pub fn new(session: usize, ask: usize, sock: Id, kernel: &mut Kernel) -> Callee {
+        let grain = kernel.rng.pick(&[0, 0, 1, 3, 20]);
+        Callee { session, ask, sock, grain, ..Callee::default() }
     }
 
-    /// Does all that can be done now; `me` is the number of the peer.
-    pub fn step(&mut self, me: usize, sock: Id, kernel: &mut Kernel) {
-        if self.closed || kernel.socks[sock].link == Link::Connecting {
+    /// The whole request, and nothing else, has come.
+    pub fn was_asked(&self) -> bool {
+        self.head == REQUEST
+    }
+
+    /// It was asked something else.
+    pub fn was_asked_wrongly(&self) -> bool {
+        !REQUEST.starts_with(&self.head)
+    }
+
+    /// Its answer has left, as far as the script goes.
+    pub fn has_answered(&self, session: &Session) -> bool {
+        self.call(session).is_some_and(|call| self.sent == call.bytes().len()) && self.acted
+    }
+
+    fn call<'a>(&self, session: &'a Session) -> Option<&'a Call> {
+        match session.asks.get(self.ask)? {
+            Ask::Call(call) => Some(call),
+            Ask::Service(_) => None,
+        }
+    }
+
+    /// Does all that can be done now. Called after each change of its socket.
+    pub fn step(&mut self, me: usize, session: &Session, kernel: &mut Kernel) {
+        let Some(call) = self.call(session) else { return };
+        if self.gone || kernel.socks[self.sock].link == Link::Connecting {
             return;
         }
+        if self.read(call, me, kernel) {
+            return self.close(kernel);
+        }
+        if self.flush(me, kernel) && self.due.is_some_and(|at| at <= kernel.now) {
+            self.write(call, me, kernel);
+        }
+        if self.flush(me, kernel) && self.sent == call.bytes().len() && self.due.is_some_and(|at| at <= kernel.now) {
+            self.act(call, me, kernel);
+        }
+    }
+
+    fn later(me: usize, at: Micros, kernel: &mut Kernel) {
+        kernel.at(at, What::Peer(CALLEES + me));
+    }
+
+    /// Whether the worker has ended the connection.
+    fn read(&mut self, call: &Call, me: usize, kernel: &mut Kernel) -> bool {
         loop {
-            let max = if kernel.rng.one_in(4) { kernel.rng.size(1, 8) } else { usize::MAX };
-            match kernel.recv(sock, max, |bytes| self.request.extend_from_slice(bytes)) {
-                Ok(0) => return self.close(sock, kernel),
+            let head = &mut self.head;
+            let take = |bytes: &[u8]| head.extend_from_slice(bytes);
+            let got = match &mut self.seal {
+                Some(seal) => seal.recv(self.sock, usize::MAX, kernel, take),
+                None => kernel.recv(self.sock, usize::MAX, take),
+            };
+            trace!(kernel, "callee {me} reads {got:?}");
+            match got {
+                Ok(0) => return true,
                 Ok(_) => {}
                 Err(libc::EAGAIN) => break,
-                Err(_) => return self.close(sock, kernel),
+                Err(_) => return true,
             }
         }
-        if !self.request.ends_with(b"\r\n\r\n") {
-            return;
+        if self.due.is_none() && (call.hasty || self.was_asked()) {
+            let at = kernel.now + if call.hasty { 0 } else { call.delay_ms * 1_000 };
+            self.due = Some(at);
+            Callee::later(me, at, kernel);
         }
-        let now = kernel.now;
-        let at = *self.reply_at.get_or_insert_with(|| {
-            let most = kernel.rng.pick(&[1, 1_000, DELAY_MAX]);
-            let at = now + kernel.rng.below(most);
-            kernel.at(at, What::Peer(me));
-            at
-        });
-        if now < at {
-            return;
-        }
-        self.respond(sock, kernel);
-        self.write(me, sock, kernel);
+        false
     }
 
-    fn respond(&mut self, sock: Id, kernel: &mut Kernel) {
-        if !self.response.is_empty() {
-            return;
-        }
-        match self.reply {
-            Some(Reply::Admits) => self.response = kernel.rng.pick(ADMITTING),
-            Some(Reply::Denies) => self.response = kernel.rng.pick(DENYING),
-            Some(Reply::Breaks) if kernel.rng.one_in(4) => self.close(sock, kernel),
-            Some(Reply::Breaks) if kernel.rng.one_in(4) => {
-                self.closed = true;
-                kernel.abort(sock);
+    fn write(&mut self, call: &Call, me: usize, kernel: &mut Kernel) {
+        let bytes = call.bytes();
+        while self.sent < bytes.len() && !self.broken && kernel.now >= self.write_after {
+            if self.seal.as_ref().is_some_and(|seal| !seal.is_clear()) {
+                return;
             }
-            Some(Reply::Breaks) => self.response = kernel.rng.pick(BROKEN),
-            Some(Reply::Silent | Reply::Refused | Reply::Lost) | None => {}
-        }
-    }
-
-    fn write(&mut self, me: usize, sock: Id, kernel: &mut Kernel) {
-        while !self.closed && self.sent < self.response.len() {
-            let n = kernel.rng.size(1, self.response.len() - self.sent);
-            match kernel.send(sock, &self.response[self.sent..self.sent + n], usize::MAX) {
+            let n = if self.grain == 0 { bytes.len() } else { kernel.rng.size(1, self.grain) };
+            let piece = &bytes[self.sent..(self.sent + n).min(bytes.len())];
+            match self.send(piece, kernel) {
                 Ok(n) => self.sent += n,
                 Err(libc::EAGAIN) => return,
-                Err(_) => return self.close(sock, kernel),
+                Err(_) => self.broken = true,
             }
-            if kernel.rng.one_in(2) {
-                let at = kernel.now + 1 + kernel.rng.below(400);
-                return kernel.at(at, What::Peer(me));
+            if self.grain > 0 && kernel.rng.one_in(4) {
+                kernel.faults.note(Fault::SlowWriter);
+                self.write_after = kernel.now + kernel.rng.below(PAUSE);
+                Callee::later(me, self.write_after, kernel);
             }
-        }
-        if !self.response.is_empty() {
-            self.close(sock, kernel);
+            if !self.flush(me, kernel) {
+                return;
+            }
         }
     }
 
-    fn close(&mut self, sock: Id, kernel: &mut Kernel) {
-        if !self.closed {
-            self.closed = true;
-            kernel.close(sock);
+    fn send(&mut self, bytes: &[u8], kernel: &mut Kernel) -> Sys<usize> {
+        let Some(seal) = &mut self.seal else { return kernel.send(self.sock, bytes, usize::MAX) };
+        seal.seal(bytes, false);
+        Ok(bytes.len())
+    }
+
+    /// Sends pending ciphertext. Whether none is left.
+    fn flush(&mut self, me: usize, kernel: &mut Kernel) -> bool {
+        let Some(seal) = &mut self.seal else { return true };
+        match seal.flush(self.sock, kernel) {
+            Ok(()) if !seal.is_sent() => {
+                let at = kernel.now + kernel.rng.below(400);
+                Callee::later(me, at, kernel);
+            }
+            Ok(()) | Err(libc::EAGAIN) => {}
+            Err(_) => self.broken = true,
         }
+        self.seal.as_ref().is_some_and(Seal::is_sent)
+    }
+
+    /// What follows the response.
+    fn act(&mut self, call: &Call, me: usize, kernel: &mut Kernel) {
+        if std::mem::take(&mut self.fin_due) {
+            let _ = kernel.shutdown(self.sock);
+        }
+        // A handshake that has not ended is not cut short: the script is about responses.
+        if self.acted || self.seal.as_ref().is_some_and(|seal| !seal.is_open()) {
+            return;
+        }
+        self.acted = true;
+        match (call.then, &mut self.seal) {
+            (Then::Stays, _) => {}
+            (Then::Fin, Some(seal)) if !call.rude => {
+                seal.say_goodbye();
+                self.fin_due = true;
+                kernel.wake_peer(CALLEES + me);
+            }
+            (Then::Fin, _) => drop(kernel.shutdown(self.sock)),
+            (Then::Rst, _) => {
+                kernel.abort(self.sock);
+                self.gone = true;
+            }
+        }
+    }
+
+    fn close(&mut self, kernel: &mut Kernel) {
+        kernel.close(self.sock);
+        self.gone = true;
     }
 }

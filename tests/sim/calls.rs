@@ -2,6 +2,7 @@
 //! kernel: what is not shown now is followed by an edge.
 
 use crate::bugs::Bug;
+use crate::callee::Callee;
 use crate::faults::Fault;
 use crate::kernel::{Id, Link, What, trace};
 use crate::schedule::Leg;
@@ -35,7 +36,12 @@ impl SimSock {
 
 impl Drop for SimSock {
     fn drop(&mut self) {
-        world_if_free(|w| w.close(self.0, false));
+        world_if_free(|w| {
+            let leaks = |callee: &Callee| !callee.has_answered(&w.script.sessions[callee.session]);
+            if w.bug != Some(Bug::LeakedCall) || !w.callee_of(self.0).is_some_and(leaks) {
+                w.close(self.0, false);
+            }
+        });
     }
 }
 
@@ -59,20 +65,21 @@ impl Sys for SimSys {
     }
 
     fn connect(&mut self, target: Target<'_>) -> io::Result<SimSock> {
-        if let Target::Tcp(SocketAddr::V4(addr)) = target
-            && addr.ip().octets()[1] == 1
-        {
-            return io(world(|w| w.connect_call(usize::from(addr.ip().octets()[2])))).map(SimSock);
-        }
-        let (session, leg) = match target {
-            Target::Tcp(SocketAddr::V4(addr)) => (usize::from(addr.ip().octets()[2]), Leg::Tcp),
+        io(world(|w| match target {
+            Target::Tcp(SocketAddr::V4(addr)) => {
+                w.kernel.fold(u64::from(addr.ip().to_bits()));
+                // The second part says who it is, the third which session's; the last one does not
+                // matter.
+                let [_, area, session, _] = addr.ip().octets().map(usize::from);
+                if area == 0 { w.connect(session, Leg::Tcp) } else { w.call(session, area - 1) }
+            }
             Target::Tcp(addr) => panic!("no backend at {addr}"),
             Target::Unix(path) => {
                 let name = path.file_stem().and_then(|name| name.to_str()).expect("a socket of ours");
-                (name.parse().expect("the number of a session"), Leg::Unix)
+                w.connect(name.parse().expect("the number of a session"), Leg::Unix)
             }
-        };
-        io(world(|w| w.connect(session, leg))).map(SimSock)
+        }))
+        .map(SimSock)
     }
 
     fn connected(&mut self, sock: &SimSock) -> io::Result<bool> {
@@ -87,10 +94,12 @@ impl Sys for SimSys {
 
     fn recv(&mut self, sock: &SimSock, buf: &mut [u8]) -> io::Result<usize> {
         io(world(|w| {
+            w.check_pause(sock.0);
             let max = before_read(w, sock.0, buf.len())?;
             let got = w.kernel.recv(sock.0, max, |bytes| buf[..bytes.len()].copy_from_slice(bytes));
             trace!(w.kernel, "recv sock {} up to {max} -> {got:?}", sock.0);
-            got
+            let got = if w.bug == Some(Bug::CutHead) { with_end_of_head(w, sock.0, got, buf) } else { got };
+            after_read(w, sock.0, got)
         }))
     }
 
@@ -99,6 +108,7 @@ impl Sys for SimSys {
             let room = before_write(w, sock.0, bytes.len());
             let result = w.kernel.send(sock.0, bytes, room);
             trace!(w.kernel, "send sock {} {} bytes -> {result:?}", sock.0, bytes.len());
+            w.kernel.fold(sent_or_not(result));
             if w.bug == Some(Bug::InsideFrame) && result == Ok(bytes.len()) {
                 Bug::hoist(bytes, &mut w.kernel.socks[sock.0].out);
             }
@@ -124,6 +134,7 @@ impl Sys for SimSys {
                 }
             }
             trace!(w.kernel, "writev sock {} {all} bytes -> {sent}", sock.0);
+            w.kernel.fold(sent as u64);
             Ok(sent)
         }))
     }
@@ -164,13 +175,14 @@ impl Sys for SimSys {
             // Less than was asked for, although there is more: pages are what counts.
             let short = max > 1 && w.kernel.faults.strikes(Fault::ShortSplice);
             let max = if short { w.kernel.rng.size(1, max - 1) } else { max };
+            w.check_pause(sock.0);
             let max = before_read(w, sock.0, max)?;
             let mut held = w.pipes[pipe.0 as usize].take().expect("an open pipe");
             assert!(held.is_empty(), "a pipe is spliced into when it is empty");
             let got = w.kernel.recv(sock.0, max, |bytes| held.extend_from_slice(bytes));
             trace!(w.kernel, "splice sock {} into pipe {} up to {max} -> {got:?}", sock.0, pipe.0);
             w.pipes[pipe.0 as usize] = Some(held);
-            got
+            after_read(w, sock.0, got)
         }))
     }
 
@@ -227,7 +239,10 @@ impl Sys for SimSys {
     }
 
     fn now(&mut self) -> Millis {
-        world(|w| w.kernel.now / 1_000)
+        world(|w| {
+            w.worker_now = w.kernel.now / 1_000;
+            w.worker_now
+        })
     }
 
     fn random(&mut self, out: &mut [u8]) {
@@ -268,6 +283,30 @@ fn before_read(w: &mut World, id: Id, max: usize) -> Result<usize, i32> {
     w.kernel.at(soon, What::Reveal(id));
     trace!(w.kernel, "sock {id} shows {show} of {visible}");
     Ok(max)
+}
+
+/// Notes what a read brought.
+fn after_read(w: &mut World, id: Id, got: Result<usize, i32>) -> Result<usize, i32> {
+    w.kernel.fold(sent_or_not(got));
+    w.note_read(id, got.unwrap_or(0));
+    got
+}
+
+fn sent_or_not(result: Result<usize, i32>) -> u64 {
+    result.map_or_else(|error| u64::MAX - error as u64, |n| n as u64)
+}
+
+/// For a planted bug: the end of a call's connection looks like the end of a head.
+fn with_end_of_head(w: &World, id: Id, got: Result<usize, i32>, buf: &mut [u8]) -> Result<usize, i32> {
+    const END: &[u8] = b"\r\n\r\n";
+    let of_call = w.callee_of(id).is_some();
+    match got {
+        Ok(0) if of_call && buf.len() >= END.len() => {
+            buf[..END.len()].copy_from_slice(END);
+            Ok(END.len())
+        }
+        got => got,
+    }
 }
 
 /// How many bytes of a write of `len` the kernel has memory for. Where it is less, an edge comes

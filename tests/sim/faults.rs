@@ -37,9 +37,6 @@ faults! {
     NoTable "ENFILE on accept" 40;
     NoBufs "ENOBUFS on accept" 40;
     NoMemory "ENOMEM on accept" 40;
-    NoSocket "EMFILE on connect" 12;
-    Called "decided by a call" 0;
-    Asked "decided by a service" 0;
     StaleToken "event of a closed socket" 3;
     Reordered "events of a batch reordered" 3;
     MidPass "the world moves during a pass" 14;
@@ -49,6 +46,7 @@ faults! {
     TinyWindow "tiny socket buffers" 0;
     CutSlice "read handed over in slices" 6;
     Glued "frames glued to a head" 0;
+    NoSocket "EMFILE on connect" 12;
     ConnectRefused "connect refused" 0;
     ConnectFailed "connect fails at once" 0;
     ConnectLost "connect never answered" 0;
@@ -85,6 +83,11 @@ impl Faults {
                 _ => kind.div_ceil(3),
             };
         }
+    }
+
+    /// What is under test is spared this one.
+    pub fn never(&mut self, fault: Fault) {
+        self.often[fault as usize] = 0;
     }
 
     /// Whether `fault` occurs now; counts it.

@@ -16,10 +16,13 @@ pub type Micros = u64;
 /// Errors by number, as the kernel returns them.
 pub type Sys<T> = Result<T, i32>;
 
+/// The index of the first callee among the peers.
+pub const CALLEES: usize = 1 << 16;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     Worker,
-    /// Index of a peer, woken by each change of its socket.
+    /// Index of a peer, woken by each change of its socket. Those of callees begin at [`CALLEES`].
     Peer(usize),
 }
 
@@ -49,8 +52,8 @@ pub enum What {
     Queue(Id),
     /// A peer's own timer.
     Peer(usize),
-    /// A service has an answer.
-    Service,
+    /// The service of a session gives its answer.
+    Answer(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,13 +165,15 @@ pub struct Kernel {
     /// Sockets of the worker with an event to report, in order.
     pub ready: VecDeque<Id>,
     /// Peers with a change of their socket.
-    /// A service has an answer to give.
-    pub service_due: bool,
     pub woken: VecDeque<usize>,
+    /// Sessions whose service is to give its answer.
+    pub answering: Vec<usize>,
     /// Descriptors that the worker holds, and how many it ever had.
     pub open_fds: usize,
     pub opened_fds: u64,
     pub trace: bool,
+    /// Of everything that the worker asked for and got in this schedule.
+    pub digest: u64,
 }
 
 macro_rules! trace {
@@ -189,6 +194,8 @@ impl Kernel {
         self.seq = 0;
         self.ready.clear();
         self.woken.clear();
+        self.answering.clear();
+        self.digest = 0;
         (self.open_fds, self.opened_fds) = (0, 0);
     }
 
@@ -222,14 +229,19 @@ impl Kernel {
                 What::Refused(id) => self.refuse(id),
                 What::Bounced(id) => self.take_rst(id),
                 What::Peer(peer) => self.wake_peer(peer),
-                What::Service => self.service_due = true,
+                What::Answer(session) => self.answering.push(session),
                 What::Queue(id) => return Some(id),
             }
-            if !self.woken.is_empty() {
+            if !self.woken.is_empty() || !self.answering.is_empty() {
                 return None;
             }
         }
         None
+    }
+
+    /// Adds one fact to the digest.
+    pub fn fold(&mut self, fact: u64) {
+        self.digest = (self.digest.rotate_left(5) ^ fact).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
     pub fn delay(&mut self) -> Micros {

@@ -2,10 +2,10 @@
 //! byte by byte, and the logged end with what the peers did. Written independently: it shares no
 //! decision with the proxy.
 
-use crate::callee::{DELAY_MAX, REQUEST};
+use crate::asks::{ASKS_MAX, Ask, Outlook, outlook};
 use crate::frames::{CLOSE, close_code, read_head};
 use crate::peers::Peer;
-use crate::schedule::{Connect, Decision, End, Leg, Opening, REFUSED, Session};
+use crate::schedule::{Connect, End, Leg, Opening, REFUSED, Session};
 use crate::subject::Verdict;
 use framegate::proto::Side;
 use framegate::proto::end::{Cause, Party, Phase};
@@ -16,13 +16,37 @@ pub struct Case<'a> {
     pub client: &'a Peer,
     /// The backend that the worker reached last.
     pub backend: Option<&'a Peer>,
-    /// The requests of the worker's own calls about it.
-    pub calls: Vec<&'a [u8]>,
     pub ended: &'a [Verdict],
+    /// What became of each of its questions.
+    pub asked: [Asked; ASKS_MAX],
+    /// Attempts to reach the upstream.
+    pub tries: usize,
+    /// Attempts to connect, of the whole schedule, for which there was no descriptor.
+    pub starved: u64,
+    /// Upstreams and callees have TLS.
+    pub secure: bool,
     pub first: bool,
     /// Faults of this schedule in all.
     pub faults: u64,
 }
+
+/// How often a question was put.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked {
+    /// Whole requests that its callee got, or questions that its service got.
+    pub asked: usize,
+    /// Connections that were made for it.
+    pub connections: usize,
+    /// A callee got something else.
+    pub wrongly: bool,
+}
+
+/// What one question may take beyond its script: pauses of the callee, handshakes.
+const ASK_SLACK_MS: u64 = 2_000;
+/// All pauses of a paced session together.
+const PAUSES_MS: u64 = 3_000;
+/// A connect without a descriptor is made again after a tick or two.
+const STARVED_MS: u64 = 200;
 
 /// Longer than all pauses of both peers and all jumps of the clock together.
 const CLOSE_DEADLINE_MS: u64 = 5_000;
@@ -41,13 +65,12 @@ impl Case<'_> {
     pub fn judge(&self) -> Judgement {
         ensure!(self.ended.len() <= 1, "more than one verdict: {:?}", self.ended);
         self.judge_record()?;
-        self.judge_calls()?;
-        let connects = self.session.connects;
-        let asks = !matches!(self.session.opening, Opening::Refused(_) | Opening::Leaves { .. });
-        if let Some((status, cause)) = self.session.decision.refusal().filter(|_| asks) {
-            return self.judge_denied(status, cause);
+        self.judge_questions()?;
+        if self.was_judged() && self.ended_by_questions()? {
+            return Ok(());
         }
-        if asks && connects.iter().all(|c| *c != Connect::Works) {
+        let connects = self.session.connects;
+        if self.was_judged() && connects.iter().all(|c| *c != Connect::Works) {
             return self.judge_no_upstream(connects[0]);
         }
         match self.session.opening {
@@ -72,54 +95,102 @@ impl Case<'_> {
         // An end that has arrived must be handled: a deadline must not hide a session that hangs.
         let waits = match ended.cause {
             Cause::IdleTimeout
-            | Cause::DecisionTimeout
             | Cause::WriteStall
             | Cause::ResponseTimeout
             | Cause::HeadTimeout
+            | Cause::NoSockets
             | Cause::ConnectTimeout => true,
+            Cause::DecisionTimeout => self.outlook().expires.is_some(),
             // A peer that broke a rule does not reply to a Close.
             _ => matches!(self.session.end, End::Unanswered(_) | End::Stall(_) | End::ViolationAndClose(_)),
         };
         let tries = self.session.connects.iter().filter(|c| **c == Connect::Lost).count() as u64;
-        let decision = if self.session.decision == Decision::None { 0 } else { DELAY_MAX / 1_000 };
-        let most = CLOSE_DEADLINE_MS + tries * 3_000 + decision;
+        let asks: u64 = self.session.asks.iter().map(|ask| ask.delay_ms() + ASK_SLACK_MS).sum();
+        let pauses = if self.session.paced { PAUSES_MS } else { 0 };
+        let most = CLOSE_DEADLINE_MS + tries * 3_000 + asks + pauses + self.starved * STARVED_MS;
         ensure!(waits || *age_ms < most, "the session took {age_ms} ms for {:?}", self.session.end);
         Ok(())
     }
 
-    /// A call is one request, made only for a session that its route asks about.
-    fn judge_calls(&self) -> Judgement {
-        let may = matches!(self.session.decision, Decision::Call(_));
-        ensure!(may || self.calls.is_empty(), "a call that the route does not have");
-        ensure!(self.calls.len() <= 1, "{} calls", self.calls.len());
-        for request in &self.calls {
-            ensure!(REQUEST.starts_with(request), "the request of a call is wrong: {request:?}");
+    // --- questions before a session is admitted
+
+    /// The request came whole and is valid: it is for policy to decide about it.
+    fn was_judged(&self) -> bool {
+        !matches!(self.session.opening, Opening::Refused(_) | Opening::Leaves { .. })
+    }
+
+    fn outlook(&self) -> Outlook {
+        outlook(&self.session.asks, self.secure)
+    }
+
+    /// Each question is put in its turn, once, and only if all before it may have admitted.
+    fn judge_questions(&self) -> Judgement {
+        for (n, asked) in self.asked.iter().enumerate() {
+            let before = self.session.asks.get(..n).unwrap_or_default();
+            let in_turn = self.was_judged() && outlook(before, self.secure).admits;
+            ensure!(in_turn || asked.connections + asked.asked == 0, "question {n} was put out of turn: {asked:?}");
+            ensure!(!asked.wrongly, "question {n} is not the one of the route");
+            ensure!(asked.asked <= 1, "question {n} was put {} times", asked.asked);
+            let Some(ask) = self.session.asks.get(n).filter(|_| self.tries > 0) else { continue };
+            let answered = match ask {
+                Ask::Call(call) if call.hasty => asked.connections > 0,
+                Ask::Call(_) | Ask::Service(_) => asked.asked == 1,
+            };
+            ensure!(answered, "the upstream was tried before question {n} was answered: {asked:?}");
         }
         Ok(())
     }
 
-    // --- sessions that never open
-
-    fn judge_denied(&self, status: u16, cause: Cause) -> Judgement {
-        ensure!(self.backend.is_none(), "a denied request made a connection");
-        if let Opening::LeavesWaiting { rst } = self.session.opening {
-            if rst && self.ended.is_empty() {
-                return Ok(());
+    /// Whether the session was not admitted, as its questions allow.
+    fn ended_by_questions(&self) -> Result<bool, String> {
+        let outlook = self.outlook();
+        let leaves = matches!(self.session.opening, Opening::LeavesWaiting { .. });
+        let verdict = self.ended.first().filter(|verdict| verdict.ended.phase == Phase::Request);
+        let (cause, status, may) = match verdict.map(|verdict| verdict.ended.cause) {
+            Some(Cause::Forbidden) => (Cause::Forbidden, 403, outlook.denies),
+            Some(Cause::DecisionTimeout) => {
+                // Who left long before the deadline has not waited for it; but early bytes, which
+                // are not read meanwhile, may keep a FIN back.
+                let late = outlook.expires.is_some() && (!leaves || self.session.parts[0].glued > 0);
+                (Cause::DecisionTimeout, 504, outlook.fails || late)
             }
-            return self.verdict(&[Cause::Reset, Cause::Eof, cause]);
+            _ if outlook.admits => return Ok(false),
+            // It left while it waited; its RST may have overtaken the request.
+            _ if leaves => {
+                let overtaken = matches!(self.session.opening, Opening::LeavesWaiting { rst: true });
+                ensure!(self.tries == 0, "a session that nobody admitted tried its upstream");
+                return if self.ended.is_empty() && overtaken {
+                    Ok(())
+                } else {
+                    self.verdict(&[Cause::Reset, Cause::Eof])
+                }
+                .map(|()| true);
+            }
+            _ => return Err(format!("verdict {:?} where the questions allow {outlook:?}", self.ended)),
+        };
+        ensure!(may, "{cause:?} where the questions allow {outlook:?}");
+        ensure!(self.tries == 0, "a session that was not admitted tried its upstream");
+        if let (Cause::DecisionTimeout, Some(least), false, Some(verdict)) =
+            (cause, outlook.expires, outlook.fails, verdict)
+        {
+            ensure!(verdict.age_ms >= least, "a deadline of {least} ms passed after {} ms", verdict.age_ms);
         }
-        self.refusal(status, &[cause])
+        if leaves { self.verdict(&[cause]) } else { self.refusal(status, &[cause]) }.map(|()| true)
     }
+
+    // --- sessions that never open
 
     fn judge_no_upstream(&self, connect: Connect) -> Judgement {
         if let Opening::LeavesWaiting { rst } = self.session.opening {
             if rst && self.ended.is_empty() {
                 return Ok(());
             }
-            return self.verdict(&[Cause::Reset, Cause::Eof, Cause::ConnectRefused, Cause::ConnectTimeout]);
+            let failed = [Cause::ConnectRefused, Cause::ConnectTimeout, Cause::NoSockets];
+            return self.verdict(&[&[Cause::Reset, Cause::Eof], &failed[..]].concat());
         }
         let (status, cause) = match connect {
             Connect::Lost => (504, Cause::ConnectTimeout),
+            Connect::NoSocket => (503, Cause::NoSockets),
             _ => (502, Cause::ConnectRefused),
         };
         self.refusal(status, &[cause])

@@ -2,7 +2,6 @@
 //! writes through the simulated kernel, with its own handshake and framing (`frames.rs`). A peer
 //! follows the script and replies; it judges nothing, but keeps what it received for the oracle.
 
-use crate::callee::Callee;
 use crate::faults::Fault;
 use crate::frames::{Walk, push_close, read_head};
 use crate::kernel::{Id, Kernel, Micros, What, trace};
@@ -98,8 +97,6 @@ pub struct Peer {
     pub rude: bool,
     /// FIN is to follow what waits.
     fin_due: bool,
-    /// It is the server of a call, and none of the above holds.
-    pub callee: Option<Callee>,
 }
 
 /// What a peer sees besides itself.
@@ -138,8 +135,7 @@ impl Peer {
             _ => {
                 let leg = ["tcp", "unix", "opaque"][session.leg as usize];
                 let key = KEYS[session.key].0;
-                let path = [["0", "1", "2", "3"][index], "/", leg, session.decision.path()];
-                for part in ["GET /"].into_iter().chain(path).chain([" HTTP/1.1\r\n"]) {
+                for part in ["GET /", ["0", "1", "2"][index], "/", leg, &session.suffix(), " HTTP/1.1\r\n"] {
                     self.out.extend_from_slice(part.as_bytes());
                 }
                 self.out.extend_from_slice(b"Host: sim.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
@@ -158,9 +154,6 @@ impl Peer {
     pub fn step(&mut self, me: usize, script: &Script, other_got: usize, kernel: &mut Kernel) {
         if self.stage == Stage::Gone {
             return;
-        }
-        if let Some(callee) = &mut self.callee {
-            return callee.step(me, self.sock, kernel);
         }
         let (Some(side), Some(session)) = (self.side, self.session.and_then(|i| script.sessions.get(i))) else {
             return self.step_decoy(kernel);
@@ -556,6 +549,11 @@ impl Peer {
         self.facts.cut |= self.seal.is_some() && !self.fin_sent;
         kernel.close(self.sock);
         self.stage = Stage::Gone;
+    }
+
+    /// Bytes of heads before its frames.
+    pub fn frames_at(&self) -> usize {
+        self.frames_at
     }
 
     /// For a trace.

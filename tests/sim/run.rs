@@ -1,13 +1,15 @@
 //! Runs schedules: one, or many on all CPUs, and prints how to replay a failing one.
 
+use crate::asks::{ASKS_MAX, Ask};
 use crate::bugs::Bug;
-use crate::faults::{KINDS, NAMES};
-use crate::oracle::Case;
+use crate::coverage::{Coverage, MET, Met};
+use crate::faults::{Fault, KINDS, NAMES};
+use crate::oracle::{Asked, Case};
 use crate::peers::Peer;
-use crate::schedule::Script;
+use crate::schedule::{Opening, SESSIONS, Script};
 use crate::subject::{Subject, Verdict};
 use crate::world::{World, world};
-use framegate::proto::end::End;
+use framegate::proto::end::{Cause, End, Phase};
 use framegate::proto::{Side, Sides};
 use framegate::worker::sys::clock_us;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,7 +32,7 @@ pub struct Failure {
 }
 
 /// The ends of one schedule, by session.
-pub type Verdicts = [Option<End>; 4];
+pub type Verdicts = [Option<End>; SESSIONS];
 
 /// Runs the script of `seed` under the faults and cuts of `cuts`.
 pub fn one<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdicts, Failure> {
@@ -51,8 +53,10 @@ fn schedule<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdic
     let script = Script::draw(seed, S::JUDGES);
     world(|w| {
         w.secure = Sides::new(S::SECURE[0], S::SECURE[1]);
-        w.retries = S::JUDGES;
         w.begin(script, cuts);
+        if !S::JUDGES {
+            w.kernel.faults.never(Fault::NoSocket);
+        }
         w.bug = bug;
     });
     let ended = S::run(bug, &mut drive)?;
@@ -104,7 +108,8 @@ fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
         return Err(format!("{} descriptors leaked", w.kernel.open_fds));
     }
     let mut verdicts = Verdicts::default();
-    let faults = w.kernel.faults.total();
+    (0..w.script.sessions.len()).for_each(|session| cover(w, session, ended));
+    let (faults, secure, starved) = (w.kernel.faults.total(), w.secure[Side::Upstream], w.starved_connects);
     let peers = &w.peers[..w.peers_used];
     for (index, session) in w.script.sessions.iter().enumerate() {
         let of = |side: Side| move |p: &&Peer| p.session == Some(index) && p.side == Some(side);
@@ -112,23 +117,54 @@ fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
         let backend = peers.iter().rev().find(of(Side::Upstream));
         let ended: Vec<Verdict> = ended.iter().filter(|v| v.port == 1000 + index as u16).copied().collect();
         verdicts[index] = ended.first().map(|verdict| verdict.ended);
-        let callees = peers.iter().filter_map(|p| p.callee.as_ref()).filter(|callee| callee.session == index);
-        let calls = callees.map(|callee| &callee.request[..]).collect();
-        let case = Case { session, client, backend, calls, ended: &ended, first: index == 0, faults };
+        let asked = std::array::from_fn(|ask| asked(w, index, ask));
+        let (tries, first) = (w.tries[index], index == 0);
+        let case = Case { session, client, backend, ended: &ended, asked, tries, starved, secure, first, faults };
         case.judge().map_err(|e| {
-            format!(
-                "session {index} ({:?}, {:?}, {:?}, {:?}): {e}",
-                session.leg, session.opening, session.decision, session.end
-            )
+            format!("session {index} ({:?}, {:?}, {:?}): {e}", session.leg, session.opening, session.end)
         })?;
     }
     Ok(verdicts)
+}
+
+/// How often a question of a session was put.
+fn asked(w: &World, session: usize, ask: usize) -> Asked {
+    if let Some(Ask::Service(_)) = w.script.sessions[session].asks.get(ask) {
+        let asked = w.services.as_ref().map_or(0, |services| services.asked[session]);
+        return Asked { asked, ..Asked::default() };
+    }
+    let callees = || w.callees.iter().filter(|callee| (callee.session, callee.ask) == (session, ask));
+    Asked {
+        asked: callees().filter(|callee| callee.was_asked()).count(),
+        connections: callees().count(),
+        wrongly: callees().any(|callee| callee.was_asked_wrongly()),
+    }
+}
+
+/// What a session with questions has met.
+fn cover(w: &mut World, index: usize, ended: &[Verdict]) {
+    let session = &w.script.sessions[index];
+    let put: [Asked; ASKS_MAX] = std::array::from_fn(|ask| asked(w, index, ask));
+    let Some(last) = put.iter().rposition(|put| put.asked + put.connections > 0) else { return };
+    let Some(verdict) = ended.iter().find(|verdict| verdict.port == 1000 + index as u16) else { return };
+    let left = matches!(session.opening, Opening::LeavesWaiting { .. });
+    let met = match (verdict.ended.phase, verdict.ended.cause, &session.asks[last]) {
+        (Phase::Request, Cause::Forbidden, _) => Met::Denied,
+        (Phase::Request, Cause::DecisionTimeout, _) if verdict.age_ms < 3_000 => Met::Failed,
+        (Phase::Request, Cause::DecisionTimeout, _) => Met::Expired,
+        (Phase::Request, _, Ask::Call(_)) if left => Met::LeftDuringCall,
+        (Phase::Request, _, Ask::Service(_)) if left => Met::LeftDuringService,
+        (Phase::Open, ..) => Met::AskedAndAdmitted,
+        _ => return,
+    };
+    w.coverage.meet(met);
 }
 
 /// The totals of many schedules.
 pub struct Report {
     pub schedules: u64,
     pub counts: [u64; KINDS],
+    pub met: [u64; MET.len()],
     pub failures: Vec<Failure>,
     pub took: Duration,
     /// CPU time of all threads: the load of other processes does not count.
@@ -147,6 +183,10 @@ impl Report {
             rate(self.busy)
         );
         for (name, count) in NAMES.iter().zip(self.counts) {
+            println!("  {count:>12}  {name}");
+        }
+        println!("schedules in which");
+        for (name, count) in MET.iter().zip(self.met) {
             println!("  {count:>12}  {name}");
         }
     }
@@ -172,7 +212,10 @@ pub fn many(first: u64, count: u64, job: impl Fn(u64) -> Result<(), Failure> + S
     let work = || {
         let (mut done, mut failures) = (0, Vec::new());
         let cpu = clock_us(libc::CLOCK_THREAD_CPUTIME_ID);
-        let before = world(|w| w.kernel.faults.counts);
+        let before = world(|w| {
+            w.coverage = Coverage::default();
+            w.kernel.faults.counts
+        });
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= first + count {
@@ -186,17 +229,19 @@ pub fn many(first: u64, count: u64, job: impl Fn(u64) -> Result<(), Failure> + S
         }
         let mut counts = world(|w| w.kernel.faults.counts);
         counts.iter_mut().zip(before).for_each(|(c, b)| *c -= b);
-        (done, counts, failures, clock_us(libc::CLOCK_THREAD_CPUTIME_ID) - cpu)
+        let met = world(|w| w.coverage.counts);
+        (done, counts, met, failures, clock_us(libc::CLOCK_THREAD_CPUTIME_ID) - cpu)
     };
-    let mut report =
-        Report { schedules: 0, counts: [0; KINDS], failures: Vec::new(), took: Duration::ZERO, busy: Duration::ZERO };
+    let (took, busy) = (Duration::ZERO, Duration::ZERO);
+    let mut report = Report { schedules: 0, counts: [0; KINDS], met: [0; MET.len()], failures: Vec::new(), took, busy };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads()).map(|_| scope.spawn(work)).collect();
         for thread in threads {
-            let (done, counts, failures, busy_us) = thread.join().expect("a schedule's panic is caught");
+            let (done, counts, met, failures, busy_us) = thread.join().expect("a schedule's panic is caught");
             report.schedules += done;
             report.busy += Duration::from_micros(busy_us);
             report.counts.iter_mut().zip(counts).for_each(|(sum, n)| *sum += n);
+            report.met.iter_mut().zip(met).for_each(|(sum, n)| *sum += n);
             report.failures.extend(failures);
         }
     });

@@ -2,10 +2,14 @@
 //! end. Decides nothing about time, cuts or faults (those come from the second seed), so that one
 //! script can run under many.
 
+use crate::asks::{self, Ask, outlook};
 use crate::frames::{BINARY, CLOSE, FIN, Frame, PING, PONG, TEXT, push_close};
 use crate::rng::Rng;
 use framegate::proto::Side;
 use framegate::proto::end::Cause;
+
+/// The most sessions of a schedule.
+pub const SESSIONS: usize = 3;
 
 /// The route of a session in the simulated configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,52 +44,6 @@ pub enum Opening {
     Hangs,
 }
 
-/// What decides about a session beside its request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// The route has no check.
-    None,
-    /// A call of the worker's.
-    Call(Reply),
-    /// A service thread.
-    Service(Reply),
-}
-
-/// What comes of a question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reply {
-    Admits,
-    Denies,
-    /// Never comes.
-    Silent,
-    /// A call: what comes is no complete response. A service: it forgets the question.
-    Breaks,
-    /// A call: the connection is refused. A service: its queue is full.
-    Refused,
-    /// A call: the connection is never answered. A service: its thread has ended.
-    Lost,
-}
-
-impl Decision {
-    /// The status and the cause that a session is refused with; `None` if it is admitted.
-    pub fn refusal(self) -> Option<(u16, Cause)> {
-        match self {
-            Decision::None | Decision::Call(Reply::Admits) | Decision::Service(Reply::Admits) => None,
-            Decision::Call(Reply::Denies) | Decision::Service(Reply::Denies) => Some((403, Cause::Forbidden)),
-            Decision::Call(_) | Decision::Service(_) => Some((504, Cause::DecisionTimeout)),
-        }
-    }
-
-    /// The last segment of the path of its route.
-    pub fn path(self) -> &'static str {
-        match self {
-            Decision::None => "",
-            Decision::Call(_) => "/call",
-            Decision::Service(_) => "/ask",
-        }
-    }
-}
-
 /// The result of an attempt to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connect {
@@ -95,6 +53,8 @@ pub enum Connect {
     Fails,
     /// Never answered.
     Lost,
+    /// There is no descriptor for it, however often it is made.
+    NoSocket,
 }
 
 /// How an established session ends.
@@ -161,7 +121,6 @@ pub struct Session {
     pub start_ms: u64,
     pub leg: Leg,
     pub opening: Opening,
-    pub decision: Decision,
     pub connects: [Connect; 2],
     pub end: End,
     /// Of the client and of the backend.
@@ -173,6 +132,10 @@ pub struct Session {
     pub bulk: bool,
     /// The upstream sends a 103 first.
     pub hints: bool,
+    /// What is asked before it is admitted.
+    pub asks: Vec<Ask>,
+    /// Its directions have a read allowance, and pause when it is used up.
+    pub paced: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -183,11 +146,27 @@ pub struct Script {
 }
 
 impl Session {
+    /// Its client leaves while a service may be asked.
+    fn leaves_a_question(&self) -> bool {
+        let asks_service = self.asks.iter().any(|ask| matches!(ask, Ask::Service(_)));
+        asks_service && matches!(self.opening, Opening::LeavesWaiting { .. })
+    }
+
+    /// What follows the leg in the path of its route.
+    pub fn suffix(&self) -> String {
+        let letters: String = self.asks.iter().map(Ask::letter).collect();
+        let paced = if self.paced { "/paced" } else { "" };
+        if letters.is_empty() { paced.to_owned() } else { format!("/{letters}{paced}") }
+    }
+
     /// Whether its end follows from the script alone, without a race.
     pub fn is_certain(&self) -> bool {
-        let leaves = matches!(self.opening, Opening::Leaves { .. } | Opening::LeavesWaiting { .. });
-        if self.decision.refusal().is_some() && !leaves {
-            return true;
+        let asked = outlook(&self.asks, true);
+        if !asked.is_certain() || asked != outlook(&self.asks, false) {
+            return false;
+        }
+        if !asked.admits {
+            return !matches!(self.opening, Opening::Leaves { rst: true, .. } | Opening::LeavesWaiting { .. });
         }
         let urgent = self.parts.iter().any(|part| part.urgent_at.is_some());
         let opens = match self.opening {
@@ -206,6 +185,10 @@ impl Session {
         !opens || !raced && !urgent && (self.leg != Leg::Unix || !matches!(self.end, End::Rst(_)))
     }
 }
+
+/// The read allowance of a paced session, and the pause when it is used up.
+pub const PACE_BYTES: usize = 1_000;
+pub const PAUSE_MS: u64 = 60;
 
 /// A request that is refused: request line and extra fields, the status, the reason.
 pub struct Bad {
@@ -237,22 +220,42 @@ impl Script {
     /// least 20 frames each way, and ended.
     pub fn draw(seed: u64, judged: bool) -> Script {
         let mut rng = Rng::new(seed ^ 0x005c_4ed0_1e00);
-        let count = rng.pick(&[1, 1, 2, 2, 3]);
-        let mut start_ms = 0;
-        let sessions = (0..count).map(|index| {
-            let session = draw_session(&mut rng, index == 0, judged, start_ms);
-            start_ms += rng.pick(&[0, 0, 1, 7, 40, 700]);
-            session
-        });
-        let sessions = sessions.collect();
+        let count = rng.pick(&[1, 1, 2, 2, 3, 3]);
+        let (mut start_ms, mut sessions) = (0, Vec::<Session>::new());
+        for index in 0..count {
+            let haunted = sessions.last().is_some_and(Session::leaves_a_question);
+            let later: &[u64] = if haunted { &[1, 7, 20] } else { &[0, 0, 1, 7, 40, 700] };
+            start_ms += if index == 0 { 0 } else { rng.pick(later) };
+            sessions.push(draw_session(&mut rng, Place { whole: index == 0, judged, start_ms, haunted }));
+        }
         let decoys = if rng.one_in(6) { 1 + rng.below(2) as u32 } else { 0 };
         Script { sessions, decoys }
     }
 }
 
-fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Session {
+/// What is known of a session before it is drawn.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    whole: bool,
+    judged: bool,
+    start_ms: u64,
+    /// Its slot may be that of the session before it, and an answer for that one still to come.
+    haunted: bool,
+}
+
+fn draw_session(rng: &mut Rng, Place { whole, judged, start_ms, haunted }: Place) -> Session {
     let leg = if judged { rng.pick(&[Leg::Tcp, Leg::Tcp, Leg::Tcp, Leg::Unix, Leg::Opaque]) } else { Leg::Opaque };
-    let opening = if whole || !judged || !rng.one_in(3) { Opening::Good } else { draw_opening(rng) };
+    let mut asks = if judged { asks::draw(rng, whole, haunted) } else { Vec::new() };
+    let opening = match rng.below(6) {
+        _ if whole || !judged => Opening::Good,
+        0 | 1 => draw_opening(rng),
+        // The best moment for that is while a question is open.
+        2 | 3 if !asks.is_empty() => Opening::LeavesWaiting { rst: rng.one_in(2) },
+        _ => Opening::Good,
+    };
+    if matches!(opening, Opening::Refused(_)) {
+        asks.clear();
+    }
     let good = opening == Opening::Good;
     let end = if good { draw_end(rng, whole, judged && leg != Leg::Opaque) } else { End::Idle };
     let connects = match (rng.below(16), judged) {
@@ -260,6 +263,7 @@ fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Sess
         (1, true) => [Connect::Lost, Connect::Works],
         (2, true) if !whole => [rng.pick(&[Connect::Refused, Connect::Fails]); 2],
         (3, true) if !whole => [Connect::Lost; 2],
+        (4, true) if !whole && rng.one_in(2) => [Connect::NoSocket; 2],
         _ => [Connect::Works; 2],
     };
     let connects = if leg == Leg::Unix { [Connect::Works; 2] } else { connects };
@@ -275,8 +279,10 @@ fn draw_session(rng: &mut Rng, whole: bool, judged: bool, start_ms: u64) -> Sess
         parts[0].glued = 0;
     }
     let hints = judged && rng.one_in(8);
-    let decision = if judged { draw_decision(rng, whole) } else { Decision::None };
-    Session { start_ms, leg, opening, decision, connects, end, parts, key: rng.size(0, 7), tiny, bulk, hints }
+    // A pause is short, but many of them would outlast a deadline.
+    let short = parts.iter().all(|part| part.plan.len() < 10 * PACE_BYTES);
+    let paced = judged && short && !tiny && rng.one_in(5);
+    Session { start_ms, leg, opening, connects, end, parts, key: rng.size(0, 7), tiny, bulk, hints, asks, paced }
 }
 
 fn draw_opening(rng: &mut Rng) -> Opening {
@@ -288,17 +294,6 @@ fn draw_opening(rng: &mut Rng) -> Opening {
         5 => Opening::Answers,
         6 => Opening::Silent,
         _ => Opening::Hangs,
-    }
-}
-
-/// A session that must be complete is admitted.
-fn draw_decision(rng: &mut Rng, whole: bool) -> Decision {
-    let replies = [Reply::Denies, Reply::Silent, Reply::Breaks, Reply::Refused, Reply::Lost];
-    let reply = if whole || rng.one_in(2) { Reply::Admits } else { rng.pick(&replies) };
-    match rng.below(6) {
-        0 => Decision::Call(reply),
-        1 => Decision::Service(reply),
-        _ => Decision::None,
     }
 }
 

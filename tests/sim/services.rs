@@ -1,91 +1,106 @@
-//! The service threads of a schedule, without threads: questions are taken after each iteration of
-//! the loop and answered when virtual time has come, through the worker's inbox.
+//! Service threads without threads: their queues, and the way of their answers to the worker, in
+//! virtual time. One service for each session.
 
-use crate::callee::DELAY_MAX;
-use crate::faults::Fault;
-use crate::kernel::{Micros, What};
-use crate::schedule::{Decision, Reply};
-use crate::world::{world, world_if_free};
+use crate::asks::{Ask, Reply, Service};
+use crate::bugs::Bug;
+use crate::calls::SimListener;
+use crate::kernel::{Kernel, Micros, What, trace};
+use crate::schedule::{SESSIONS, Script};
 use framegate::policy::ask::Answer;
-use framegate::service::{Asker, Questions, queue};
-use framegate::worker::inbox::Wake;
-use framegate::worker::service::Question;
+use framegate::service::{self, Asker, Questions};
+use framegate::worker::inbox::{Command, Inbox, Outbox, Wake, inbox};
+use framegate::worker::service::{Question, Services};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// One service for each session: a question does not say who asks.
-pub const SERVICES: usize = 4;
+/// The simulated poll looks at the inbox itself.
+pub struct NoWake;
 
-/// Wakes the simulated poll.
-pub struct SimWaker;
-
-impl Wake for SimWaker {
-    fn wake(&self) {
-        world_if_free(|w| w.woken = true);
-    }
+impl Wake for NoWake {
+    fn wake(&self) {}
 }
 
-#[derive(Default)]
-pub struct SimServices {
-    /// `None`: the thread has ended.
+/// All services of a schedule.
+pub struct Hub {
+    /// By session. `None`: it has ended, or is never asked.
     queues: Vec<Option<Questions<Question>>>,
-    waiting: Vec<(Micros, Answer, Question)>,
-    /// Never answered.
-    kept: Vec<Question>,
+    /// Questions under way, by session.
+    open: Vec<(usize, Question)>,
+    /// Answers on their way, and the inbox that they go to.
+    answers: Inbox<SimListener>,
+    worker: Outbox<SimListener>,
+    /// How many questions each session's service was asked.
+    pub asked: [usize; SESSIONS],
 }
 
-impl SimServices {
-    /// The services of the schedule that has begun, and the worker's ends of their queues.
-    pub fn start() -> (SimServices, Vec<Asker<Question>>) {
-        let reply = |index: usize| world(|w| w.script.sessions.get(index).map(|session| session.decision));
-        let (mut services, mut askers) = (SimServices::default(), Vec::new());
-        for index in 0..SERVICES {
-            // Without room for a question the queue is full.
-            let full = matches!(reply(index), Some(Decision::Service(Reply::Refused)));
-            let (asker, questions) = queue(if full { 0 } else { 4 });
+fn service_of(script: &Script, session: usize) -> Option<Service> {
+    script.sessions.get(session)?.asks.iter().find_map(|ask| match ask {
+        Ask::Service(service) => Some(*service),
+        Ask::Call(_) => None,
+    })
+}
+
+impl Hub {
+    /// The services of `script`, and what the worker asks them with. `worker` is its inbox.
+    pub fn open(script: &Script, worker: Outbox<SimListener>) -> (Hub, Services) {
+        let (mut askers, mut queues): (Vec<Asker<Question>>, Vec<_>) = (Vec::new(), Vec::new());
+        for session in 0..SESSIONS {
+            let reply = service_of(script, session).map(|service| service.reply);
+            // A queue of none has room for nothing.
+            let (asker, questions) = service::queue(usize::from(reply != Some(Reply::Full)));
             askers.push(asker);
-            let ended = matches!(reply(index), Some(Decision::Service(Reply::Lost)));
-            services.queues.push(Some(questions).filter(|_| !ended));
+            queues.push(Some(questions).filter(|_| reply.is_some_and(|reply| reply != Reply::Gone)));
         }
-        (services, askers)
+        let (back, answers) = inbox(Arc::new(NoWake));
+        (Hub { queues, open: Vec::new(), answers, worker, asked: [0; SESSIONS] }, Services::new(askers, back))
     }
 
-    /// Takes questions and gives the answers that are due.
-    pub fn run(&mut self) {
-        for index in 0..self.queues.len() {
-            while let Some(question) = self.queues[index].as_ref().and_then(|queue| queue.try_next(Duration::ZERO)) {
-                self.take(index, question);
+    /// Takes the questions that were asked since, and sees to their answers. Whether there were
+    /// any.
+    pub fn take(&mut self, script: &Script, kernel: &mut Kernel) -> bool {
+        let mut any = false;
+        for session in 0..SESSIONS {
+            let Some(service) = service_of(script, session) else { continue };
+            let Some(question) = self.queues[session].as_ref().and_then(|queue| queue.try_next(Duration::ZERO)) else {
+                continue;
+            };
+            trace!(kernel, "service of session {session} is asked");
+            any = true;
+            self.asked[session] += 1;
+            self.open.push((session, question));
+            if service.reply != Reply::Never {
+                let at: Micros = kernel.now + service.delay_ms * 1_000;
+                kernel.at(at, What::Answer(session));
             }
         }
-        let now = world(|w| {
-            w.kernel.service_due = false;
-            w.kernel.now
-        });
-        let (due, waiting) = self.waiting.drain(..).partition::<Vec<_>, _>(|(at, ..)| *at <= now);
-        self.waiting = waiting;
-        for (_, answer, question) in due {
-            question.answer(answer);
-        }
+        any
     }
 
-    fn take(&mut self, index: usize, question: Question) {
-        let Decision::Service(reply) = world(|w| w.script.sessions[index].decision) else {
-            panic!("session {index} asks a service that its route does not have")
-        };
-        let answer = match reply {
-            Reply::Admits => Answer::Status(200),
-            Reply::Denies => Answer::Status(403),
-            Reply::Silent => return self.kept.push(question),
-            // It panics over the question.
-            Reply::Breaks => return drop(question),
-            Reply::Refused | Reply::Lost => panic!("a service that cannot be asked was asked"),
-        };
-        let at = world(|w| {
-            w.kernel.faults.note(Fault::Asked);
-            let most = w.kernel.rng.pick(&[1, 1_000, DELAY_MAX]);
-            let at = w.kernel.now + w.kernel.rng.below(most);
-            w.kernel.at(at, What::Service);
-            at
-        });
-        self.waiting.push((at, answer, question));
+    /// The time of a session's answer has come. Whether the worker has one to read.
+    pub fn answer(&mut self, session: usize, script: &Script, kernel: &Kernel, bug: Option<Bug>) -> bool {
+        let Some(at) = self.open.iter().position(|(of, _)| *of == session) else { return false };
+        let (_, question) = self.open.swap_remove(at);
+        let reply = service_of(script, session).map(|service| service.reply);
+        trace!(kernel, "service of session {session}: {reply:?}");
+        match reply {
+            Some(Reply::Status(status)) => question.answer(Answer::Status(status)),
+            Some(Reply::Unavailable) => question.answer(Answer::Unavailable),
+            _ => drop(question),
+        }
+        let mut sent = false;
+        while let Ok(mut command) = self.answers.try_recv() {
+            if let (Some(bug), Command::Answer { to, answer }) = (bug, &mut command) {
+                bug.on_answer(to, answer, kernel.in_use());
+            }
+            self.worker.send(command);
+            sent = true;
+        }
+        sent
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "services, with {} questions open", self.open.len())
     }
 }

@@ -1,26 +1,30 @@
 //! What is tested: the seam between the simulation and a worker. Everything that knows the worker's
 //! outward shape stands here.
 
+use crate::asks::{ASKS_MAX, CALL_MS, CONNECT_MS, PATIENT_MS};
 use crate::bugs::Bug;
 use crate::callee::REQUEST;
 use crate::calls::{SimListener, SimSys};
+use crate::rng::Rng;
+use crate::schedule::{PACE_BYTES, PAUSE_MS, SESSIONS};
 use crate::seal::{NAME, PKI};
-use crate::services::{SERVICES, SimServices, SimWaker};
+use crate::services::{Hub, NoWake};
 use crate::world::world;
 use framegate::config::{self, Snapshot};
 use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
 use framegate::policy::ask::{Check, Subrequest};
 use framegate::policy::limit::Permits;
+use framegate::policy::route::{Entry, PathPattern, Route, Routes};
 use framegate::proto::Sides;
 use framegate::proto::end::End;
-use framegate::proto::settings::Pace;
+use framegate::proto::settings::{Pace, RelaySettings, Settings};
 use framegate::tls::{TicketKeys, TlsConfigs};
 use framegate::worker::inbox::inbox;
 use framegate::worker::listener::Listening;
-use framegate::worker::service::Services;
 use framegate::worker::{Worker, WorkerCore};
-use std::cell::LazyCell;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A verdict, with the port of its client.
@@ -59,97 +63,134 @@ pub type Real = With<false, false>;
 /// Verdicts that one schedule may bring.
 const RECORDS: usize = 64;
 
-/// Longer than a reply takes, all faults and jumps of the clock included.
-const CALL_TIMEOUT_MS: u64 = 4_000;
-
 type Made = (Arc<Snapshot>, Arc<TlsConfigs>);
 
-// Of each thread, so that the cursors of upstreams depend on nothing but the seed.
+/// What a configuration depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Kind {
+    /// Clients, and upstreams, have TLS.
+    down: bool,
+    up: bool,
+    pause_ms: u64,
+}
+
 thread_local! {
-    /// By whether clients, and whether upstreams, have TLS.
-    static MADE: [LazyCell<Made>; 4] = [
-        LazyCell::new(|| made(false, false)),
-        LazyCell::new(|| made(true, false)),
-        LazyCell::new(|| made(false, true)),
-        LazyCell::new(|| made(true, true)),
-    ];
+    /// Of this thread: the cursors of upstreams are state, and schedules must not share any.
+    static MADE: RefCell<HashMap<Kind, Made>> = RefCell::default();
 }
 
-fn made(down: bool, up: bool) -> Made {
-    let snapshot = snapshot(down, up);
-    let keys = TicketKeys::new();
-    assert!(keys.begin(0), "no random bytes");
-    let store = TlsConfigs::load(&snapshot, &keys).unwrap_or_else(|e| panic!("{e:?}"));
-    (Arc::new(snapshot), Arc::new(store))
+fn made(kind: Kind) -> Made {
+    let make = || {
+        let snapshot = snapshot(kind);
+        let keys = TicketKeys::new();
+        assert!(keys.begin(0), "no random bytes");
+        let store = TlsConfigs::load(&snapshot, &keys).unwrap_or_else(|e| panic!("{e:?}"));
+        (Arc::new(snapshot), Arc::new(store))
+    };
+    MADE.with(|made| made.borrow_mut().entry(kind).or_insert_with(make).clone())
 }
 
-/// Four sessions' routes; two endpoints for each, which share their path.
-fn snapshot(down: bool, up: bool) -> Snapshot {
+/// Each session's routes: one for each leg, with and without a read allowance, for each list of
+/// questions. Two endpoints for each of its upstreams, which share their path.
+fn snapshot(kind: Kind) -> Snapshot {
     let mut text =
         String::from("[limits]\nmax_sessions = 1000\nmax_handshakes = 1000\n[[listener]]\nlisten = \"192.0.2.0:80\"\n");
     let (cert, key) = (&PKI.cert, &PKI.key);
-    if down {
+    if kind.down {
         text += &format!("tls = {{ certificates = [{{ cert = {cert:?}, key = {key:?} }}] }}\n");
     }
-    let (scheme, tls) = match up {
+    let (scheme, tls) = match kind.up {
         true => ("wss", format!("tls = {{ ca = {cert:?}, server_name = \"{NAME}\", resumption = false }}\n")),
         false => ("ws", String::new()),
     };
-    for i in 0..4 {
-        text += &format!(
-            "[[upstream]]\nname = \"tcp{i}\"\n\
-             endpoints = [\"{scheme}://10.0.{i}.1:80\", \"{scheme}://10.0.{i}.2:80\"]\n{tls}"
-        );
+    for i in 0..SESSIONS {
+        let names = (0..=ASKS_MAX).map(|area| (area, if area == 0 { "tcp".into() } else { format!("ask{area}-") }));
+        for (area, name) in names {
+            text += &format!(
+                "[[upstream]]\nname = \"{name}{i}\"\n\
+                 endpoints = [\"{scheme}://10.{area}.{i}.1:80\", \"{scheme}://10.{area}.{i}.2:80\"]\n{tls}"
+            );
+        }
         text += &format!("[[upstream]]\nname = \"unix{i}\"\nendpoints = [\"ws+unix:/sim/{i}.sock\"]\n");
         for (leg, upstream, mode) in [("tcp", "tcp", "framed"), ("unix", "unix", "framed"), ("opaque", "tcp", "opaque")]
         {
-            for check in ["", "/call", "/ask"] {
-                let name = format!("{leg}{i}{check}").replace('/', ".");
-                text += &format!("[[route]]\nname = {name:?}\npath = \"/{i}/{leg}{check}\"\n");
-                text += &format!("upstream = \"{upstream}{i}\"\nmode = \"{mode}\"\n");
-                if mode == "framed" && i % 2 == 1 {
-                    text += "splice = \"on\"\n";
-                }
+            text += &format!("[[route]]\npath = \"/{i}/{leg}\"\nupstream = \"{upstream}{i}\"\nmode = \"{mode}\"\n");
+            if mode == "framed" && i % 2 == 1 {
+                text += "splice = \"on\"\n";
             }
         }
-        let endpoints = format!("endpoints = [\"ws://10.1.{i}.1:80\", \"ws://10.1.{i}.2:80\"]\n");
-        text += &format!("[[upstream]]\nname = \"auth{i}\"\n{endpoints}");
     }
     let mut snapshot = config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"));
-    (0..SERVICES).for_each(|i| add_checks(&mut snapshot, i));
+    snapshot.routes = variants(&snapshot, kind.pause_ms);
     snapshot
 }
 
-/// The session whose relay is paced, on routes with a check.
-const PACED: usize = 2;
-
-/// There are no keys for checks and paces yet.
-fn add_checks(snapshot: &mut Snapshot, session: usize) {
-    let name = format!("auth{session}");
-    let upstream = snapshot.upstreams.iter().find(|upstream| upstream.name == name).expect("an upstream").clone();
-    let call = Subrequest { upstream, head: REQUEST.to_vec(), timeout_ms: CALL_TIMEOUT_MS };
-    let checks = [("call", Check::Subrequest(Arc::new(call))), ("ask", Check::Service(session))];
-    for (leg, (name, check)) in ["tcp", "unix", "opaque"].iter().flat_map(|leg| checks.iter().map(move |c| (leg, c))) {
-        let route = snapshot.routes.route_mut(&format!("{leg}{session}.{name}")).expect("a route");
-        route.checks.push(check.clone());
-        if session == PACED {
-            Arc::make_mut(&mut route.settings).relay.pace = Some(Pace { bytes: 64 << 10, pause_ms: 5 });
+/// All routes that ask and pause, from those that do not. No configuration key does either yet.
+fn variants(snapshot: &Snapshot, pause_ms: u64) -> Routes {
+    let mut entries = Vec::new();
+    for entry in snapshot.routes.entries() {
+        let PathPattern::Exact(path) = &entry.path else { panic!("no pattern for {entry:?}") };
+        for letters in letters() {
+            for paced in [false, true] {
+                let asks = if letters.is_empty() { String::new() } else { format!("/{letters}") };
+                let path = format!("{path}{asks}{}", if paced { "/paced" } else { "" });
+                let route = variant(snapshot, &entry.route, &letters, paced.then_some(pause_ms));
+                let path = PathPattern::Exact(path);
+                entries.push(Entry { host: entry.host.clone(), path, route: Arc::new(route) });
+            }
         }
     }
+    Routes::new(entries)
+}
+
+/// All lists of questions: short and patient calls, services.
+fn letters() -> Vec<String> {
+    let one = ["", "c", "p", "s"];
+    let all = one.iter().flat_map(|a| one.iter().map(move |b| format!("{a}{b}")));
+    let mut all: Vec<_> = all.collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn variant(snapshot: &Snapshot, base: &Route, letters: &str, pause_ms: Option<u64>) -> Route {
+    let session = base.name.split('/').nth(1).expect("a path").parse().expect("the number of a session");
+    let pace = pause_ms.map(|pause_ms| Pace { bytes: PACE_BYTES as u64, pause_ms });
+    let relay = RelaySettings { pace, ..base.settings.relay.clone() };
+    let settings = Arc::new(Settings { relay, ..(*base.settings).clone() });
+    let name = format!("{}{letters}{}", base.name, pace.map_or("", |_| "/paced"));
+    let checks = letters.chars().enumerate().map(|(at, letter)| check(snapshot, session, at, letter)).collect();
+    Route { settings, checks, ..Route::new(name, Arc::clone(&base.upstream)) }
+}
+
+fn check(snapshot: &Snapshot, session: usize, at: usize, letter: char) -> Check {
+    let timeout_ms = match letter {
+        's' => return Check::Service(session),
+        'p' => PATIENT_MS,
+        _ => CALL_MS,
+    };
+    let name = format!("ask{}-{session}", at + 1);
+    let upstream = snapshot.upstreams.iter().find(|upstream| upstream.name == name).expect("a callee");
+    let (upstream, head) = (Arc::clone(upstream), REQUEST.to_vec());
+    Check::Subrequest(Arc::new(Subrequest { upstream, head, timeout_ms, connect_ms: CONNECT_MS }))
 }
 
 impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
     const JUDGES: bool = true;
     const SECURE: [bool; 2] = [DOWN, UP];
 
-    fn run(_: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
-        let (snapshot, tls) = MADE.with(|made| (*made[usize::from(DOWN) + 2 * usize::from(UP)]).clone());
-        for upstream in &snapshot.upstreams {
-            upstream.set_cursor(world(|w| w.random.below(2) as usize));
-        }
+    fn run(bug: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
+        let pause_ms = if bug == Some(Bug::ShortPause) { 1 } else { PAUSE_MS };
+        let (snapshot, tls) = made(Kind { down: DOWN, up: UP, pause_ms });
+        world(|w| set_cursors(&snapshot, &mut w.random));
+        let upstreams = snapshot.upstreams.clone();
         let (log, mut records) = tap(RECORDS);
-        let (outbox, inbox) = inbox(Arc::new(SimWaker));
-        let (mut services, askers) = SimServices::start();
+        let (outbox, inbox) = inbox(Arc::new(NoWake));
+        let services = world(|w| {
+            let (hub, services) = Hub::open(&w.script, outbox);
+            w.services = Some(hub);
+            services
+        });
         let permits = [Permits::new(1_000), Permits::new(1_000)];
         let mut core = WorkerCore {
             sys: SimSys,
@@ -161,7 +202,7 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
             tls,
             sessions: Arc::clone(&permits[0]),
             handshakes: Arc::clone(&permits[1]),
-            services: Services::new(askers, outbox),
+            services,
             tally: Default::default(),
             shard: Arc::new(Shard::default()),
             log,
@@ -171,16 +212,16 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
             draining: false,
         };
         let mut worker = Worker::new(&mut core).map_err(|e| e.to_string())?;
-        drive(&mut || {
-            let goes_on = worker.run_once().expect("poll of the simulation does not fail");
-            services.run();
-            goes_on
-        })?;
+        drive(&mut || worker.run_once().expect("poll of the simulation does not fail"))?;
         let (pairs, calls) = worker.held();
         drop(worker);
         let tally = &core.tally;
         let left = [(pairs + calls) as u64, tally.sessions, tally.handshakes, tally.backlog_bytes];
         let taken = [permits[0].taken(), permits[1].taken()];
+        let held: usize = upstreams.iter().flat_map(|u| u.endpoints().to_vec()).map(|e| e.sessions()).sum();
+        if held > 0 {
+            return Err(format!("{held} endpoints are still counted as in use"));
+        }
         if left != [0; 4] || taken != [0; 2] || tally.log_lost > 0 {
             return Err(format!("left over: pairs, sessions, handshakes, backlog {left:?}; permits {taken:?}"));
         }
@@ -193,4 +234,9 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
         }
         Ok(ends)
     }
+}
+
+/// Which endpoint is tried first depends on the seed alone.
+fn set_cursors(snapshot: &Snapshot, random: &mut Rng) {
+    snapshot.upstreams.iter().for_each(|upstream| upstream.set_cursor(random.word() as usize));
 }

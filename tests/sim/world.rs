@@ -2,13 +2,17 @@
 //! thread-local, so that the worker's sockets can close themselves when they are dropped. Time
 //! passes inside `poll`, and a little inside other calls where a fault says so.
 
+use crate::asks::{ASKS_MAX, Ask};
 use crate::bugs::Bug;
 use crate::callee::Callee;
+use crate::coverage::{Coverage, Met};
 use crate::faults::Fault;
-use crate::kernel::{Id, Kernel, Micros, Owner, Sys, What, trace};
+use crate::kernel::{CALLEES, Id, Kernel, Micros, Owner, Sys, What, trace};
+use crate::pace::Reads;
 use crate::peers::{Peer, Stage};
-use crate::schedule::{Connect, Decision, Leg, Reply, Script};
+use crate::schedule::{Connect, Leg, SESSIONS, Script};
 use crate::seal::Seal;
+use crate::services::Hub;
 use framegate::proto::{Side, Sides};
 use framegate::worker::sys::Event;
 use framegate::worker::token::Token;
@@ -46,6 +50,13 @@ pub struct Listener {
     starved: i32,
 }
 
+/// What connect and accept fail with for want of something.
+const STARVATION: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+
+fn is_starvation(error: i32) -> bool {
+    STARVATION.contains(&error)
+}
+
 /// An event of a socket that is closed: poll had fetched it, or a copy of the descriptor lives
 /// elsewhere.
 #[derive(Debug, Clone, Copy)]
@@ -62,24 +73,35 @@ pub struct World {
     pub listener: Listener,
     pub peers: Vec<Peer>,
     pub peers_used: usize,
+    /// The servers of the worker's own calls.
+    pub callees: Vec<Callee>,
+    pub services: Option<Hub>,
+    /// The worker's inbox has something, and no poll has reported it.
+    pub inbox_edge: bool,
     pub script: Script,
     /// Sides with TLS, where it is TCP.
     pub secure: Sides<bool>,
     pub bug: Option<Bug>,
-    /// The subject tries again where there is no descriptor for a connection.
-    pub retries: bool,
     /// Nothing can happen any more: no event, no timer.
     pub still: bool,
-    /// The waker of the worker was used.
-    pub woken: bool,
     /// Sockets that were sent their last bytes and wait for the FIN.
     pub corked: Vec<Id>,
     /// What is in each pipe; none for one that was closed.
     pub pipes: Vec<Option<Vec<u8>>>,
+    /// What was read in paced sessions.
+    pub reads: Vec<Reads>,
+    /// The clock as the worker has read it.
+    pub worker_now: u64,
+    pub coverage: Coverage,
+    /// Sockets whose urgent data the last poll has reported.
+    told_urgent: Vec<Id>,
     phantoms: Vec<Phantom>,
     registrations: u64,
-    tries: [usize; 4],
-    call_tries: [usize; 4],
+    /// Attempts to reach the upstream of each session, and the callee of each question.
+    pub tries: [usize; SESSIONS],
+    call_tries: [[usize; ASKS_MAX]; SESSIONS],
+    /// Attempts for which there was no descriptor.
+    pub starved_connects: u64,
     /// How far the clock may still jump in this schedule.
     skew_left: Micros,
     pub random: crate::rng::Rng,
@@ -94,12 +116,18 @@ impl World {
         self.listener.queue.clear();
         self.listener = Listener { queue: std::mem::take(&mut self.listener.queue), ..Listener::default() };
         self.peers_used = 0;
+        self.callees.clear();
+        (self.services, self.inbox_edge) = (None, false);
         self.script = script;
+        self.reads.clear();
+        self.coverage.begin();
         self.phantoms.clear();
+        self.told_urgent.clear();
         self.corked.clear();
         self.pipes.clear();
-        (self.woken, self.kernel.service_due, self.call_tries) = (false, false, [0; 4]);
-        (self.still, self.registrations, self.tries, self.skew_left) = (false, 0, [0; 4], 1_000_000);
+        (self.still, self.registrations, self.skew_left) = (false, 0, 1_000_000);
+        (self.tries, self.call_tries) = Default::default();
+        (self.starved_connects, self.worker_now) = (0, self.kernel.now / 1_000);
         let start = self.kernel.now;
         for index in 0..self.script.sessions.len() {
             self.add_client(Some(index), start + self.script.sessions[index].start_ms * 1_000);
@@ -163,6 +191,8 @@ impl World {
         loop {
             if let Some(peer) = self.kernel.woken.pop_front() {
                 self.step(peer);
+            } else if let Some(session) = self.kernel.answering.pop() {
+                self.answer(session);
             } else if self.kernel.next_due().is_some_and(|at| at <= self.kernel.now) {
                 if let Some(id) = self.kernel.run_due() {
                     self.enqueue(id);
@@ -175,7 +205,22 @@ impl World {
         }
     }
 
+    /// The service of a session gives its answer.
+    fn answer(&mut self, session: usize) {
+        let (Some(services), script) = (&mut self.services, &self.script) else { return };
+        self.inbox_edge |= services.answer(session, script, &self.kernel, self.bug);
+        let of_client = |p: &&Peer| p.session == Some(session) && p.side == Some(Side::Downstream);
+        let client = self.peers[..self.peers_used].iter().find(of_client).map(|peer| peer.sock);
+        if client.and_then(|sock| self.kernel.socks[sock].peer).is_some_and(|end| self.kernel.socks[end].closed) {
+            self.coverage.meet(Met::LateAnswer);
+        }
+    }
+
     fn step(&mut self, peer: usize) {
+        if peer >= CALLEES {
+            let callee = &mut self.callees[peer - CALLEES];
+            return callee.step(peer - CALLEES, &self.script.sessions[callee.session], &mut self.kernel);
+        }
         let stepped = &self.peers[peer];
         let (session, side) = (stepped.session, stepped.side);
         let of_other = |p: &Peer| session.is_some() && p.session == session && p.side != side;
@@ -250,86 +295,78 @@ impl World {
 
     /// A connection of the worker's to the backend of `session`.
     pub fn connect(&mut self, session: usize, leg: Leg) -> Sys<Id> {
-        let outcome = match leg {
-            Leg::Unix => Connect::Works,
-            _ => {
-                let nth = self.tries[session].min(1);
-                self.tries[session] += 1;
-                self.script.sessions[session].connects[nth]
-            }
-        };
+        let (tries, connects) = (self.tries[session], self.script.sessions[session].connects);
+        let outcome = if leg == Leg::Unix { Connect::Works } else { connects[tries.min(1)] };
         trace!(self.kernel, "connect for session {session}: {outcome:?}");
-        if self.retries && outcome != Connect::Fails && self.kernel.faults.strikes(Fault::NoSocket) {
-            // It is tried again.
-            self.tries[session] -= usize::from(leg != Leg::Unix);
-            return Err(libc::EMFILE);
+        let dialled = self.dial(outcome, Owner::Peer(self.peers_used), leg == Leg::Unix);
+        // An attempt without a descriptor is made again.
+        self.tries[session] += usize::from(!matches!(dialled, Err(error) if is_starvation(error)));
+        let (near, far) = dialled?;
+        if let Some(far) = far {
+            self.add_peer(Side::Upstream, Some(session), far);
+            self.windows(Some(session), near, far);
+        }
+        Ok(near)
+    }
+
+    /// A connection of the worker's to the server that is asked the `ask`-th question of `session`.
+    pub fn call(&mut self, session: usize, ask: usize) -> Sys<Id> {
+        let Some(Ask::Call(call)) = self.script.sessions[session].asks.get(ask) else {
+            panic!("session {session} has no call for question {ask}");
+        };
+        self.coverage.meet(Met::Call);
+        let outcome = call.connects[self.call_tries[session][ask].min(1)];
+        trace!(self.kernel, "call for question {ask} of session {session}: {outcome:?}");
+        let dialled = self.dial(outcome, Owner::Peer(CALLEES + self.callees.len()), false);
+        self.call_tries[session][ask] += usize::from(!matches!(dialled, Err(error) if is_starvation(error)));
+        let (near, far) = dialled?;
+        if let Some(far) = far {
+            let mut callee = Callee::new(session, ask, far, &mut self.kernel);
+            callee.seal = self.secure[Side::Upstream].then(Seal::server);
+            self.callees.push(callee);
+            let least = if self.secure[Side::Upstream] { 300 } else { 30 };
+            for id in [near, far] {
+                let [rx, out] = [0; 2].map(|_| self.kernel.rng.pick(&[least, least, 4_096, 65_536]));
+                self.kernel.windows(id, rx, out);
+            }
+        }
+        Ok(near)
+    }
+
+    /// The callee at the other end of a connection of the worker's.
+    pub fn callee_of(&self, id: Id) -> Option<&Callee> {
+        let Some(Owner::Peer(peer)) = self.kernel.socks[self.kernel.socks[id].peer?].owner else { return None };
+        self.callees.get(peer.checked_sub(CALLEES)?)
+    }
+
+    /// The worker's end of a new connection to `far`, and the other end, if that will be reached.
+    fn dial(&mut self, outcome: Connect, far: Owner, unix: bool) -> Sys<(Id, Option<Id>)> {
+        if outcome == Connect::NoSocket || self.kernel.faults.strikes(Fault::NoSocket) {
+            self.starved_connects += 1;
+            return Err(self.kernel.rng.pick(&STARVATION));
         }
         if outcome == Connect::Fails {
             self.kernel.faults.note(Fault::ConnectFailed);
             return Err(self.kernel.rng.pick(&[libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ECONNREFUSED]));
         }
-        let peer = self.peers_used;
-        let (near, far) = self.kernel.pair(Owner::Worker, Owner::Peer(peer), leg == Leg::Unix);
+        let (near, far) = self.kernel.pair(Owner::Worker, far, unix);
         self.kernel.hold();
         let soon = self.kernel.now + self.kernel.rng.below(2_000);
         match outcome {
+            Connect::Works if unix => self.kernel.connected(near),
+            Connect::Works => self.kernel.at(soon, What::Connected(near)),
             Connect::Refused => {
                 self.kernel.faults.note(Fault::ConnectRefused);
                 self.kernel.at(soon, What::Refused(near));
             }
-            Connect::Lost => self.kernel.faults.note(Fault::ConnectLost),
-            _ => {
-                self.add_peer(Side::Upstream, Some(session), far);
-                self.windows(Some(session), near, far);
-                match leg {
-                    Leg::Unix => self.kernel.connected(near),
-                    _ => self.kernel.at(soon, What::Connected(near)),
-                }
-            }
+            _ => self.kernel.faults.note(Fault::ConnectLost),
         }
-        if outcome == Connect::Refused || outcome == Connect::Lost {
-            // There is no peer at the other end.
-            self.kernel.socks[far].closed = true;
+        if outcome == Connect::Works {
+            return Ok((near, Some(far)));
         }
-        Ok(near)
-    }
-
-    /// A call of the worker's about `session`.
-    pub fn connect_call(&mut self, session: usize) -> Sys<Id> {
-        let Decision::Call(reply) = self.script.sessions[session].decision else {
-            panic!("session {session} makes a call that its route does not have")
-        };
-        // There are two endpoints: the first may fail although the second works.
-        let first = std::mem::replace(&mut self.call_tries[session], 1) == 0;
-        let reply = if first && self.kernel.rng.one_in(4) { Reply::Refused } else { reply };
-        trace!(self.kernel, "connect for a call of session {session}: {reply:?}");
-        self.kernel.faults.note(Fault::Called);
-        if reply == Reply::Refused && self.kernel.rng.one_in(2) {
-            self.kernel.faults.note(Fault::ConnectFailed);
-            return Err(self.kernel.rng.pick(&[libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ECONNREFUSED]));
-        }
-        if self.kernel.faults.strikes(Fault::NoSocket) {
-            self.call_tries[session] = usize::from(!first);
-            return Err(libc::EMFILE);
-        }
-        let peer = self.peers_used;
-        let (near, far) = self.kernel.pair(Owner::Worker, Owner::Peer(peer), false);
-        self.kernel.hold();
-        let soon = self.kernel.now + self.kernel.rng.below(2_000);
-        match reply {
-            Reply::Refused | Reply::Lost => self.kernel.socks[far].closed = true,
-            _ => {
-                self.add_peer(Side::Upstream, None, far);
-                self.peers[peer].callee = Some(Callee::new(session, reply));
-                self.windows(None, near, far);
-            }
-        }
-        match reply {
-            Reply::Refused => self.kernel.at(soon, What::Refused(near)),
-            Reply::Lost => self.kernel.faults.note(Fault::ConnectLost),
-            _ => self.kernel.at(soon, What::Connected(near)),
-        }
-        Ok(near)
+        // There is no peer at the other end.
+        self.kernel.socks[far].closed = true;
+        Ok((near, None))
     }
 
     pub fn close(&mut self, id: Id, rst: bool) {
@@ -364,14 +401,19 @@ impl World {
 
     /// Waits, in virtual time, for something to report.
     pub fn poll(&mut self, events: &mut Vec<Event>, timeout_ms: Option<u64>) {
+        self.confirm_urgent();
         if self.kernel.faults.strikes(Fault::Interrupted) {
             return self.settle();
         }
         let now = self.kernel.now;
         let deadline = timeout_ms.map(|ms| now + ms * 1_000);
+        if let Some(services) = &mut self.services
+            && services.take(&self.script, &mut self.kernel)
+        {
+            self.coverage.meet(Met::Service);
+        }
         self.settle();
-        let quiet = |w: &World| w.kernel.ready.is_empty() && !w.listener.edge && !w.woken && !w.kernel.service_due;
-        while quiet(self) && deadline.is_none_or(|at| self.kernel.now < at) {
+        while !self.has_edges() && deadline.is_none_or(|at| self.kernel.now < at) {
             match (self.kernel.next_due(), deadline) {
                 (Some(at), deadline) if deadline.is_none_or(|d| at <= d) => self.kernel.now = self.kernel.now.max(at),
                 (_, Some(deadline)) => {
@@ -403,6 +445,11 @@ impl World {
         self.collect(events);
     }
 
+    /// There is something to report.
+    fn has_edges(&self) -> bool {
+        !self.kernel.ready.is_empty() || self.listener.edge || self.inbox_edge
+    }
+
     fn be_late(&mut self) {
         if self.kernel.faults.strikes(Fault::LateTimer) {
             let late = self.kernel.rng.below(20_000).min(self.skew_left);
@@ -418,7 +465,7 @@ impl World {
             let Some(token) = self.kernel.socks[id].token else { continue };
             let bits = self.kernel.bits(id);
             if bits.urgent {
-                self.note_urgent(id);
+                self.told_urgent.push(id);
             }
             if bits.any() {
                 trace!(self.kernel, "event sock {id} token {token:#x}: {bits:?}");
@@ -442,8 +489,9 @@ impl World {
                 events.insert(at, Event { token, readable: true, ..Event::default() });
             }
         }
-        if std::mem::take(&mut self.woken) {
-            events.push(Event { token: Token::Waker.pack(), readable: true, ..Event::default() });
+        if std::mem::take(&mut self.inbox_edge) {
+            let at = self.kernel.rng.size(0, events.len());
+            events.insert(at, Event { token: Token::Waker.pack(), readable: true, ..Event::default() });
         }
         self.add_phantoms(events);
         if events.len() > 1 && self.kernel.faults.strikes(Fault::Reordered) {
@@ -455,18 +503,23 @@ impl World {
         if let Some(bug) = self.bug {
             bug.on_events(events, self.kernel.in_use());
         }
+        self.kernel.fold(self.kernel.now);
+        self.kernel.fold(events.len() as u64);
     }
 
-    /// The worker learns of urgent data, early enough that nothing else can have ended the session.
-    fn note_urgent(&mut self, id: Id) {
-        let Some(Owner::Peer(sender)) = self.kernel.socks[id].peer.and_then(|peer| self.kernel.socks[peer].owner)
-        else {
-            return;
-        };
-        let session = self.peers[sender].session;
-        let quiet = |p: &Peer| p.session != session || !p.facts.acted && p.facts.answered_at.is_none();
-        if self.peers[..self.peers_used].iter().all(quiet) {
-            self.peers[sender].facts.urgent_told = true;
+    /// The worker has learnt of urgent data in the iteration that ends now, early enough that
+    /// nothing else can have ended the session: no peer had acted, nor has one since.
+    fn confirm_urgent(&mut self) {
+        while let Some(id) = self.told_urgent.pop() {
+            let Some(Owner::Peer(sender)) = self.kernel.socks[id].peer.and_then(|peer| self.kernel.socks[peer].owner)
+            else {
+                continue;
+            };
+            let session = self.peers[sender].session;
+            let quiet = |p: &Peer| p.session != session || !p.facts.acted && p.facts.answered_at.is_none();
+            if self.peers[..self.peers_used].iter().all(quiet) {
+                self.peers[sender].facts.urgent_told = true;
+            }
         }
     }
 
@@ -502,6 +555,11 @@ impl World {
         for peer in &mut self.peers[..self.peers_used] {
             if peer.stage != Stage::Gone && !self.kernel.socks[peer.sock].closed {
                 self.kernel.close(peer.sock);
+            }
+        }
+        for callee in self.callees.iter().filter(|callee| !callee.gone) {
+            if !self.kernel.socks[callee.sock].closed {
+                self.kernel.close(callee.sock);
             }
         }
     }

@@ -285,10 +285,12 @@ fn much_passes_both_ways_under_back_pressure() {
     let authority = Authority::new();
     let sent = pattern(LARGE);
     for version in ["1.2", "1.3"] {
-        // Takes all before it answers: each side in turn finds the sockets full.
-        let (addr, thread) = server(authority.server(false), 1, |mut served: Served| {
+        // Reads nothing before the client's sockets are full, and everything before it replies.
+        let (blocked, wait) = std::sync::mpsc::channel::<()>();
+        let (addr, thread) = server(authority.server(false), 1, move |mut served: Served| {
             let mut got = vec![0; LARGE];
-            std::thread::sleep(Duration::from_millis(50));
+            served.flush().unwrap();
+            wait.recv_timeout(DEADLINE).unwrap();
             served.read_exact(&mut got).unwrap();
             served.write_all(&got).unwrap();
             served.conn.send_close_notify();
@@ -297,7 +299,13 @@ fn much_passes_both_ways_under_back_pressure() {
         let args = TlsArgs { tls_version: Some(version.into()), ..authority.args() };
         let mut driven = Driven::new(addr, Some(&args.client("127.0.0.1").unwrap()));
         driven.handshake().unwrap();
-        assert!(driven.exchange(&sent, LARGE, 64 << 10).unwrap() == sent, "{version}");
+        let mut taken = 0;
+        while let Ok(n) = driven.transport.write(&sent[taken..]) {
+            taken += n;
+            assert!(taken < LARGE, "everything is taken, and nothing read");
+        }
+        blocked.send(()).unwrap();
+        assert!(driven.exchange(&sent[taken..], LARGE, 64 << 10).unwrap() == sent, "{version}");
         assert!(matches!(driven.rest(), (rest, Ok(())) if rest.is_empty()));
         thread.join().unwrap();
     }
@@ -323,7 +331,7 @@ fn what_is_not_taken_would_block() {
             Ok(n) => taken += n,
             Err(e) => break e,
         }
-        assert!(taken < 64 << 20, "nobody reads, and still all is taken");
+        assert!(taken < 64 << 20, "nothing is read, and everything is taken");
     };
     assert_eq!(blocked.kind(), ErrorKind::WouldBlock);
     assert!(driven.transport.wants_flush());

@@ -1,0 +1,44 @@
+//! What schedules have met, apart from faults: each kind counts once a schedule.
+
+macro_rules! met {
+    ($($kind:ident $name:literal;)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Met { $($kind,)* }
+
+        pub const MET: &[&str] = &[$($name),*];
+    };
+}
+
+met! {
+    Call "a call was made";
+    Service "a service was asked";
+    AskedAndAdmitted "a session was admitted after questions";
+    Denied "an answer denied a session";
+    Failed "a question failed at once";
+    Expired "a question had no answer in time";
+    LeftDuringCall "a client left while a call was under way";
+    LeftDuringService "a client left while a service was asked";
+    LateAnswer "a service answered after its session had ended";
+    Paused "a direction was paused";
+}
+
+/// How many schedules met each kind.
+#[derive(Debug, Clone, Default)]
+pub struct Coverage {
+    pub counts: [u64; MET.len()],
+    /// The kinds that this schedule has met.
+    seen: [bool; MET.len()],
+}
+
+impl Coverage {
+    /// A new schedule.
+    pub fn begin(&mut self) {
+        self.seen = Default::default();
+    }
+
+    pub fn meet(&mut self, met: Met) {
+        let at = met as usize;
+        self.counts[at] += u64::from(!std::mem::replace(&mut self.seen[at], true));
+    }
+}
