@@ -1,5 +1,6 @@
-//! Percentiles of latency histograms: the only place where one is computed. Values are
-//! microseconds, to the three digits that the histograms keep.
+//! Percentiles of latency histograms, as all reports show them (the curves of `report::csv` and
+//! `report::plot` walk the whole histogram instead). Values are microseconds, to the three digits
+//! that the histograms keep.
 
 use hdrhistogram::Histogram;
 

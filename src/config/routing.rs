@@ -8,14 +8,12 @@ use super::{endpoint, pattern};
 use crate::policy::route::{Entry, HostPattern, PathPattern, Route, Routes};
 use crate::policy::upstream::{Balance, Endpoint, Upstream};
 use crate::proto::close;
+use crate::proto::end::Cause;
 use crate::proto::settings::{BAD_GATEWAY, Mode, RelaySettings, Settings};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use toml::{Spanned, Value};
-
-/// "Service Restart" in the registry of close codes (RFC 6455 section 11.7).
-const UPSTREAM_LOSS_CODE: u16 = 1012;
 
 const NO_UPSTREAM: &str = "missing; expected the name of an [[upstream]] or a URL such as \"ws://10.0.0.1:9000\"";
 
@@ -37,7 +35,7 @@ impl Builder<'_, '_> {
                 let why = "missing; add for example endpoints = [\"ws://10.0.0.1:9000\"]";
                 self.problems.add(at, "upstream.endpoints", why);
             }
-            let balances = [(Balance::RoundRobin.name(), Balance::RoundRobin)];
+            let balances = Balance::ALL.map(|balance| (balance.name(), balance));
             let balance =
                 self.take("upstream.balance", &one.balance, Balance::default(), |v| value::word(v, &balances));
             let name = match &one.name {
@@ -181,7 +179,7 @@ impl Builder<'_, '_> {
     fn on_upstream_loss(&mut self, typed: &Typed, code: &Typed) -> Option<u16> {
         let words = [("pass", false), ("close", true)];
         let close = self.take("route.on_upstream_loss", typed, false, |v| value::word(v, &words));
-        let chosen = self.take("route.on_upstream_loss_code", code, UPSTREAM_LOSS_CODE, close_code);
+        let chosen = self.take("route.on_upstream_loss_code", code, Cause::UpstreamLoss.info().code, close_code);
         close.then_some(chosen)
     }
 }

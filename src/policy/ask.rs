@@ -1,5 +1,5 @@
 //! Questions of policy to other parties: which check of a route asks what, and what follows from
-//! the answer. Asking and waiting is the shell's business: a subrequest is a call of the worker
+//! the answer. Asking and waiting is the worker's business: a subrequest is a call of the worker
 //! (`worker/calls.rs`), a service answers from a thread of its own (`service.rs`).
 //!
 //! No configuration key adds a check yet: forward authentication and introspection will.

@@ -90,6 +90,8 @@ pub enum Balance {
 }
 
 impl Balance {
+    pub const ALL: [Balance; 1] = [Balance::RoundRobin];
+
     /// The word of the configuration, logs and metrics.
     pub fn name(self) -> &'static str {
         match self {

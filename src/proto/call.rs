@@ -1,5 +1,5 @@
 //! The response to a call, a request of our own: its head is parsed, its body is read and dropped.
-//! Pure; the connection is the shell's (`worker/calls.rs`).
+//! Pure; the connection is the worker's (`worker/calls.rs`).
 
 use super::end::Cause;
 use super::http1::{self, Body, HeadScan};

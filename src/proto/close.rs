@@ -10,7 +10,7 @@ pub fn may_pass(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// A Close of our own, not yet masked: the shell has the random key.
+/// A Close of our own, not yet masked: the worker has the random key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Close {
     pub code: u16,

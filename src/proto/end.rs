@@ -73,7 +73,8 @@ pub struct CauseInfo {
     pub name: &'static str,
     /// HTTP status of the refusal before the 101; 0 where none is sent.
     pub status: u16,
-    /// Close code sent to the side at fault in an established session; 0 where none is sent.
+    /// Close code in an established session; 0 where none is sent. `proto/relay/mod.rs` decides who
+    /// gets it, and which codes the route replaces.
     pub code: u16,
     /// One short sentence: the body of the refusal, or the reason text of the Close frames.
     pub text: &'static str,

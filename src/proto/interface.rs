@@ -7,7 +7,7 @@ use super::settings::Settings;
 use super::{Side, Sides};
 use std::sync::Arc;
 
-/// What the shell may read from a side.
+/// What the worker may read from a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadInterest {
     Nothing,
@@ -123,7 +123,7 @@ pub enum Timer {
     Close,
 }
 
-/// What the shell is to do.
+/// What the worker is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Judge [`Session::request`](super::session::Session::request); report `Admitted` or

@@ -2,14 +2,14 @@
 //! transport is up; it is an exchange (request, decision, upstream, response), then, after a 101, a
 //! relay; and it ends with exactly one verdict, [`End`].
 //!
-//! # Contract with the shell
+//! # Contract with the worker
 //!
 //! - *Bytes* of a peer go to [`Session::on_bytes`], at most as [`Session::wants`] allows. It says
-//!   how much of the slice to forward and how much is consumed. The shell sends what is forwarded,
+//!   how much of the slice to forward and how much is consumed. The worker sends what is forwarded,
 //!   drains the actions, and calls again with the rest: the upgrade can happen inside a slice.
 //! - *Everything else* is an [`Event`]. Some answer an action (`Admitted`, `Connected`,
 //!   `Finished`, ...); an answer that comes when it is not awaited any more is ignored.
-//! - *Actions* come out of [`Session::poll_action`]. The shell drains it after every `on_*` call,
+//! - *Actions* come out of [`Session::poll_action`]. The worker drains it after every `on_*` call,
 //!   in order, before it calls the next one.
 //! - *Getters* (`wants`, `deadline`, `is_*`) are computed from the state and cheap; none is cached.
 //!   [`Session::deadline`] may move with any call; [`Event::Timer`] reports the one that passed.

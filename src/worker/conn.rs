@@ -190,7 +190,7 @@ impl<S> Conn<S> {
 
     /// Ends connect(2): whether the connection is made. `None` while it is still under way.
     pub fn finish_connect<Y: Sys<Sock = S>>(&mut self, sys: &mut Y) -> Option<std::io::Result<()>> {
-        // Writable without an error is connected; why it is not, only the kernel knows.
+        // Writable without an error means connected. On an error, ask the kernel for the reason.
         let connected = if self.socket.ready.hangup { sys.connected(self.socket.sock()) } else { Ok(true) };
         match connected {
             Ok(false) => None,
@@ -385,7 +385,7 @@ impl<S> Conn<S> {
             Progress::Moved(n) if n.get() == first.len() + bytes.len() => return false,
             Progress::Moved(n) => n.get(),
             Progress::Blocked => 0,
-            // Its end is read in its turn; what was for it is lost with it.
+            // The error is reported when this socket is read next; unsent bytes are discarded.
             Progress::Ended(_) => return false,
         };
         let mut backlog = Box::new(Backlog::new(io.now));
@@ -436,7 +436,7 @@ impl<S> Conn<S> {
     pub fn splice_out<Y: Sys<Sock = S>>(&mut self, pipe: PipeId, held: usize, io: &mut Io<'_, Y>) -> bool {
         match empty(&mut self.socket, io.sys, (pipe, held)) {
             0 => io.pool.give_pipe(pipe),
-            // Its end is read in its turn; what was for it is lost with it.
+            // The error is reported when this socket is read next; unsent bytes are discarded.
             _ if self.socket.ready.broken => io.pool.spoil_pipe(pipe),
             left => self.backlog = Some(Box::new(Backlog::of_pipe(io.now, pipe, left))),
         }

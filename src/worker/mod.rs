@@ -1,4 +1,4 @@
-//! The shell: one worker, one thread, one poll. Owns sockets and time, decides nothing. Generic
+//! The worker: one thread, one poll. Owns sockets and time, decides nothing. Generic
 //! over [`sys::Sys`], so that the simulation runs this very code.
 //!
 //! Read in this order: this loop; `turn/` (what is done for a pair, and in which order); `conn.rs`

@@ -1,5 +1,5 @@
 //! What a worker asks of the system: the trait, so that the same worker runs on the kernel and on a
-//! simulation of it. The implementation over mio stands below; no other file of the shell but
+//! simulation of it. The implementation over mio stands below; no other file of the worker but
 //! `listener.rs` names mio, socket2 or libc.
 
 use super::inbox::Wake;
@@ -383,8 +383,8 @@ impl RandomPool {
         }
     }
 
-    /// Straight from the kernel: aws-lc's generator would take 130 KiB and some milliseconds at its
-    /// first use, also where there is no TLS.
+    /// Straight from the kernel: aws-lc's generator would take 130 KiB at its first use, also where
+    /// there is no TLS.
     #[allow(unsafe_code)]
     fn refill(&mut self) {
         // SAFETY: the kernel writes no more than the length given. Up to 256 bytes are never cut

@@ -10,7 +10,7 @@ use crate::proc::{Cpu, cpu};
 use crate::proxy::rounds::{Bench, CIPHER, Load};
 use crate::proxy::target::{Backend, Place, Scratch, Target, TargetArgs};
 use crate::proxy::workload::{self, Backing, Workload};
-use crate::report::percentiles;
+use crate::report::percentile_plot;
 use crate::run::measure::{Metric, empty};
 use crate::table::{self, Cells};
 use hdrhistogram::Histogram;
@@ -120,7 +120,7 @@ fn measure(args: &CostArgs, workload: &Workload, place: Place) -> Result<(), Fai
         // A second relay says how far to trust a figure; as a curve it would only hide the first.
         let shown = rows.iter().filter(|row| row.target.name != "relay2");
         let curves: Vec<_> = shown.map(|row| (row.target.name.clone(), &row.latencies)).collect();
-        std::fs::write(path, percentiles(&curves, &workload.title)?)
+        std::fs::write(path, percentile_plot(&curves, &workload.title)?)
             .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
     }
     if rows.iter().any(|row| row.target.pid().is_none()) {

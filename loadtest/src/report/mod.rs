@@ -16,7 +16,7 @@ mod text;
 mod threshold;
 mod verdict;
 
-pub use plot::{PlotArgs, percentiles, run as plot};
+pub use plot::{PlotArgs, percentile_plot, run as plot};
 pub use threshold::Threshold;
 
 use crate::Failure;
@@ -94,7 +94,7 @@ fn files(outcome: &Outcome, folder: &Path, texts: [(&str, &String); 3]) -> Resul
     let borrowed: Vec<(String, &Histogram<u64>)> = curves.iter().map(|(name, curve)| (name.clone(), *curve)).collect();
     let mut plots = Vec::new();
     if !borrowed.is_empty() {
-        let drawn = plot::percentiles(&borrowed, "latency by percentile")?;
+        let drawn = plot::percentile_plot(&borrowed, "latency by percentile")?;
         write(&folder.join("percentiles.svg"), &drawn)?;
         plots.push(drawn);
     }

@@ -58,7 +58,7 @@ pub fn run(args: &PlotArgs) -> Result<(), Failure> {
     }
     let borrowed: Vec<(String, &Histogram<u64>)> = curves.iter().map(|(label, curve)| (label.clone(), curve)).collect();
     let title = args.title.clone().unwrap_or_else(|| args.metric.clone());
-    let drawn = percentiles(&borrowed, &title)?;
+    let drawn = percentile_plot(&borrowed, &title)?;
     let is_svg = args.out.extension().is_some_and(|extension| extension == "svg");
     let table = compare(&borrowed);
     std::fs::write(&args.out, if is_svg { drawn } else { html::page(&title, &[drawn], &table) })
@@ -84,7 +84,7 @@ fn compare(curves: &[(String, &Histogram<u64>)]) -> String {
 }
 
 /// Latency over percentiles, one curve each, as an SVG document.
-pub fn percentiles(curves: &[(String, &Histogram<u64>)], title: &str) -> Result<String, Failure> {
+pub fn percentile_plot(curves: &[(String, &Histogram<u64>)], title: &str) -> Result<String, Failure> {
     // The place of a quantile is the number of its nines.
     let nines = |quantile: f64| (1.0 / (1.0 - quantile).max(1e-9)).log10();
     let most = curves.iter().map(|(_, curve)| curve.len() as f64).fold(10.0, f64::max).log10().ceil().min(7.0);
@@ -180,7 +180,7 @@ mod tests {
     fn a_plot_has_its_axes_and_its_curves() {
         let outcome = outcome();
         let histogram = outcome.groups[0].measured.histograms.get(crate::run::measure::Metric::RoundTrip).unwrap();
-        let svg = percentiles(&[("first".into(), histogram), ("second".into(), histogram)], "a <title>").unwrap();
+        let svg = percentile_plot(&[("first".into(), histogram), ("second".into(), histogram)], "a <title>").unwrap();
         for expected in ["<svg", "90 %", "99.9 %", "first", "second", "percentile", "a &lt;title&gt;"] {
             assert!(svg.contains(expected), "{expected}");
         }

@@ -117,8 +117,7 @@ impl Client {
         }
     }
 
-    /// What an open loop's schedules do for it, replies do for a closed one; but something must
-    /// begin.
+    /// In a closed loop each reply triggers the next message, so the first ones are sent here.
     fn begin_closed(&mut self, index: usize, now: u64) {
         if let (Shape::Churn, Traffic::Closed { window }) =
             (self.groups[index].plan.shape, self.groups[index].plan.traffic)
@@ -162,7 +161,7 @@ impl Client {
                 continue;
             }
             self.with(slot, |conn, desk| {
-                conn.note_the_rest(patience, desk);
+                conn.record_missing_replies(patience, desk);
                 conn.forget();
                 conn.close(desk)
             });
@@ -310,7 +309,7 @@ impl Client {
         for slot in self.groups[index].open.clone() {
             if let Some(conn) = self.remove(slot) {
                 conn.abort();
-                self.again(index, (now, Some(now)), 0);
+                self.schedule_reconnect(index, (now, Some(now)), 0);
             }
         }
     }
@@ -322,9 +321,9 @@ impl Client {
         let target = group.plan.target.clone();
         group.opening += 1;
         let addr = target.addrs[number % target.addrs.len()];
-        // Each pair of the two has its turn.
-        let turn = number / target.addrs.len();
-        let source = (!self.sources.is_empty()).then(|| self.sources[turn % self.sources.len()]);
+        // Cycles through all pairs of address and source.
+        let cycle = number / target.addrs.len();
+        let source = (!self.sources.is_empty()).then(|| self.sources[cycle % self.sources.len()]);
         let since = self.clock.now();
         let transport = dial::dial(addr, source).map(|stream| match &target.tls {
             None => Transport::plain(stream),
@@ -377,9 +376,9 @@ impl Client {
     }
 
     fn finish(&mut self, slot: usize, end: End) {
-        // What it owed cannot come any more.
+        // Its outstanding replies are lost.
         self.with(slot, |conn, desk| {
-            conn.note_the_rest(u64::MAX, desk);
+            conn.record_missing_replies(u64::MAX, desk);
             Ok(())
         });
         let Some(conn) = self.remove(slot) else { return };
@@ -408,7 +407,9 @@ impl Client {
             let next = match group.plan.traffic {
                 Traffic::Closed { .. } if tries == 0 && self.timeline.sends(now) => Some(now),
                 // A server that refuses is not tried again without a pause.
-                Traffic::Closed { .. } if self.timeline.sends(now) => return self.again(index, (now, None), tries),
+                Traffic::Closed { .. } if self.timeline.sends(now) => {
+                    return self.schedule_reconnect(index, (now, None), tries);
+                }
                 _ => group.due.pop_front(),
             };
             return next.into_iter().for_each(|intended| self.connect(index, (intended, None), 0));
@@ -417,13 +418,13 @@ impl Client {
             && now < self.timeline.until
             && (lost.is_some() || self.timeline.start != u64::MAX)
         {
-            return self.again(index, (now, lost), tries);
+            return self.schedule_reconnect(index, (now, lost), tries);
         }
         group.given_up += 1;
     }
 
     /// Opens another connection after a pause.
-    fn again(&mut self, index: usize, (now, lost): (u64, Option<u64>), tries: u32) {
+    fn schedule_reconnect(&mut self, index: usize, (now, lost): (u64, Option<u64>), tries: u32) {
         let group = &mut self.groups[index];
         let pause = match group.plan.reconnect {
             Some(reconnect) if tries == 0 => reconnect.jitter.mul_f64(group.random.f64()),

@@ -202,7 +202,7 @@ impl Conn {
 
     /// What did not come back is noted when nothing more can come. `patience` is how long a server
     /// may be silent before what it owes is lost rather than late.
-    pub fn note_the_rest(&mut self, patience: u64, desk: &mut Desk<'_>) {
+    pub fn record_missing_replies(&mut self, patience: u64, desk: &mut Desk<'_>) {
         let (lost, owed) = (self.replies.lost(), self.replies.under_way() as u64 + self.waiting.len() as u64);
         let counts = &mut desk.group.whole.counts;
         if lost > 0 {

@@ -181,7 +181,7 @@ impl<'a> Director<'a> {
             match rx.recv_timeout(TICK.min(LOOK * 4)) {
                 Ok(report) => self.on_report(report, observer)?,
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err("a thread of the generator ended".into()),
+                Err(RecvTimeoutError::Disconnected) => return Err("a load generator thread exited unexpectedly".into()),
             }
             self.on_time(memory_before, observer);
         }
@@ -219,7 +219,7 @@ impl<'a> Director<'a> {
 
     fn note_memory(&mut self, before: u64) {
         let now = proc::own_private_dirty_kib().unwrap_or_default();
-        // Of fewer the threads' own buffers would be most of it.
+        // Below that, the buffers of the threads dominate the figure.
         if self.open >= 1000 {
             self.outcome.memory_per_connection = Some(now.saturating_sub(before) as f64 * 1024.0 / self.open as f64);
         }
@@ -265,11 +265,12 @@ impl<'a> Director<'a> {
         if self.open > 0 || self.shared.plan.groups.iter().filter(stays).count() == 0 {
             return Ok(());
         }
-        let counts = self.groups.iter().find_map(|group| group.whole.counts.seen().next().map(|(_, _, report)| report));
-        Err(format!("no connection could be opened: {}", counts.unwrap_or("interrupted")).into())
+        let first = self.groups.iter().find_map(|group| group.whole.counts.seen().next().map(|(_, _, fault)| fault));
+        let Some(fault) = first else { return Err("interrupted before any connection was opened".into()) };
+        Err(format!("no connection could be opened: {fault}").into())
     }
 
-    /// Everybody is up: the times of the windows are fixed.
+    /// All threads are up: the times of the phases are fixed.
     fn begin(&mut self, observer: &mut dyn Observer) {
         let (clock, windows) = (self.shared.clock, self.shared.plan.windows);
         self.outcome.ramp = Duration::from_nanos(clock.now());

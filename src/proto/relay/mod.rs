@@ -49,9 +49,9 @@ enum Output {
     /// Our Close is queued for the next frame boundary; until then the frame goes on.
     Closing,
     /// The source's own Close has left, with this code.
-    Theirs(u16),
+    PeerClosed(u16),
     /// Our Close has left, with this code.
-    Ours(u16),
+    ProxyClosed(u16),
     /// Nothing leaves any more, and no Close did.
     Cut,
 }
@@ -108,7 +108,7 @@ pub(super) struct Relay {
     /// When bytes last moved to or from each side.
     last_seen: Sides<Millis>,
     // Boxed, both: they are seldom there, and count toward the memory of every idle session.
-    /// Since the close deadline runs.
+    /// Set while the close deadline is running.
     closing: Option<Box<Closing>>,
     /// When each paused direction is read again, because its read allowance is used up; 0 for one
     /// that is not paused.
@@ -177,7 +177,7 @@ impl Relay {
                 ReadInterest::Bytes(LONG_FRAME_READ)
             }
             Output::Flowing | Output::Closing => ReadInterest::Bytes(usize::MAX),
-            Output::Theirs(_) | Output::Ours(_) | Output::Cut => ReadInterest::Discard,
+            Output::PeerClosed(_) | Output::ProxyClosed(_) | Output::Cut => ReadInterest::Discard,
         }
     }
 
@@ -213,7 +213,7 @@ impl Relay {
             self.pace(from, forwarded, pace, input.now);
         }
         let found = stop.and_then(|stop| self.on_stop(from, stop, settings));
-        // Only a Close changes that in the middle of a read.
+        // Within one read, only a Close can make a FIN due.
         relayed.last = found.is_some() && self.directions[from].fin == Fin::No && self.owes_fin(from);
         (relayed, found)
     }
@@ -244,10 +244,10 @@ impl Relay {
             Stop::Closed(code) => {
                 // Nothing is forwarded after a Close: one of ours that was queued in this direction
                 // is not needed any more, for the peer's own has left. An answer to a Close of ours
-                // is discarded in `Ours`; this one came first.
+                // is discarded in `ProxyClosed`; this one came first.
                 let direction = &mut self.directions[from];
                 direction.own.clear();
-                direction.output = Output::Theirs(code);
+                direction.output = Output::PeerClosed(code);
                 Some((from.into(), Cause::Close))
             }
             Stop::Violation(cause) => Some(self.violated(from, cause, settings)),
@@ -306,7 +306,7 @@ impl Relay {
 
     pub(super) fn on_discarded(&mut self, from: Side, now: Millis) {
         let awaited = self.directions[from.other()].output.is_open();
-        if matches!(self.directions[from].output, Output::Theirs(_)) && awaited {
+        if matches!(self.directions[from].output, Output::PeerClosed(_)) && awaited {
             let closing = self.closing.get_or_insert_with(|| Box::new(Closing::new(now)));
             if closing.offender.is_none() {
                 (closing.offender, closing.offended_at) = (Some(from), now);
@@ -345,7 +345,7 @@ impl Relay {
     /// `side` can neither be read nor written any more. With the cause [`Cause::Reset`] the other
     /// side is to be reset as well; else it has had a Close, or gets one now, and ends as usual.
     pub(super) fn on_reset(&mut self, side: Side, settings: &RelaySettings) -> Found {
-        let closed = matches!(self.directions[side].output, Output::Theirs(_) | Output::Ours(_));
+        let closed = matches!(self.directions[side].output, Output::PeerClosed(_) | Output::ProxyClosed(_));
         let found = self.report_upstream_loss(side, settings).or((!closed).then_some((side.into(), Cause::Reset)));
         self.give_up(side);
         found
@@ -414,7 +414,7 @@ impl Relay {
         let may_send = direction.output.is_open() && direction.fin == Fin::No && direction.cursor.at_boundary();
         if let Some(frame) = direction.own.pop_if(may_send) {
             if let OwnFrame::Close(close) = frame {
-                direction.output = Output::Ours(close.code);
+                direction.output = Output::ProxyClosed(close.code);
             }
             return Some(Action::SendFrame(from.other(), frame));
         }
@@ -435,12 +435,12 @@ impl Relay {
         match direction.output {
             Output::Flowing => direction.eof,
             Output::Closing => false,
-            Output::Ours(_) | Output::Cut => true,
+            Output::ProxyClosed(_) | Output::Cut => true,
             // Both Closes have been forwarded. We are the client's server: "the server MUST close
             // the connection first"; toward the upstream we are the client and wait for its FIN
             // (RFC 6455 section 7.1.1).
-            Output::Theirs(_) if !back.output.is_open() => from == Side::Upstream || back.eof,
-            Output::Theirs(_) => direction.eof,
+            Output::PeerClosed(_) if !back.output.is_open() => from == Side::Upstream || back.eof,
+            Output::PeerClosed(_) => direction.eof,
         }
     }
 
@@ -537,7 +537,7 @@ impl Relay {
     /// The code that left toward each side; 1005 for a Close without one.
     pub(super) fn close_codes(&self) -> Sides<Option<u16>> {
         let code = |from: Side| match self.directions[from].output {
-            Output::Theirs(code) | Output::Ours(code) => Some(code),
+            Output::PeerClosed(code) | Output::ProxyClosed(code) => Some(code),
             Output::Flowing | Output::Closing | Output::Cut => None,
         };
         Sides::new(code(Side::Upstream), code(Side::Downstream))

@@ -1,12 +1,12 @@
 //! Frames of our own: what the proxy writes into a direction at a frame boundary, and the queue in
-//! which they wait for one. Knows neither keys nor sockets: the shell masks them.
+//! which they wait for one. Knows neither keys nor sockets: the worker masks them.
 
 use crate::proto::close::Close;
 use crate::proto::frame::{Header, opcode};
 use crate::proto::mask::mask;
 use std::collections::VecDeque;
 
-/// A control frame of ours, not yet masked: the shell has the random key.
+/// A control frame of ours, not yet masked: the worker has the random key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnFrame {
     /// Nothing follows it in its direction.
