@@ -20,7 +20,7 @@
 //! |---|---|---|
 //! | `memory`, `clock`, `text`, `service` | std | any other layer |
 //! | `proto` | std data types, `text`, httparse, sha1, base64 | sockets, clocks, logs, policy |
-//! | `policy` | std, `proto` | the same, and config syntax |
+//! | `policy` | std, `proto`, `text`, arc-swap, ipnet, regex | the same, and config syntax |
 //! | `config` | `policy`, `proto`, `memory` | worker, mio |
 //! | `metrics` | std, `proto` | worker |
 //! | `log` | std, `proto`, `policy`, `config`, `clock` | worker |

@@ -3,7 +3,7 @@
 //! keeps the old ones while resolving fails.
 
 use crate::config::Snapshot;
-use crate::policy::upstream::{Address, Endpoint};
+use crate::policy::endpoint::{Address, Endpoint};
 use crate::service::{Next, Questions};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -85,7 +85,7 @@ fn refresh(endpoints: &[Arc<Endpoint>], mut lookup: impl FnMut(&str) -> std::io:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::upstream::Target;
+    use crate::policy::endpoint::Target;
     use crate::service::queue;
     use std::io::{Error, ErrorKind};
     use std::sync::mpsc::sync_channel;

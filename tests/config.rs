@@ -5,7 +5,7 @@ mod example;
 
 use framegate::config::{self, AccessLog, Error, Flags, Format, Limits, Listener, ResolvedLimits, Snapshot};
 use framegate::memory::SCRATCH_BYTES;
-use framegate::policy::upstream::Address;
+use framegate::policy::endpoint::Address;
 use framegate::proto::settings::{FrameLimits, Mode, Timeouts};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ fn minimal_file_has_the_defaults() {
     assert_eq!(route.settings.relay.limits, FrameLimits { max_frame: 1 << 30, max_message: 1 << 30 });
     assert_eq!(route.settings.timeouts, snapshot.settings.timeouts);
     assert_eq!(route.settings.relay.upstream_loss_code, None);
-    assert_eq!(route.upstream.name, "ws://10.0.0.1:9000");
+    assert_eq!(route.upstreams()[0].name, "ws://10.0.0.1:9000");
 }
 
 fn flags(listen: &str, upstream: &str) -> Flags {
@@ -193,14 +193,14 @@ fn every_route_key_takes_effect() {
     assert_eq!(other.settings.timeouts, snapshot.settings.timeouts);
     assert_eq!(other.settings.relay.upstream_error_code, 1014);
     let second = snapshot.routes.find("example.com", "/second").unwrap();
-    assert!(Arc::ptr_eq(&second.upstream, &other.upstream), "one upstream for each URL");
+    assert!(Arc::ptr_eq(&second.upstreams()[0], &other.upstreams()[0]), "one upstream for each URL");
 
     assert_eq!(snapshot.upstreams.len(), 2);
-    assert!(Arc::ptr_eq(&snapshot.upstreams[0], &live.upstream) && live.upstream.name == "app");
-    let app = live.upstream.endpoints();
+    assert!(Arc::ptr_eq(&snapshot.upstreams[0], &live.upstreams()[0]) && live.upstreams()[0].name == "app");
+    let app = live.upstreams()[0].endpoints();
     assert_eq!(app[0].base, "/base");
     assert_eq!(app[1].address, Address::Name("app.internal:80".into()));
-    let inline = other.upstream.endpoints();
+    let inline = other.upstreams()[0].endpoints();
     assert_eq!(inline[0].address, Address::Unix(PathBuf::from("/run/app.sock")));
     assert_eq!(inline[0].base, "/base");
 }

@@ -11,8 +11,10 @@ use super::{
     Workers,
 };
 use crate::memory::SCRATCH_BYTES;
-use crate::policy::route::{Entry, HostPattern, PathPattern, Route, Routes};
-use crate::policy::upstream::{Address, Endpoint, Upstream};
+use crate::policy::endpoint::{Address, Endpoint};
+use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
+use crate::policy::route::Route;
+use crate::policy::upstream::Upstream;
 use crate::proto::settings::{FrameLimits, RelaySettings, Settings, Timeouts};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -86,8 +88,8 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint)
     }
 }
 
-/// Builds a snapshot. The parts for upstreams and routes are in `routing.rs`, those for TLS in
-/// `tls.rs`.
+/// Builds a snapshot. The parts for routes are in `routes.rs`, for upstreams in `upstreams.rs`, for
+/// TLS in `tls.rs`.
 pub struct Builder<'p, 't> {
     pub problems: &'p mut Problems<'t>,
 }

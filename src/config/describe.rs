@@ -6,7 +6,8 @@ use crate::memory::{
     PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES,
     TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
-use crate::policy::route::{Entry, HostPattern, PathPattern, Route};
+use crate::policy::matching::{Entry, HostPattern, PathPattern};
+use crate::policy::route::Route;
 use crate::policy::tls::TlsVersion;
 use crate::policy::upstream::Upstream;
 use crate::proto::settings::{BAD_GATEWAY, Timeouts};
@@ -73,7 +74,11 @@ impl Snapshot {
         }
         writeln!(out, "\nupstreams")?;
         for upstream in &self.upstreams {
-            let used = self.routes.entries().iter().any(|entry| Arc::ptr_eq(&entry.route.upstream, upstream));
+            let used = self
+                .routes
+                .entries()
+                .iter()
+                .any(|entry| entry.route.upstreams().iter().any(|used| Arc::ptr_eq(used, upstream)));
             writeln!(out, "  {}{}", upstream_text(upstream), if used { "" } else { ", used by no route" })?;
         }
         writeln!(out)?;
@@ -92,7 +97,8 @@ impl Snapshot {
         if route.name != pattern {
             write!(out, " ({})", route.name)?;
         }
-        write!(out, " -> {}, {}", route.upstream.name, route.settings.relay.mode.name())?;
+        let upstreams: Vec<_> = route.upstreams().iter().map(|upstream| upstream.name.as_str()).collect();
+        write!(out, " -> {}, {}", upstreams.join(", "), route.settings.relay.mode.name())?;
         let (frame, message) =
             (size_text(route.settings.relay.limits.max_frame), size_text(route.settings.relay.limits.max_message));
         write!(out, ", frames up to {frame}, messages up to {message}")?;

@@ -2,8 +2,8 @@
 //! `ws+unix:/run/app.sock`, optionally followed by `:/base`.
 
 use super::value::{Parsed, quoted};
-use crate::policy::route::normal_path;
-use crate::policy::upstream::{Address, Endpoint};
+use crate::policy::endpoint::{Address, Endpoint};
+use crate::policy::path::normal_path;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 

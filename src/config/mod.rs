@@ -2,9 +2,9 @@
 //! against the resources of the machine ([`Snapshot::resource_errors`]). Starts nothing and opens
 //! only the file.
 //!
-//! `file.rs` is the TOML as written; `build.rs`, `routing.rs` and `tls.rs` convert it to a
-//! snapshot, or to errors with line and column; `value.rs`, `endpoint.rs` and `pattern.rs` parse
-//! single values; `describe.rs` is the text of `check`.
+//! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `upstreams.rs` and `tls.rs` convert it
+//! to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs` and `pattern.rs`
+//! parse single values; `describe.rs` is the text of `check`.
 
 mod build;
 mod describe;
@@ -12,18 +12,19 @@ mod endpoint;
 mod error;
 mod file;
 mod pattern;
-mod routing;
+mod routes;
 mod tls;
+mod upstreams;
 mod value;
 
 pub use error::Error;
 
-use crate::policy::route::Routes;
+use crate::policy::matching::Routes;
 use crate::policy::tls::TlsVersion;
 pub use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls};
 use crate::policy::upstream::Upstream;
 use crate::proto::settings::Settings;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -153,6 +154,12 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// `address` is one of its trusted proxies.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies.iter().any(|net| net.contains(&address))
+    }
+
     /// A listener without TLS.
     pub fn plain(addr: SocketAddr) -> Listener {
         Listener { addr, trusted_proxies: Vec::new(), tls: None, redirect: None }

@@ -2,7 +2,8 @@
 
 use super::endpoint::is_name;
 use super::value::{Parsed, quoted};
-use crate::policy::route::{HostPattern, PathPattern, is_under, normal_host, normal_path};
+use crate::policy::matching::{HostPattern, PathPattern};
+use crate::policy::path::{is_under, normal_host, normal_path};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub fn host(text: &str) -> Parsed<HostPattern> {

@@ -3,8 +3,8 @@
 
 use super::record::{EndRecord, Record, StartRecord};
 use crate::config::Format;
+use crate::policy::endpoint::Endpoint;
 use crate::policy::session::SessionInfo;
-use crate::policy::upstream::Endpoint;
 use crate::proto::Side;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use std::fmt::{self, Write as _};
@@ -220,8 +220,9 @@ fn is_invisible(c: char) -> bool {
 mod tests {
     use super::super::record::field;
     use super::*;
+    use crate::policy::endpoint::Address;
     use crate::policy::route::Route;
-    use crate::policy::upstream::{Address, Upstream};
+    use crate::policy::upstream::Upstream;
     use crate::proto::Sides;
     use crate::proto::end::{Cause, End, Party, Phase};
     use crate::proto::http1::Request;

@@ -1,8 +1,8 @@
 //! The records of the access log: one at the start of a session and one at its end. Plain data,
 //! made by workers; holds the client's bytes as they were sent.
 
+use crate::policy::endpoint::Endpoint;
 use crate::policy::session::{SessionInfo, cut_into};
-use crate::policy::upstream::Endpoint;
 use crate::proto::Sides;
 use crate::proto::end::End;
 use std::net::SocketAddr;

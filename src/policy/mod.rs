@@ -1,23 +1,32 @@
 //! Decisions about a session, as pure functions of what is known: no socket, clock, thread or log.
-//! [`decide`] turns the facts of a request into a verdict. `route` finds the route, `upstream` its
-//! endpoints and their order, `limit` counts permits, `ask` has the questions that are put to
-//! others, `tls` and `session` hold plain values.
+//! [`decide`] turns the facts of a request into a verdict. `matching` finds the route, `rewrite` has
+//! the path that it sends on; `upstream` has the endpoints and their order, `limit` counts permits,
+//! `ask` has the questions that are put to others, `tls` and `session` hold plain values.
 
 pub mod ask;
+pub mod endpoint;
+pub mod health;
 pub mod limit;
+pub mod matching;
+pub mod path;
+mod rewrite;
 pub mod route;
 pub mod session;
 pub mod tls;
 pub mod upstream;
 
+use crate::proto::Millis;
 use crate::proto::end::Cause;
 use crate::proto::handshake;
 use crate::proto::http1::Request;
 use crate::proto::interface::Refusal;
 use ask::{Answer, Question};
 use limit::{Permit, Permits};
-use route::{Route, Routes};
+use matching::Routes;
+use route::{Route, RouteAction};
+use std::net::IpAddr;
 use std::sync::Arc;
+use upstream::Candidates;
 
 /// What is known of a request when it is judged.
 #[derive(Debug, Clone, Copy)]
@@ -25,10 +34,30 @@ pub struct Facts<'a> {
     pub request: &'a Request<'a>,
     /// The peer is a trusted proxy of its listener.
     pub trusted: bool,
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// The client: the peer, or whom a trusted peer names ([`handshake::client_of`]).
+    pub client: IpAddr,
+    /// The client came over TLS.
+    pub secure: bool,
+    /// The certificate that the client has shown.
+    pub cert: Option<ClientCert<'a>>,
     /// The listener redirects every request to this port, over TLS.
     pub redirect: Option<u16>,
     /// The process is stopping.
     pub draining: bool,
+    /// The process-wide monotonic clock.
+    pub now: Millis,
+    /// Chooses where chance decides.
+    pub random: u64,
+}
+
+/// The certificate that a client has shown.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientCert<'a> {
+    pub subject: &'a str,
+    /// SHA-256 of the certificate, in lower-case hexadecimal.
+    pub sha256: &'a str,
 }
 
 /// What the process knows, and shares between requests.
@@ -53,6 +82,8 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Plan {
     pub route: Arc<Route>,
+    /// The endpoints to try.
+    pub candidates: Candidates,
     /// Counts the session while it is held.
     pub permit: Permit,
 }
@@ -85,7 +116,13 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
         Err(cause) => return Verdict::Deny(cause.into()),
     }
     match policy.sessions.take() {
-        Some(permit) => Verdict::Allow(Plan { route: Arc::clone(route), permit }),
+        Some(permit) => Verdict::Allow(Plan { route: Arc::clone(route), candidates: candidates(route), permit }),
         None => Verdict::Deny(Cause::MaxSessions.into()),
+    }
+}
+
+fn candidates(route: &Route) -> Candidates {
+    match &route.action {
+        RouteAction::Proxy(upstream) => upstream.candidates(),
     }
 }

@@ -1,13 +1,10 @@
-//! Upstreams and their endpoints: shared objects with an identity and runtime state, and the choice
-//! of the endpoint that a session tries next. Snapshots share them: an endpoint that a reload does
-//! not change is the same object before and after it, with its counts.
+//! Upstreams: named sets of endpoints, and the choice of the endpoint that a session tries next.
 //!
 //! Everything here is touched when a session opens or ends, never for a message.
 
+use super::endpoint::{Endpoint, Pick, Target};
 use super::tls::UpstreamTls;
 use arc_swap::ArcSwap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -20,7 +17,7 @@ pub struct Upstream {
     pub tls: UpstreamTls,
     /// May change while sessions run: a session holds the endpoint that it picked, not its
     /// position.
-    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    members: ArcSwap<Vec<Member>>,
     /// Where round robin is.
     cursor: AtomicUsize,
 }
@@ -31,7 +28,7 @@ impl Upstream {
             name,
             balance: Balance::default(),
             tls: UpstreamTls::default(),
-            endpoints: ArcSwap::from_pointee(endpoints.into_iter().map(Arc::new).collect()),
+            members: ArcSwap::from_pointee(endpoints.into_iter().map(Member::from).collect()),
             cursor: AtomicUsize::new(0),
         }
     }
@@ -42,18 +39,27 @@ impl Upstream {
     }
 
     /// The endpoints of this moment.
-    pub fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
-        self.endpoints.load_full()
+    pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.members.load().iter().map(|member| Arc::clone(&member.endpoint)).collect()
+    }
+
+    /// The endpoints of this moment, with their weights.
+    pub fn members(&self) -> Arc<Vec<Member>> {
+        self.members.load_full()
+    }
+
+    /// Replaces the members. Endpoints that are known already stay the same objects, with their
+    /// runtime state.
+    pub fn set_members(&self, members: Vec<Member>) {
+        let known = self.members();
+        self.members.store(Arc::new(members.into_iter().map(|member| member.known_among(&known)).collect()));
     }
 
     /// Takes over the endpoints of `before` that have not changed, with their runtime state.
     pub fn inherit(&self, before: &Upstream) {
-        let known = before.endpoints();
-        let kept = |endpoint: &Arc<Endpoint>| {
-            let same = known.iter().find(|known| ***known == **endpoint);
-            Arc::clone(same.unwrap_or(endpoint))
-        };
-        self.endpoints.store(Arc::new(self.endpoints().iter().map(kept).collect()));
+        let known = before.members();
+        let members = self.members();
+        self.members.store(Arc::new(members.iter().map(|member| member.clone().known_among(&known)).collect()));
         self.set_cursor(before.cursor.load(Relaxed));
     }
 
@@ -63,11 +69,11 @@ impl Upstream {
     }
 
     /// The order in which one more session tries the endpoints.
-    pub fn candidates(&self) -> Candidates {
+    pub fn candidates(self: &Arc<Self>) -> Candidates {
         let start = match self.balance {
             Balance::RoundRobin => self.cursor.fetch_add(1, Relaxed),
         };
-        Candidates { endpoints: self.endpoints(), start, tried: 0, address: 0 }
+        Candidates { upstream: Arc::clone(self), members: self.members(), start, tried: 0, address: 0 }
     }
 }
 
@@ -77,7 +83,7 @@ impl PartialEq for Upstream {
         self.name == other.name
             && self.balance == other.balance
             && self.tls == other.tls
-            && self.endpoints() == other.endpoints()
+            && self.members() == other.members()
     }
 }
 
@@ -100,99 +106,29 @@ impl Balance {
     }
 }
 
-/// One server of an upstream.
-#[derive(Debug)]
-pub struct Endpoint {
-    /// As configured: its identity within its upstream, and its name in logs.
-    pub url: String,
-    pub address: Address,
-    /// `wss`.
-    pub tls: bool,
-    /// The path of the URL without a trailing slash: `""` or `/base`.
-    pub base: String,
-    /// What `address` resolved to, if it is a name. Old answers stay where resolving fails.
-    resolved: ArcSwap<Vec<SocketAddr>>,
-    /// Sessions that hold a [`Pick`] of it, over all workers.
-    sessions: AtomicUsize,
-}
-
-/// Where an endpoint listens.
+/// An endpoint of an upstream, and its share there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    Tcp(SocketAddr),
-    /// `host:port`; resolved off the loop.
-    Name(String),
-    Unix(PathBuf),
+pub struct Member {
+    pub endpoint: Arc<Endpoint>,
+    /// Its share of new sessions, relative to the others; 1 to 1,000.
+    pub weight: u16,
+    /// 0 is used first; the next group when no endpoint of the ones before is available.
+    pub priority: u8,
 }
 
-/// An address to connect to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
-impl Endpoint {
-    pub fn new(url: String, address: Address, tls: bool, base: String) -> Endpoint {
-        let resolved = ArcSwap::from_pointee(Vec::new());
-        Endpoint { url, address, tls, base, resolved, sessions: AtomicUsize::new(0) }
-    }
-
-    /// What its name resolved to. Whether anything has changed.
-    pub fn set_resolved(&self, addresses: Vec<SocketAddr>) -> bool {
-        let changed = **self.resolved.load() != addresses;
-        if changed {
-            self.resolved.store(Arc::new(addresses));
-        }
-        changed
-    }
-
-    pub fn is_resolved(&self) -> bool {
-        !self.resolved.load().is_empty()
-    }
-
-    /// Sessions that go to it.
-    pub fn sessions(&self) -> usize {
-        self.sessions.load(Relaxed)
-    }
-
-    /// The `n`-th address to try; `None` when there are no more.
-    pub fn target(&self, n: usize) -> Option<Target> {
-        match &self.address {
-            Address::Tcp(addr) => (n == 0).then_some(Target::Tcp(*addr)),
-            Address::Unix(path) => (n == 0).then(|| Target::Unix(path.clone())),
-            Address::Name(_) => self.resolved.load().get(n).copied().map(Target::Tcp),
+impl Member {
+    /// The same with the object of an equal endpoint in `known`, if there is one.
+    fn known_among(self, known: &[Member]) -> Member {
+        match known.iter().find(|known| known.endpoint == self.endpoint) {
+            Some(known) => Member { endpoint: Arc::clone(&known.endpoint), ..self },
+            None => self,
         }
     }
 }
 
-/// The configured values are equal; runtime state does not count.
-impl PartialEq for Endpoint {
-    fn eq(&self, other: &Endpoint) -> bool {
-        self.url == other.url && self.address == other.address && self.tls == other.tls && self.base == other.base
-    }
-}
-
-impl Eq for Endpoint {}
-
-/// An endpoint that a session uses: counted while it is held.
-#[derive(Debug)]
-pub struct Pick(Arc<Endpoint>);
-
-impl Pick {
-    fn new(endpoint: &Arc<Endpoint>) -> Pick {
-        endpoint.sessions.fetch_add(1, Relaxed);
-        Pick(Arc::clone(endpoint))
-    }
-
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
-    }
-}
-
-impl Drop for Pick {
-    fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Relaxed);
+impl From<Endpoint> for Member {
+    fn from(endpoint: Endpoint) -> Member {
+        Member { endpoint: Arc::new(endpoint), weight: 1, priority: 0 }
     }
 }
 
@@ -200,7 +136,8 @@ impl Drop for Pick {
 /// once.
 #[derive(Debug)]
 pub struct Candidates {
-    endpoints: Arc<Vec<Arc<Endpoint>>>,
+    upstream: Arc<Upstream>,
+    members: Arc<Vec<Member>>,
     /// The first endpoint; then round from there.
     start: usize,
     /// Endpoints that have been tried.
@@ -210,14 +147,23 @@ pub struct Candidates {
 }
 
 impl Candidates {
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
     /// The next address to try, and the endpoint that it belongs to. The same one again until
     /// [`Candidates::advance`] is called.
     pub fn current(&mut self) -> Option<(Pick, Target)> {
-        while self.tried < self.endpoints.len() {
+        while self.tried < self.members.len() {
             // The remainder comes first: `start` may be about to wrap, and the order must not jump
             // there.
-            let index = (self.start % self.endpoints.len() + self.tried) % self.endpoints.len();
-            let endpoint = self.endpoints.get(index)?;
+            let index = (self.start % self.members.len() + self.tried) % self.members.len();
+            let endpoint = &self.members.get(index)?.endpoint;
+            if !endpoint.health.is_available() {
+                self.tried += 1;
+                self.address = 0;
+                continue;
+            }
             if let Some(target) = endpoint.target(self.address) {
                 return Some((Pick::new(endpoint), target));
             }
@@ -236,13 +182,15 @@ impl Candidates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::endpoint::Address;
+    use std::net::SocketAddr;
 
-    fn upstream(endpoints: u16) -> Upstream {
+    fn upstream(endpoints: u16) -> Arc<Upstream> {
         let endpoint = |n| {
             let addr = SocketAddr::from(([10, 0, 0, 1], n + 1));
             Endpoint::new(format!("ws://{addr}"), Address::Tcp(addr), false, String::new())
         };
-        Upstream::new("app".into(), (0..endpoints).map(endpoint).collect())
+        Arc::new(Upstream::new("app".into(), (0..endpoints).map(endpoint).collect()))
     }
 
     fn order(candidates: &mut Candidates) -> Vec<u16> {
@@ -281,7 +229,7 @@ mod tests {
         let name = Endpoint::new("ws://app:80".into(), Address::Name("app:80".into()), false, String::new());
         let next =
             Endpoint::new("ws://10.0.0.9:9".into(), Address::Tcp(([10, 0, 0, 9], 9).into()), false, String::new());
-        let upstream = Upstream::new("app".into(), vec![name, next]);
+        let upstream = Arc::new(Upstream::new("app".into(), vec![name, next]));
         assert_eq!(order(&mut upstream.candidates()), [9], "not resolved yet");
         let addresses = [81, 82].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
         assert!(upstream.endpoints()[0].set_resolved(addresses.to_vec()));

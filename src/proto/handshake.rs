@@ -61,6 +61,24 @@ pub fn judge_request(request: &Request<'_>) -> Result<(), Cause> {
 const CLIENT_SUBJECT: &str = "X-Client-Cert-Subject";
 const CLIENT_SHA256: &str = "X-Client-Cert-SHA256";
 
+/// The client of a connection from `peer`: the peer itself, or, where that is a trusted proxy, the
+/// last address in X-Forwarded-For that is none.
+pub fn client_of(request: &Request<'_>, peer: IpAddr, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+    let mut client = peer.to_canonical();
+    let hops: Vec<&[u8]> = match is_trusted(client) {
+        true => elements(&request.fields, "x-forwarded-for").collect(),
+        false => Vec::new(),
+    };
+    for hop in hops.iter().rev() {
+        let Some(address) = str::from_utf8(hop).ok().and_then(|hop| hop.parse::<IpAddr>().ok()) else { break };
+        client = address.to_canonical();
+        if !is_trusted(client) {
+            break;
+        }
+    }
+    client
+}
+
 /// Where the same is served over TLS, on `port`.
 pub fn location(request: &Request<'_>, port: u16) -> String {
     let host = request.host;

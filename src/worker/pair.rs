@@ -8,10 +8,11 @@ use super::conn::Conn;
 use super::token::{Role, SlotKey};
 use crate::config::Listener;
 use crate::policy::ask::Question;
+use crate::policy::endpoint::Pick;
 use crate::policy::limit::Permit;
 use crate::policy::route::Route;
 use crate::policy::session::SessionInfo;
-use crate::policy::upstream::{Candidates, Pick};
+use crate::policy::upstream::Candidates;
 use crate::proto::end::Cause;
 use crate::proto::interface::{Event, ReadInterest, Timer};
 use crate::proto::session::Session;
@@ -94,8 +95,7 @@ impl Pending {
 
     /// The peer is a trusted proxy of its listener.
     pub fn is_trusted(&self) -> bool {
-        let ip = self.peer.ip().to_canonical();
-        self.listener.trusted_proxies.iter().any(|net| net.contains(&ip))
+        self.listener.trusts(self.peer.ip())
     }
 }
 

@@ -26,11 +26,11 @@ pub enum Target<'a> {
     Unix(&'a Path),
 }
 
-impl<'a> From<&'a policy::upstream::Target> for Target<'a> {
-    fn from(target: &'a policy::upstream::Target) -> Target<'a> {
+impl<'a> From<&'a policy::endpoint::Target> for Target<'a> {
+    fn from(target: &'a policy::endpoint::Target) -> Target<'a> {
         match target {
-            policy::upstream::Target::Tcp(addr) => Target::Tcp(*addr),
-            policy::upstream::Target::Unix(path) => Target::Unix(path),
+            policy::endpoint::Target::Tcp(addr) => Target::Tcp(*addr),
+            policy::endpoint::Target::Unix(path) => Target::Unix(path),
         }
     }
 }

@@ -7,7 +7,8 @@ use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
 use framegate::policy::ask::{Check, Subrequest};
 use framegate::policy::limit::Permits;
-use framegate::policy::route::{Entry, Route, Routes};
+use framegate::policy::matching::{Entry, Routes};
+use framegate::policy::route::Route;
 use framegate::policy::upstream::Upstream;
 use framegate::proto::end::{Cause, Party, Phase};
 use framegate::service::Asker;
@@ -125,7 +126,7 @@ impl Plan {
 /// The same routes, each with the checks that `checks` gives for its name.
 pub fn with_checks(routes: &Routes, checks: impl Fn(&str) -> Vec<Check>) -> Routes {
     let same = |entry: &Entry| {
-        let (name, upstream) = (entry.route.name.clone(), Arc::clone(&entry.route.upstream));
+        let (name, upstream) = (entry.route.name.clone(), Arc::clone(&entry.route.upstreams()[0]));
         let (checks, settings) = (checks(&name), Arc::clone(&entry.route.settings));
         let route = Arc::new(Route { checks, settings, ..Route::new(name, upstream) });
         Entry { host: entry.host.clone(), path: entry.path.clone(), route }

@@ -15,7 +15,8 @@ use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
 use framegate::policy::ask::{Check, Subrequest};
 use framegate::policy::limit::Permits;
-use framegate::policy::route::{Entry, PathPattern, Route, Routes};
+use framegate::policy::matching::{Entry, PathPattern, Routes};
+use framegate::policy::route::Route;
 use framegate::proto::Sides;
 use framegate::proto::end::End;
 use framegate::proto::settings::{Pace, RelaySettings, Settings};
@@ -160,7 +161,7 @@ fn variant(snapshot: &Snapshot, base: &Route, letters: &str, pause_ms: Option<u6
     let settings = Arc::new(Settings { relay, ..(*base.settings).clone() });
     let name = format!("{}{letters}{}", base.name, pace.map_or("", |_| "/paced"));
     let checks = letters.chars().enumerate().map(|(at, letter)| check(snapshot, session, at, letter)).collect();
-    Route { settings, checks, ..Route::new(name, Arc::clone(&base.upstream)) }
+    Route { settings, checks, ..Route::new(name, Arc::clone(&base.upstreams()[0])) }
 }
 
 fn check(snapshot: &Snapshot, session: usize, at: usize, letter: char) -> Check {

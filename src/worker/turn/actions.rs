@@ -6,9 +6,10 @@ use super::Turn;
 use crate::log::record::{EndRecord, Record, StartRecord, field};
 use crate::policy::ask::{Answer, Check};
 use crate::policy::session::SessionInfo;
-use crate::policy::{self, Facts, Plan, Policy, Verdict};
+use crate::policy::{self, ClientCert, Facts, Plan, Policy, Verdict};
 use crate::proto::Side;
 use crate::proto::end::{Cause, End, Phase};
+use crate::proto::handshake;
 use crate::proto::http1;
 use crate::proto::interface::{Action, Admission, Event, Refusal};
 use crate::proto::relay::OwnFrame;
@@ -75,14 +76,21 @@ impl<S: Sys> Turn<'_, '_, S> {
     /// Asks policy about the request; with the answer to the question that it asked before.
     pub(super) fn decide(&mut self, answer: Option<Answer>) {
         let fresh: [u8; 16] = self.res.random();
+        let (random, now) = (u64::from_ne_bytes(self.res.random()), self.res.now);
         let Some(request) = self.pair.session.as_ref().and_then(|session| session.request()) else { return };
         let Some(pending) = &mut self.pair.pending else { return };
         let core = &mut *self.res.core;
         let facts = Facts {
             request: &request,
             trusted: pending.is_trusted(),
+            peer: pending.peer.ip().to_canonical(),
+            client: handshake::client_of(&request, pending.peer.ip(), |address| pending.listener.trusts(address)),
+            secure: pending.listener.tls.is_some(),
+            cert: pending.cert.as_ref().map(|cert| ClientCert { subject: &cert.subject, sha256: &cert.sha256 }),
             redirect: pending.listener.redirect,
             draining: core.draining,
+            now,
+            random,
         };
         if pending.request_id.is_empty() {
             pending.request_id = policy::request_id(&facts).map_or_else(|| text::hex(&fresh), str::to_owned);
@@ -122,7 +130,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         let Some(pending) = &mut self.pair.pending else { return };
         let request_id = pending.request_id.as_str().into();
         let settings = Arc::clone(&plan.route.settings);
-        pending.candidates = Some(plan.route.upstream.candidates());
+        pending.candidates = Some(plan.candidates);
         pending.tls = Some(Arc::clone(&self.res.core.tls));
         pending.route = Some(plan.route);
         self.pair.permit = Some(plan.permit);

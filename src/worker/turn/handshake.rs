@@ -30,10 +30,10 @@ impl<S: Sys> Turn<'_, '_, S> {
     fn start_upstream_handshake(&mut self) -> Result<(), Cause> {
         let pending = self.pair.pending.as_ref().ok_or(Cause::TlsInternal)?;
         let endpoint = self.pair.pick.as_ref().ok_or(Cause::TlsInternal)?.endpoint();
-        let route = pending.route.as_ref().ok_or(Cause::TlsInternal)?;
+        let upstream = pending.candidates.as_ref().ok_or(Cause::TlsInternal)?.upstream();
         let configs = pending.tls.as_ref().ok_or(Cause::TlsInternal)?;
         // Only now: a connect that fails does not pay for a key exchange.
-        let tls = configs.connect(&route.upstream, endpoint).map_err(|_| Cause::TlsInternal)?;
+        let tls = configs.connect(upstream, endpoint).map_err(|_| Cause::TlsInternal)?;
         let Some(conn) = &mut self.pair.conns[Side::Upstream] else { return Ok(()) };
         let started = conn.start_handshake(Box::new(tls), &mut self.res.io());
         if conn.has_backlog() {
