@@ -2,8 +2,8 @@
 //! against the resources of the machine ([`Snapshot::resource_errors`]). Starts nothing and opens
 //! only the file.
 //!
-//! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `upstreams.rs` and `tls.rs` convert it
-//! to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs` and `pattern.rs`
+//! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `upstreams.rs` and `tls.rs` convert
+//! it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs` and `pattern.rs`
 //! parse single values; `describe.rs` is the text of `check`.
 
 mod build;

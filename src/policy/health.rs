@@ -1,6 +1,5 @@
-//! The health of an endpoint: whether it gets new sessions, and why not. Written by whoever learns
-//! something of it (health checks, sessions, the admin listener), read when an endpoint is chosen;
-//! never for a message.
+//! The health of an endpoint: whether it gets new sessions, and why not. Written by health checks,
+//! sessions and the admin listener, read when an endpoint is chosen; never for a message.
 
 use crate::proto::Millis;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -39,6 +38,7 @@ impl Health {
     }
 
     /// The result of a health check. `Some` if it changes the state: whether it is up now.
+    /// Only one thread reports the checks of an endpoint.
     pub fn on_check(&self, passed: bool, thresholds: Thresholds, now: Millis) -> Option<bool> {
         let is_up = self.blocked.load(Relaxed) & DOWN == 0;
         if passed == is_up {
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn checks_in_a_row_change_the_state() {
         let (health, thresholds) = (Health::default(), Thresholds { rise: 2, fall: 3 });
-        let mut check = |passed, now| health.on_check(passed, thresholds, now);
+        let check = |passed, now| health.on_check(passed, thresholds, now);
         assert_eq!([check(false, 1), check(false, 2), check(true, 3), check(false, 4), check(false, 5)], [None; 5]);
         assert_eq!(check(false, 6), Some(false));
         assert!(!health.is_available() && health.since() == 6);

@@ -1,7 +1,8 @@
 //! Decisions about a session, as pure functions of what is known: no socket, clock, thread or log.
 //! [`decide`] turns the facts of a request into a verdict. `matching` finds the route, `rewrite` has
-//! the path that it sends on; `upstream` has the endpoints and their order, `limit` counts permits,
-//! `ask` has the questions that are put to others, `tls` and `session` hold plain values.
+//! the path that it sends on; `upstream` has the endpoints and their order, `health` which of them
+//! are available, `limit` counts permits, `ask` has the questions that are put to others, `tls` and
+//! `session` hold plain values.
 
 pub mod ask;
 pub mod endpoint;
