@@ -1,5 +1,5 @@
 //! Decisions about a session, as pure functions of what is known: no socket, clock, thread or log.
-//! [`decide`] turns the facts of a request into a verdict. `matching` finds the route, `rewrite` has
+//! [`decide`] turns the facts of a request into a verdict. `matching` finds the route, `rewrite`
 //! the path that it sends on; `upstream` has the endpoints and their order, `health` which of them
 //! are available, `limit` counts permits, `ask` has the questions that are put to others, `tls` and
 //! `session` hold plain values.
