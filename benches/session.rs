@@ -4,7 +4,7 @@
 mod common;
 
 use common::{REQUEST, SWITCHING};
-use framegate::proto::interface::{Action, Admission, Event, TransportEnd};
+use framegate::proto::interface::{Action, Admission, Event, TransportEnd, Upgrade};
 use framegate::proto::relay::Counts;
 use framegate::proto::relay::RelayInput;
 use framegate::proto::session::Session;
@@ -46,7 +46,7 @@ fn give(session: &mut Session, settings: &Arc<Settings>, from: Side, bytes: &[u8
     while let Some(action) = session.poll_action(1) {
         let event = match action {
             Action::Decide => Event::Admitted(Admission { request_id: "id".into(), settings: Arc::clone(settings) }),
-            Action::Connect => Event::Connected(Vec::new()),
+            Action::Connect => Event::Connected(Upgrade { request: Vec::new(), may_retry: false }),
             _ => continue,
         };
         session.on_event(event, 1);

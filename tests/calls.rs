@@ -226,7 +226,7 @@ fn the_next_endpoint_is_asked_where_one_is_silent() {
     let (_full, addr, _held) = silent();
     let upstream = upstream_of(&[addr, callee.listener.local_addr().unwrap()]);
     let rig = Plan::asking(vec![check(&upstream, "/auth", PATIENT_MS)], "").start();
-    upstream.set_cursor(0);
+    upstream.restart(0);
     let begun = Instant::now();
     let mut client = rig.request("/chat");
     answer(callee.call().0, "HTTP/1.1 204 No Content\r\n\r\n", usize::MAX, Then::Fin);

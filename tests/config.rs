@@ -2,6 +2,8 @@
 
 #[path = "config/example.rs"]
 mod example;
+#[path = "config/upstreams.rs"]
+mod upstreams;
 
 use framegate::config::{self, AccessLog, Error, Flags, Format, Limits, Listener, ResolvedLimits, Snapshot};
 use framegate::memory::SCRATCH_BYTES;
@@ -431,9 +433,10 @@ const WRONG: &[(&str, &str, &str)] = &[
         "\"a\" is the name of another upstream; choose another",
     ),
     (
-        "[[upstream]]\nname = \"a\"\nbalance = \"random\"\nendpoints = [\"ws://a\"]\n",
+        "[[upstream]]\nname = \"a\"\nbalance = \"fastest\"\nendpoints = [\"ws://a\"]\n",
         "7:11: upstream.balance",
-        "\"random\" is not valid; expected \"round_robin\"",
+        "\"fastest\" is not valid; expected \"round_robin\", \"weighted\", \"least_sessions\", \"two_choices\", \
+         \"random\" or \"consistent_hash\"",
     ),
     // Keys.
     ("[workers]\ncoutn = 3\n", "6:1: workers.coutn", "unknown key; did you mean \"count\"?"),

@@ -15,7 +15,7 @@ use crate::policy::endpoint::{Address, Endpoint};
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
 use crate::policy::route::Route;
 use crate::policy::upstream::Upstream;
-use crate::proto::settings::{FrameLimits, RelaySettings, Settings, Timeouts};
+use crate::proto::settings::{FrameLimits, RelaySettings, RetryOn, Settings, Timeouts};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -123,6 +123,7 @@ impl Builder<'_, '_> {
         Settings {
             head_bytes: limits.head_bytes,
             timeouts: self.timeouts("timeouts", &file.timeouts, &Timeouts::default()),
+            retry_on: RetryOn::default(),
             relay: RelaySettings { limits: frames, ..RelaySettings::default() },
         }
     }

@@ -1,5 +1,7 @@
 //! The text of `check`, and the resources that a snapshot needs.
 
+mod upstream;
+
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
 use crate::memory::{
@@ -9,7 +11,6 @@ use crate::memory::{
 use crate::policy::matching::{Entry, HostPattern, PathPattern};
 use crate::policy::route::Route;
 use crate::policy::tls::TlsVersion;
-use crate::policy::upstream::Upstream;
 use crate::proto::settings::{BAD_GATEWAY, Timeouts};
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -79,7 +80,7 @@ impl Snapshot {
                 .entries()
                 .iter()
                 .any(|entry| entry.route.upstreams().iter().any(|used| Arc::ptr_eq(used, upstream)));
-            writeln!(out, "  {}{}", upstream_text(upstream), if used { "" } else { ", used by no route" })?;
+            writeln!(out, "  {}{}", upstream::text(upstream), if used { "" } else { ", used by no route" })?;
         }
         writeln!(out)?;
         self.write_process(out, cpus)?;
@@ -254,16 +255,6 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
         write!(out, ", splice on")?;
     }
     Ok(())
-}
-
-fn upstream_text(upstream: &Upstream) -> String {
-    let (name, endpoints) = (&upstream.name, upstream.endpoints());
-    let urls: Vec<_> = endpoints.iter().map(|endpoint| endpoint.url.as_str()).collect();
-    match urls.as_slice() {
-        [url] if *url == name => name.clone(),
-        [url] => format!("{name}: {url}"),
-        _ => format!("{name}: {}, {}", upstream.balance.name(), urls.join(", ")),
-    }
 }
 
 /// All timeouts, or those that differ from `usual`.

@@ -100,6 +100,7 @@ pub struct Route {
     pub on_upstream_loss_code: Typed,
     pub on_upstream_error_code: Typed,
     pub splice: Typed,
+    pub retry_on: TypedList,
     pub limits: Table<FrameLimits>,
     pub timeouts: Table<Timeouts>,
 }
@@ -118,7 +119,45 @@ pub struct Upstream {
     pub name: Typed,
     pub endpoints: TypedList,
     pub balance: Typed,
+    pub hash_key: Typed,
+    pub hash_load: Typed,
+    pub slow_start: Typed,
+    pub bind: TypedList,
+    pub limits: Table<UpstreamLimits>,
+    pub ejection: Table<Ejection>,
+    pub retries: Table<Retries>,
     pub tls: Table<UpstreamTls>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamLimits {
+    pub max_sessions: Typed,
+    pub max_pending: Typed,
+    pub endpoint_sessions: Typed,
+    pub endpoint_pending: Typed,
+    pub queue: Typed,
+    pub queue_timeout: Typed,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ejection {
+    pub failures: Typed,
+    pub failure_percent: Typed,
+    pub window: Typed,
+    pub min_handshakes: Typed,
+    pub time: Typed,
+    pub max_time: Typed,
+    pub max_percent: Typed,
+    pub early_end: Typed,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retries {
+    pub percent: Typed,
+    pub reserve: Typed,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

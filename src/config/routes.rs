@@ -11,7 +11,7 @@ use crate::policy::route::Route;
 use crate::policy::upstream::Upstream;
 use crate::proto::close;
 use crate::proto::end::Cause;
-use crate::proto::settings::{BAD_GATEWAY, Mode, RelaySettings, Settings};
+use crate::proto::settings::{BAD_GATEWAY, Failure, Mode, RelaySettings, RetryOn, Settings};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -112,11 +112,12 @@ impl Builder<'_, '_> {
             }
         }
         let timeouts = self.timeouts("route.timeouts", &typed.timeouts, &inherited.timeouts);
+        let retry_on = self.retry_on(typed);
         let relay = self.relay_settings(typed, &inherited.relay);
         Route {
             strip_prefix: self.read("route.strip_prefix", &typed.strip_prefix, strip),
             host_header: self.read("route.host_header", &typed.host_header, |v| pattern::host_header(text(v)?)),
-            settings: Arc::new(Settings { timeouts, relay, ..*inherited }),
+            settings: Arc::new(Settings { timeouts, relay, retry_on, ..inherited.clone() }),
             ..Route::new(route_name(typed), upstream)
         }
     }
@@ -135,6 +136,19 @@ impl Builder<'_, '_> {
             splice: self.splice(typed),
             pace: inherited.pace,
         }
+    }
+
+    fn retry_on(&mut self, typed: &file::Route) -> RetryOn {
+        let mut retry_on = RetryOn::default();
+        let failures = self.list("route.retry_on", &typed.retry_on, failure);
+        for failure in failures {
+            match failure {
+                Failure::Closed => retry_on.closed = true,
+                Failure::Timeout => retry_on.timeout = true,
+                Failure::Status(status) => retry_on.statuses.push(status),
+            }
+        }
+        retry_on
     }
 
     fn splice(&mut self, typed: &file::Route) -> bool {
@@ -175,6 +189,19 @@ fn destination(value: &Value, upstreams: &[Arc<Upstream>]) -> Parsed<Destination
         names => suggestion(text, names),
     };
     Err(format!("no [[upstream]] is named {}{right}", quoted(text)))
+}
+
+/// A failure after which a request is sent once more.
+fn failure(value: &Value) -> Parsed<Failure> {
+    match value {
+        Value::String(word) if word == "closed" => Ok(Failure::Closed),
+        Value::String(word) if word == "timeout" => Ok(Failure::Timeout),
+        Value::Integer(status @ 400..=599) => Ok(Failure::Status(*status as u16)),
+        _ => Err(format!(
+            "{} is not valid; expected \"closed\", \"timeout\" or a status from 400 to 599",
+            value::shown(value)
+        )),
+    }
 }
 
 /// The name for [`Route::name`].

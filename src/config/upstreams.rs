@@ -2,26 +2,39 @@
 
 use super::build::Builder;
 use super::endpoint;
+use super::error::suggestion;
 use super::file::{self, Section};
-use super::value::{self, quoted, text};
-use crate::policy::upstream::{Balance, Upstream};
+use super::value::{self, Parsed, duration_text, quoted, shown, text};
+use crate::policy::balance::{Balance, ENDPOINTS_MAX};
+use crate::policy::endpoint::{Limits, Member};
+use crate::policy::health::Ejection;
+use crate::policy::key::HashKey;
+use crate::policy::retry::RetryLimits;
+use crate::policy::upstream::{Queue, Rules, Upstream};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
-use toml::Spanned;
+use std::time::Duration;
+use toml::{Spanned, Value};
+
+const WEIGHT: RangeInclusive<u64> = 1..=1_000;
+const PRIORITY: RangeInclusive<u64> = 0..=255;
+const SESSIONS: RangeInclusive<u64> = 1..=100_000_000;
+const QUEUE: RangeInclusive<u64> = 0..=1_000_000;
+const COUNT: RangeInclusive<u64> = 0..=1_000_000;
+const PERCENT: RangeInclusive<u64> = 0..=100;
+/// More than a fair share, or there would be no endpoint for the last session.
+const LOAD_PERCENT: RangeInclusive<u64> = 101..=1_000;
+const SLOW_START: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+const SOURCES_MAX: usize = 256;
 
 impl Builder<'_, '_> {
     pub fn upstreams(&mut self, typed: &[Section<file::Upstream>]) -> Vec<Arc<Upstream>> {
         let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
         for section in typed {
             let one = section.get_ref();
-            let endpoints = self.list("upstream.endpoints", &one.endpoints, |v| endpoint::endpoint(text(v)?));
-            if one.endpoints.as_ref().is_none_or(|list| list.get_ref().is_empty()) {
-                let at = one.endpoints.as_ref().map_or(section.span(), Spanned::span);
-                let why = "missing; add for example endpoints = [\"ws://10.0.0.1:9000\"]";
-                self.problems.add(at, "upstream.endpoints", why);
-            }
-            let balances = Balance::ALL.map(|balance| (balance.name(), balance));
-            let balance =
-                self.take("upstream.balance", &one.balance, Balance::default(), |v| value::word(v, &balances));
+            let members = self.members(section);
+            let rules = self.rules(one);
             let name = match &one.name {
                 None => {
                     let why = "missing; add the name that routes use, for example name = \"app\"";
@@ -36,8 +49,204 @@ impl Builder<'_, '_> {
                 self.problems.add(at.span(), "upstream.name", &why);
             }
             let tls = self.upstream_tls(&one.tls, section.span());
-            upstreams.push(Arc::new(Upstream::new(name, endpoints).with(balance, tls)));
+            upstreams.push(Arc::new(Upstream::with_members(name, members).with(rules, tls)));
         }
         upstreams
     }
+
+    fn members(&mut self, section: &Section<file::Upstream>) -> Vec<Member> {
+        let key = "upstream.endpoints";
+        let typed = &section.get_ref().endpoints;
+        let members: Vec<Member> = self.list(key, typed, member);
+        if typed.as_ref().is_none_or(|list| list.get_ref().is_empty()) {
+            let at = typed.as_ref().map_or(section.span(), Spanned::span);
+            self.problems.add(at, key, "missing; add for example endpoints = [\"ws://10.0.0.1:9000\"]");
+        }
+        let mut written = typed.iter().flat_map(|list| list.get_ref()).map(Spanned::span);
+        for (index, member) in members.iter().enumerate() {
+            let at = written.next();
+            let known = members.iter().take(index).any(|before| before.endpoint.url == member.endpoint.url);
+            if let (true, Some(at)) = (known, at) {
+                let why = format!("{} is listed twice; use a weight instead", quoted(&member.endpoint.url));
+                self.problems.add(at, key, &why);
+            }
+        }
+        let round_robin =
+            section.get_ref().balance.as_ref().is_none_or(|v| v.get_ref().as_str() == Some("round_robin"));
+        if let (true, Some(list)) = (round_robin && members.iter().any(|member| member.weight != 1), typed) {
+            let why = "weights mean nothing to round_robin; use for example balance = \"weighted\"";
+            self.problems.add(list.span(), key, why);
+        }
+        if let (true, Some(list)) = (members.len() > ENDPOINTS_MAX, typed) {
+            let why = format!("{} endpoints; at most {ENDPOINTS_MAX}", members.len());
+            self.problems.add(list.span(), key, &why);
+        }
+        members
+    }
+
+    fn rules(&mut self, typed: &file::Upstream) -> Rules {
+        let default = Rules::default();
+        let balances = Balance::ALL.map(|balance| (balance.name(), balance));
+        let balance = self.take("upstream.balance", &typed.balance, default.balance, |v| value::word(v, &balances));
+        let load = |v: &Value| match value::number_or_zero(v, LOAD_PERCENT, "no bound")? {
+            0 => Ok(0),
+            percent => only_hashed(balance, percent as u32),
+        };
+        let key = |v: &Value| {
+            hash_key(v).and_then(|key| if key == default.hash_key { Ok(key) } else { only_hashed(balance, key) })
+        };
+        Rules {
+            balance,
+            hash_key: self.take("upstream.hash_key", &typed.hash_key, default.hash_key.clone(), key),
+            hash_load_percent: self.take("upstream.hash_load", &typed.hash_load, 0, load),
+            slow_start_ms: self.slow_start(typed, balance),
+            ejection: self.ejection(&typed.ejection),
+            limits: self.room("max_sessions", &typed.limits.max_sessions, "max_pending", &typed.limits.max_pending),
+            endpoint_limits: self.room(
+                "endpoint_sessions",
+                &typed.limits.endpoint_sessions,
+                "endpoint_pending",
+                &typed.limits.endpoint_pending,
+            ),
+            queue: self.queue(&typed.limits, default.queue),
+            retries: self.retries(&typed.retries, default.retries),
+            bind: self.bind(typed),
+        }
+    }
+
+    fn slow_start(&mut self, typed: &file::Upstream, balance: Balance) -> u64 {
+        self.take("upstream.slow_start", &typed.slow_start, 0, |v| match balance {
+            Balance::ConsistentHash if value::duration(v, SLOW_START, "off") != Ok(0) => {
+                Err("has no meaning with consistent_hash: keys stay where they are".into())
+            }
+            _ => value::duration(v, SLOW_START, "off"),
+        })
+    }
+
+    fn ejection(&mut self, typed: &file::Ejection) -> Option<Arc<Ejection>> {
+        let default = Ejection::default();
+        let key = |name: &str| format!("upstream.ejection.{name}");
+        let mut number = |name: &str, typed, default: u32, range: RangeInclusive<u64>| {
+            self.take(&key(name), typed, default.into(), |v| value::number(v, range)) as u32
+        };
+        let failures = number("failures", &typed.failures, default.failures, COUNT);
+        let failure_percent = number("failure_percent", &typed.failure_percent, default.failure_percent, PERCENT);
+        let min_handshakes = number("min_handshakes", &typed.min_handshakes, default.min_handshakes, 1..=1_000_000);
+        let max_percent = number("max_percent", &typed.max_percent, default.max_percent, PERCENT);
+        let mut time = |name: &str, typed, default| self.take(&key(name), typed, default, value::timeout);
+        let window_ms = time("window", &typed.window, default.window_ms);
+        let time_ms = time("time", &typed.time, default.time_ms);
+        let max_time_ms = time("max_time", &typed.max_time, default.max_time_ms.max(time_ms));
+        let early_end_ms = self.take(&key("early_end"), &typed.early_end, default.early_end_ms, value::timeout_or_off);
+        if let (true, Some(at)) = (time_ms > max_time_ms, typed.max_time.as_ref().or(typed.time.as_ref())) {
+            let (first, most) = (duration_text(time_ms), duration_text(max_time_ms));
+            self.problems.add(at.span(), &key("max_time"), &format!("{most} is below time ({first})"));
+        }
+        (failures > 0 || failure_percent > 0).then(|| {
+            Arc::new(Ejection {
+                failures,
+                failure_percent,
+                window_ms,
+                min_handshakes,
+                time_ms,
+                max_time_ms,
+                max_percent,
+                early_end_ms,
+            })
+        })
+    }
+
+    fn room(&mut self, sessions_key: &str, sessions: &file::Typed, pending_key: &str, pending: &file::Typed) -> Limits {
+        let mut read = |key: &str, typed| {
+            let most = self.read(&format!("upstream.limits.{key}"), typed, |v| value::number(v, SESSIONS));
+            most.map(|most| usize::try_from(most).unwrap_or(usize::MAX))
+        };
+        Limits { sessions: read(sessions_key, sessions), pending: read(pending_key, pending) }
+    }
+
+    fn queue(&mut self, typed: &file::UpstreamLimits, default: Queue) -> Queue {
+        let max = self.take("upstream.limits.queue", &typed.queue, default.max as u64, |v| value::number(v, QUEUE));
+        let limited = [&typed.max_sessions, &typed.max_pending, &typed.endpoint_sessions, &typed.endpoint_pending];
+        if let (true, Some(at)) = (limited.iter().all(|limit| limit.is_none()), &typed.queue) {
+            let why = "nothing to wait for; add max_sessions, max_pending, endpoint_sessions or endpoint_pending";
+            self.problems.add(at.span(), "upstream.limits.queue", why);
+        }
+        let (key, written) = ("upstream.limits.queue_timeout", &typed.queue_timeout);
+        let timeout_ms = self.take(key, written, default.timeout_ms, value::timeout);
+        Queue { max: usize::try_from(max).unwrap_or(usize::MAX), timeout_ms }
+    }
+
+    fn retries(&mut self, typed: &file::Retries, default: RetryLimits) -> RetryLimits {
+        let mut read = |key: &str, typed, default, range| {
+            self.take(&format!("upstream.retries.{key}"), typed, default, |v| value::number(v, range))
+        };
+        RetryLimits {
+            percent: read("percent", &typed.percent, default.percent, PERCENT),
+            reserve: read("reserve", &typed.reserve, default.reserve, COUNT),
+        }
+    }
+
+    fn bind(&mut self, typed: &file::Upstream) -> Vec<IpAddr> {
+        let bind = self.list("upstream.bind", &typed.bind, source);
+        if let (true, Some(list)) = (bind.len() > SOURCES_MAX, &typed.bind) {
+            let why = format!("{} addresses; at most {SOURCES_MAX}", bind.len());
+            self.problems.add(list.span(), "upstream.bind", &why);
+        }
+        bind
+    }
+}
+
+/// A value that has a meaning only for one way to balance.
+fn only_hashed<T>(balance: Balance, value: T) -> Parsed<T> {
+    match balance {
+        Balance::ConsistentHash => Ok(value),
+        _ => Err("requires balance = \"consistent_hash\"".to_owned()),
+    }
+}
+
+/// A URL, or a table with a URL and its share.
+fn member(value: &Value) -> Parsed<Member> {
+    let Value::Table(table) = value else {
+        return endpoint::endpoint(text(value)?).map(Member::from);
+    };
+    let known = ["url", "weight", "priority"];
+    if let Some(unknown) = table.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(format!("unknown key {}{}", quoted(unknown), suggestion(unknown, &known)));
+    }
+    let url =
+        table.get("url").ok_or("has no url; expected for example { url = \"ws://10.0.0.1:9000\", weight = 2 }")?;
+    let read = |key: &str, default: u64, range: RangeInclusive<u64>| {
+        let value = table.get(key).map(|v| value::number(v, range).map_err(|e| format!("{key}: {e}")));
+        value.unwrap_or(Ok(default))
+    };
+    let (weight, priority) = (read("weight", 1, WEIGHT)?, read("priority", 0, PRIORITY)?);
+    let member = Member::from(endpoint::endpoint(text(url)?)?);
+    Ok(Member { weight: weight as u16, priority: priority as u8, ..member })
+}
+
+/// `client_ip`, `path`, or `header:NAME`, `cookie:NAME`, `query:NAME`.
+pub fn hash_key(value: &Value) -> Parsed<HashKey> {
+    let written = text(value)?;
+    let name = |name: &str| {
+        let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && !b"=;,\"".contains(&b));
+        if fits { Ok(name.to_owned()) } else { Err(format!("{} has no valid name", quoted(written))) }
+    };
+    match written.split_once(':') {
+        None if written == "client_ip" => Ok(HashKey::ClientIp),
+        None if written == "path" => Ok(HashKey::Path),
+        Some(("header", of)) => name(of).map(HashKey::Header),
+        Some(("cookie", of)) => name(of).map(HashKey::Cookie),
+        Some(("query", of)) => name(of).map(HashKey::Query),
+        _ => {
+            let right = "expected \"client_ip\", \"path\", \"header:NAME\", \"cookie:NAME\" or \"query:NAME\"";
+            Err(format!("{} is not valid; {right}", shown(value)))
+        }
+    }
+}
+
+fn source(value: &Value) -> Parsed<IpAddr> {
+    let written = text(value)?;
+    let parsed = written.parse::<IpAddr>().ok().filter(|address| !address.is_unspecified());
+    parsed
+        .ok_or_else(|| format!("{} is not an address of this host; expected for example \"10.0.0.7\"", quoted(written)))
 }

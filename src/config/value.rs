@@ -124,6 +124,22 @@ fn sized(value: &Value, range: RangeInclusive<u64>, zero: &str) -> Parsed<u64> {
     Err(format!("{} is out of range; expected \"{min}\" to \"{max}\"{zero}", shown(value)))
 }
 
+/// A whole number.
+pub fn number(value: &Value, range: RangeInclusive<u64>) -> Parsed<u64> {
+    let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
+    number.filter(|number| range.contains(number)).ok_or_else(|| {
+        format!("{} is not valid; expected a number from {} to {}", shown(value), range.start(), range.end())
+    })
+}
+
+/// The same, or 0 for `zero`.
+pub fn number_or_zero(value: &Value, range: RangeInclusive<u64>, zero: &str) -> Parsed<u64> {
+    match value {
+        Value::Integer(0) => Ok(0),
+        _ => number(value, range).map_err(|error| format!("{error}, or 0 for {zero}")),
+    }
+}
+
 /// One of several words.
 pub fn word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Parsed<T> {
     let names: Vec<_> = words.iter().map(|(name, _)| *name).collect();

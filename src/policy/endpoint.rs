@@ -2,12 +2,14 @@
 //! share it: one that a reload does not change is the same object before and after it, with its
 //! counts.
 
-use super::health::Health;
-use arc_swap::ArcSwap;
+use super::health::{Ejection, Health, Order};
+use super::retry::Budget;
+use crate::proto::Millis;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 /// One server of an upstream.
 #[derive(Debug)]
@@ -23,7 +25,11 @@ pub struct Endpoint {
     resolved: ArcSwap<Vec<SocketAddr>>,
     /// Sessions that hold a [`Pick`] of it, over all workers.
     sessions: AtomicUsize,
+    /// Those of them that wait for their 101.
+    pending: AtomicUsize,
     pub health: Health,
+    /// Known from the first session on.
+    shared: OnceLock<Arc<Shared>>,
 }
 
 /// Where an endpoint listens.
@@ -44,8 +50,22 @@ pub enum Target {
 
 impl Endpoint {
     pub fn new(url: String, address: Address, tls: bool, base: String) -> Endpoint {
-        let resolved = ArcSwap::from_pointee(Vec::new());
-        Endpoint { url, address, tls, base, resolved, sessions: AtomicUsize::new(0), health: Health::default() }
+        Endpoint {
+            url,
+            address,
+            tls,
+            base,
+            resolved: ArcSwap::from_pointee(Vec::new()),
+            sessions: AtomicUsize::new(0),
+            pending: AtomicUsize::new(0),
+            health: Health::default(),
+            shared: OnceLock::new(),
+        }
+    }
+
+    /// The same endpoint without its runtime state.
+    pub(super) fn anew(&self) -> Endpoint {
+        Endpoint::new(self.url.clone(), self.address.clone(), self.tls, self.base.clone())
     }
 
     /// What its name resolved to. Whether anything has changed.
@@ -85,12 +105,156 @@ impl PartialEq for Endpoint {
 
 impl Eq for Endpoint {}
 
+/// An endpoint of an upstream, and its share there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub endpoint: Arc<Endpoint>,
+    /// Its share of new sessions, relative to the others; 1 to 1,000.
+    pub weight: u16,
+    /// 0 is used first; the next one when no endpoint of those before is available, or has room.
+    pub priority: u8,
+}
+
+impl Member {
+    /// The same with the object of an equal endpoint in `known`, if there is one.
+    pub(super) fn known_among(self, known: &[Member]) -> Member {
+        match known.iter().find(|known| known.endpoint == self.endpoint) {
+            Some(known) => Member { endpoint: Arc::clone(&known.endpoint), ..self },
+            None => self,
+        }
+    }
+}
+
+impl From<Endpoint> for Member {
+    fn from(endpoint: Endpoint) -> Member {
+        Member { endpoint: Arc::new(endpoint), weight: 1, priority: 0 }
+    }
+}
+
+/// What the endpoints of an upstream share while the process runs, also over reloads.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Sessions on its endpoints, and those of them that wait for their 101.
+    sessions: AtomicUsize,
+    pending: AtomicUsize,
+    /// Endpoints, and those of them that are ejected.
+    endpoints: AtomicUsize,
+    ejected: AtomicUsize,
+    /// `None`: handshakes eject no endpoint.
+    ejection: ArcSwapOption<Ejection>,
+    /// Turns given to sessions.
+    pub(super) turns: AtomicU64,
+    pub(super) retries: Budget,
+}
+
+impl Shared {
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Relaxed)
+    }
+
+    pub fn pending(&self) -> usize {
+        self.pending.load(Relaxed)
+    }
+
+    pub(super) fn set_ejection(&self, ejection: Option<Arc<Ejection>>) {
+        self.ejection.store(ejection);
+    }
+
+    /// Counts the endpoints anew after they have changed.
+    pub(super) fn recount<'a>(&self, endpoints: impl Iterator<Item = &'a Arc<Endpoint>>) {
+        let (mut all, mut ejected) = (0, 0);
+        for endpoint in endpoints {
+            all += 1;
+            ejected += usize::from(endpoint.health.is_ejected());
+        }
+        self.endpoints.store(all, Relaxed);
+        self.ejected.store(ejected, Relaxed);
+    }
+
+    /// Whether one more endpoint may be ejected.
+    fn may_eject(&self, rules: &Ejection) -> bool {
+        let (all, ejected) = (self.endpoints.load(Relaxed), self.ejected.load(Relaxed));
+        (ejected + 1) * 100 <= all * rules.max_percent as usize
+    }
+}
+
+/// How many sessions an endpoint may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// All sessions; `None` for no limit.
+    pub sessions: Option<usize>,
+    /// Sessions that wait for their 101.
+    pub pending: Option<usize>,
+}
+
+impl Limits {
+    /// There is room for one more.
+    pub(super) fn allow(self, sessions: usize, pending: usize) -> bool {
+        self.sessions.is_none_or(|max| sessions < max) && self.pending.is_none_or(|max| pending < max)
+    }
+}
+
+impl Endpoint {
+    pub(super) fn has_room(&self, limits: Limits) -> bool {
+        limits.allow(self.sessions(), self.pending.load(Relaxed))
+    }
+
+    /// Handshakes that wait for their 101.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Relaxed)
+    }
+
+    /// A handshake succeeded.
+    fn on_success(&self, trial: bool, now: Millis) {
+        let Some(shared) = self.shared.get() else { return };
+        let was_ejected = self.health.is_ejected();
+        let rules = shared.ejection.load();
+        self.health.on_success(trial, rules.as_deref().unwrap_or(&Ejection::default()), now);
+        if was_ejected && !self.health.is_ejected() {
+            shared.ejected.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// A handshake failed, or a session ended abnormally soon after it.
+    fn on_failure(&self, trial: bool, now: Millis) {
+        let Some(shared) = self.shared.get() else { return };
+        let rules = shared.ejection.load();
+        let Some(rules) = rules.as_deref() else { return };
+        let is_ejected = self.health.is_ejected();
+        if !self.health.on_failure(trial, rules, now) || (is_ejected && !trial) {
+            return;
+        }
+        if is_ejected || shared.may_eject(rules) {
+            self.health.eject(rules, now);
+            shared.ejected.fetch_add(usize::from(!is_ejected), Relaxed);
+        }
+    }
+
+    /// A session on it has ended abnormally, through its upstream, at this age.
+    pub fn on_early_end(&self, age_ms: Millis, now: Millis) {
+        let early = |rules: &Ejection| age_ms < rules.early_end_ms;
+        if self.shared.get().and_then(|shared| shared.ejection.load_full()).is_some_and(|rules| early(&rules)) {
+            self.on_failure(false, now);
+        }
+    }
+
+    /// What the admin listener asks.
+    pub fn obey(&self, order: Order, now: Millis) {
+        let was_ejected = self.health.is_ejected();
+        self.health.obey(order, now);
+        if let (true, false, Some(shared)) = (was_ejected, self.health.is_ejected(), self.shared.get()) {
+            shared.ejected.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
 /// An endpoint that a session uses: counted while it is held.
 #[derive(Debug)]
 pub struct Pick(Arc<Endpoint>);
 
 impl Pick {
-    pub(super) fn new(endpoint: &Arc<Endpoint>) -> Pick {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) -> Pick {
+        endpoint.shared.get_or_init(|| Arc::clone(shared)).sessions.fetch_add(1, Relaxed);
         endpoint.sessions.fetch_add(1, Relaxed);
         Pick(Arc::clone(endpoint))
     }
@@ -103,5 +267,51 @@ impl Pick {
 impl Drop for Pick {
     fn drop(&mut self) {
         self.0.sessions.fetch_sub(1, Relaxed);
+        if let Some(shared) = self.0.shared.get() {
+            shared.sessions.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+/// A handshake with an endpoint that waits for its 101: counted while it is held. Dropped without
+/// an outcome, it says nothing about the endpoint: the client may have left.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    endpoint: Arc<Endpoint>,
+    /// It is the one that decides about the end of an ejection.
+    trial: bool,
+}
+
+impl Attempt {
+    /// `None`: the endpoint is ejected, and another session tries it already.
+    pub fn begin(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) -> Option<Attempt> {
+        let trial = endpoint.health.take_trial()?;
+        endpoint.shared.get_or_init(|| Arc::clone(shared)).pending.fetch_add(1, Relaxed);
+        endpoint.pending.fetch_add(1, Relaxed);
+        Some(Attempt { endpoint: Arc::clone(endpoint), trial })
+    }
+
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    pub fn succeeded(self, now: Millis) {
+        self.endpoint.on_success(self.trial, now);
+    }
+
+    pub fn failed(self, now: Millis) {
+        self.endpoint.on_failure(self.trial, now);
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.endpoint.pending.fetch_sub(1, Relaxed);
+        if let Some(shared) = self.endpoint.shared.get() {
+            shared.pending.fetch_sub(1, Relaxed);
+        }
+        if self.trial {
+            self.endpoint.health.release_trial();
+        }
     }
 }

@@ -5,11 +5,17 @@
 //! `session` hold plain values.
 
 pub mod ask;
+pub mod balance;
+pub mod candidates;
 pub mod endpoint;
 pub mod health;
+pub mod key;
 pub mod limit;
+pub mod lookup;
 pub mod matching;
 pub mod path;
+mod pool;
+pub mod retry;
 mod rewrite;
 pub mod route;
 pub mod session;
@@ -22,12 +28,13 @@ use crate::proto::handshake;
 use crate::proto::http1::Request;
 use crate::proto::interface::Refusal;
 use ask::{Answer, Question};
+use balance::Balance;
+use candidates::Candidates;
 use limit::{Permit, Permits};
 use matching::Routes;
 use route::{Route, RouteAction};
 use std::net::IpAddr;
 use std::sync::Arc;
-use upstream::Candidates;
 
 /// What is known of a request when it is judged.
 #[derive(Debug, Clone, Copy)]
@@ -117,13 +124,17 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
         Err(cause) => return Verdict::Deny(cause.into()),
     }
     match policy.sessions.take() {
-        Some(permit) => Verdict::Allow(Plan { route: Arc::clone(route), candidates: candidates(route), permit }),
+        Some(permit) => Verdict::Allow(Plan { route: Arc::clone(route), candidates: candidates(route, facts), permit }),
         None => Verdict::Deny(Cause::MaxSessions.into()),
     }
 }
 
-fn candidates(route: &Route) -> Candidates {
+fn candidates(route: &Route, facts: &Facts<'_>) -> Candidates {
     match &route.action {
-        RouteAction::Proxy(upstream) => upstream.candidates(),
+        RouteAction::Proxy(upstream) => {
+            let rules = &upstream.rules;
+            let key = (rules.balance == Balance::ConsistentHash).then(|| rules.hash_key.hash(facts));
+            upstream.candidates(key.flatten(), facts.random)
+        }
     }
 }

@@ -1,79 +1,184 @@
-//! Upstreams: named sets of endpoints, and the choice of the endpoint that a session tries next.
-//!
-//! Everything here is touched when a session opens or ends, never for a message.
+//! Upstreams: named sets of endpoints, with the rules by which sessions are spread over them.
 
-use super::endpoint::{Endpoint, Pick, Target};
+use super::balance::Balance;
+pub use super::endpoint::Member;
+use super::endpoint::{Endpoint, Limits, Shared};
+use super::health::Ejection;
+use super::key::HashKey;
+use super::limit::Permits;
+use super::pool::Pool;
+use super::retry::RetryLimits;
 use super::tls::UpstreamTls;
+use crate::proto::Millis;
 use arc_swap::ArcSwap;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A named set of endpoints.
 #[derive(Debug)]
 pub struct Upstream {
     pub name: String,
-    pub balance: Balance,
+    pub rules: Rules,
     /// For those of the endpoints that are spoken to over TLS.
     pub tls: UpstreamTls,
     /// May change while sessions run: a session holds the endpoint that it picked, not its
     /// position.
-    members: ArcSwap<Vec<Member>>,
-    /// Where round robin is.
-    cursor: AtomicUsize,
+    pool: ArcSwap<Pool>,
+    state: ArcSwap<State>,
+}
+
+/// How sessions are spread over the endpoints of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    pub balance: Balance,
+    /// For [`Balance::ConsistentHash`]: what stays with the same endpoint.
+    pub hash_key: HashKey,
+    /// For [`Balance::ConsistentHash`]: no endpoint gets more than this percentage of its fair
+    /// share of the sessions; 0 for no bound.
+    pub hash_load_percent: u32,
+    /// A recovered endpoint gets its full share after this time; 0 at once.
+    pub slow_start_ms: Millis,
+    /// When handshakes eject an endpoint.
+    pub ejection: Option<Arc<Ejection>>,
+    /// Of the upstream, all its endpoints together.
+    pub limits: Limits,
+    /// Of each endpoint.
+    pub endpoint_limits: Limits,
+    pub queue: Queue,
+    pub retries: RetryLimits,
+    /// The addresses that connections to its endpoints come from, in turn; empty leaves it to the
+    /// kernel.
+    pub bind: Vec<IpAddr>,
+}
+
+/// Sessions that wait until an endpoint has room for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// How many may wait; 0 for none.
+    pub max: usize,
+    /// How long.
+    pub timeout_ms: Millis,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            balance: Balance::default(),
+            hash_key: HashKey::ClientIp,
+            hash_load_percent: 0,
+            slow_start_ms: 0,
+            ejection: Some(Arc::default()),
+            limits: Limits::default(),
+            endpoint_limits: Limits::default(),
+            queue: Queue { max: 0, timeout_ms: 5_000 },
+            retries: RetryLimits::default(),
+            bind: Vec::new(),
+        }
+    }
+}
+
+/// What an upstream keeps over a reload.
+#[derive(Debug)]
+pub(super) struct State {
+    pub shared: Arc<Shared>,
+    /// Places in the queue.
+    pub queue: Arc<Permits>,
 }
 
 impl Upstream {
     pub fn new(name: String, endpoints: Vec<Endpoint>) -> Upstream {
-        Upstream {
-            name,
-            balance: Balance::default(),
-            tls: UpstreamTls::default(),
-            members: ArcSwap::from_pointee(endpoints.into_iter().map(Member::from).collect()),
-            cursor: AtomicUsize::new(0),
-        }
+        Upstream::with_members(name, endpoints.into_iter().map(Member::from).collect())
     }
 
-    /// The same with another way to balance, and other settings for TLS.
-    pub fn with(self, balance: Balance, tls: UpstreamTls) -> Upstream {
-        Upstream { balance, tls, ..self }
+    pub fn with_members(name: String, members: Vec<Member>) -> Upstream {
+        let rules = Rules::default();
+        let state = State { shared: Arc::default(), queue: Permits::new(rules.queue.max) };
+        let pool = ArcSwap::from_pointee(Pool::new(members, rules.balance, None));
+        let upstream = Upstream { name, rules, tls: UpstreamTls::default(), pool, state: ArcSwap::from_pointee(state) };
+        upstream.apply_rules();
+        upstream
+    }
+
+    /// The same under other rules, and with other settings for TLS.
+    pub fn with(self, rules: Rules, tls: UpstreamTls) -> Upstream {
+        let members = self.members();
+        let upstream = Upstream { rules, tls, ..self };
+        upstream.store(members);
+        upstream.apply_rules();
+        upstream
     }
 
     /// The endpoints of this moment.
     pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
-        self.members.load().iter().map(|member| Arc::clone(&member.endpoint)).collect()
+        self.pool.load().members().iter().map(|member| Arc::clone(&member.endpoint)).collect()
     }
 
-    /// The endpoints of this moment, with their weights.
-    pub fn members(&self) -> Arc<Vec<Member>> {
-        self.members.load_full()
+    /// The endpoints of this moment by priority, with their weights.
+    pub fn members(&self) -> Vec<Member> {
+        self.pool.load().members().to_vec()
     }
 
     /// Replaces the members. Endpoints that are known already stay the same objects, with their
     /// runtime state.
     pub fn set_members(&self, members: Vec<Member>) {
         let known = self.members();
-        self.members.store(Arc::new(members.into_iter().map(|member| member.known_among(&known)).collect()));
+        self.store(members.into_iter().map(|member| member.known_among(&known)).collect());
     }
 
-    /// Takes over the endpoints of `before` that have not changed, with their runtime state.
+    /// Takes over the runtime state of `before`, and of the endpoints that have not changed.
     pub fn inherit(&self, before: &Upstream) {
+        self.state.store(before.state.load_full());
         let known = before.members();
-        let members = self.members();
-        self.members.store(Arc::new(members.iter().map(|member| member.clone().known_among(&known)).collect()));
-        self.set_cursor(before.cursor.load(Relaxed));
+        let members: Vec<_> = self.members().into_iter().map(|member| member.known_among(&known)).collect();
+        let pool = Pool::new(members, self.rules.balance, Some(&before.pool.load()));
+        self.pool.store(Arc::new(pool));
+        self.apply_rules();
     }
 
-    /// Where round robin continues.
-    pub fn set_cursor(&self, cursor: usize) {
-        self.cursor.store(cursor, Relaxed);
+    /// Sessions of its endpoints, and those of them that wait for their 101.
+    pub fn sessions(&self) -> (usize, usize) {
+        let state = self.state.load();
+        (state.shared.sessions(), state.shared.pending())
     }
 
-    /// The order in which one more session tries the endpoints.
-    pub fn candidates(self: &Arc<Self>) -> Candidates {
-        let start = match self.balance {
-            Balance::RoundRobin => self.cursor.fetch_add(1, Relaxed),
-        };
-        Candidates { upstream: Arc::clone(self), members: self.members(), start, tried: 0, address: 0 }
+    /// Sessions that wait for room.
+    pub fn queued(&self) -> usize {
+        self.state.load().queue.taken()
+    }
+
+    /// Replaces all runtime state, as if the process had just started, with turns that begin at
+    /// `turn`. For simulations, which replay.
+    pub fn restart(&self, turn: u64) {
+        let state = State { shared: Arc::default(), queue: Permits::new(self.rules.queue.max) };
+        state.shared.turns.store(turn, Relaxed);
+        let anew = |member: Member| Member { endpoint: Arc::new(member.endpoint.anew()), ..member };
+        let pool = Pool::new(self.members().into_iter().map(anew).collect(), self.rules.balance, None);
+        self.pool.store(Arc::new(pool));
+        self.state.store(Arc::new(state));
+        self.apply_rules();
+    }
+
+    pub(super) fn pool(&self) -> Arc<Pool> {
+        self.pool.load_full()
+    }
+
+    pub(super) fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    fn store(&self, members: Vec<Member>) {
+        let pool = Pool::new(members, self.rules.balance, Some(&self.pool.load()));
+        self.state.load().shared.recount(pool.members().iter().map(|member| &member.endpoint));
+        self.pool.store(Arc::new(pool));
+    }
+
+    /// Puts the rules into the state that older snapshots share.
+    fn apply_rules(&self) {
+        let state = self.state.load();
+        state.queue.set_max(self.rules.queue.max);
+        state.shared.set_ejection(self.rules.ejection.clone());
+        state.shared.recount(self.pool.load().members().iter().map(|member| &member.endpoint));
     }
 }
 
@@ -81,173 +186,10 @@ impl Upstream {
 impl PartialEq for Upstream {
     fn eq(&self, other: &Upstream) -> bool {
         self.name == other.name
-            && self.balance == other.balance
+            && self.rules == other.rules
             && self.tls == other.tls
-            && self.members() == other.members()
+            && *self.pool.load_full() == *other.pool.load_full()
     }
 }
 
 impl Eq for Upstream {}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Balance {
-    #[default]
-    RoundRobin,
-}
-
-impl Balance {
-    pub const ALL: [Balance; 1] = [Balance::RoundRobin];
-
-    /// The word of the configuration, logs and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Balance::RoundRobin => "round_robin",
-        }
-    }
-}
-
-/// An endpoint of an upstream, and its share there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    pub endpoint: Arc<Endpoint>,
-    /// Its share of new sessions, relative to the others; 1 to 1,000.
-    pub weight: u16,
-    /// 0 is used first; the next group when no endpoint of the ones before is available.
-    pub priority: u8,
-}
-
-impl Member {
-    /// The same with the object of an equal endpoint in `known`, if there is one.
-    fn known_among(self, known: &[Member]) -> Member {
-        match known.iter().find(|known| known.endpoint == self.endpoint) {
-            Some(known) => Member { endpoint: Arc::clone(&known.endpoint), ..self },
-            None => self,
-        }
-    }
-}
-
-impl From<Endpoint> for Member {
-    fn from(endpoint: Endpoint) -> Member {
-        Member { endpoint: Arc::new(endpoint), weight: 1, priority: 0 }
-    }
-}
-
-/// The order in which one session tries the endpoints of an upstream and their addresses, each
-/// once.
-#[derive(Debug)]
-pub struct Candidates {
-    upstream: Arc<Upstream>,
-    members: Arc<Vec<Member>>,
-    /// The first endpoint; then round from there.
-    start: usize,
-    /// Endpoints that have been tried.
-    tried: usize,
-    /// The next address of the endpoint under way.
-    address: usize,
-}
-
-impl Candidates {
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.upstream
-    }
-
-    /// The next address to try, and the endpoint that it belongs to. The same one again until
-    /// [`Candidates::advance`] is called.
-    pub fn current(&mut self) -> Option<(Pick, Target)> {
-        while self.tried < self.members.len() {
-            // The remainder comes first: `start` may be about to wrap, and the order must not jump
-            // there.
-            let index = (self.start % self.members.len() + self.tried) % self.members.len();
-            let endpoint = &self.members.get(index)?.endpoint;
-            if !endpoint.health.is_available() {
-                self.tried += 1;
-                self.address = 0;
-                continue;
-            }
-            if let Some(target) = endpoint.target(self.address) {
-                return Some((Pick::new(endpoint), target));
-            }
-            self.tried += 1;
-            self.address = 0;
-        }
-        None
-    }
-
-    /// The address that [`Candidates::current`] gave has been tried.
-    pub fn advance(&mut self) {
-        self.address += 1;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::endpoint::Address;
-    use std::net::SocketAddr;
-
-    fn upstream(endpoints: u16) -> Arc<Upstream> {
-        let endpoint = |n| {
-            let addr = SocketAddr::from(([10, 0, 0, 1], n + 1));
-            Endpoint::new(format!("ws://{addr}"), Address::Tcp(addr), false, String::new())
-        };
-        Arc::new(Upstream::new("app".into(), (0..endpoints).map(endpoint).collect()))
-    }
-
-    fn order(candidates: &mut Candidates) -> Vec<u16> {
-        let mut ports = Vec::new();
-        while let Some((_, Target::Tcp(addr))) = candidates.current() {
-            ports.push(addr.port());
-            candidates.advance();
-        }
-        ports
-    }
-
-    #[test]
-    fn every_endpoint_is_tried_once_from_each_start() {
-        for endpoints in 0..5 {
-            let upstream = upstream(endpoints);
-            for start in [0, 1, 2, 3, 7, usize::MAX - 1, usize::MAX] {
-                upstream.set_cursor(start);
-                let mut tried = order(&mut upstream.candidates());
-                let first = (endpoints > 0).then(|| (start % usize::from(endpoints.max(1))) as u16 + 1);
-                assert_eq!(tried.first().copied(), first);
-                tried.sort_unstable();
-                assert_eq!(tried, (1..=endpoints).collect::<Vec<_>>(), "start {start}");
-            }
-        }
-    }
-
-    #[test]
-    fn consecutive_sessions_start_at_consecutive_endpoints() {
-        let upstream = upstream(3);
-        let firsts: Vec<_> = (0..6).map(|_| order(&mut upstream.candidates())[0]).collect();
-        assert_eq!(firsts, [1, 2, 3, 1, 2, 3]);
-    }
-
-    #[test]
-    fn all_addresses_of_a_name_are_tried_before_the_next_endpoint() {
-        let name = Endpoint::new("ws://app:80".into(), Address::Name("app:80".into()), false, String::new());
-        let next =
-            Endpoint::new("ws://10.0.0.9:9".into(), Address::Tcp(([10, 0, 0, 9], 9).into()), false, String::new());
-        let upstream = Arc::new(Upstream::new("app".into(), vec![name, next]));
-        assert_eq!(order(&mut upstream.candidates()), [9], "not resolved yet");
-        let addresses = [81, 82].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
-        assert!(upstream.endpoints()[0].set_resolved(addresses.to_vec()));
-        assert!(!upstream.endpoints()[0].set_resolved(addresses.to_vec()));
-        upstream.set_cursor(0);
-        assert_eq!(order(&mut upstream.candidates()), [81, 82, 9]);
-    }
-
-    #[test]
-    fn a_pick_counts_while_it_is_held_also_over_a_reload() {
-        let (before, after) = (upstream(2), upstream(3));
-        let mut candidates = before.candidates();
-        let (pick, _) = candidates.current().unwrap();
-        assert_eq!(pick.endpoint().sessions(), 1);
-        after.inherit(&before);
-        let sessions = |upstream: &Upstream| upstream.endpoints().iter().map(|e| e.sessions()).collect::<Vec<_>>();
-        assert_eq!(sessions(&after), [1, 0, 0], "the endpoint is the same object");
-        drop(pick);
-        assert_eq!(sessions(&after), [0, 0, 0]);
-    }
-}

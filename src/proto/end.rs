@@ -148,6 +148,10 @@ causes! {
     Draining "draining" 503 0 "The server is shutting down.";
     // --- the upstream, before its 101
     NoEndpoint "no-endpoint" 503 0 "No upstream endpoint is available.";
+    /// All endpoints have as many sessions as they may have, and the queue is full.
+    UpstreamFull "upstream-full" 503 0 "The upstream has no room for another session.";
+    /// No endpoint had room in time.
+    QueueTimeout "queue-timeout" 503 0 "The upstream had no room in time.";
     ConnectRefused "connect-refused" 502 0 "The upstream refused the connection.";
     ConnectTimeout "connect-timeout" 504 0 "Connecting to the upstream timed out.";
     ResponseTimeout "response-timeout" 504 0 "The upstream did not respond in time.";

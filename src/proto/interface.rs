@@ -4,7 +4,7 @@
 use super::end::{Cause, End};
 use super::relay::OwnFrame;
 use super::settings::Settings;
-use super::{Side, Sides};
+use super::{Millis, Side, Sides};
 use std::sync::Arc;
 
 /// What the worker may read from a side.
@@ -52,14 +52,18 @@ pub enum Event {
     /// The verdict on [`Action::Decide`].
     Admitted(Admission),
     Refused(Refusal),
-    /// The upstream connection is up; the whole request head to send to it.
-    Connected(Vec<u8>),
+    /// The upstream connection is up.
+    Connected(Upgrade),
     /// One connect attempt failed; the next one is asked for with [`Action::Connect`].
     ConnectFailed(Cause),
     /// There was no descriptor or memory for an attempt; it is made again a little later.
     NoSocket,
-    /// No endpoint is left to try.
-    Exhausted,
+    /// No endpoint has room: ask again in a moment, and give up at this time.
+    Queued {
+        until: Millis,
+    },
+    /// No endpoint is left to try. The cause, unless it is that of the last attempt.
+    Exhausted(Option<Cause>),
     /// The bytes of that side have ended; all that arrived before has been delivered.
     Ended(Side, TransportEnd),
     /// The backlog toward that side has left.
@@ -82,6 +86,15 @@ pub struct Admission {
     pub request_id: Box<str>,
     /// The settings of the route, for the rest of the session.
     pub settings: Arc<Settings>,
+}
+
+/// What a session sends to its upstream, and what it may do with the response.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// The whole request head.
+    pub request: Vec<u8>,
+    /// There is another endpoint for a retry.
+    pub may_retry: bool,
 }
 
 /// Why a request is refused, and what its response needs beyond the cause's row in the table.
@@ -130,8 +143,10 @@ pub enum Action {
     /// `Refused`.
     Decide,
     /// Start the next connect attempt, dropping one that is under way; report `Connected`,
-    /// `ConnectFailed` or `Exhausted`.
+    /// `ConnectFailed`, `NoSocket`, `Queued` or `Exhausted`.
     Connect,
+    /// The endpoint under way failed after the request was sent: the same with the next one.
+    Retry,
     /// Write our refusal to the client; without a body for HEAD.
     Refuse { refusal: Refusal, head_only: bool },
     /// Send these bytes behind everything sent before.

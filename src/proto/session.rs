@@ -136,10 +136,11 @@ impl Session {
         self.step(now, |exchange, step| match event {
             Event::Admitted(admission) => exchange.on_admitted(admission, step),
             Event::Refused(refusal) => exchange.on_refused(refusal, step),
-            Event::Connected(request) => exchange.on_connected(request, step),
+            Event::Connected(upgrade) => exchange.on_connected(upgrade, step),
             Event::ConnectFailed(cause) => exchange.on_connect_failed(cause, step),
             Event::NoSocket => exchange.on_no_socket(step),
-            Event::Exhausted => exchange.on_exhausted(step),
+            Event::Queued { until } => exchange.on_queued(until, step),
+            Event::Exhausted(cause) => exchange.on_exhausted(cause, step),
             Event::Ended(side, end) => exchange.on_end(side, end, step),
             Event::Flushed(_) => {}
             Event::Finished(side) => exchange.on_finished(side, step),
@@ -183,7 +184,8 @@ impl Session {
             | Event::Connected(_)
             | Event::ConnectFailed(_)
             | Event::NoSocket
-            | Event::Exhausted => {}
+            | Event::Queued { .. }
+            | Event::Exhausted(_) => {}
         }
     }
 

@@ -13,12 +13,49 @@ pub struct Settings {
     /// Bytes of a request head, and of a response head of the upstream.
     pub head_bytes: usize,
     pub timeouts: Timeouts,
+    pub retry_on: RetryOn,
     pub relay: RelaySettings,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { head_bytes: 16 << 10, timeouts: Timeouts::default(), relay: RelaySettings::default() }
+        Settings {
+            head_bytes: 16 << 10,
+            timeouts: Timeouts::default(),
+            retry_on: RetryOn::default(),
+            relay: RelaySettings::default(),
+        }
+    }
+}
+
+/// Failures after which a request that was sent is sent once more, to another endpoint. The first
+/// endpoint may have acted on it: none by default. A connection that cannot be made is always
+/// followed by the next attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RetryOn {
+    /// The connection ended without a byte of a response.
+    pub closed: bool,
+    /// The response did not come in time.
+    pub timeout: bool,
+    /// Responses with one of these.
+    pub statuses: Vec<u16>,
+}
+
+/// What went wrong with a request that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    Closed,
+    Timeout,
+    Status(u16),
+}
+
+impl RetryOn {
+    pub fn includes(&self, failure: Failure) -> bool {
+        match failure {
+            Failure::Closed => self.closed,
+            Failure::Timeout => self.timeout,
+            Failure::Status(status) => self.statuses.contains(&status),
+        }
     }
 }
 

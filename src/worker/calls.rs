@@ -16,8 +16,8 @@ use super::sys::{self, Sys};
 use super::timers::Wheel;
 use super::token::{Role, SlotKey, Token};
 use crate::policy::ask::{Answer, Subrequest};
+use crate::policy::candidates::{Candidates, Next};
 use crate::policy::endpoint::Pick;
-use crate::policy::upstream::Candidates;
 use crate::proto::Millis;
 use crate::proto::call::ResponseReader;
 use crate::tls::TlsConfigs;
@@ -121,7 +121,7 @@ impl<K> Calls<K> {
             asker,
             subrequest: Arc::clone(subrequest),
             tls: Arc::clone(tls),
-            candidates: subrequest.upstream.candidates(),
+            candidates: subrequest.upstream.candidates(None, generation.into()),
             pick: None,
             conn: None,
             attempt_role: Role::FIRST_ATTEMPT,
@@ -212,9 +212,17 @@ impl<K> Calls<K> {
             drop(conn.into_sock(io.pool));
         }
         call.next_attempt_at = None;
-        while let Some((pick, target)) = call.candidates.current() {
+        loop {
+            let (pick, target, source) = match call.candidates.next(io.now) {
+                Next::Try { pick, target, source } => (pick, target, source),
+                Next::Wait { .. } => {
+                    call.next_attempt_at = Some(io.now + SOCKET_RETRY_MS);
+                    return Attempt::Pending;
+                }
+                Next::Refuse(_) => return Attempt::Exhausted,
+            };
             let role = call.attempt_role;
-            let sock = io.sys.connect(sys::Target::from(&target));
+            let sock = io.sys.connect(sys::Target::new(&target, source));
             let sock = sock.and_then(|sock| io.sys.register(&sock, Token::Call(key, role).pack()).map(|()| sock));
             match sock {
                 Ok(sock) => {
@@ -229,10 +237,10 @@ impl<K> Calls<K> {
                     call.next_attempt_at = Some(io.now + SOCKET_RETRY_MS);
                     return Attempt::Pending;
                 }
+                Err(error) if sys::is_out_of_ports(&error) && call.candidates.next_source() => {}
                 Err(_) => call.candidates.advance(),
             }
         }
-        Attempt::Exhausted
     }
 
     fn end<S: Sys<Sock = K>>(&mut self, key: SlotKey, answer: Answer, io: &mut Io<'_, S>) {

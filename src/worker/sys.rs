@@ -13,7 +13,7 @@ use slab::Slab;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -23,14 +23,17 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<'a> {
     Tcp(SocketAddr),
+    /// From this local address, with a port of the kernel's choice.
+    TcpFrom(SocketAddr, IpAddr),
     Unix(&'a Path),
 }
 
-impl<'a> From<&'a policy::endpoint::Target> for Target<'a> {
-    fn from(target: &'a policy::endpoint::Target) -> Target<'a> {
-        match target {
-            policy::endpoint::Target::Tcp(addr) => Target::Tcp(*addr),
-            policy::endpoint::Target::Unix(path) => Target::Unix(path),
+impl<'a> Target<'a> {
+    pub fn new(target: &'a policy::endpoint::Target, source: Option<IpAddr>) -> Target<'a> {
+        match (target, source) {
+            (policy::endpoint::Target::Tcp(addr), None) => Target::Tcp(*addr),
+            (policy::endpoint::Target::Tcp(addr), Some(source)) => Target::TcpFrom(*addr, source),
+            (policy::endpoint::Target::Unix(path), _) => Target::Unix(path),
         }
     }
 }
@@ -164,12 +167,16 @@ impl Sys for MioSys {
 
     fn connect(&mut self, target: Target<'_>) -> io::Result<OwnedFd> {
         let (domain, addr) = match target {
-            Target::Tcp(addr) => (Domain::for_address(addr), SockAddr::from(addr)),
+            Target::Tcp(addr) | Target::TcpFrom(addr, _) => (Domain::for_address(addr), SockAddr::from(addr)),
             Target::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
         };
         let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
-        if let Target::Tcp(_) = target {
+        if let Target::Tcp(_) | Target::TcpFrom(..) = target {
             set_options(&socket, &self.sockets)?;
+        }
+        if let Target::TcpFrom(_, source) = target {
+            bind_without_port(&socket)?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
         }
         match again(|| socket.connect(&addr)) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
@@ -285,6 +292,28 @@ impl Sys for MioSys {
 /// at once does not.
 pub fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// bind(2) will choose no port: connect(2) does, and only the four-tuple must be free then.
+#[allow(unsafe_code)]
+fn bind_without_port(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the value of this option is an int, which lives until the call returns.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// connect(2) found no free port of the source address toward that target.
+pub fn is_out_of_ports(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
 }
 
 /// Options of accepted (set on the listener, inherited) and of upstream sockets.

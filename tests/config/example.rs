@@ -59,7 +59,7 @@ fn example_has_every_key() {
             }
         }
     }
-    assert_eq!(keys, 69);
+    assert!(keys >= 93, "{keys}: an error lists no keys any more");
 }
 
 /// An unknown key.

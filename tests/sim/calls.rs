@@ -73,7 +73,7 @@ impl Sys for SimSys {
                 let [_, area, session, _] = addr.ip().octets().map(usize::from);
                 if area == 0 { w.connect(session, Leg::Tcp) } else { w.call(session, area - 1) }
             }
-            Target::Tcp(addr) => panic!("no backend at {addr}"),
+            Target::Tcp(addr) | Target::TcpFrom(addr, _) => panic!("no backend at {addr}"),
             Target::Unix(path) => {
                 let name = path.file_stem().and_then(|name| name.to_str()).expect("a socket of ours");
                 w.connect(name.parse().expect("the number of a session"), Leg::Unix)

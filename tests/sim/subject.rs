@@ -183,7 +183,7 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
     fn run(bug: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
         let pause_ms = if bug == Some(Bug::ShortPause) { 1 } else { PAUSE_MS };
         let (snapshot, tls) = made(Kind { down: DOWN, up: UP, pause_ms });
-        world(|w| set_cursors(&snapshot, &mut w.random));
+        world(|w| restart(&snapshot, &mut w.random));
         let upstreams = snapshot.upstreams.clone();
         let (log, mut records) = tap(RECORDS);
         let (outbox, inbox) = inbox(Arc::new(NoWake));
@@ -237,7 +237,7 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
     }
 }
 
-/// Which endpoint is tried first depends on the seed alone.
-fn set_cursors(snapshot: &Snapshot, random: &mut Rng) {
-    snapshot.upstreams.iter().for_each(|upstream| upstream.set_cursor(random.word() as usize));
+/// Nothing is left of the seed before: which endpoint is tried first depends on this one alone.
+fn restart(snapshot: &Snapshot, random: &mut Rng) {
+    snapshot.upstreams.iter().for_each(|upstream| upstream.restart(random.word()));
 }

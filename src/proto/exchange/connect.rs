@@ -6,7 +6,7 @@ use super::response::AwaitResponse;
 use super::{Handler, Phase, Step};
 use crate::proto::end::{self, Cause, Party};
 use crate::proto::http1::Request;
-use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd};
+use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd, Upgrade};
 use crate::proto::relay::Relayed;
 use crate::proto::settings::{Settings, Timeouts};
 use crate::proto::{Millis, Side};
@@ -17,42 +17,81 @@ pub(super) struct Connect {
     attempt_since: Millis,
     /// Why the last attempt failed.
     last: Cause,
-    /// There was no socket for the attempt: it waits to be made again.
-    waits_for_socket: bool,
+    waits_for: WaitsFor,
 }
 
-/// An attempt for which there was no socket is made again after this time, as long as the time for
-/// all attempts lasts: descriptors come back with every session that ends.
-const SOCKET_RETRY_MS: Millis = 100;
+/// What the connect attempts wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitsFor {
+    /// The outcome of the attempt under way.
+    Outcome,
+    /// A descriptor: they come back with every session that ends. As long as the time for all
+    /// attempts lasts.
+    Socket,
+    /// Room at an endpoint, until this time. The time for the attempts begins after it.
+    Room(Millis),
+}
+
+/// An attempt that could not be made is made again after this time.
+const RETRY_MS: Millis = 100;
 
 impl Connect {
     pub fn new(request: RequestBuffer, now: Millis) -> Connect {
-        Connect { request, attempt_since: now, last: Cause::NoEndpoint, waits_for_socket: false }
+        Connect { request, attempt_since: now, last: Cause::NoEndpoint, waits_for: WaitsFor::Outcome }
     }
 
-    pub fn on_connected(&mut self, head: Vec<u8>, step: &mut Step<'_>) {
-        step.actions.push(Action::Send(Side::Upstream, head));
-        step.enter(Phase::Response(AwaitResponse::new(std::mem::take(&mut self.request))));
+    /// After an endpoint failed for this cause.
+    pub fn after(cause: Cause, request: RequestBuffer, now: Millis) -> Connect {
+        Connect { last: cause, ..Connect::new(request, now) }
+    }
+
+    pub fn on_connected(&mut self, upgrade: Upgrade, step: &mut Step<'_>) {
+        step.actions.push(Action::Send(Side::Upstream, upgrade.request));
+        let request = std::mem::take(&mut self.request);
+        step.enter(Phase::Response(AwaitResponse::new(request, upgrade.may_retry)));
     }
 
     pub fn on_attempt_failed(&mut self, cause: Cause, step: &mut Step<'_>) {
         self.last = cause;
+        self.waits_for = WaitsFor::Outcome;
         self.attempt_since = step.now;
         step.actions.push(Action::Connect);
     }
 
     pub fn on_no_socket(&mut self, step: &mut Step<'_>) {
-        self.waits_for_socket = true;
+        self.waits_for = WaitsFor::Socket;
         self.attempt_since = step.now;
     }
 
-    pub fn on_exhausted(&mut self, step: &mut Step<'_>) {
-        self.refuse(Party::Upstream, self.last, step);
+    pub fn on_queued(&mut self, until: Millis, step: &mut Step<'_>) {
+        self.waits_for = WaitsFor::Room(until);
+        self.attempt_since = step.now;
+    }
+
+    pub fn on_exhausted(&mut self, cause: Option<Cause>, step: &mut Step<'_>) {
+        let party = if cause.is_some_and(is_ours) { Party::Proxy } else { Party::Upstream };
+        self.refuse(party, cause.unwrap_or(self.last), step);
+    }
+
+    /// The attempt is to be made again.
+    fn try_again(&mut self, step: &mut Step<'_>) {
+        if let WaitsFor::Room(_) = self.waits_for {
+            // The phase begins anew, and with it the time for all attempts.
+            let request = std::mem::take(&mut self.request);
+            step.enter(Phase::Connect(Connect::after(self.last, request, step.now)));
+        }
+        self.waits_for = WaitsFor::Outcome;
+        step.actions.push(Action::Connect);
     }
 
     fn refuse(&self, party: Party, cause: Cause, step: &mut Step<'_>) {
         step.refuse(party, cause, self.request.is_head());
     }
+}
+
+/// Limits of the proxy, not a failure of the upstream.
+fn is_ours(cause: Cause) -> bool {
+    matches!(cause, Cause::UpstreamFull | Cause::QueueTimeout)
 }
 
 impl Handler for Connect {
@@ -80,14 +119,12 @@ impl Handler for Connect {
     }
 
     fn on_timer(&mut self, timer: Timer, step: &mut Step<'_>) {
-        match (timer, self.waits_for_socket) {
-            (Timer::Connect, true) => {
-                self.waits_for_socket = false;
-                step.actions.push(Action::Connect);
-            }
-            (Timer::Connect, false) => self.on_attempt_failed(Cause::ConnectTimeout, step),
-            (_, true) => self.refuse(Party::Proxy, Cause::NoSockets, step),
-            (_, false) => self.refuse(Party::Upstream, Cause::ConnectTimeout, step),
+        match (timer, self.waits_for) {
+            (Timer::Connect, WaitsFor::Outcome) => self.on_attempt_failed(Cause::ConnectTimeout, step),
+            (Timer::Connect, WaitsFor::Socket | WaitsFor::Room(_)) => self.try_again(step),
+            (_, WaitsFor::Outcome) => self.refuse(Party::Upstream, Cause::ConnectTimeout, step),
+            (_, WaitsFor::Socket) => self.refuse(Party::Proxy, Cause::NoSockets, step),
+            (_, WaitsFor::Room(_)) => self.refuse(Party::Proxy, Cause::QueueTimeout, step),
         }
     }
 
@@ -98,9 +135,12 @@ impl Handler for Connect {
     }
 
     fn deadline(&self, since: Millis, timeouts: &Timeouts) -> (Millis, Timer) {
-        let total = (since + timeouts.connect_total_ms, Timer::ConnectTotal);
-        let attempt_ms = if self.waits_for_socket { SOCKET_RETRY_MS } else { timeouts.connect_ms };
-        total.min((self.attempt_since + attempt_ms, Timer::Connect))
+        let (total, attempt_ms) = match self.waits_for {
+            WaitsFor::Outcome => (since + timeouts.connect_total_ms, timeouts.connect_ms),
+            WaitsFor::Socket => (since + timeouts.connect_total_ms, RETRY_MS),
+            WaitsFor::Room(until) => (until, RETRY_MS),
+        };
+        (total, Timer::ConnectTotal).min((self.attempt_since + attempt_ms, Timer::Connect))
     }
 
     fn request(&self) -> Option<Request<'_>> {

@@ -23,11 +23,12 @@ mod response;
 
 use super::end::{self, Cause, Party};
 use super::http1::Request;
-use super::interface::{Action, Admission, ReadInterest, Refusal, Timer, TransportEnd};
+use super::interface::{Action, Admission, ReadInterest, Refusal, Timer, TransportEnd, Upgrade};
 use super::relay::Relay;
 use super::relay::{RelayInput, Relayed};
 use super::settings::{Settings, Timeouts};
 use super::{Millis, Side};
+use buffer::RequestBuffer;
 use connect::Connect;
 use linger::Linger;
 use request::{Decision, ReadRequest};
@@ -49,6 +50,13 @@ enum Phase {
     Response(AwaitResponse),
     ErrorBody(ErrorBody),
     Linger(Linger),
+}
+
+impl Phase {
+    /// The upstream is to be reached once more, after an endpoint failed for this cause.
+    fn connect_after(cause: Cause, request: RequestBuffer, now: Millis) -> Phase {
+        Phase::Connect(Connect::after(cause, request, now))
+    }
 }
 
 /// What happens to every phase. Events that answer an action of one phase (admitted, connected,
@@ -183,9 +191,9 @@ impl Exchange {
         }
     }
 
-    pub(super) fn on_connected(&mut self, request: Vec<u8>, step: &mut Step<'_>) {
+    pub(super) fn on_connected(&mut self, upgrade: Upgrade, step: &mut Step<'_>) {
         if let Phase::Connect(connect) = &mut self.phase {
-            connect.on_connected(request, step);
+            connect.on_connected(upgrade, step);
         }
     }
 
@@ -201,9 +209,15 @@ impl Exchange {
         }
     }
 
-    pub(super) fn on_exhausted(&mut self, step: &mut Step<'_>) {
+    pub(super) fn on_queued(&mut self, until: Millis, step: &mut Step<'_>) {
         if let Phase::Connect(connect) = &mut self.phase {
-            connect.on_exhausted(step);
+            connect.on_queued(until, step);
+        }
+    }
+
+    pub(super) fn on_exhausted(&mut self, cause: Option<Cause>, step: &mut Step<'_>) {
+        if let Phase::Connect(connect) = &mut self.phase {
+            connect.on_exhausted(cause, step);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::proto::http1::{self, Body, HeadScan, Request};
 use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd};
 use crate::proto::relay::Relay;
 use crate::proto::relay::{RelayInput, Relayed};
-use crate::proto::settings::{Settings, Timeouts};
+use crate::proto::settings::{Failure, Settings, Timeouts};
 use crate::proto::{Millis, Side};
 
 /// Responses with a status other than 101 are forwarded with up to this many bytes of body.
@@ -24,11 +24,24 @@ pub(super) struct AwaitResponse {
     held: Vec<u8>,
     scan: HeadScan,
     interim_bytes: usize,
+    /// There is another endpoint for a retry.
+    may_retry: bool,
 }
 
 impl AwaitResponse {
-    pub fn new(request: RequestBuffer) -> AwaitResponse {
-        AwaitResponse { request, held: Vec::new(), scan: HeadScan::default(), interim_bytes: 0 }
+    pub fn new(request: RequestBuffer, may_retry: bool) -> AwaitResponse {
+        AwaitResponse { request, held: Vec::new(), scan: HeadScan::default(), interim_bytes: 0, may_retry }
+    }
+
+    /// Tries another endpoint, if the route allows it after `failure` and there is one.
+    fn retries(&mut self, failure: Failure, cause: Cause, step: &mut Step<'_>) -> bool {
+        let retries = self.may_retry && step.settings.retry_on.includes(failure);
+        if retries {
+            let request = std::mem::take(&mut self.request);
+            step.actions.push(Action::Retry);
+            step.enter(Phase::connect_after(cause, request, step.now));
+        }
+        retries
     }
 
     pub fn on_response_bytes(&mut self, bytes: &[u8], input: RelayInput<'_>, step: &mut Step<'_>) -> Relayed {
@@ -70,6 +83,10 @@ impl AwaitResponse {
                 self.held.clear();
                 self.scan = HeadScan::default();
                 if self.interim_bytes > INTERIM_BYTES_MAX { Err(Cause::BadResponse) } else { Ok(()) }
+            }
+            status if self.may_retry && step.settings.retry_on.includes(Failure::Status(status)) => {
+                self.retries(Failure::Status(status), Cause::BadResponse, step);
+                Ok(())
             }
             status => {
                 let body = http1::body_of(&response)?;
@@ -117,6 +134,8 @@ impl Handler for AwaitResponse {
     fn on_end(&mut self, side: Side, end: TransportEnd, step: &mut Step<'_>) {
         match side {
             Side::Downstream => step.client_left(end),
+            // Part of a response has an effect already.
+            Side::Upstream if self.held.is_empty() && self.retries(Failure::Closed, end.cause(), step) => {}
             Side::Upstream => self.refuse(Party::Upstream, end.cause(), step),
         }
     }
@@ -129,7 +148,9 @@ impl Handler for AwaitResponse {
     }
 
     fn on_timer(&mut self, _: Timer, step: &mut Step<'_>) {
-        self.refuse(Party::Upstream, Cause::ResponseTimeout, step);
+        if !self.retries(Failure::Timeout, Cause::ResponseTimeout, step) {
+            self.refuse(Party::Upstream, Cause::ResponseTimeout, step);
+        }
     }
 
     fn on_finished(&mut self, _: &mut Step<'_>) {}

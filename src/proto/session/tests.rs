@@ -1,6 +1,6 @@
 use super::*;
 use crate::proto::Sides;
-use crate::proto::interface::{Admission, Refusal};
+use crate::proto::interface::{Admission, Refusal, Upgrade};
 use crate::proto::relay::Counts;
 use crate::proto::settings::{Mode, Pace, RelaySettings, Timeouts};
 use proptest::prelude::*;
@@ -103,9 +103,12 @@ impl Driver {
                     let admission = Admission { request_id: "id".into(), settings: self.settings() };
                     self.session.on_event(Event::Admitted(admission), self.now);
                 }
-                Action::Connect => {
+                Action::Connect | Action::Retry => {
                     self.seen.connects += 1;
-                    let event = self.connect.map_or_else(|| Event::Connected(b"NEW".to_vec()), |outcome| outcome());
+                    let event = self.connect.map_or_else(
+                        || Event::Connected(Upgrade { request: b"NEW".to_vec(), may_retry: false }),
+                        |outcome| outcome(),
+                    );
                     self.session.on_event(event, self.now);
                 }
                 Action::Refuse { refusal, head_only } => {

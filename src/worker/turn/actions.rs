@@ -45,6 +45,11 @@ impl<S: Sys> Turn<'_, '_, S> {
                     self.on_event(event);
                 }
             }
+            Action::Retry => {
+                if let Some(event) = self.retry() {
+                    self.on_event(event);
+                }
+            }
             Action::Refuse { refusal, head_only } => self.refuse(&refusal, head_only),
             Action::Send(to, bytes) => self.write(to, &[], &bytes, false),
             Action::Established { subprotocol } => self.established(subprotocol),
@@ -185,7 +190,11 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     fn established(&mut self, subprotocol: Option<Box<[u8]>>) {
         self.res.core.tally.opened();
-        let pending = self.pair.pending.take();
+        let now = self.res.now;
+        let mut pending = self.pair.pending.take();
+        if let Some(candidates) = pending.as_mut().and_then(|pending| pending.candidates.as_mut()) {
+            candidates.succeed(now);
+        }
         if let (Some(info), Some(pending)) = (&self.pair.info, pending) {
             let start = StartRecord {
                 info: Arc::clone(info),
@@ -294,6 +303,12 @@ impl<S: Sys> Turn<'_, '_, S> {
         drop(self.take_sock(side));
     }
 
+    /// Since the connection was accepted.
+    fn age_ms(&self) -> u64 {
+        let started = self.pair.info.as_ref().map(|info| info.started);
+        started.map_or(0, |started| self.res.now.saturating_sub(started))
+    }
+
     /// The session's verdict: counted and logged; nothing is left open.
     pub fn close(&mut self, end: End) {
         self.pair.over = true;
@@ -303,9 +318,12 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
         self.withdraw_question();
         self.pair.permit = None;
+        self.report_outcome(end, self.age_ms());
         let info = self.pair.info.take();
-        let pick = self.pair.pick.take();
+        let endpoint = self.pair.pick.take().map(|pick| Arc::clone(pick.endpoint()));
         let pending = self.pair.pending.take();
+        let last = || pending.as_ref().and_then(|pending| pending.candidates.as_ref()?.last().cloned());
+        let endpoint = endpoint.or_else(last);
         let known = info.as_ref().map(|info| (info.peer, info.started));
         let known = known.or(pending.as_ref().map(|pending| (pending.peer, pending.opened_at)));
         let (Some((peer, opened_at)), false) = (known, end.cause == Cause::NoRequest) else { return };
@@ -317,7 +335,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             peer,
             at_unix_ms: self.res.unix_now(),
             end,
-            endpoint: pick.filter(|_| reached).map(|pick| Arc::clone(pick.endpoint())),
+            endpoint: endpoint.filter(|_| reached),
             status: session.map_or(0, |session| session.status()),
             close_codes: totals.close_codes,
             age_ms: self.res.now.saturating_sub(opened_at),

@@ -2,11 +2,12 @@
 //! connection. The bottom of a turn: uses no other file of it.
 
 use super::Turn;
+use crate::policy::candidates::{Candidates, Next};
 use crate::proto::Side;
-use crate::proto::end::Cause;
+use crate::proto::end::{Cause, End, Party, Phase};
 use crate::proto::interface::Event;
 use crate::worker::conn::Conn;
-use crate::worker::sys::{self, Sys, is_exhaustion};
+use crate::worker::sys::{self, Sys, is_exhaustion, is_out_of_ports};
 use crate::worker::token::Token;
 use std::io::ErrorKind;
 
@@ -21,34 +22,72 @@ impl<S: Sys> Turn<'_, '_, S> {
     /// Starts the next connect attempt. `None`: it is under way.
     pub(super) fn connect(&mut self) -> Option<Event> {
         drop(self.take_sock(Side::Upstream));
+        // It must not count against its own limit.
+        self.pair.pick = None;
         let role = self.pair.attempt_role;
-        let candidates = self.pair.pending.as_mut().and_then(|pending| pending.candidates.as_mut());
-        let Some((pick, target)) = candidates.and_then(|candidates| candidates.current()) else {
-            return Some(Event::Exhausted);
-        };
-        self.pair.pick = Some(pick);
-        let io = &mut self.res.core.sys;
-        let sock = io.connect(sys::Target::from(&target));
-        let token = Token::Pair(self.key, role).pack();
-        let sock = sock.and_then(|sock| io.register(&sock, token).map(|()| sock));
-        if let Err(error) = &sock
-            && is_exhaustion(error)
-        {
+        loop {
+            let now = self.res.now;
+            let Some(candidates) = self.candidates() else { return Some(Event::Exhausted(None)) };
+            let (pick, target, source) = match candidates.next(now) {
+                Next::Try { pick, target, source } => (pick, target, source),
+                Next::Wait { until } => return Some(Event::Queued { until }),
+                Next::Refuse(cause) => return Some(Event::Exhausted(cause)),
+            };
+            self.pair.pick = Some(pick);
+            let io = &mut self.res.core.sys;
+            let sock = io.connect(sys::Target::new(&target, source));
+            let token = Token::Pair(self.key, role).pack();
+            let sock = sock.and_then(|sock| io.register(&sock, token).map(|()| sock));
             // Neither this endpoint nor another one is at fault: the attempt is made again.
-            return Some(Event::NoSocket);
-        }
-        if let Some(candidates) = self.pair.pending.as_mut().and_then(|pending| pending.candidates.as_mut()) {
-            candidates.advance();
-        }
-        match sock {
-            Ok(sock) => {
-                // Only what was registered can leave stale events behind.
-                self.pair.attempt_role = role.next_attempt();
-                self.pair.conns[Side::Upstream] = Some(Conn::connecting(sock, role));
-                None
+            if sock.as_ref().is_err_and(is_exhaustion) {
+                return Some(Event::NoSocket);
             }
-            Err(error) => Some(Event::ConnectFailed(cause_of(&error))),
+            let Some(candidates) = self.candidates() else { return Some(Event::Exhausted(None)) };
+            if sock.as_ref().is_err_and(is_out_of_ports) && candidates.next_source() {
+                continue;
+            }
+            candidates.advance();
+            return match sock {
+                Ok(sock) => {
+                    // Only what was registered can leave stale events behind.
+                    self.pair.attempt_role = role.next_attempt();
+                    self.pair.conns[Side::Upstream] = Some(Conn::connecting(sock, role));
+                    None
+                }
+                Err(error) => Some(Event::ConnectFailed(cause_of(&error))),
+            };
         }
+    }
+
+    /// The endpoint under way failed after the request had been sent: starts an attempt with the
+    /// next one.
+    pub(super) fn retry(&mut self) -> Option<Event> {
+        let now = self.res.now;
+        if let Some(candidates) = self.candidates() {
+            candidates.fail(now);
+        }
+        self.connect()
+    }
+
+    /// Tells the endpoint how the handshake, or the session, with it ended.
+    pub(super) fn report_outcome(&mut self, end: End, age_ms: u64) {
+        let now = self.res.now;
+        let status = self.pair.session.as_ref().map_or(0, |session| session.status());
+        if end.phase == Phase::Open {
+            let pick = self.pair.pick.as_ref().filter(|_| end.party == Party::Upstream && end.cause != Cause::Close);
+            return pick.map(|pick| pick.endpoint().on_early_end(age_ms, now)).unwrap_or_default();
+        }
+        let Some(candidates) = self.candidates() else { return };
+        match (end.phase, end.cause) {
+            (Phase::Connect | Phase::Response, Cause::UpstreamResponse) if status < 500 => candidates.succeed(now),
+            (Phase::Connect | Phase::Response, _) if end.party == Party::Upstream => candidates.fail(now),
+            // Nothing is known of the endpoint.
+            _ => {}
+        }
+    }
+
+    fn candidates(&mut self) -> Option<&mut Candidates> {
+        self.pair.pending.as_mut()?.candidates.as_mut()
     }
 }
 

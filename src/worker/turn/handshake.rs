@@ -5,7 +5,7 @@ use super::Turn;
 use crate::proto::Side;
 use crate::proto::end::{Cause, Party};
 use crate::proto::handshake::{self, Forwarding};
-use crate::proto::interface::Event;
+use crate::proto::interface::{Event, Upgrade};
 use crate::proto::session::Session;
 use crate::worker::conn::{Conn, Handshake};
 use crate::worker::sys::Sys;
@@ -44,8 +44,13 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     /// The upstream is reached: the request goes there.
     fn connected(&mut self) {
+        let now = self.res.now;
         let event = match self.new_request() {
-            Some(request) => Event::Connected(request),
+            Some(request) => {
+                let candidates = self.pair.pending.as_mut().and_then(|pending| pending.candidates.as_mut());
+                let may_retry = candidates.is_some_and(|candidates| candidates.has_more(now));
+                Event::Connected(Upgrade { request, may_retry })
+            }
             None => Event::ConnectFailed(Cause::ConnectRefused),
         };
         self.report(event);

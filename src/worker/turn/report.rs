@@ -60,7 +60,8 @@ impl<S: Sys> Turn<'_, '_, S> {
             | Event::Connected(_)
             | Event::ConnectFailed(_)
             | Event::NoSocket
-            | Event::Exhausted
+            | Event::Queued { .. }
+            | Event::Exhausted(_)
             | Event::Flushed(_)
             | Event::Finished(_)
             | Event::Timer(_) => {}

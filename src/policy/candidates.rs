@@ -1,0 +1,355 @@
+//! The endpoints that one session tries, and their addresses: chosen one at a time, each as the
+//! endpoints are at that moment, until one answers or none is left.
+
+use super::balance::Draw;
+use super::endpoint::{Attempt, Endpoint, Limits, Pick, Target};
+use super::key::Random;
+use super::limit::Permit;
+use super::pool::Pool;
+use super::upstream::{State, Upstream};
+use crate::proto::Millis;
+use crate::proto::end::Cause;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+#[derive(Debug)]
+pub struct Candidates {
+    upstream: Arc<Upstream>,
+    pool: Arc<Pool>,
+    state: Arc<State>,
+    /// The hash of the request's key.
+    key: Option<u64>,
+    random: Random,
+    turn: u64,
+    /// Positions of endpoints that are not to be tried again.
+    tried: Vec<usize>,
+    current: Option<Current>,
+    /// The endpoint tried last.
+    last: Option<Arc<Endpoint>>,
+    /// An endpoint has failed: the next one is a retry.
+    failed: bool,
+    /// The session waits for room.
+    place: Option<Place>,
+}
+
+/// The endpoint under way.
+#[derive(Debug)]
+struct Current {
+    attempt: Attempt,
+    /// The address under way.
+    address: usize,
+    /// It has been connected to.
+    tried: bool,
+    /// Source addresses that had no port left for it.
+    sources: usize,
+}
+
+/// A place in the queue of the upstream.
+#[derive(Debug)]
+struct Place {
+    _permit: Permit,
+    until: Millis,
+}
+
+/// What a session does next to reach its upstream.
+#[derive(Debug)]
+pub enum Next {
+    /// Connect there, from this address.
+    Try { pick: Pick, target: Target, source: Option<IpAddr> },
+    /// Wait for room: ask again in a moment, and give up at this time.
+    Wait { until: Millis },
+    /// There is nothing to try. The cause, unless it is that of the last attempt.
+    Refuse(Option<Cause>),
+}
+
+impl Upstream {
+    /// The endpoints for one more session. `key`: the hash of its key; `seed`: a random number.
+    pub fn candidates(self: &Arc<Self>, key: Option<u64>, seed: u64) -> Candidates {
+        let state = self.state();
+        state.shared.retries.earn(&self.rules.retries);
+        Candidates {
+            upstream: Arc::clone(self),
+            pool: self.pool(),
+            turn: state.shared.turns.fetch_add(1, Relaxed),
+            state,
+            key,
+            random: Random::new(seed),
+            tried: Vec::new(),
+            current: None,
+            last: None,
+            failed: false,
+            place: None,
+        }
+    }
+}
+
+impl Candidates {
+    pub fn upstream(&self) -> &Arc<Upstream> {
+        &self.upstream
+    }
+
+    /// The endpoint that was tried last.
+    pub fn last(&self) -> Option<&Arc<Endpoint>> {
+        self.last.as_ref()
+    }
+
+    /// Where to connect now. The same again until [`Candidates::advance`] is called.
+    pub fn next(&mut self, now: Millis) -> Next {
+        if let Some(next) = self.next_address() {
+            return next;
+        }
+        self.fail(now);
+        let rules = &self.upstream.rules;
+        let shared = &self.state.shared;
+        // Those that wait already go first.
+        let others_wait = self.place.is_none() && !self.failed && self.state.queue.taken() > 0;
+        if others_wait || !rules.limits.allow(shared.sessions(), shared.pending()) {
+            return self.wait(now);
+        }
+        while let Some(index) = self.choose(now, self.upstream.rules.endpoint_limits) {
+            self.tried.push(index);
+            let endpoint = self.pool.members().get(index).map(|member| &member.endpoint);
+            // A name may have no address yet, and another session may have taken the one trial.
+            let endpoint = endpoint.filter(|endpoint| endpoint.target(0).is_some());
+            let Some(attempt) = endpoint.and_then(|endpoint| Attempt::begin(endpoint, &self.state.shared)) else {
+                continue;
+            };
+            if self.failed && !self.state.shared.retries.spend(&self.upstream.rules.retries) {
+                return Next::Refuse(None);
+            }
+            self.place = None;
+            self.last = Some(Arc::clone(attempt.endpoint()));
+            self.current = Some(Current { attempt, address: 0, tried: false, sources: 0 });
+            return self.next_address().unwrap_or(Next::Refuse(None));
+        }
+        if self.choose(now, Limits::default()).is_some() {
+            return self.wait(now);
+        }
+        Next::Refuse(if self.failed { None } else { Some(Cause::NoEndpoint) })
+    }
+
+    /// The address that [`Candidates::next`] gave is being connected to.
+    pub fn advance(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.tried = true;
+        }
+    }
+
+    /// The source address had no port left for the target: whether there is another one to try.
+    pub fn next_source(&mut self) -> bool {
+        let sources = self.upstream.rules.bind.len();
+        self.current.as_mut().is_some_and(|current| {
+            current.sources += 1;
+            current.sources < sources
+        })
+    }
+
+    /// The endpoint has answered with its 101, or with a response that says that it works.
+    pub fn succeed(&mut self, now: Millis) {
+        if let Some(current) = self.current.take() {
+            current.attempt.succeeded(now);
+        }
+    }
+
+    /// The endpoint under way failed, if there is one.
+    pub fn fail(&mut self, now: Millis) {
+        if let Some(current) = self.current.take() {
+            self.failed = true;
+            current.attempt.failed(now);
+        }
+    }
+
+    /// Another endpoint can be tried, as far as can be told now.
+    pub fn has_more(&self, now: Millis) -> bool {
+        (0..self.pool.members().len()).any(|index| self.is_usable(index, now, self.upstream.rules.endpoint_limits))
+    }
+
+    /// The address under way, or the next one of the same endpoint.
+    fn next_address(&mut self) -> Option<Next> {
+        let current = self.current.as_mut()?;
+        if current.tried {
+            (current.address, current.tried, current.sources) = (current.address + 1, false, 0);
+        }
+        let target = current.attempt.endpoint().target(current.address)?;
+        let pick = Pick::new(current.attempt.endpoint(), &self.state.shared);
+        let sources = self.turn as usize + current.sources;
+        Some(Next::Try { pick, source: self.source_for(&target, sources), target })
+    }
+
+    /// The source address for a connection, each in turn.
+    fn source_for(&self, target: &Target, turn: usize) -> Option<IpAddr> {
+        let Target::Tcp(target) = target else { return None };
+        let bind = &self.upstream.rules.bind;
+        let fits = |source: &&IpAddr| source.is_ipv4() == target.is_ipv4();
+        let start = turn.checked_rem(bind.len())?;
+        let (before, from) = bind.split_at_checked(start)?;
+        from.iter().chain(before).find(fits).copied()
+    }
+
+    /// The position of the endpoint that gets this session, among those that may have more.
+    fn choose(&mut self, now: Millis, limits: Limits) -> Option<usize> {
+        let (rules, shared) = (&self.upstream.rules, &self.state.shared);
+        let mut draw = Draw {
+            turns: &shared.turns,
+            turn: self.turn,
+            random: self.random,
+            key: self.key,
+            now,
+            slow_start_ms: rules.slow_start_ms,
+            load_percent: rules.hash_load_percent.into(),
+            sessions: shared.sessions() as u64,
+        };
+        let chosen = self.pool.choose(rules.balance, &mut draw, |index| self.is_usable(index, now, limits));
+        self.random = draw.random;
+        chosen
+    }
+
+    fn is_usable(&self, index: usize, now: Millis, limits: Limits) -> bool {
+        let endpoint = self.pool.members().get(index).map(|member| &member.endpoint);
+        endpoint.is_some_and(|endpoint| endpoint.health.is_available(now) && endpoint.has_room(limits))
+            && !self.tried.contains(&index)
+    }
+
+    /// Takes a place in the queue, or keeps the one that it has.
+    fn wait(&mut self, now: Millis) -> Next {
+        if let Some(place) = &self.place {
+            return Next::Wait { until: place.until };
+        }
+        let Some(permit) = self.state.queue.take() else { return Next::Refuse(Some(Cause::UpstreamFull)) };
+        let until = now + self.upstream.rules.queue.timeout_ms;
+        self.place = Some(Place { _permit: permit, until });
+        Next::Wait { until }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::endpoint::{Address, Endpoint};
+    use crate::policy::upstream::Rules;
+    use std::net::SocketAddr;
+
+    fn upstream(endpoints: u16) -> Arc<Upstream> {
+        let endpoint = |n| {
+            let addr = SocketAddr::from(([10, 0, 0, 1], n + 1));
+            Endpoint::new(format!("ws://{addr}"), Address::Tcp(addr), false, String::new())
+        };
+        Arc::new(Upstream::new("app".into(), (0..endpoints).map(endpoint).collect()))
+    }
+
+    fn next_port(candidates: &mut Candidates) -> Option<u16> {
+        match candidates.next(0) {
+            Next::Try { target: Target::Tcp(addr), .. } => Some(addr.port()),
+            _ => None,
+        }
+    }
+
+    fn order(candidates: &mut Candidates) -> Vec<u16> {
+        let next = || {
+            let port = next_port(candidates)?;
+            candidates.advance();
+            Some(port)
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn every_endpoint_is_tried_once() {
+        for endpoints in 0..5 {
+            let rules = Rules { ejection: None, ..Rules::default() };
+            let upstream = Arc::new(Arc::into_inner(upstream(endpoints)).unwrap().with(rules, Default::default()));
+            for turn in 0..9 {
+                let mut tried = order(&mut upstream.candidates(None, 0));
+                let first = (endpoints > 0).then(|| turn % endpoints.max(1) + 1);
+                assert_eq!(tried.first().copied(), first);
+                tried.sort_unstable();
+                assert_eq!(tried, (1..=endpoints).collect::<Vec<_>>(), "turn {turn}");
+            }
+        }
+    }
+
+    #[test]
+    fn all_addresses_of_a_name_are_tried_before_the_next_endpoint() {
+        let name = Endpoint::new("ws://app:80".into(), Address::Name("app:80".into()), false, String::new());
+        let next =
+            Endpoint::new("ws://10.0.0.9:9".into(), Address::Tcp(([10, 0, 0, 9], 9).into()), false, String::new());
+        let upstream = Arc::new(Upstream::new("app".into(), vec![name, next]));
+        assert_eq!(order(&mut upstream.candidates(None, 0)), [9], "not resolved yet");
+        let addresses = [81, 82].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
+        assert!(upstream.endpoints()[0].set_resolved(addresses.to_vec()));
+        assert!(!upstream.endpoints()[0].set_resolved(addresses.to_vec()));
+        order(&mut upstream.candidates(None, 0));
+        assert_eq!(order(&mut upstream.candidates(None, 0)), [81, 82, 9]);
+    }
+
+    #[test]
+    fn a_pick_counts_while_it_is_held_also_over_a_reload() {
+        let (before, after) = (upstream(2), upstream(3));
+        let mut candidates = before.candidates(None, 0);
+        let Next::Try { pick, .. } = candidates.next(0) else { panic!() };
+        assert_eq!((pick.endpoint().sessions(), before.sessions()), (1, (1, 1)));
+        after.inherit(&before);
+        let sessions = |upstream: &Upstream| upstream.endpoints().iter().map(|e| e.sessions()).collect::<Vec<_>>();
+        assert_eq!(sessions(&after), [1, 0, 0], "the endpoint is the same object");
+        candidates.succeed(0);
+        assert_eq!(after.sessions(), (1, 0));
+        drop((pick, candidates));
+        assert_eq!((sessions(&after), after.sessions()), (vec![0, 0, 0], (0, 0)));
+    }
+
+    #[test]
+    fn sessions_beyond_the_limits_wait_in_the_queue() {
+        let limits = Limits { sessions: Some(1), pending: None };
+        let queue = crate::policy::upstream::Queue { max: 1, timeout_ms: 50 };
+        let rules = Rules { endpoint_limits: limits, queue, ..Rules::default() };
+        let upstream = Arc::into_inner(upstream(1)).unwrap().with(rules, Default::default());
+        let upstream = Arc::new(upstream);
+        let (mut first, mut second, mut third) =
+            (upstream.candidates(None, 0), upstream.candidates(None, 0), upstream.candidates(None, 0));
+        let Next::Try { pick, .. } = first.next(5) else { panic!() };
+        assert!(matches!(second.next(5), Next::Wait { until: 55 }));
+        assert!(matches!(second.next(9), Next::Wait { until: 55 }), "its place is kept");
+        assert!(matches!(third.next(9), Next::Refuse(Some(Cause::UpstreamFull))));
+        drop((pick, first));
+        assert!(matches!(third.next(9), Next::Refuse(Some(Cause::UpstreamFull))), "who waits goes first");
+        assert!(matches!(second.next(10), Next::Try { .. }));
+        assert_eq!(upstream.queued(), 0);
+    }
+
+    #[test]
+    fn retries_end_with_their_budget() {
+        let rules = Rules { retries: crate::policy::retry::RetryLimits { percent: 0, reserve: 1 }, ..Rules::default() };
+        let upstream = Arc::new(Arc::into_inner(upstream(3)).unwrap().with(rules, Default::default()));
+        assert_eq!(order(&mut upstream.candidates(None, 0)).len(), 2);
+        assert_eq!(order(&mut upstream.candidates(None, 0)).len(), 1);
+    }
+
+    #[test]
+    fn failures_eject_but_never_more_than_the_allowed_share() {
+        let upstream = upstream(3);
+        for _ in 0..10 {
+            let mut candidates = upstream.candidates(None, 0);
+            order(&mut candidates);
+        }
+        let ejected = upstream.endpoints().iter().filter(|endpoint| endpoint.health.is_ejected()).count();
+        assert_eq!(ejected, 1, "half of three");
+        let alone = self::upstream(1);
+        (0..10).for_each(|_| drop(order(&mut alone.candidates(None, 0))));
+        assert!(!alone.endpoints()[0].health.is_ejected());
+    }
+
+    #[test]
+    fn sources_are_used_in_turn() {
+        let bind: Vec<IpAddr> = ["127.0.0.2", "::2", "127.0.0.3"].iter().map(|ip| ip.parse().unwrap()).collect();
+        let rules = Rules { bind: bind.clone(), ..Rules::default() };
+        let upstream = Arc::new(Arc::into_inner(upstream(1)).unwrap().with(rules, Default::default()));
+        let sources: Vec<_> = (0..4)
+            .map(|_| match upstream.candidates(None, 0).next(0) {
+                Next::Try { source, .. } => source.unwrap(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(sources, [bind[0], bind[2], bind[2], bind[0]]);
+    }
+}
