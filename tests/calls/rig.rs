@@ -23,12 +23,17 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Records that a test may leave unread.
 const RECORDS: usize = 4096;
 
 /// What a connect attempt of a call may take.
 pub const CONNECT_MS: u64 = 300;
+
+/// What is known without waiting is answered within half of `timeouts.decision`: no deadline can
+/// have brought it.
+pub const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// How a session ended, as logged: party, phase, cause, HTTP status.
 pub type Verdict = (Party, Phase, Cause, u16);
@@ -173,6 +178,14 @@ impl Rig {
         drop(client);
         assert_eq!(self.verdict(), verdict);
         self.reached_no_upstream();
+    }
+
+    /// A request for `path` gets the refusal of `verdict`, and does not wait for a deadline.
+    #[track_caller]
+    pub fn refuses_at_once(&self, path: &str, verdict: Verdict) {
+        let begun = Instant::now();
+        self.refuses(self.request(path), verdict);
+        assert!(begun.elapsed() < AT_ONCE, "{verdict:?} took {:?}", begun.elapsed());
     }
 
     #[track_caller]

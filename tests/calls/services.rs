@@ -84,12 +84,11 @@ fn the_answer_of_a_service_decides() {
 }
 
 #[test]
-fn a_service_that_does_not_answer_fails_closed() {
+fn a_service_that_does_not_answer_fails_closed_at_once() {
     let (service, rig) = start(4, "");
     for act in [Act::Answers(Answer::Unavailable), Act::Forgets] {
-        let client = rig.request("/chat");
         service.does(act);
-        rig.refuses(client, UNANSWERED);
+        rig.refuses_at_once("/chat", UNANSWERED);
     }
     rig.stop();
     assert_eq!(join(service.thread), 2);
@@ -121,7 +120,7 @@ fn a_full_queue_fails_closed_at_once() {
     let mut second = rig.request("/chat");
     eventually("two wait", || (rig.taken() == [0, 2]).then_some(()));
     // One is being answered, one waits: the third finds no room.
-    rig.refuses(rig.request("/chat"), UNANSWERED);
+    rig.refuses_at_once("/chat", UNANSWERED);
     service.does(Act::Answers(Answer::Status(200)));
     rig.admits(&mut first);
     service.is_asked();
@@ -139,10 +138,12 @@ fn a_service_that_panics_fails_closed_for_all_questions() {
     service.is_asked();
     eventually("three wait", || (rig.taken() == [0, 3]).then_some(()));
     service.does(Act::Panics);
+    let begun = Instant::now();
     for client in clients {
         rig.refuses(client, UNANSWERED);
     }
-    rig.refuses(rig.request("/chat"), UNANSWERED);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    rig.refuses_at_once("/chat", UNANSWERED);
     eventually("the thread is gone", || service.thread.is_finished().then_some(()));
     assert!(service.thread.join().is_err());
     rig.stop();
@@ -152,7 +153,7 @@ fn a_service_that_panics_fails_closed_for_all_questions() {
 #[test]
 fn a_service_that_does_not_exist_fails_closed() {
     let rig = Plan::asking(vec![Check::Service(7)], "").start();
-    rig.refuses(rig.request("/chat"), UNANSWERED);
+    rig.refuses_at_once("/chat", UNANSWERED);
     rig.stop();
 }
 

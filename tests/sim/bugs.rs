@@ -26,6 +26,10 @@ pub enum Bug {
     FailOpen,
     /// A call whose session has ended keeps its connection.
     LeakedCall,
+    /// A call whose session has ended keeps its connection for a while.
+    LateCancel,
+    /// A call's own deadline is ignored.
+    NoCallTimeout,
     /// The head of a response to a call is complete when the connection ends.
     CutHead,
     /// A paused direction is read too early.
@@ -36,8 +40,16 @@ impl Bug {
     /// Mistakes of whatever relays.
     pub const OF_RELAYS: [Bug; 4] = [Bug::FinEdge, Bug::UrgentData, Bug::ListenerEdge, Bug::StaleToken];
     /// Mistakes of what has frames of its own, asks, and pauses.
-    pub const OF_WORKERS: [Bug; 6] =
-        [Bug::InsideFrame, Bug::AnswerToSlot, Bug::FailOpen, Bug::LeakedCall, Bug::CutHead, Bug::ShortPause];
+    pub const OF_WORKERS: [Bug; 8] = [
+        Bug::InsideFrame,
+        Bug::AnswerToSlot,
+        Bug::FailOpen,
+        Bug::LeakedCall,
+        Bug::LateCancel,
+        Bug::NoCallTimeout,
+        Bug::CutHead,
+        Bug::ShortPause,
+    ];
 
     /// Falsifies a batch of events.
     pub fn on_events(self, events: &mut [Event], socks: &[Sock]) {

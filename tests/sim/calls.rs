@@ -37,9 +37,13 @@ impl SimSock {
 impl Drop for SimSock {
     fn drop(&mut self) {
         world_if_free(|w| {
-            let leaks = |callee: &Callee| !callee.has_answered(&w.script.sessions[callee.session]);
-            if w.bug != Some(Bug::LeakedCall) || !w.callee_of(self.0).is_some_and(leaks) {
-                w.close(self.0, false);
+            let waits = |callee: &Callee| !callee.has_answered(&w.script.sessions[callee.session]);
+            match w.bug {
+                Some(Bug::LeakedCall) if w.callee_of(self.0).is_some_and(waits) => {}
+                Some(Bug::LateCancel) if w.callee_of(self.0).is_some_and(waits) => {
+                    w.kernel.at(w.kernel.now + 1_000, What::Cancelled(self.0));
+                }
+                _ => w.close(self.0, false),
             }
         });
     }
@@ -99,7 +103,7 @@ impl Sys for SimSys {
             let got = w.kernel.recv(sock.0, max, |bytes| buf[..bytes.len()].copy_from_slice(bytes));
             trace!(w.kernel, "recv sock {} up to {max} -> {got:?}", sock.0);
             let got = if w.bug == Some(Bug::CutHead) { with_end_of_head(w, sock.0, got, buf) } else { got };
-            after_read(w, sock.0, got)
+            after_read(w, sock.0, got, false)
         }))
     }
 
@@ -182,7 +186,7 @@ impl Sys for SimSys {
             let got = w.kernel.recv(sock.0, max, |bytes| held.extend_from_slice(bytes));
             trace!(w.kernel, "splice sock {} into pipe {} up to {max} -> {got:?}", sock.0, pipe.0);
             w.pipes[pipe.0 as usize] = Some(held);
-            after_read(w, sock.0, got)
+            after_read(w, sock.0, got, true)
         }))
     }
 
@@ -286,9 +290,9 @@ fn before_read(w: &mut World, id: Id, max: usize) -> Result<usize, i32> {
 }
 
 /// Notes what a read brought.
-fn after_read(w: &mut World, id: Id, got: Result<usize, i32>) -> Result<usize, i32> {
+fn after_read(w: &mut World, id: Id, got: Result<usize, i32>, spliced: bool) -> Result<usize, i32> {
     w.kernel.fold(sent_or_not(got));
-    w.note_read(id, got.unwrap_or(0));
+    w.note_read(id, got.unwrap_or(0), spliced);
     got
 }
 

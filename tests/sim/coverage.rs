@@ -21,6 +21,7 @@ met! {
     LeftDuringService "a client left while a service was asked";
     LateAnswer "a service answered after its session had ended";
     Paused "a direction was paused";
+    PausedBySplice "a direction was paused because of spliced bytes";
 }
 
 /// How many schedules met each kind.

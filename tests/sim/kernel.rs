@@ -54,6 +54,8 @@ pub enum What {
     Peer(usize),
     /// The service of a session gives its answer.
     Answer(usize),
+    /// For a planted bug: the socket of a call that was given up is closed only now.
+    Cancelled(Id),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +232,7 @@ impl Kernel {
                 What::Bounced(id) => self.take_rst(id),
                 What::Peer(peer) => self.wake_peer(peer),
                 What::Answer(session) => self.answering.push(session),
+                What::Cancelled(id) => self.close(id),
                 What::Queue(id) => return Some(id),
             }
             if !self.woken.is_empty() || !self.answering.is_empty() {

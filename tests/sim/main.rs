@@ -11,6 +11,7 @@ mod bugs;
 mod callee;
 mod calls;
 mod coverage;
+mod deadlines;
 mod edge_rules;
 mod faults;
 mod frames;

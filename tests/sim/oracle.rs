@@ -2,7 +2,7 @@
 //! byte by byte, and the logged end with what the peers did. Written independently: it shares no
 //! decision with the proxy.
 
-use crate::asks::{ASKS_MAX, Ask, Outlook, outlook};
+use crate::asks::{ASKS_MAX, Ask, DECISION_MS, Outlook, outlook};
 use crate::frames::{CLOSE, close_code, read_head};
 use crate::peers::Peer;
 use crate::schedule::{Connect, End, Leg, Opening, REFUSED, Session};
@@ -47,6 +47,12 @@ const ASK_SLACK_MS: u64 = 2_000;
 const PAUSES_MS: u64 = 3_000;
 /// A connect without a descriptor is made again after a tick or two.
 const STARVED_MS: u64 = 200;
+
+/// The timeouts of the configuration that end a session by themselves.
+const IDLE_MS: u64 = 300_000;
+const WRITE_STALL_MS: u64 = 60_000;
+/// Of request head, response head, and all connect attempts together.
+const HANDSHAKE_MS: u64 = 10_000;
 
 /// Longer than all pauses of both peers and all jumps of the clock together.
 const CLOSE_DEADLINE_MS: u64 = 5_000;
@@ -93,22 +99,25 @@ impl Case<'_> {
             ensure!(fits, "{} got Close {seen:?}, the record has {:?}", side.name(), codes[side]);
         }
         // An end that has arrived must be handled: a deadline must not hide a session that hangs.
-        let waits = match ended.cause {
-            Cause::IdleTimeout
-            | Cause::WriteStall
-            | Cause::ResponseTimeout
-            | Cause::HeadTimeout
-            | Cause::NoSockets
-            | Cause::ConnectTimeout => true,
-            Cause::DecisionTimeout => self.outlook().expires.is_some(),
+        let deadline = match ended.cause {
+            Cause::IdleTimeout => IDLE_MS,
+            Cause::WriteStall => WRITE_STALL_MS,
+            Cause::ResponseTimeout | Cause::HeadTimeout | Cause::NoSockets | Cause::ConnectTimeout => HANDSHAKE_MS,
+            Cause::DecisionTimeout if self.outlook().expires.is_some() => DECISION_MS,
+            _ => 0,
+        };
+        let close = match self.session.end {
             // A peer that broke a rule does not reply to a Close.
-            _ => matches!(self.session.end, End::Unanswered(_) | End::Stall(_) | End::ViolationAndClose(_)),
+            End::Unanswered(_) | End::ViolationAndClose(_) => CLOSE_DEADLINE_MS,
+            End::Stall(_) => CLOSE_DEADLINE_MS + WRITE_STALL_MS,
+            _ => 0,
         };
         let tries = self.session.connects.iter().filter(|c| **c == Connect::Lost).count() as u64;
         let asks: u64 = self.session.asks.iter().map(|ask| ask.delay_ms() + ASK_SLACK_MS).sum();
-        let pauses = if self.session.paced { PAUSES_MS } else { 0 };
-        let most = CLOSE_DEADLINE_MS + tries * 3_000 + asks + pauses + self.starved * STARVED_MS;
-        ensure!(waits || *age_ms < most, "the session took {age_ms} ms for {:?}", self.session.end);
+        let pauses = if self.session.pace.is_some() { PAUSES_MS } else { 0 };
+        let waits = deadline + close + tries * 3_000 + asks + pauses + self.starved * STARVED_MS;
+        let most = CLOSE_DEADLINE_MS + waits;
+        ensure!(*age_ms < most, "the session took {age_ms} ms, more than {most}, for {:?}", self.session.end);
         Ok(())
     }
 

@@ -135,7 +135,7 @@ pub struct Session {
     /// What is asked before it is admitted.
     pub asks: Vec<Ask>,
     /// Its directions have a read allowance, and pause when it is used up.
-    pub paced: bool,
+    pub pace: Option<&'static Allowance>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -155,8 +155,8 @@ impl Session {
     /// What follows the leg in the path of its route.
     pub fn suffix(&self) -> String {
         let letters: String = self.asks.iter().map(Ask::letter).collect();
-        let paced = if self.paced { "/paced" } else { "" };
-        if letters.is_empty() { paced.to_owned() } else { format!("/{letters}{paced}") }
+        let paced = self.pace.map_or(String::new(), |pace| format!("/{}", pace.name));
+        if letters.is_empty() { paced } else { format!("/{letters}{paced}") }
     }
 
     /// Whether its end follows from the script alone, without a race.
@@ -186,9 +186,24 @@ impl Session {
     }
 }
 
-/// The read allowance of a paced session, and the pause when it is used up.
-pub const PACE_BYTES: usize = 1_000;
+/// A read allowance of a route.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// How the route is called.
+    pub name: &'static str,
+    pub bytes: usize,
+}
+
+/// The read allowances of paced sessions: the second one for frames that are long enough to be
+/// spliced.
+pub const ALLOWANCES: [Allowance; 2] =
+    [Allowance { name: "paced", bytes: 1_000 }, Allowance { name: "wide", bytes: 10_000 }];
+/// The pause when one is used up.
 pub const PAUSE_MS: u64 = 60;
+/// A pause is short, but many of them would outlast a deadline.
+const PAUSES_MAX: usize = 10;
+/// Payload of a frame that is spliced even if a part of it came with its header.
+const SPLICED: [usize; 2] = [20_500, 50_000];
 
 /// A request that is refused: request line and extra fields, the status, the reason.
 pub struct Bad {
@@ -269,7 +284,14 @@ fn draw_session(rng: &mut Rng, Place { whole, judged, start_ms, haunted }: Place
     let connects = if leg == Leg::Unix { [Connect::Works; 2] } else { connects };
     let tiny = rng.one_in(16);
     let bulk = !tiny && rng.one_in(64);
-    let mut parts = draw_parts(rng, end, whole, tiny, bulk);
+    let wide = judged && !tiny && !bulk && rng.one_in(10);
+    let size = match (tiny, bulk, wide) {
+        (true, ..) => Size::Tiny,
+        (_, true, _) => Size::Bulk,
+        (.., true) => Size::Spliced,
+        _ => Size::Usual,
+    };
+    let mut parts = draw_parts(rng, end, whole, size);
     // Much data never goes through small buffers: it would take longer than a deadline.
     let bulk = bulk || parts.iter().any(|part| part.plan.len() > 20_000);
     if !good {
@@ -279,10 +301,11 @@ fn draw_session(rng: &mut Rng, Place { whole, judged, start_ms, haunted }: Place
         parts[0].glued = 0;
     }
     let hints = judged && rng.one_in(8);
-    // A pause is short, but many of them would outlast a deadline.
-    let short = parts.iter().all(|part| part.plan.len() < 10 * PACE_BYTES);
-    let paced = judged && short && !tiny && rng.one_in(5);
-    Session { start_ms, leg, opening, connects, end, parts, key: rng.size(0, 7), tiny, bulk, hints, asks, paced }
+    let allowance = &ALLOWANCES[usize::from(wide)];
+    let short = parts.iter().all(|part| part.plan.len() < PAUSES_MAX * allowance.bytes);
+    let paced = judged && short && !tiny && (wide || rng.one_in(5));
+    let (key, pace) = (rng.size(0, 7), Some(allowance).filter(|_| paced));
+    Session { start_ms, leg, opening, connects, end, parts, key, tiny, bulk, hints, asks, pace }
 }
 
 fn draw_opening(rng: &mut Rng) -> Opening {
@@ -346,15 +369,33 @@ fn act_of(end: End, side: Side) -> Act {
     }
 }
 
-fn draw_parts(rng: &mut Rng, end: End, whole: bool, tiny: bool, bulk: bool) -> [Part; 2] {
+/// How long frames are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Tiny,
+    Usual,
+    /// One of them is spliced where the route allows it.
+    Spliced,
+    /// One of them is longer than what the worker moves in a turn.
+    Bulk,
+}
+
+fn draw_parts(rng: &mut Rng, end: End, whole: bool, size: Size) -> [Part; 2] {
     let patient = whole || rng.one_in(2);
     Side::BOTH.map(|side| {
         let mut part = Part { patient, late: rng.one_in(2), ..Part::default() };
         let frames = if whole || rng.one_in(3) { rng.size(20, 24) } else { rng.size(0, 8) };
-        push_frames(rng, side, frames, tiny, &mut part.plan);
-        if bulk && rng.one_in(2) {
-            let len = rng.size(100_000, 900_000);
+        push_frames(rng, side, frames, size == Size::Tiny, &mut part.plan);
+        let long = match size {
+            Size::Bulk => Some((100_000, 900_000)),
+            Size::Spliced => Some((SPLICED[0], SPLICED[1])),
+            Size::Tiny | Size::Usual => None,
+        };
+        if let Some((least, most)) = long.filter(|_| rng.one_in(2)) {
+            let len = rng.size(least, most);
             push_one(rng, side, FIN | BINARY, len, &mut part.plan);
+            // Something to be held back by the pause.
+            push_frames(rng, side, usize::from(size == Size::Spliced), true, &mut part.plan);
         }
         part.act_at = part.plan.len();
         if rng.one_in(4) {

@@ -6,7 +6,7 @@ use crate::bugs::Bug;
 use crate::callee::REQUEST;
 use crate::calls::{SimListener, SimSys};
 use crate::rng::Rng;
-use crate::schedule::{PACE_BYTES, PAUSE_MS, SESSIONS};
+use crate::schedule::{ALLOWANCES, PAUSE_MS, SESSIONS};
 use crate::seal::{NAME, PKI};
 use crate::services::{Hub, NoWake};
 use crate::world::world;
@@ -73,6 +73,7 @@ struct Kind {
     down: bool,
     up: bool,
     pause_ms: u64,
+    call_ms: u64,
 }
 
 thread_local! {
@@ -122,20 +123,22 @@ fn snapshot(kind: Kind) -> Snapshot {
         }
     }
     let mut snapshot = config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"));
-    snapshot.routes = variants(&snapshot, kind.pause_ms);
+    snapshot.routes = variants(&snapshot, kind);
     snapshot
 }
 
 /// All routes that ask and pause, from those that do not. No configuration key does either yet.
-fn variants(snapshot: &Snapshot, pause_ms: u64) -> Routes {
+fn variants(snapshot: &Snapshot, kind: Kind) -> Routes {
     let mut entries = Vec::new();
     for entry in snapshot.routes.entries() {
         let PathPattern::Exact(path) = &entry.path else { panic!("no pattern for {entry:?}") };
         for letters in letters() {
-            for paced in [false, true] {
+            for allowance in [None, Some(&ALLOWANCES[0]), Some(&ALLOWANCES[1])] {
                 let asks = if letters.is_empty() { String::new() } else { format!("/{letters}") };
-                let path = format!("{path}{asks}{}", if paced { "/paced" } else { "" });
-                let route = variant(snapshot, &entry.route, &letters, paced.then_some(pause_ms));
+                let path = format!("{path}{asks}{}", allowance.map_or(String::new(), |pace| format!("/{}", pace.name)));
+                let pace = allowance.map(|pace| Pace { bytes: pace.bytes as u64, pause_ms: kind.pause_ms });
+                let route =
+                    Variant { letters: &letters, pace, call_ms: kind.call_ms }.of(snapshot, &entry.route, &path);
                 let path = PathPattern::Exact(path);
                 entries.push(Entry { host: entry.host.clone(), path, route: Arc::new(route) });
             }
@@ -154,26 +157,35 @@ fn letters() -> Vec<String> {
     all
 }
 
-fn variant(snapshot: &Snapshot, base: &Route, letters: &str, pause_ms: Option<u64>) -> Route {
-    let session = base.name.split('/').nth(1).expect("a path").parse().expect("the number of a session");
-    let pace = pause_ms.map(|pause_ms| Pace { bytes: PACE_BYTES as u64, pause_ms });
-    let relay = RelaySettings { pace, ..base.settings.relay.clone() };
-    let settings = Arc::new(Settings { relay, ..(*base.settings).clone() });
-    let name = format!("{}{letters}{}", base.name, pace.map_or("", |_| "/paced"));
-    let checks = letters.chars().enumerate().map(|(at, letter)| check(snapshot, session, at, letter)).collect();
-    Route { settings, checks, ..Route::new(name, Arc::clone(&base.upstreams()[0])) }
+/// A route that asks and pauses.
+#[derive(Debug, Clone, Copy)]
+struct Variant<'a> {
+    letters: &'a str,
+    pace: Option<Pace>,
+    call_ms: u64,
 }
 
-fn check(snapshot: &Snapshot, session: usize, at: usize, letter: char) -> Check {
-    let timeout_ms = match letter {
-        's' => return Check::Service(session),
-        'p' => PATIENT_MS,
-        _ => CALL_MS,
-    };
-    let name = format!("ask{}-{session}", at + 1);
-    let upstream = snapshot.upstreams.iter().find(|upstream| upstream.name == name).expect("a callee");
-    let (upstream, head) = (Arc::clone(upstream), REQUEST.to_vec());
-    Check::Subrequest(Arc::new(Subrequest { upstream, head, timeout_ms, connect_ms: CONNECT_MS }))
+impl Variant<'_> {
+    fn of(&self, snapshot: &Snapshot, base: &Route, name: &str) -> Route {
+        let session = base.name.split('/').nth(1).expect("a path").parse().expect("the number of a session");
+        let relay = RelaySettings { pace: self.pace, ..base.settings.relay.clone() };
+        let settings = Arc::new(Settings { relay, ..(*base.settings).clone() });
+        let letters = self.letters.chars().enumerate();
+        let checks = letters.map(|(at, letter)| self.check(snapshot, session, at, letter)).collect();
+        Route { settings, checks, ..Route::new(name.to_owned(), Arc::clone(&base.upstreams()[0])) }
+    }
+
+    fn check(&self, snapshot: &Snapshot, session: usize, at: usize, letter: char) -> Check {
+        let timeout_ms = match letter {
+            's' => return Check::Service(session),
+            'p' => PATIENT_MS,
+            _ => self.call_ms,
+        };
+        let name = format!("ask{}-{session}", at + 1);
+        let upstream = snapshot.upstreams.iter().find(|upstream| upstream.name == name).expect("a callee");
+        let (upstream, head) = (Arc::clone(upstream), REQUEST.to_vec());
+        Check::Subrequest(Arc::new(Subrequest { upstream, head, timeout_ms, connect_ms: CONNECT_MS }))
+    }
 }
 
 impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
@@ -182,7 +194,8 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
 
     fn run(bug: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
         let pause_ms = if bug == Some(Bug::ShortPause) { 1 } else { PAUSE_MS };
-        let (snapshot, tls) = made(Kind { down: DOWN, up: UP, pause_ms });
+        let call_ms = if bug == Some(Bug::NoCallTimeout) { PATIENT_MS } else { CALL_MS };
+        let (snapshot, tls) = made(Kind { down: DOWN, up: UP, pause_ms, call_ms });
         world(|w| restart(&snapshot, &mut w.random));
         let upstreams = snapshot.upstreams.clone();
         let (log, mut records) = tap(RECORDS);

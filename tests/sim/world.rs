@@ -6,6 +6,7 @@ use crate::asks::{ASKS_MAX, Ask};
 use crate::bugs::Bug;
 use crate::callee::Callee;
 use crate::coverage::{Coverage, Met};
+use crate::deadlines::Calls;
 use crate::faults::Fault;
 use crate::kernel::{CALLEES, Id, Kernel, Micros, Owner, Sys, What, trace};
 use crate::pace::Reads;
@@ -88,6 +89,8 @@ pub struct World {
     pub corked: Vec<Id>,
     /// What is in each pipe; none for one that was closed.
     pub pipes: Vec<Option<Vec<u8>>>,
+    /// The worker's own calls.
+    pub calls: Calls,
     /// What was read in paced sessions.
     pub reads: Vec<Reads>,
     /// The clock as the worker has read it.
@@ -120,6 +123,7 @@ impl World {
         (self.services, self.inbox_edge) = (None, false);
         self.script = script;
         self.reads.clear();
+        self.calls.clear();
         self.coverage.begin();
         self.phantoms.clear();
         self.told_urgent.clear();
@@ -298,6 +302,7 @@ impl World {
         let (tries, connects) = (self.tries[session], self.script.sessions[session].connects);
         let outcome = if leg == Leg::Unix { Connect::Works } else { connects[tries.min(1)] };
         trace!(self.kernel, "connect for session {session}: {outcome:?}");
+        self.check_no_call(session, "its upstream is tried");
         let dialled = self.dial(outcome, Owner::Peer(self.peers_used), leg == Leg::Unix);
         // An attempt without a descriptor is made again.
         self.tries[session] += usize::from(!matches!(dialled, Err(error) if is_starvation(error)));
@@ -316,10 +321,13 @@ impl World {
         };
         self.coverage.meet(Met::Call);
         let outcome = call.connects[self.call_tries[session][ask].min(1)];
+        self.check_no_call(session, "another attempt is made");
+        self.begin_call(session, ask);
         trace!(self.kernel, "call for question {ask} of session {session}: {outcome:?}");
         let dialled = self.dial(outcome, Owner::Peer(CALLEES + self.callees.len()), false);
         self.call_tries[session][ask] += usize::from(!matches!(dialled, Err(error) if is_starvation(error)));
         let (near, far) = dialled?;
+        self.note_call(session, ask, near);
         if let Some(far) = far {
             let mut callee = Callee::new(session, ask, far, &mut self.kernel);
             callee.seal = self.secure[Side::Upstream].then(Seal::server);
@@ -402,6 +410,7 @@ impl World {
     /// Waits, in virtual time, for something to report.
     pub fn poll(&mut self, events: &mut Vec<Event>, timeout_ms: Option<u64>) {
         self.confirm_urgent();
+        self.check_calls();
         if self.kernel.faults.strikes(Fault::Interrupted) {
             return self.settle();
         }
