@@ -2,6 +2,7 @@
 //! that they carry. The contract (who calls what, when) is in [`super::session`].
 
 use super::end::{Cause, End};
+use super::http1::FieldEdits;
 use super::relay::OwnFrame;
 use super::settings::Settings;
 use super::{Side, Sides};
@@ -52,8 +53,8 @@ pub enum Event {
     /// The verdict on [`Action::Decide`].
     Admitted(Admission),
     Refused(Refusal),
-    /// The upstream connection is up; the whole request head to send to it.
-    Connected(Vec<u8>),
+    /// The upstream connection is up.
+    Connected(Upgrade),
     /// One connect attempt failed; the next one is asked for with [`Action::Connect`].
     ConnectFailed(Cause),
     /// There was no descriptor or memory for an attempt; it is made again a little later.
@@ -82,6 +83,16 @@ pub struct Admission {
     pub request_id: Box<str>,
     /// The settings of the route, for the rest of the session.
     pub settings: Arc<Settings>,
+}
+
+/// What a session asks of its upstream, and what it makes of the response.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// The whole request head to send.
+    pub request: Vec<u8>,
+    /// Changes to the fields of the response, be it a 101 or another one that is passed on. Not to
+    /// those of our own refusals.
+    pub response: FieldEdits,
 }
 
 /// Why a request is refused, and what its response needs beyond the cause's row in the table.

@@ -6,7 +6,7 @@ use super::response::AwaitResponse;
 use super::{Handler, Phase, Step};
 use crate::proto::end::{self, Cause, Party};
 use crate::proto::http1::Request;
-use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd};
+use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd, Upgrade};
 use crate::proto::relay::Relayed;
 use crate::proto::settings::{Settings, Timeouts};
 use crate::proto::{Millis, Side};
@@ -30,9 +30,9 @@ impl Connect {
         Connect { request, attempt_since: now, last: Cause::NoEndpoint, waits_for_socket: false }
     }
 
-    pub fn on_connected(&mut self, head: Vec<u8>, step: &mut Step<'_>) {
-        step.actions.push(Action::Send(Side::Upstream, head));
-        step.enter(Phase::Response(AwaitResponse::new(std::mem::take(&mut self.request))));
+    pub fn on_connected(&mut self, upgrade: Upgrade, step: &mut Step<'_>) {
+        step.actions.push(Action::Send(Side::Upstream, upgrade.request));
+        step.enter(Phase::Response(AwaitResponse::new(std::mem::take(&mut self.request), upgrade.response)));
     }
 
     pub fn on_attempt_failed(&mut self, cause: Cause, step: &mut Step<'_>) {

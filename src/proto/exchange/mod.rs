@@ -23,7 +23,7 @@ mod response;
 
 use super::end::{self, Cause, Party};
 use super::http1::Request;
-use super::interface::{Action, Admission, ReadInterest, Refusal, Timer, TransportEnd};
+use super::interface::{Action, Admission, ReadInterest, Refusal, Timer, TransportEnd, Upgrade};
 use super::relay::Relay;
 use super::relay::{RelayInput, Relayed};
 use super::settings::{Settings, Timeouts};
@@ -183,9 +183,9 @@ impl Exchange {
         }
     }
 
-    pub(super) fn on_connected(&mut self, request: Vec<u8>, step: &mut Step<'_>) {
+    pub(super) fn on_connected(&mut self, upgrade: Upgrade, step: &mut Step<'_>) {
         if let Phase::Connect(connect) = &mut self.phase {
-            connect.on_connected(request, step);
+            connect.on_connected(upgrade, step);
         }
     }
 

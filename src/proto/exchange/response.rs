@@ -5,7 +5,7 @@ use super::buffer::RequestBuffer;
 use super::{Handler, Next, Phase, Step};
 use crate::proto::end::{self, Cause, Party};
 use crate::proto::handshake::{self, Extensions, Switching};
-use crate::proto::http1::{self, Body, HeadScan, Request};
+use crate::proto::http1::{self, Body, FieldEdits, HeadScan, Request};
 use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd};
 use crate::proto::relay::Relay;
 use crate::proto::relay::{RelayInput, Relayed};
@@ -21,14 +21,16 @@ const INTERIM_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct AwaitResponse {
     request: RequestBuffer,
+    edits: FieldEdits,
     held: Vec<u8>,
     scan: HeadScan,
     interim_bytes: usize,
 }
 
 impl AwaitResponse {
-    pub fn new(request: RequestBuffer) -> AwaitResponse {
-        AwaitResponse { request, held: Vec::new(), scan: HeadScan::default(), interim_bytes: 0 }
+    /// `edits`: for the response that is passed on.
+    pub fn new(request: RequestBuffer, edits: FieldEdits) -> AwaitResponse {
+        AwaitResponse { request, edits, held: Vec::new(), scan: HeadScan::default(), interim_bytes: 0 }
     }
 
     pub fn on_response_bytes(&mut self, bytes: &[u8], input: RelayInput<'_>, step: &mut Step<'_>) -> Relayed {
@@ -57,7 +59,7 @@ impl AwaitResponse {
             101 => {
                 let request = self.request.request().ok_or(Cause::MalformedHead)?;
                 let Switching { accept, extensions } = handshake::judge_response(&request, &response)?;
-                let head = handshake::write_switching(&response, &accept);
+                let head = handshake::write_switching(&response, &accept, &self.edits);
                 let subprotocol = http1::elements(&response.fields, "sec-websocket-protocol").next().map(Box::from);
                 step.actions.extend([Action::Send(Side::Downstream, head), Action::Established { subprotocol }]);
                 self.upgrade(extensions, input, step);
@@ -73,7 +75,7 @@ impl AwaitResponse {
             }
             status => {
                 let body = http1::body_of(&response)?;
-                let head = http1::write_response(&response, self.request.id());
+                let head = http1::write_response(&response, self.request.id(), &self.edits);
                 step.actions.push(Action::Send(Side::Downstream, head));
                 *step.status = status;
                 step.found = Some((Party::Upstream, Cause::UpstreamResponse));

@@ -1,6 +1,7 @@
 use super::*;
 use crate::proto::Sides;
-use crate::proto::interface::{Admission, Refusal};
+use crate::proto::http1::FieldEdits;
+use crate::proto::interface::{Admission, Refusal, Upgrade};
 use crate::proto::relay::Counts;
 use crate::proto::settings::{Mode, Pace, RelaySettings, Timeouts};
 use proptest::prelude::*;
@@ -105,7 +106,10 @@ impl Driver {
                 }
                 Action::Connect => {
                     self.seen.connects += 1;
-                    let event = self.connect.map_or_else(|| Event::Connected(b"NEW".to_vec()), |outcome| outcome());
+                    let event = self.connect.map_or_else(
+                        || Event::Connected(Upgrade { request: b"NEW".to_vec(), response: FieldEdits::new() }),
+                        |outcome| outcome(),
+                    );
                     self.session.on_event(event, self.now);
                 }
                 Action::Refuse { refusal, head_only } => {

@@ -5,7 +5,8 @@ use super::Turn;
 use crate::proto::Side;
 use crate::proto::end::{Cause, Party};
 use crate::proto::handshake::{self, Forwarding};
-use crate::proto::interface::Event;
+use crate::proto::http1::FieldEdits;
+use crate::proto::interface::{Event, Upgrade};
 use crate::proto::session::Session;
 use crate::worker::conn::{Conn, Handshake};
 use crate::worker::sys::Sys;
@@ -44,14 +45,14 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     /// The upstream is reached: the request goes there.
     fn connected(&mut self) {
-        let event = match self.new_request() {
-            Some(request) => Event::Connected(request),
+        let event = match self.upgrade() {
+            Some(upgrade) => Event::Connected(upgrade),
             None => Event::ConnectFailed(Cause::ConnectRefused),
         };
         self.report(event);
     }
 
-    fn new_request(&mut self) -> Option<Vec<u8>> {
+    fn upgrade(&mut self) -> Option<Upgrade> {
         let trace_seed = self.res.random();
         let (session, pending) = (self.pair.session.as_ref()?, self.pair.pending.as_ref()?);
         let (request, route) = (session.request()?, pending.route.as_ref()?);
@@ -65,8 +66,9 @@ impl<S: Sys> Turn<'_, '_, S> {
             client: pending.cert.as_ref().map(|cert| (cert.subject.as_str(), cert.sha256.as_str())),
             request_id: &pending.request_id,
             trace_seed,
+            edits: &FieldEdits::new(),
         };
-        Some(handshake::write_request(&request, &add))
+        Some(Upgrade { request: handshake::write_request(&request, &add), response: FieldEdits::new() })
     }
 
     /// Steps of the TLS handshakes of this pair, as far as the loop iteration's budget allows.
