@@ -6,7 +6,7 @@ use common::bench;
 use framegate::proto::handshake::{
     Forwarding, accept_of, judge_request, judge_response, write_request, write_switching,
 };
-use framegate::proto::http1::{HeadScan, parse_request, parse_response};
+use framegate::proto::http1::{FieldEdits, HeadScan, parse_request, parse_response};
 use std::hint::black_box;
 
 const REQUEST: &str = include!("common/browser_request.rs");
@@ -21,6 +21,7 @@ fn main() {
     let request = parse_request(head).expect("a good request");
     let response = parse_response(ANSWER.as_bytes()).expect("a good answer");
     let switching = judge_response(&request, &response).expect("a good handshake");
+    let edits = FieldEdits::new();
     let add = Forwarding {
         client: None,
         path: request.path,
@@ -30,6 +31,7 @@ fn main() {
         secure: false,
         request_id: "0123456789abcdef0123456789abcdef",
         trace_seed: [7; 24],
+        edits: &edits,
     };
     bench("scan, 611 B request", 20_000, || {
         black_box(HeadScan::default().advance(black_box(head))).ok();
@@ -55,6 +57,6 @@ fn main() {
         black_box(judge_response(black_box(&request), &response)).ok();
     });
     bench("write_switching", 20_000, || {
-        black_box(write_switching(black_box(&response), &switching.accept));
+        black_box(write_switching(black_box(&response), &switching.accept, &edits));
     });
 }

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{REQUEST, SWITCHING};
+use framegate::proto::http1::FieldEdits;
 use framegate::proto::interface::{Action, Admission, Event, TransportEnd, Upgrade};
 use framegate::proto::relay::Counts;
 use framegate::proto::relay::RelayInput;
@@ -46,7 +47,10 @@ fn give(session: &mut Session, settings: &Arc<Settings>, from: Side, bytes: &[u8
     while let Some(action) = session.poll_action(1) {
         let event = match action {
             Action::Decide => Event::Admitted(Admission { request_id: "id".into(), settings: Arc::clone(settings) }),
-            Action::Connect => Event::Connected(Upgrade { request: Vec::new(), may_retry: false }),
+            Action::Connect => {
+                let response = FieldEdits::new();
+                Event::Connected(Upgrade { request: Vec::new(), response, may_retry: false })
+            }
             _ => continue,
         };
         session.on_event(event, 1);

@@ -93,6 +93,8 @@ pub struct Route {
     pub host: Typed,
     pub path: Typed,
     pub upstream: Typed,
+    pub split: TypedList,
+    pub split_key: Typed,
     pub strip_prefix: Typed,
     pub host_header: Typed,
     pub mode: Typed,
@@ -119,6 +121,7 @@ pub struct Upstream {
     pub name: Typed,
     pub endpoints: TypedList,
     pub balance: Typed,
+    pub sticky: Option<Table<Sticky>>,
     pub hash_key: Typed,
     pub hash_load: Typed,
     pub slow_start: Typed,
@@ -151,6 +154,16 @@ pub struct Ejection {
     pub max_time: Typed,
     pub max_percent: Typed,
     pub early_end: Typed,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sticky {
+    pub cookie: Typed,
+    pub secret: Typed,
+    pub path: Typed,
+    pub same_site: Typed,
+    pub max_age: Typed,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

@@ -10,6 +10,7 @@ use crate::policy::endpoint::{Limits, Member};
 use crate::policy::health::Ejection;
 use crate::policy::key::HashKey;
 use crate::policy::retry::RetryLimits;
+use crate::policy::sticky::{SameSite, Sticky};
 use crate::policy::upstream::{Queue, Rules, Upstream};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -27,6 +28,8 @@ const PERCENT: RangeInclusive<u64> = 0..=100;
 const LOAD_PERCENT: RangeInclusive<u64> = 101..=1_000;
 const SLOW_START: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const SOURCES_MAX: usize = 256;
+const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(400 * 24 * 3600);
+const SECRET_MIN: usize = 16;
 
 impl Builder<'_, '_> {
     pub fn upstreams(&mut self, typed: &[Section<file::Upstream>]) -> Vec<Arc<Upstream>> {
@@ -97,6 +100,7 @@ impl Builder<'_, '_> {
         };
         Rules {
             balance,
+            sticky: typed.sticky.as_ref().map(|typed| self.sticky(typed)),
             hash_key: self.take("upstream.hash_key", &typed.hash_key, default.hash_key.clone(), key),
             hash_load_percent: self.take("upstream.hash_load", &typed.hash_load, 0, load),
             slow_start_ms: self.slow_start(typed, balance),
@@ -111,6 +115,20 @@ impl Builder<'_, '_> {
             queue: self.queue(&typed.limits, default.queue),
             retries: self.retries(&typed.retries, default.retries),
             bind: self.bind(typed),
+        }
+    }
+
+    fn sticky(&mut self, typed: &file::Sticky) -> Sticky {
+        let sites = SameSite::ALL.map(|site| (site.name(), site));
+        let age = |v: &Value| value::duration(v, MAX_AGE, "as long as the browser runs").map(|millis| millis / 1_000);
+        let max_age = self.take("upstream.sticky.max_age", &typed.max_age, 0, age);
+        Sticky {
+            cookie: self.take("upstream.sticky.cookie", &typed.cookie, "framegate".to_owned(), cookie_name),
+            secret: self.read("upstream.sticky.secret", &typed.secret, secret),
+            path: self.take("upstream.sticky.path", &typed.path, "/".to_owned(), cookie_path),
+            same_site: self
+                .take("upstream.sticky.same_site", &typed.same_site, SameSite::Lax, |v| value::word(v, &sites)),
+            max_age_s: (max_age > 0).then_some(max_age),
         }
     }
 
@@ -222,6 +240,27 @@ fn member(value: &Value) -> Parsed<Member> {
     let (weight, priority) = (read("weight", 1, WEIGHT)?, read("priority", 0, PRIORITY)?);
     let member = Member::from(endpoint::endpoint(text(url)?)?);
     Ok(Member { weight: weight as u16, priority: priority as u8, ..member })
+}
+
+fn cookie_name(value: &Value) -> Parsed<String> {
+    let name = text(value)?;
+    let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if fits { Ok(name.to_owned()) } else { Err(format!("{} is not a name for a cookie", quoted(name))) }
+}
+
+fn cookie_path(value: &Value) -> Parsed<String> {
+    let path = text(value)?;
+    let fits = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b';');
+    if fits { Ok(path.to_owned()) } else { Err(format!("{} is not a path; expected for example \"/\"", quoted(path))) }
+}
+
+fn secret(value: &Value) -> Parsed<String> {
+    let secret = text(value)?;
+    if secret.len() >= SECRET_MIN {
+        Ok(secret.to_owned())
+    } else {
+        Err(format!("too short; expected at least {SECRET_MIN} characters"))
+    }
 }
 
 /// `client_ip`, `path`, or `header:NAME`, `cookie:NAME`, `query:NAME`.

@@ -22,6 +22,8 @@ pub struct Candidates {
     key: Option<u64>,
     random: Random,
     turn: u64,
+    /// The position of the endpoint that the client's cookie names.
+    sticky: Option<usize>,
     /// Positions of endpoints that are not to be tried again.
     tried: Vec<usize>,
     current: Option<Current>,
@@ -63,14 +65,27 @@ pub enum Next {
     Refuse(Option<Cause>),
 }
 
+/// What the choice of endpoints depends on beside the upstream.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ask<'a> {
+    /// The hash of the request's key.
+    pub key: Option<u64>,
+    /// The value of the upstream's cookie.
+    pub cookie: Option<&'a [u8]>,
+    /// A random number.
+    pub seed: u64,
+}
+
 impl Upstream {
-    /// The endpoints for one more session. `key`: the hash of its key; `seed`: a random number.
-    pub fn candidates(self: &Arc<Self>, key: Option<u64>, seed: u64) -> Candidates {
-        let state = self.state();
+    /// The endpoints for one more session.
+    pub fn candidates(self: &Arc<Self>, ask: &Ask<'_>) -> Candidates {
+        let (state, pool) = (self.state(), self.pool());
         state.shared.retries.earn(&self.rules.retries);
+        let (key, seed) = (ask.key, ask.seed);
         Candidates {
             upstream: Arc::clone(self),
-            pool: self.pool(),
+            sticky: ask.cookie.and_then(|cookie| pool.position(cookie)),
+            pool,
             turn: state.shared.turns.fetch_add(1, Relaxed),
             state,
             key,
@@ -165,6 +180,15 @@ impl Candidates {
         (0..self.pool.members().len()).any(|index| self.is_usable(index, now, self.upstream.rules.endpoint_limits))
     }
 
+    /// The value of Set-Cookie for the endpoint under way; `None` if the client has it already, or
+    /// the upstream sets none. `secure`: the client came over TLS.
+    pub fn set_cookie(&self, secure: bool) -> Option<String> {
+        let sticky = self.upstream.rules.sticky.as_ref()?;
+        let index = *self.tried.last()?;
+        let id = self.pool.id(index).filter(|_| self.sticky != Some(index))?;
+        Some(sticky.set_cookie(id, secure))
+    }
+
     /// The address under way, or the next one of the same endpoint.
     fn next_address(&mut self) -> Option<Next> {
         let current = self.current.as_mut()?;
@@ -189,6 +213,9 @@ impl Candidates {
 
     /// The position of the endpoint that gets this session, among those that may have more.
     fn choose(&mut self, now: Millis, limits: Limits) -> Option<usize> {
+        if let Some(sticky) = self.sticky.filter(|sticky| self.is_usable(*sticky, now, limits)) {
+            return Some(sticky);
+        }
         let (rules, shared) = (&self.upstream.rules, &self.state.shared);
         let mut draw = Draw {
             turns: &shared.turns,
@@ -260,7 +287,7 @@ mod tests {
             let rules = Rules { ejection: None, ..Rules::default() };
             let upstream = Arc::new(Arc::into_inner(upstream(endpoints)).unwrap().with(rules, Default::default()));
             for turn in 0..9 {
-                let mut tried = order(&mut upstream.candidates(None, 0));
+                let mut tried = order(&mut upstream.candidates(&Ask::default()));
                 let first = (endpoints > 0).then(|| turn % endpoints.max(1) + 1);
                 assert_eq!(tried.first().copied(), first);
                 tried.sort_unstable();
@@ -275,18 +302,18 @@ mod tests {
         let next =
             Endpoint::new("ws://10.0.0.9:9".into(), Address::Tcp(([10, 0, 0, 9], 9).into()), false, String::new());
         let upstream = Arc::new(Upstream::new("app".into(), vec![name, next]));
-        assert_eq!(order(&mut upstream.candidates(None, 0)), [9], "not resolved yet");
+        assert_eq!(order(&mut upstream.candidates(&Ask::default())), [9], "not resolved yet");
         let addresses = [81, 82].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
         assert!(upstream.endpoints()[0].set_resolved(addresses.to_vec()));
         assert!(!upstream.endpoints()[0].set_resolved(addresses.to_vec()));
-        order(&mut upstream.candidates(None, 0));
-        assert_eq!(order(&mut upstream.candidates(None, 0)), [81, 82, 9]);
+        order(&mut upstream.candidates(&Ask::default()));
+        assert_eq!(order(&mut upstream.candidates(&Ask::default())), [81, 82, 9]);
     }
 
     #[test]
     fn a_pick_counts_while_it_is_held_also_over_a_reload() {
         let (before, after) = (upstream(2), upstream(3));
-        let mut candidates = before.candidates(None, 0);
+        let mut candidates = before.candidates(&Ask::default());
         let Next::Try { pick, .. } = candidates.next(0) else { panic!() };
         assert_eq!((pick.endpoint().sessions(), before.sessions()), (1, (1, 1)));
         after.inherit(&before);
@@ -305,8 +332,11 @@ mod tests {
         let rules = Rules { endpoint_limits: limits, queue, ..Rules::default() };
         let upstream = Arc::into_inner(upstream(1)).unwrap().with(rules, Default::default());
         let upstream = Arc::new(upstream);
-        let (mut first, mut second, mut third) =
-            (upstream.candidates(None, 0), upstream.candidates(None, 0), upstream.candidates(None, 0));
+        let (mut first, mut second, mut third) = (
+            upstream.candidates(&Ask::default()),
+            upstream.candidates(&Ask::default()),
+            upstream.candidates(&Ask::default()),
+        );
         let Next::Try { pick, .. } = first.next(5) else { panic!() };
         assert!(matches!(second.next(5), Next::Wait { until: 55 }));
         assert!(matches!(second.next(9), Next::Wait { until: 55 }), "its place is kept");
@@ -321,21 +351,21 @@ mod tests {
     fn retries_end_with_their_budget() {
         let rules = Rules { retries: crate::policy::retry::RetryLimits { percent: 0, reserve: 1 }, ..Rules::default() };
         let upstream = Arc::new(Arc::into_inner(upstream(3)).unwrap().with(rules, Default::default()));
-        assert_eq!(order(&mut upstream.candidates(None, 0)).len(), 2);
-        assert_eq!(order(&mut upstream.candidates(None, 0)).len(), 1);
+        assert_eq!(order(&mut upstream.candidates(&Ask::default())).len(), 2);
+        assert_eq!(order(&mut upstream.candidates(&Ask::default())).len(), 1);
     }
 
     #[test]
     fn failures_eject_but_never_more_than_the_allowed_share() {
         let upstream = upstream(3);
         for _ in 0..10 {
-            let mut candidates = upstream.candidates(None, 0);
+            let mut candidates = upstream.candidates(&Ask::default());
             order(&mut candidates);
         }
         let ejected = upstream.endpoints().iter().filter(|endpoint| endpoint.health.is_ejected()).count();
         assert_eq!(ejected, 1, "half of three");
         let alone = self::upstream(1);
-        (0..10).for_each(|_| drop(order(&mut alone.candidates(None, 0))));
+        (0..10).for_each(|_| drop(order(&mut alone.candidates(&Ask::default()))));
         assert!(!alone.endpoints()[0].health.is_ejected());
     }
 
@@ -345,7 +375,7 @@ mod tests {
         let rules = Rules { bind: bind.clone(), ..Rules::default() };
         let upstream = Arc::new(Arc::into_inner(upstream(1)).unwrap().with(rules, Default::default()));
         let sources: Vec<_> = (0..4)
-            .map(|_| match upstream.candidates(None, 0).next(0) {
+            .map(|_| match upstream.candidates(&Ask::default()).next(0) {
                 Next::Try { source, .. } => source.unwrap(),
                 other => panic!("{other:?}"),
             })

@@ -19,6 +19,7 @@ pub mod retry;
 mod rewrite;
 pub mod route;
 pub mod session;
+pub mod sticky;
 pub mod tls;
 pub mod upstream;
 
@@ -29,7 +30,7 @@ use crate::proto::http1::Request;
 use crate::proto::interface::Refusal;
 use ask::{Answer, Question};
 use balance::Balance;
-use candidates::Candidates;
+use candidates::{Ask, Candidates};
 use limit::{Permit, Permits};
 use matching::Routes;
 use route::{Route, RouteAction};
@@ -129,12 +130,14 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
     }
 }
 
+/// The endpoints of the route's upstream, or of the one that the split gives the request.
 fn candidates(route: &Route, facts: &Facts<'_>) -> Candidates {
-    match &route.action {
-        RouteAction::Proxy(upstream) => {
-            let rules = &upstream.rules;
-            let key = (rules.balance == Balance::ConsistentHash).then(|| rules.hash_key.hash(facts));
-            upstream.candidates(key.flatten(), facts.random)
-        }
-    }
+    let upstream = match &route.action {
+        RouteAction::Proxy(upstream) => upstream,
+        RouteAction::Split(split) => split.choose(facts),
+    };
+    let rules = &upstream.rules;
+    let key = (rules.balance == Balance::ConsistentHash).then(|| rules.hash_key.hash(facts));
+    let cookie = rules.sticky.as_ref().and_then(|sticky| lookup::cookie(facts.request, &sticky.cookie));
+    upstream.candidates(&Ask { key: key.flatten(), cookie, seed: facts.random })
 }

@@ -2,7 +2,8 @@
 //! or go. Health is not part of it: that lives in the endpoints.
 
 use super::balance::{Balance, Draw, Group, Table, Weights};
-use super::endpoint::Member;
+use super::endpoint::{Endpoint, Member};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ pub struct Pool {
     /// By priority, within one in the order given.
     members: Vec<Member>,
     groups: Vec<Priority>,
+    ids: Ids,
 }
 
 /// The members of one priority.
@@ -21,8 +23,16 @@ struct Priority {
     table: Option<Arc<Table>>,
 }
 
+/// The ids of the members in cookies: none, or one for each.
+#[derive(Debug, Default)]
+struct Ids {
+    ids: Vec<String>,
+    positions: HashMap<String, usize>,
+}
+
 impl Pool {
-    /// `before`: another pool, whose hash tables are used again where they are the same.
+    /// `before`: another pool, whose hash tables are used again where the endpoints are the same:
+    /// making one takes milliseconds.
     pub fn new(mut members: Vec<Member>, balance: Balance, before: Option<&Pool>) -> Pool {
         members.sort_by_key(|member| member.priority);
         let mut groups = Vec::new();
@@ -32,11 +42,43 @@ impl Pool {
                 sum: chunk.iter().map(|member| u64::from(member.weight)).sum(),
                 max: chunk.iter().map(|member| u64::from(member.weight)).max().unwrap_or(0),
             };
-            let table = (balance == Balance::ConsistentHash).then(|| table(chunk, before));
+            let known = || before.and_then(|before| before.table_for(chunk));
+            let table =
+                (balance == Balance::ConsistentHash).then(|| known().unwrap_or_else(|| Arc::new(table_of(chunk))));
             groups.push(Priority { range: start..start + chunk.len(), weights, table });
             start += chunk.len();
         }
-        Pool { members, groups }
+        Pool { members, groups, ids: Ids::default() }
+    }
+
+    /// The same with ids for cookies.
+    pub fn with_ids(self, id: impl Fn(&Endpoint) -> String) -> Pool {
+        let ids: Vec<_> = self.members.iter().map(|member| id(&member.endpoint)).collect();
+        let positions = ids.iter().enumerate().map(|(index, id)| (id.clone(), index)).collect();
+        Pool { ids: Ids { ids, positions }, ..self }
+    }
+
+    /// The id of the member at this position.
+    pub fn id(&self, index: usize) -> Option<&str> {
+        self.ids.ids.get(index).map(String::as_str)
+    }
+
+    /// The position of the member with this id.
+    pub fn position(&self, id: &[u8]) -> Option<usize> {
+        self.ids.positions.get(str::from_utf8(id).ok()?).copied()
+    }
+
+    fn part(&self, group: &Priority) -> &[Member] {
+        self.members.get(group.range.clone()).unwrap_or_default()
+    }
+
+    fn table_for(&self, members: &[Member]) -> Option<Arc<Table>> {
+        let same = |a: &Member, b: &Member| a.endpoint == b.endpoint && a.weight == b.weight;
+        let same = |group: &&Priority| {
+            let part = self.part(group);
+            part.len() == members.len() && part.iter().zip(members).all(|(a, b)| same(a, b))
+        };
+        self.groups.iter().find(same)?.table.clone()
     }
 
     pub fn members(&self) -> &[Member] {
@@ -47,27 +89,15 @@ impl Pool {
     /// `usable` one.
     pub fn choose(&self, balance: Balance, draw: &mut Draw<'_>, usable: impl Fn(usize) -> bool) -> Option<usize> {
         self.groups.iter().find_map(|group| {
-            let start = group.range.start;
-            let (members, table) = (self.members.get(group.range.clone())?, group.table.as_deref());
-            let choice = Group { members, weights: group.weights, table };
+            let (start, members) = (group.range.start, self.part(group));
+            let choice = Group { members, weights: group.weights, table: group.table.as_deref() };
             Some(start + choice.choose(balance, draw, |index| usable(start + index))?)
         })
     }
 }
 
-/// The hash table of a group. Making one takes milliseconds: the one of the same endpoints stays.
-fn table(members: &[Member], before: Option<&Pool>) -> Arc<Table> {
-    let same = |group: &&Priority| {
-        let known = before.and_then(|before| before.members.get(group.range.clone()));
-        known.is_some_and(|known| {
-            let key = |member: &Member| (Arc::clone(&member.endpoint), member.weight);
-            known.len() == members.len() && known.iter().map(key).eq(members.iter().map(key))
-        })
-    };
-    let known = before.and_then(|before| before.groups.iter().find(same)).and_then(|group| group.table.clone());
-    known.unwrap_or_else(|| {
-        Arc::new(Table::new(members.iter().map(|member| (member.endpoint.url.as_str(), member.weight))))
-    })
+fn table_of(members: &[Member]) -> Table {
+    Table::new(members.iter().map(|member| (member.endpoint.url.as_str(), member.weight)))
 }
 
 /// The same endpoints with the same values; tables follow from them.

@@ -1,7 +1,9 @@
 //! A route: what becomes of a request, and what a session on it may do. Which requests it gets is
 //! `matching`, the path that it sends upstream `rewrite`.
 
+use super::Facts;
 use super::ask::Check;
+use super::key::{HashKey, mix, scale};
 use super::upstream::Upstream;
 use crate::proto::settings::Settings;
 use std::slice;
@@ -29,6 +31,50 @@ pub struct Route {
 pub enum RouteAction {
     /// It goes to an endpoint of this upstream.
     Proxy(Arc<Upstream>),
+    /// It goes to one of several upstreams.
+    Split(Split),
+}
+
+/// Upstreams that share the requests of a route.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Split {
+    upstreams: Vec<Arc<Upstream>>,
+    /// The share of each, in the same order.
+    weights: Vec<u32>,
+    /// The last of them, which gets what is left.
+    last: Arc<Upstream>,
+    /// Requests with the same key go to the same upstream.
+    key: Option<HashKey>,
+}
+
+impl Split {
+    /// `None` without any part.
+    pub fn new(parts: Vec<(Arc<Upstream>, u32)>, key: Option<HashKey>) -> Option<Split> {
+        let last = Arc::clone(&parts.last()?.0);
+        let (upstreams, weights) = parts.into_iter().unzip();
+        Some(Split { upstreams, weights, last, key })
+    }
+
+    /// The upstream for a request, by chance where it has no key. A part whose share grows at the
+    /// cost of its neighbours keeps the keys that it has.
+    pub(super) fn choose(&self, facts: &Facts<'_>) -> &Arc<Upstream> {
+        let key = self.key.as_ref().and_then(|key| key.hash(facts)).unwrap_or(facts.random);
+        // Not the bits that choose the endpoint of a hash.
+        let sum = self.weights.iter().map(|weight| u64::from(*weight)).sum();
+        let mut left = scale(mix(!key), sum);
+        let parts = self.upstreams.iter().zip(&self.weights);
+        let found = parts.into_iter().find(|(_, weight)| {
+            let found = left < u64::from(**weight);
+            left = left.saturating_sub(u64::from(**weight));
+            found
+        });
+        found.map_or(&self.last, |(upstream, _)| upstream)
+    }
+
+    /// The share of each upstream.
+    pub fn weights(&self) -> impl Iterator<Item = (&Arc<Upstream>, u32)> {
+        self.upstreams.iter().zip(self.weights.iter().copied())
+    }
 }
 
 impl Route {
@@ -48,6 +94,7 @@ impl Route {
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         match &self.action {
             RouteAction::Proxy(upstream) => slice::from_ref(upstream),
+            RouteAction::Split(split) => &split.upstreams,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::key::HashKey;
 use super::limit::Permits;
 use super::pool::Pool;
 use super::retry::RetryLimits;
+use super::sticky::{Namer, Sticky};
 use super::tls::UpstreamTls;
 use crate::proto::Millis;
 use arc_swap::ArcSwap;
@@ -32,6 +33,8 @@ pub struct Upstream {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     pub balance: Balance,
+    /// Before the balance: a client with this cookie comes back to its endpoint.
+    pub sticky: Option<Sticky>,
     /// For [`Balance::ConsistentHash`]: what stays with the same endpoint.
     pub hash_key: HashKey,
     /// For [`Balance::ConsistentHash`]: no endpoint gets more than this percentage of its fair
@@ -65,6 +68,7 @@ impl Default for Rules {
     fn default() -> Rules {
         Rules {
             balance: Balance::default(),
+            sticky: None,
             hash_key: HashKey::ClientIp,
             hash_load_percent: 0,
             slow_start_ms: 0,
@@ -84,6 +88,26 @@ pub(super) struct State {
     pub shared: Arc<Shared>,
     /// Places in the queue.
     pub queue: Arc<Permits>,
+    /// Makes the ids of cookies; `None` without stickiness.
+    namer: Option<Arc<Namer>>,
+}
+
+impl State {
+    fn new(rules: &Rules) -> State {
+        let sticky = rules.sticky.as_ref();
+        let namer = sticky.and_then(|sticky| Namer::new(sticky.secret.as_deref())).map(Arc::new);
+        State { shared: Arc::default(), queue: Permits::new(rules.queue.max), namer }
+    }
+
+    /// The state of `before` under other rules.
+    fn continued(before: &Upstream, rules: &Rules) -> State {
+        let state = before.state.load();
+        let is_random = |rules: &Rules| rules.sticky.as_ref().is_some_and(|sticky| sticky.secret.is_none());
+        let fresh = State::new(rules);
+        // A random key stays, and with it the cookies.
+        let namer = if is_random(rules) && is_random(&before.rules) { state.namer.clone() } else { fresh.namer };
+        State { shared: Arc::clone(&state.shared), queue: Arc::clone(&state.queue), namer }
+    }
 }
 
 impl Upstream {
@@ -93,9 +117,9 @@ impl Upstream {
 
     pub fn with_members(name: String, members: Vec<Member>) -> Upstream {
         let rules = Rules::default();
-        let state = State { shared: Arc::default(), queue: Permits::new(rules.queue.max) };
+        let state = ArcSwap::from_pointee(State::new(&rules));
         let pool = ArcSwap::from_pointee(Pool::new(members, rules.balance, None));
-        let upstream = Upstream { name, rules, tls: UpstreamTls::default(), pool, state: ArcSwap::from_pointee(state) };
+        let upstream = Upstream { name, rules, tls: UpstreamTls::default(), pool, state };
         upstream.apply_rules();
         upstream
     }
@@ -103,7 +127,8 @@ impl Upstream {
     /// The same under other rules, and with other settings for TLS.
     pub fn with(self, rules: Rules, tls: UpstreamTls) -> Upstream {
         let members = self.members();
-        let upstream = Upstream { rules, tls, ..self };
+        let state = ArcSwap::from_pointee(State::new(&rules));
+        let upstream = Upstream { rules, tls, state, ..self };
         upstream.store(members);
         upstream.apply_rules();
         upstream
@@ -128,11 +153,10 @@ impl Upstream {
 
     /// Takes over the runtime state of `before`, and of the endpoints that have not changed.
     pub fn inherit(&self, before: &Upstream) {
-        self.state.store(before.state.load_full());
+        self.state.store(Arc::new(State::continued(before, &self.rules)));
         let known = before.members();
         let members: Vec<_> = self.members().into_iter().map(|member| member.known_among(&known)).collect();
-        let pool = Pool::new(members, self.rules.balance, Some(&before.pool.load()));
-        self.pool.store(Arc::new(pool));
+        self.pool.store(Arc::new(self.make_pool(members, &before.pool.load())));
         self.apply_rules();
     }
 
@@ -150,12 +174,12 @@ impl Upstream {
     /// Replaces all runtime state, as if the process had just started, with turns that begin at
     /// `turn`. For simulations, which replay.
     pub fn restart(&self, turn: u64) {
-        let state = State { shared: Arc::default(), queue: Permits::new(self.rules.queue.max) };
+        let state = State::new(&self.rules);
         state.shared.turns.store(turn, Relaxed);
         let anew = |member: Member| Member { endpoint: Arc::new(member.endpoint.anew()), ..member };
-        let pool = Pool::new(self.members().into_iter().map(anew).collect(), self.rules.balance, None);
-        self.pool.store(Arc::new(pool));
+        let members = self.members().into_iter().map(anew).collect();
         self.state.store(Arc::new(state));
+        self.pool.store(Arc::new(self.make_pool(members, &self.pool.load())));
         self.apply_rules();
     }
 
@@ -168,9 +192,17 @@ impl Upstream {
     }
 
     fn store(&self, members: Vec<Member>) {
-        let pool = Pool::new(members, self.rules.balance, Some(&self.pool.load()));
+        let pool = self.make_pool(members, &self.pool.load());
         self.state.load().shared.recount(pool.members().iter().map(|member| &member.endpoint));
         self.pool.store(Arc::new(pool));
+    }
+
+    fn make_pool(&self, members: Vec<Member>, before: &Pool) -> Pool {
+        let pool = Pool::new(members, self.rules.balance, Some(before));
+        match &self.state.load().namer {
+            None => pool,
+            Some(namer) => pool.with_ids(|endpoint| namer.id(&endpoint.url)),
+        }
     }
 
     /// Puts the rules into the state that older snapshots share.

@@ -11,7 +11,7 @@ mod tests;
 mod trace;
 
 use super::end::Cause;
-use super::http1::{Field, Named, Request, Response, elements, is_hop_by_hop, push, push_field, values};
+use super::http1::{Field, FieldEdits, Named, Request, Response, elements, is_hop_by_hop, push, push_field, values};
 use base64::Engine;
 use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{GeneralPurpose, general_purpose};
@@ -110,10 +110,12 @@ pub struct Forwarding<'a> {
     pub request_id: &'a str,
     /// Random 8 bytes for the span (and 16 for the trace where none is continued).
     pub trace_seed: [u8; 24],
+    /// Changes to the client's fields. Those that the proxy itself adds do not change.
+    pub edits: &'a FieldEdits,
 }
 
 /// Writes the whole new request head: Host and the upgrade first, then the client's fields in their
-/// order, then what the proxy adds.
+/// order, then what the route adds, then what the proxy adds.
 pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
     let fields = &request.fields;
     let named = Named::of(fields);
@@ -130,10 +132,11 @@ pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
             Origin::TraceState => continued.is_some(),
             Origin::Client => true,
         };
-        if passes && !named.contains(name) && !offers_nothing(field) {
+        if passes && !named.contains(name) && !offers_nothing(field) && !add.edits.removes(name) {
             push_field(&mut out, name, value);
         }
     }
+    add.edits.push_added(&mut out);
     push_forwarding(&mut out, request, add);
     let trace = continued.unwrap_or_else(|| Trace::started(&add.trace_seed));
     push_field(&mut out, "traceparent", &trace.value());
@@ -299,8 +302,8 @@ fn judge_extensions(request: &[Field<'_>], response: &[Field<'_>]) -> Result<Ext
 }
 
 /// Writes the 101 for the client: hop-by-hop fields rebuilt, `accept` as [`judge_response`] has
-/// computed it, the rest as the upstream sent it.
-pub fn write_switching(response: &Response<'_>, accept: &[u8; 28]) -> Vec<u8> {
+/// computed it, the rest as the upstream sent it, but for the route's `edits`.
+pub fn write_switching(response: &Response<'_>, accept: &[u8; 28], edits: &FieldEdits) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
     push_upgrade(&mut out);
@@ -308,10 +311,12 @@ pub fn write_switching(response: &Response<'_>, accept: &[u8; 28]) -> Vec<u8> {
     let named = Named::of(&response.fields);
     for field @ Field { name, value } in &response.fields {
         let ours = ["sec-websocket-accept", "content-length"].iter().any(|known| name.eq_ignore_ascii_case(known));
-        if !ours && !is_hop_by_hop(name) && !named.contains(name) && !offers_nothing(field) {
+        let passes = !ours && !is_hop_by_hop(name) && !named.contains(name) && !offers_nothing(field);
+        if passes && !edits.removes(name) {
             push_field(&mut out, name, value);
         }
     }
+    edits.push_added(&mut out);
     out.extend_from_slice(b"\r\n");
     out
 }

@@ -3,10 +3,11 @@
 //! here one day.
 //!
 //! `scan` finds the end, this file parses, `target` judges Host and target, `body` finds the end of
-//! an answer's body, `write` writes what leaves. The rules of WebSocket are in
-//! [`super::handshake`].
+//! an answer's body, `write` writes what leaves, `edit` has the changes that policy wants to it. The
+//! rules of WebSocket are in [`super::handshake`].
 
 mod body;
+mod edit;
 mod scan;
 mod spans;
 mod target;
@@ -15,6 +16,7 @@ pub(super) mod tests;
 mod write;
 
 pub use body::{Body, Chunks, body_of};
+pub use edit::FieldEdits;
 pub use scan::HeadScan;
 pub use spans::Spans;
 pub use target::encode_target;

@@ -2,6 +2,7 @@
 //! that they carry. The contract (who calls what, when) is in [`super::session`].
 
 use super::end::{Cause, End};
+use super::http1::FieldEdits;
 use super::relay::OwnFrame;
 use super::settings::Settings;
 use super::{Millis, Side, Sides};
@@ -88,11 +89,14 @@ pub struct Admission {
     pub settings: Arc<Settings>,
 }
 
-/// What a session sends to its upstream, and what it may do with the response.
+/// What a session asks of its upstream, and what it makes of the response.
 #[derive(Debug)]
 pub struct Upgrade {
-    /// The whole request head.
+    /// The whole request head to send.
     pub request: Vec<u8>,
+    /// Changes to the fields of the response, be it a 101 or another one that is passed on. Not to
+    /// those of our own refusals.
+    pub response: FieldEdits,
     /// There is another endpoint for a retry.
     pub may_retry: bool,
 }

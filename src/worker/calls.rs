@@ -16,7 +16,7 @@ use super::sys::{self, Sys};
 use super::timers::Wheel;
 use super::token::{Role, SlotKey, Token};
 use crate::policy::ask::{Answer, Subrequest};
-use crate::policy::candidates::{Candidates, Next};
+use crate::policy::candidates::{Ask, Candidates, Next};
 use crate::policy::endpoint::Pick;
 use crate::proto::Millis;
 use crate::proto::call::ResponseReader;
@@ -121,7 +121,7 @@ impl<K> Calls<K> {
             asker,
             subrequest: Arc::clone(subrequest),
             tls: Arc::clone(tls),
-            candidates: subrequest.upstream.candidates(None, generation.into()),
+            candidates: subrequest.upstream.candidates(&Ask { seed: generation.into(), ..Ask::default() }),
             pick: None,
             conn: None,
             attempt_role: Role::FIRST_ATTEMPT,

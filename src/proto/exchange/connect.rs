@@ -48,7 +48,7 @@ impl Connect {
     pub fn on_connected(&mut self, upgrade: Upgrade, step: &mut Step<'_>) {
         step.actions.push(Action::Send(Side::Upstream, upgrade.request));
         let request = std::mem::take(&mut self.request);
-        step.enter(Phase::Response(AwaitResponse::new(request, upgrade.may_retry)));
+        step.enter(Phase::Response(AwaitResponse::new(request, upgrade.response, upgrade.may_retry)));
     }
 
     pub fn on_attempt_failed(&mut self, cause: Cause, step: &mut Step<'_>) {

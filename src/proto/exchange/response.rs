@@ -5,7 +5,7 @@ use super::buffer::RequestBuffer;
 use super::{Handler, Next, Phase, Step};
 use crate::proto::end::{self, Cause, Party};
 use crate::proto::handshake::{self, Extensions, Switching};
-use crate::proto::http1::{self, Body, HeadScan, Request};
+use crate::proto::http1::{self, Body, FieldEdits, HeadScan, Request};
 use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd};
 use crate::proto::relay::Relay;
 use crate::proto::relay::{RelayInput, Relayed};
@@ -21,6 +21,7 @@ const INTERIM_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct AwaitResponse {
     request: RequestBuffer,
+    edits: FieldEdits,
     held: Vec<u8>,
     scan: HeadScan,
     interim_bytes: usize,
@@ -29,8 +30,9 @@ pub(super) struct AwaitResponse {
 }
 
 impl AwaitResponse {
-    pub fn new(request: RequestBuffer, may_retry: bool) -> AwaitResponse {
-        AwaitResponse { request, held: Vec::new(), scan: HeadScan::default(), interim_bytes: 0, may_retry }
+    /// `edits`: for the response that is passed on.
+    pub fn new(request: RequestBuffer, edits: FieldEdits, may_retry: bool) -> AwaitResponse {
+        AwaitResponse { request, edits, held: Vec::new(), scan: HeadScan::default(), interim_bytes: 0, may_retry }
     }
 
     /// Tries another endpoint, if the route allows it after `failure` and there is one.
@@ -70,7 +72,7 @@ impl AwaitResponse {
             101 => {
                 let request = self.request.request().ok_or(Cause::MalformedHead)?;
                 let Switching { accept, extensions } = handshake::judge_response(&request, &response)?;
-                let head = handshake::write_switching(&response, &accept);
+                let head = handshake::write_switching(&response, &accept, &self.edits);
                 let subprotocol = http1::elements(&response.fields, "sec-websocket-protocol").next().map(Box::from);
                 step.actions.extend([Action::Send(Side::Downstream, head), Action::Established { subprotocol }]);
                 self.upgrade(extensions, input, step);
@@ -90,7 +92,7 @@ impl AwaitResponse {
             }
             status => {
                 let body = http1::body_of(&response)?;
-                let head = http1::write_response(&response, self.request.id());
+                let head = http1::write_response(&response, self.request.id(), &self.edits);
                 step.actions.push(Action::Send(Side::Downstream, head));
                 *step.status = status;
                 step.found = Some((Party::Upstream, Cause::UpstreamResponse));

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+static NO_EDITS: FieldEdits = FieldEdits::new();
 const SEED: [u8; 24] = [0x11; 24];
 const TRACE: &str = "traceparent: 00-11111111111111111111111111111111-1111111111111111-01";
 
@@ -150,6 +151,7 @@ fn add(trusted: bool) -> Forwarding<'static> {
         client: None,
         request_id: "rid",
         trace_seed: SEED,
+        edits: &NO_EDITS,
     }
 }
 
@@ -481,7 +483,38 @@ fn the_client_gets_the_101_with_hop_by_hop_rebuilt() {
         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nServer: x\r\nsec-websocket-protocol: chat\r\n\
         Set-Cookie: a=b\r\nSEC-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n\
         Set-Cookie: c=d\r\n\r\n";
-    assert_eq!(String::from_utf8(write_switching(&response, &switching.accept)).unwrap(), want);
+    assert_eq!(String::from_utf8(write_switching(&response, &switching.accept, &NO_EDITS)).unwrap(), want);
+}
+
+#[test]
+fn edits_concern_the_peers_own_fields() {
+    let mut edits = FieldEdits::new();
+    edits.set("X-App", b"ours".to_vec());
+    edits.add("x-more", b"1".to_vec());
+    edits.add("x-more", b"2".to_vec());
+    edits.remove("cookie");
+    // What the proxy writes itself stands, and what the route adds cannot be named away.
+    edits.remove("Host");
+    edits.remove("Connection");
+    edits.remove("X-Request-Id");
+    let head = with(&["X-APP: theirs", "x-app: too", "Cookie: a", "X-More: 0", "Connection: Upgrade, X-App"]);
+    let lines = sent(&head, &Forwarding { edits: &edits, ..add(false) });
+    let own: Vec<_> = lines.iter().filter(|line| line.to_ascii_lowercase().starts_with("x-app")).collect();
+    assert_eq!(own, ["X-App: ours"]);
+    let at = lines.iter().position(|line| line == "X-More: 0").unwrap();
+    assert_eq!(lines[at..at + 4], ["X-More: 0", "X-App: ours", "x-more: 1", "x-more: 2"]);
+    assert!(!lines.iter().any(|line| line.contains("Cookie")), "{lines:?}");
+    for line in ["Host: a.example", "Connection: Upgrade", "X-Request-Id: rid"] {
+        assert!(lines.iter().any(|sent| sent == line), "{line}");
+    }
+    let response = "HTTP/1.1 101 S\r\nX-App: theirs\r\nSet-Cookie: a=b\r\nCOOKIE: c\r\n\r\n";
+    edits.add("Set-Cookie", b"c=d".to_vec());
+    let written =
+        write_switching(&parse_response(response.as_bytes()).unwrap(), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", &edits);
+    let want = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSet-Cookie: a=b\r\nX-App: ours\r\nx-more: 1\r\n\
+        x-more: 2\r\nSet-Cookie: c=d\r\n\r\n";
+    assert_eq!(String::from_utf8(written).unwrap(), want);
 }
 
 #[test]

@@ -431,7 +431,7 @@ fn answer(head: &str) -> Response<'_> {
 }
 
 fn passed_on(head: &str) -> String {
-    String::from_utf8(write_response(&answer(head), "id-1")).unwrap()
+    String::from_utf8(write_response(&answer(head), "id-1", &FieldEdits::new())).unwrap()
 }
 
 #[test]

@@ -1,15 +1,15 @@
 //! Heads that leave: an answer passed on, a refusal of our own. Values come from parsed heads,
 //! which hold no CR or LF, or from the tables here: no byte of a peer can start a line.
 
-use super::{Body, Field, Response, body_of, elements};
+use super::{Body, Field, FieldEdits, Response, body_of, elements};
 use crate::proto::end::Cause;
 use std::cmp::Ordering;
 
 /// Writes the answer on for the client: hop-by-hop fields and those named in Connection removed,
 /// `Connection: close` added, framing as the upstream chose it (the bytes of the body pass as they
 /// are). `X-Request-Id` is ours; the upstream's is dropped, so that there is one name for the
-/// request.
-pub fn write_response(response: &Response<'_>, request_id: &str) -> Vec<u8> {
+/// request. `edits` are those of the route.
+pub fn write_response(response: &Response<'_>, request_id: &str, edits: &FieldEdits) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     push(&mut out, &[b"HTTP/1.1 ", response.status.to_string().as_bytes(), b" ", response.reason.as_bytes(), b"\r\n"]);
     let named = Named::of(&response.fields);
@@ -22,10 +22,11 @@ pub fn write_response(response: &Response<'_>, request_id: &str) -> Vec<u8> {
         } else {
             !is_hop_by_hop(name) && !named.contains(name) && !name.eq_ignore_ascii_case("x-request-id")
         };
-        if passes {
+        if passes && !edits.removes(name) {
             push_field(&mut out, name, value);
         }
     }
+    edits.push_added(&mut out);
     if matches!(body_of(response), Ok(Body::Chunked(_))) {
         push_field(&mut out, "Transfer-Encoding", b"chunked");
     }

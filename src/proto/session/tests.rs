@@ -1,5 +1,6 @@
 use super::*;
 use crate::proto::Sides;
+use crate::proto::http1::FieldEdits;
 use crate::proto::interface::{Admission, Refusal, Upgrade};
 use crate::proto::relay::Counts;
 use crate::proto::settings::{Mode, Pace, RelaySettings, Timeouts};
@@ -106,7 +107,10 @@ impl Driver {
                 Action::Connect | Action::Retry => {
                     self.seen.connects += 1;
                     let event = self.connect.map_or_else(
-                        || Event::Connected(Upgrade { request: b"NEW".to_vec(), may_retry: false }),
+                        || {
+                            let response = FieldEdits::new();
+                            Event::Connected(Upgrade { request: b"NEW".to_vec(), response, may_retry: false })
+                        },
                         |outcome| outcome(),
                     );
                     self.session.on_event(event, self.now);

@@ -5,6 +5,7 @@ use super::Turn;
 use crate::proto::Side;
 use crate::proto::end::{Cause, Party};
 use crate::proto::handshake::{self, Forwarding};
+use crate::proto::http1::FieldEdits;
 use crate::proto::interface::{Event, Upgrade};
 use crate::proto::session::Session;
 use crate::worker::conn::{Conn, Handshake};
@@ -44,19 +45,14 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     /// The upstream is reached: the request goes there.
     fn connected(&mut self) {
-        let now = self.res.now;
-        let event = match self.new_request() {
-            Some(request) => {
-                let candidates = self.pair.pending.as_mut().and_then(|pending| pending.candidates.as_mut());
-                let may_retry = candidates.is_some_and(|candidates| candidates.has_more(now));
-                Event::Connected(Upgrade { request, may_retry })
-            }
+        let event = match self.upgrade() {
+            Some(upgrade) => Event::Connected(upgrade),
             None => Event::ConnectFailed(Cause::ConnectRefused),
         };
         self.report(event);
     }
 
-    fn new_request(&mut self) -> Option<Vec<u8>> {
+    fn upgrade(&mut self) -> Option<Upgrade> {
         let trace_seed = self.res.random();
         let (session, pending) = (self.pair.session.as_ref()?, self.pair.pending.as_ref()?);
         let (request, route) = (session.request()?, pending.route.as_ref()?);
@@ -70,8 +66,15 @@ impl<S: Sys> Turn<'_, '_, S> {
             client: pending.cert.as_ref().map(|cert| (cert.subject.as_str(), cert.sha256.as_str())),
             request_id: &pending.request_id,
             trace_seed,
+            edits: &FieldEdits::new(),
         };
-        Some(handshake::write_request(&request, &add))
+        let candidates = pending.candidates.as_ref()?;
+        let mut response = FieldEdits::new();
+        if let Some(cookie) = candidates.set_cookie(add.secure) {
+            response.add("Set-Cookie", cookie.into_bytes());
+        }
+        let may_retry = candidates.has_more(self.res.now);
+        Some(Upgrade { request: handshake::write_request(&request, &add), response, may_retry })
     }
 
     /// Steps of the TLS handshakes of this pair, as far as the loop iteration's budget allows.
