@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Exit code for usage and configuration errors; 1 is for run-time failures.
 pub const BAD_USAGE: u8 = 2;
@@ -59,7 +60,7 @@ pub fn check(path: &Path, nofile: u64, cpus: usize) -> Result<String, Error> {
 #[derive(Debug, Parser)]
 #[command(
     name = "framegate",
-    version = VERSION,
+    version = VERSION.as_str(),
     about = "A WebSocket reverse proxy that validates every frame header and copies no payload.",
     after_help = "Try it:  framegate demo
 Then:    framegate example-config > framegate.toml
@@ -158,7 +159,12 @@ fn source(typed: TypedRun) -> Result<Source, Early> {
 }
 
 /// With the TLS provider and the optional features of this build.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\ntls: rustls 0.23, aws-lc-rs\nfeatures: none");
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let features = [("regex", cfg!(feature = "regex"))];
+    let features: Vec<_> = features.iter().filter(|(_, built)| *built).map(|(name, _)| *name).collect();
+    let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
+    format!("{}\ntls: rustls 0.23, aws-lc-rs\nfeatures: {features}", env!("CARGO_PKG_VERSION"))
+});
 
 /// The part of clap's message before the first empty line, on one line.
 fn early(error: &clap::Error) -> Early {
@@ -254,7 +260,7 @@ mod tests {
     #[test]
     fn both_version_flags_show_the_features() {
         let expected =
-            format!("framegate {}\ntls: rustls 0.23, aws-lc-rs\nfeatures: none\n", env!("CARGO_PKG_VERSION"));
+            format!("framegate {}\ntls: rustls 0.23, aws-lc-rs\nfeatures: regex\n", env!("CARGO_PKG_VERSION"));
         for flag in ["-V", "--version"] {
             assert_eq!(typed(&format!("framegate {flag}")), Err(Early::Help(expected.clone())));
         }

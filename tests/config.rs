@@ -2,9 +2,13 @@
 
 #[path = "config/example.rs"]
 mod example;
+#[allow(dead_code, reason = "shared with the tests of matching")]
+#[path = "common/facts.rs"]
+mod facts;
 #[path = "config/upstreams.rs"]
 mod upstreams;
 
+use facts::route_of;
 use framegate::config::{self, AccessLog, Error, Flags, Format, Limits, Listener, ResolvedLimits, Snapshot};
 use framegate::memory::SCRATCH_BYTES;
 use framegate::policy::endpoint::Address;
@@ -56,7 +60,7 @@ fn minimal_file_has_the_defaults() {
         [10_000, 10_000, 10_000, 3_000, 10_000, 10_000, 300_000, 5_000, 60_000]
     );
     assert_eq!(snapshot.admin, None, "two processes on one host must not collide by default");
-    let route = snapshot.routes.find("any.host", "/any/path").unwrap();
+    let route = route_of(&snapshot.routes, "any.host", "/any/path").unwrap();
     assert_eq!(route.name, "/*");
     assert_eq!(route.settings.relay.mode, Mode::Framed);
     assert_eq!(route.settings.relay.limits, FrameLimits { max_frame: 1 << 30, max_message: 1 << 30 });
@@ -180,7 +184,7 @@ fn millis(timeouts: &Timeouts) -> [u64; 9] {
 #[test]
 fn every_route_key_takes_effect() {
     let snapshot = good(EVERY_KEY);
-    let live = snapshot.routes.find("a.example.com:80", "/live/x").unwrap();
+    let live = route_of(&snapshot.routes, "a.example.com:80", "/live/x").unwrap();
     let relay = &live.settings.relay;
     assert_eq!((live.name.as_str(), relay.mode, relay.upstream_loss_code), ("live", Mode::Opaque, Some(4000)));
     assert_eq!((relay.upstream_error_code, live.settings.head_bytes), (1011, 8 << 10));
@@ -189,12 +193,12 @@ fn every_route_key_takes_effect() {
     assert_eq!(live.settings.relay.limits, FrameLimits { max_frame: 1024, max_message: 2048 });
     assert_eq!(millis(&live.settings.timeouts), [19, 20, 17, 11, 12, 13, 0, 15, 16]);
 
-    let other = snapshot.routes.find("example.com", "/live").unwrap();
+    let other = route_of(&snapshot.routes, "example.com", "/live").unwrap();
     assert_eq!((other.name.as_str(), other.settings.relay.upstream_loss_code), ("/*", Some(1012)));
     assert_eq!(other.settings.relay.limits, FrameLimits { max_frame: 3072, max_message: 4096 });
     assert_eq!(other.settings.timeouts, snapshot.settings.timeouts);
     assert_eq!(other.settings.relay.upstream_error_code, 1014);
-    let second = snapshot.routes.find("example.com", "/second").unwrap();
+    let second = route_of(&snapshot.routes, "example.com", "/second").unwrap();
     assert!(Arc::ptr_eq(&second.upstreams()[0], &other.upstreams()[0]), "one upstream for each URL");
 
     assert_eq!(snapshot.upstreams.len(), 2);
@@ -230,7 +234,7 @@ fn every_process_key_takes_effect() {
 
 #[test]
 fn max_message_lowers_max_frame() {
-    let rules = |more: &str| good_beside(more).routes.find("h", "/").unwrap().settings.relay.limits;
+    let rules = |more: &str| route_of(&good_beside(more).routes, "h", "/").unwrap().settings.relay.limits;
     assert_eq!(rules("limits.max_message = \"1MiB\"\n"), FrameLimits { max_frame: 1 << 20, max_message: 1 << 20 });
     assert_eq!(rules("[limits]\nmax_message = \"1MiB\"\n"), FrameLimits { max_frame: 1 << 20, max_message: 1 << 20 });
     let both = "limits.max_message = \"1MiB\"\n[limits]\nmax_frame = \"1KiB\"\n";

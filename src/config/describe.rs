@@ -8,7 +8,7 @@ use crate::memory::{
     PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES,
     TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
-use crate::policy::matching::{Entry, HostPattern, PathPattern};
+use crate::policy::matching::{Condition, Entry};
 use crate::policy::route::Route;
 use crate::policy::tls::TlsVersion;
 use crate::proto::settings::{BAD_GATEWAY, Timeouts};
@@ -85,6 +85,9 @@ impl Snapshot {
         writeln!(out)?;
         self.write_process(out, cpus)?;
         self.write_memory(out, nofile, cpus)?;
+        for finding in self.routes.findings() {
+            writeln!(out, "warning    {finding}")?;
+        }
         for error in self.resource_errors(nofile, cpus) {
             writeln!(out, "warning    {error}")?;
         }
@@ -93,11 +96,12 @@ impl Snapshot {
 
     fn write_route(&self, out: &mut String, entry: &Entry) -> fmt::Result {
         let route = entry.route.as_ref();
-        let pattern = pattern_text(entry);
+        let pattern = entry.to_string();
         write!(out, "  {pattern}")?;
         if route.name != pattern {
             write!(out, " ({})", route.name)?;
         }
+        write_conditions(out, entry)?;
         let upstreams: Vec<_> = route.upstreams().iter().map(|upstream| upstream.name.as_str()).collect();
         write!(out, " -> {}, {}", upstreams.join(", "), route.settings.relay.mode.name())?;
         let (frame, message) =
@@ -226,15 +230,14 @@ fn version_text(version: TlsVersion) -> &'static str {
     }
 }
 
-fn pattern_text(entry: &Entry) -> String {
-    let host = match &entry.host {
-        HostPattern::Exact(host) => host.clone(),
-        HostPattern::Under(suffix) => format!("*{suffix}"),
-        HostPattern::Any => String::new(),
-    };
-    match &entry.path {
-        PathPattern::Exact(path) => host + path,
-        PathPattern::Under(prefix) => format!("{host}{prefix}/*"),
+fn write_conditions(out: &mut String, entry: &Entry) -> fmt::Result {
+    if entry.priority != 0 {
+        write!(out, ", priority {}", entry.priority)?;
+    }
+    let conditions: Vec<_> = entry.conditions.iter().map(Condition::to_string).collect();
+    match conditions.as_slice() {
+        [] => Ok(()),
+        _ => write!(out, ", if {}", conditions.join(" and ")),
     }
 }
 

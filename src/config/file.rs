@@ -92,6 +92,9 @@ pub struct Route {
     pub name: Typed,
     pub host: Typed,
     pub path: Typed,
+    #[serde(rename = "match")]
+    pub conditions: Vec<Section<Condition>>,
+    pub priority: Typed,
     pub upstream: Typed,
     pub split: TypedList,
     pub split_key: Typed,
@@ -105,6 +108,25 @@ pub struct Route {
     pub retry_on: TypedList,
     pub limits: Table<FrameLimits>,
     pub timeouts: Table<Timeouts>,
+}
+
+/// One element of a route's `match`: an input, and a comparison.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Condition {
+    pub method: Typed,
+    pub header: Typed,
+    pub query: Typed,
+    pub cookie: Typed,
+    pub subprotocol: Typed,
+    pub client: Typed,
+    pub cert_subject: Typed,
+    pub cert_sha256: Typed,
+    pub is: Typed,
+    pub prefix: Typed,
+    pub regex: Typed,
+    pub present: Typed,
+    pub not: Typed,
 }
 
 /// The [`Limits`] that a route can set.

@@ -2,15 +2,16 @@
 //! against the resources of the machine ([`Snapshot::resource_errors`]). Starts nothing and opens
 //! only the file.
 //!
-//! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `upstreams.rs` and `tls.rs` convert
-//! it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs` and `pattern.rs`
-//! parse single values; `describe.rs` is the text of `check`.
+//! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `upstreams.rs` and
+//! `tls.rs` convert it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs`
+//! and `pattern.rs` parse single values; `describe.rs` is the text of `check`.
 
 mod build;
 mod describe;
 mod endpoint;
 mod error;
 mod file;
+mod matching;
 mod pattern;
 mod routes;
 mod tls;

@@ -1,9 +1,10 @@
-//! Host and path patterns of routes: `example.com`, `*.example.com`; `/chat`, `/live/*`.
+//! Host and path patterns of routes: `example.com`, `*.example.com`; `/chat`, `/live/*`,
+//! `/room/{id}`, `/files/{*rest}`.
 
 use super::endpoint::is_name;
 use super::value::{Parsed, quoted};
-use crate::policy::matching::{HostPattern, PathPattern};
-use crate::policy::path::{is_under, normal_host, normal_path};
+use crate::policy::matching::{HostPattern, PathPattern, Rest, Template, TemplateSegment};
+use crate::policy::path::{normal_host, normal_path};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub fn host(text: &str) -> Parsed<HostPattern> {
@@ -30,12 +31,68 @@ pub fn host(text: &str) -> Parsed<HostPattern> {
     Ok(if under { HostPattern::Under(format!(".{name}")) } else { HostPattern::Exact(name.into_owned()) })
 }
 
+/// The most segments of a path pattern.
+const SEGMENTS_MAX: usize = 100;
+
 pub fn path(text: &str) -> Parsed<PathPattern> {
+    if text.matches('/').count() > SEGMENTS_MAX {
+        return Err(format!("{} has more than {SEGMENTS_MAX} segments", quoted(text)));
+    }
+    if text.contains(['{', '}']) {
+        return template(text).map(PathPattern::Template);
+    }
     match text.strip_suffix("/*") {
         Some("") => Ok(PathPattern::Under(String::new())),
         Some(prefix) => plain_path(text, prefix).map(PathPattern::Under),
         None => plain_path(text, text).map(PathPattern::Exact),
     }
+}
+
+fn template(text: &str) -> Parsed<Template> {
+    // The slash at the start has an empty segment before it.
+    let mut written: Vec<_> = text.split('/').collect();
+    let rest = match written.last().copied() {
+        Some("*") => Rest::Any,
+        Some(last) => match last.strip_prefix("{*").and_then(|name| name.strip_suffix('}')) {
+            Some(name) => Rest::Name(capture_name(text, name)?.into()),
+            None => Rest::Nothing,
+        },
+        None => Rest::Nothing,
+    };
+    if rest != Rest::Nothing {
+        written.pop();
+    }
+    let names = written.iter().map(|segment| segment.strip_prefix('{').and_then(|name| name.strip_suffix('}')));
+    let names = names.map(|name| name.map(|name| capture_name(text, name)).transpose());
+    let names = names.collect::<Parsed<Vec<_>>>()?;
+    // What is left must be a path where each name is a segment like any other.
+    let literal = |(segment, name): (&&str, &Option<&str>)| name.map_or((*segment).to_owned(), |_| "x".to_owned());
+    let plain = written.iter().zip(&names).map(literal).collect::<Vec<_>>().join("/");
+    let normal = match plain.as_str() {
+        "" if text.starts_with('/') => String::new(),
+        _ => plain_path(text, &plain)?,
+    };
+    let segment = |(segment, name): (&str, &Option<&str>)| match name {
+        Some(name) => TemplateSegment::Name((*name).into()),
+        None => TemplateSegment::Literal(segment.to_owned()),
+    };
+    let template = Template { segments: normal.split('/').zip(&names).skip(1).map(segment).collect(), rest };
+    let pattern = PathPattern::Template(template.clone());
+    let names = pattern.names();
+    match names.iter().enumerate().find(|(at, name)| names.iter().skip(at + 1).any(|other| other == *name)) {
+        Some((_, twice)) => Err(format!("{} has the name {} twice; choose another", quoted(text), quoted(twice))),
+        None => Ok(template),
+    }
+}
+
+/// The name of a segment, as other values of the file refer to it.
+fn capture_name<'a>(text: &str, name: &'a str) -> Parsed<&'a str> {
+    let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if starts && name.len() <= 32 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Ok(name);
+    }
+    let right = "expected a letter and up to 31 letters, digits or \"_\", for example \"/room/{id}\"";
+    Err(format!("{} has a segment with an invalid name {}; {right}", quoted(text), quoted(name)))
 }
 
 /// A prefix to remove from the paths that `pattern` matches. Trailing slashes are ignored.
@@ -44,11 +101,7 @@ pub fn strip_prefix(text: &str, pattern: &PathPattern) -> Parsed<String> {
     if prefix.is_empty() {
         return Err(format!("{} removes nothing; omit it", quoted(text)));
     }
-    let possible = match pattern {
-        PathPattern::Exact(path) => is_under(path, &prefix),
-        PathPattern::Under(path) => is_under(path, &prefix) || is_under(&prefix, path),
-    };
-    if possible {
+    if pattern.can_begin_with(&prefix) {
         return Ok(prefix);
     }
     Err(format!("{} is not a prefix of this route's paths", quoted(text)))
@@ -72,6 +125,9 @@ fn plain_path(text: &str, path: &str) -> Parsed<String> {
     let wrong = |why: &str| Err(format!("{} {why}", quoted(text)));
     if !path.starts_with('/') {
         return wrong("does not begin with a slash; expected for example \"/chat\" or \"/live/*\"");
+    }
+    if path.contains(['{', '}']) {
+        return wrong("has a \"{\" or \"}\" inside a segment; a name is a whole segment, for example \"/room/{id}\"");
     }
     if path.contains('*') {
         return wrong("has a \"*\" that is not its last segment; expected for example \"/live/*\"");

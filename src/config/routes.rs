@@ -23,7 +23,7 @@ const NO_UPSTREAM: &str = "missing; expected the name of an [[upstream]] or a UR
 #[derive(Default)]
 struct Seen {
     names: HashMap<String, Range<usize>>,
-    patterns: HashMap<(HostPattern, PathPattern), Range<usize>>,
+    identities: HashMap<String, Range<usize>>,
 }
 
 impl Builder<'_, '_> {
@@ -41,10 +41,13 @@ impl Builder<'_, '_> {
             let host = self.take("route.host", &section.get_ref().host, HostPattern::Any, |v| pattern::host(text(v)?));
             let all = PathPattern::Under(String::new());
             let path = self.take("route.path", &section.get_ref().path, all, |v| pattern::path(text(v)?));
-            self.check_unique(section, &mut seen, &host, &path);
+            let conditions = self.conditions(section.get_ref());
+            let priority = self.take("route.priority", &section.get_ref().priority, 0, priority);
             if let Some(upstream) = upstream {
                 let route = Arc::new(self.route(section.get_ref(), &path, upstream, inherited));
-                entries.push(Entry { host, path, route });
+                let entry = Entry { host, path, conditions, priority, route };
+                self.check_unique(section, &mut seen, &entry);
+                entries.push(entry);
             }
         }
         if typed.is_empty() {
@@ -73,25 +76,20 @@ impl Builder<'_, '_> {
         }
     }
 
-    /// Reports a second route with the same name or pattern.
-    fn check_unique(
-        &mut self,
-        section: &Section<file::Route>,
-        seen: &mut Seen,
-        host: &HostPattern,
-        path: &PathPattern,
-    ) {
+    /// Reports a second route with the same name, or one that matches the same.
+    fn check_unique(&mut self, section: &Section<file::Route>, seen: &mut Seen, entry: &Entry) {
         let route = section.get_ref();
-        let name = route_name(route);
-        if let Some(other) = seen.patterns.insert((host.clone(), path.clone()), section.span()) {
+        let name = &entry.route.name;
+        if let Some(other) = seen.identities.insert(entry.identity(), section.span()) {
             let line = self.problems.line(&other);
             let at = route.path.as_ref().or(route.host.as_ref()).map_or(section.span(), Spanned::span);
-            let why = format!("same host and path as the route in line {line}");
-            self.problems.add(at, "route.path", &why);
+            let what = if entry.conditions.is_empty() { "host and path" } else { "host, path and conditions" };
+            self.problems.add(at, "route.path", &format!("same {what} as the route in line {line}"));
         } else if let Some(other) = seen.names.insert(name.clone(), section.span()) {
             let line = self.problems.line(&other);
             let at = route.name.as_ref().map_or(section.span(), Spanned::span);
-            let why = format!("{} is also the name of the route in line {line}; choose another", quoted(&name));
+            let right = if route.name.is_some() { "choose another" } else { "add a name to one of them" };
+            let why = format!("{} is also the name of the route in line {line}; {right}", quoted(name));
             self.problems.add(at, "route.name", &why);
         }
     }
@@ -210,6 +208,14 @@ fn route_name(route: &file::Route) -> String {
     let host_and_path =
         || text(&route.host).unwrap_or_default() + &text(&route.path).unwrap_or_else(|| "/*".to_owned());
     text(&route.name).unwrap_or_else(host_and_path)
+}
+
+fn priority(value: &Value) -> Parsed<i32> {
+    const MOST: i32 = 1_000_000;
+    let parsed = value.as_integer().and_then(|number| i32::try_from(number).ok());
+    parsed.filter(|number| (-MOST..=MOST).contains(number)).ok_or_else(|| {
+        format!("{} is not a priority; expected a whole number from -{MOST} to {MOST}", value::shown(value))
+    })
 }
 
 fn close_code(value: &Value) -> Parsed<u16> {

@@ -1,170 +1,176 @@
-//! Which route a request gets: the patterns of routes as values, and the order in which they are
-//! tried. How they are written in a file is the business of `config`.
+//! Which route a request gets: routes with the requests that they match, and the order in which
+//! they are tried. How they are written in a file is the business of `config`.
+//!
+//! `pattern` has hosts and paths, `condition` everything else that a route can ask, `input` the
+//! values of a request that it asks about, `regex` the
+//! expressions that these must match; `index` finds the route, `overlap` what is odd about the
+//! routes of a file; `captures` is what the names in a path stand for.
 
-use super::path::{is_under, normal_host, normal_path};
+mod captures;
+mod condition;
+mod index;
+mod input;
+mod overlap;
+mod pattern;
+mod regex;
+
+pub use captures::Captures;
+pub use condition::{Condition, Predicate, Test};
+pub use input::Input;
+pub use overlap::Finding;
+pub use pattern::{HostPattern, PathPattern, Rest, Template, TemplateSegment};
+pub use regex::Pattern;
+
+use super::Facts;
+use super::path::{decoded, normal_host, without_dots};
 use super::route::Route;
+use index::Index;
 use std::cmp::Reverse;
+use std::fmt;
 use std::sync::Arc;
 
-/// All routes of a snapshot, most specific first where two match.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// All routes of a snapshot, in matching order.
+#[derive(Debug, Default)]
 pub struct Routes {
     entries: Vec<Entry>,
+    index: Index,
 }
 
 /// One route and the requests that it matches.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub host: HostPattern,
     pub path: PathPattern,
+    /// All of them must hold.
+    pub conditions: Vec<Condition>,
+    /// Higher ones are tried first, whatever is more specific.
+    pub priority: i32,
     pub route: Arc<Route>,
 }
 
-/// The hosts that a route serves.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// A host as [`normal_host`] gives it.
-    Exact(String),
-    /// `*.example.com`, kept as `.example.com`: one or more labels before it.
-    Under(String),
-    Any,
+/// The route of a request.
+#[derive(Debug)]
+pub struct Found<'a> {
+    pub entry: &'a Entry,
+    pub captures: Captures,
 }
 
-/// The paths that a route serves.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum PathPattern {
-    /// A path as [`normal_path`] gives it.
-    Exact(String),
-    /// `/live/*`, kept as `/live`: that path itself and all below it. Empty for `/*`.
-    Under(String),
+/// Why a route does not match a request: the first thing that differs.
+#[derive(Debug, Clone, Copy)]
+pub enum Mismatch<'a> {
+    Host(&'a HostPattern),
+    Path(&'a PathPattern),
+    Condition(&'a Condition),
 }
+
+/// What is more specific is smaller: see [`Routes::new`].
+type Rank = (Reverse<i32>, (u8, Reverse<usize>), Vec<u8>, Reverse<usize>, Vec<(bool, u8, Reverse<usize>)>);
 
 impl Routes {
-    /// Sorts `entries` into the order in which they are tried. No two may have the same host and
-    /// path.
+    /// Sorts `entries` into matching order, in which their own order plays no part. The first
+    /// difference decides:
+    ///
+    /// 1. The higher priority.
+    /// 2. The host: exact, then the longest wildcard, then any.
+    /// 3. The path, segment by segment from the left: a literal segment, then a name, then the rest
+    ///    (`*`). So an exact path is before its prefix, and a longer prefix before a shorter one.
+    /// 4. More conditions before fewer.
+    /// 5. The stricter conditions: equality, then the longest prefix, the smallest network, regular
+    ///    expression, presence; negated ones last.
+    /// 6. The name, in the order of its bytes. Names are unique.
     pub fn new(mut entries: Vec<Entry>) -> Routes {
-        entries.sort_by_key(|entry| (entry.host.rank(), entry.path.rank()));
-        Routes { entries }
+        entries.sort_by_cached_key(|entry| (entry.rank(), entry.route.name.clone()));
+        let index = Index::new(&entries);
+        Routes { entries, index }
     }
 
-    /// The route for a request: exact host before wildcard (the longest first) before any host,
-    /// then exact path before prefix, and the longest prefix wins. A host of which no path matches
-    /// gives way to less specific ones. `host` is the request's Host as written (port and case do
-    /// not matter), `path` the path as written (matched on a normalised copy: unreserved characters
-    /// decoded, dot segments removed).
-    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
-        let (host, path) = (normal_host(host), normal_path(path));
-        // Linear: once a session, and a few nanoseconds a route.
-        let entry = self.entries.iter().find(|entry| entry.host.matches(&host) && entry.path.matches(&path))?;
-        Some(&entry.route)
+    /// The first route in matching order that matches. Host and path are matched on normalised
+    /// copies: the port of a host and its case do not matter, unreserved characters of a path are
+    /// decoded, dot segments removed.
+    pub fn find(&self, facts: &Facts<'_>) -> Option<Found<'_>> {
+        let request = facts.request;
+        let decoded = decoded(request.path);
+        let normal = without_dots(&decoded);
+        let accepts = |at: usize| self.entries.get(at).is_some_and(|entry| entry.unmet(facts).is_none());
+        let at = self.index.find(&normal_host(request.host), &normal, accepts)?;
+        let entry = self.entries.get(at)?;
+        // Without dot segments the segments of the client's path are those of the normalised copy.
+        let path = if decoded == normal { request.path } else { &normal };
+        Some(Found { entry, captures: entry.path.captures(path) })
     }
 
-    /// In the order in which they are tried.
+    /// In matching order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 }
 
-impl HostPattern {
-    fn matches(&self, host: &str) -> bool {
-        match self {
-            HostPattern::Exact(exact) => host == exact,
-            HostPattern::Under(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
-            HostPattern::Any => true,
-        }
-    }
-
-    fn rank(&self) -> (u8, Reverse<usize>) {
-        match self {
-            HostPattern::Exact(_) => (0, Reverse(0)),
-            HostPattern::Under(suffix) => (1, Reverse(suffix.len())),
-            HostPattern::Any => (2, Reverse(0)),
-        }
+/// The index follows from the entries.
+impl PartialEq for Routes {
+    fn eq(&self, other: &Routes) -> bool {
+        self.entries == other.entries
     }
 }
 
-impl PathPattern {
-    fn matches(&self, path: &str) -> bool {
-        match self {
-            PathPattern::Exact(exact) => path == exact,
-            PathPattern::Under(prefix) => is_under(path, prefix),
-        }
+impl Eq for Routes {}
+
+impl Entry {
+    /// A route without conditions.
+    pub fn new(host: HostPattern, path: PathPattern, route: Arc<Route>) -> Entry {
+        Entry { host, path, conditions: Vec::new(), priority: 0, route }
     }
 
-    fn rank(&self) -> (u8, Reverse<usize>) {
-        match self {
-            PathPattern::Exact(_) => (0, Reverse(0)),
-            PathPattern::Under(prefix) => (1, Reverse(prefix.len())),
+    /// `None` if it matches. Looks at this route alone, without the index.
+    pub fn mismatch(&self, facts: &Facts<'_>) -> Option<Mismatch<'_>> {
+        if !self.host.matches(&normal_host(facts.request.host)) {
+            return Some(Mismatch::Host(&self.host));
         }
+        if !self.path.matches(&without_dots(&decoded(facts.request.path))) {
+            return Some(Mismatch::Path(&self.path));
+        }
+        self.unmet(facts).map(Mismatch::Condition)
+    }
+
+    /// The first condition that does not hold.
+    fn unmet(&self, facts: &Facts<'_>) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| !condition.holds(facts))
+    }
+
+    /// One of the two is tried first for another reason than its name.
+    pub fn is_told_from(&self, other: &Entry) -> bool {
+        self.rank() != other.rank()
+    }
+
+    fn rank(&self) -> Rank {
+        let mut conditions: Vec<_> = self.conditions.iter().map(Condition::rank).collect();
+        conditions.sort_unstable();
+        let (host, path) = (self.host.rank(), self.path.rank());
+        (Reverse(self.priority), host, path, Reverse(conditions.len()), conditions)
+    }
+
+    /// Equal for two routes that match the same requests by the same patterns and conditions, in
+    /// whatever order and with whatever names these are written.
+    pub fn identity(&self) -> String {
+        let mut conditions: Vec<_> = self.conditions.iter().collect();
+        conditions.sort_unstable();
+        conditions.dedup();
+        format!("{} {:?} {} {conditions:?}", self.host, self.path.segments(), self.path.has_rest())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::upstream::Upstream;
-
-    /// Routes named by their patterns, in the given order.
-    fn routes(patterns: &[(HostPattern, PathPattern)]) -> Routes {
-        let entry = |(host, path): &(HostPattern, PathPattern)| Entry {
-            host: host.clone(),
-            path: path.clone(),
-            route: Arc::new(Route::new(
-                format!("{host:?} {path:?}"),
-                Arc::new(Upstream::new("app".into(), Vec::new())),
-            )),
-        };
-        Routes::new(patterns.iter().map(entry).collect())
+impl fmt::Display for Entry {
+    /// Host and path as in the file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.host, self.path)
     }
+}
 
-    #[test]
-    fn the_most_specific_route_wins_whatever_the_order() {
-        use HostPattern as H;
-        use PathPattern as P;
-        let host = |h: &str| H::Exact(h.into());
-        let all = [
-            (H::Any, P::Under(String::new())),
-            (H::Any, P::Under("/live".into())),
-            (H::Under(".example.com".into()), P::Under(String::new())),
-            (H::Under(".eu.example.com".into()), P::Under("/live".into())),
-            (host("a.example.com"), P::Under("/live".into())),
-            (host("a.example.com"), P::Under("/live/v1".into())),
-            (host("a.example.com"), P::Exact("/live/v1".into())),
-            (H::Any, P::Exact("/live/v1/only".into())),
-        ];
-        let mut reversed = all.clone();
-        reversed.reverse();
-        for (host, path, expected) in [
-            ("other", "/", 0),
-            ("other", "/live", 1),
-            ("other", "/live/", 1),
-            ("other", "/livelier", 0),
-            ("other", "/%6cive/x", 1),
-            ("other", "/x/../live/x", 1),
-            ("other", "/live/../x", 0),
-            ("other", "/live%2Fx", 0),
-            ("other", "/live/v1/only", 7),
-            ("example.com", "/", 0),
-            (".example.com", "/", 0),
-            ("b.example.com", "/live", 2),
-            ("b.c.Example.Com:80", "/", 2),
-            ("notexample.com", "/", 0),
-            ("x.eu.example.com", "/live/x", 3),
-            ("x.eu.example.com", "/x", 2),
-            ("a.example.com", "/live/v2", 4),
-            ("a.example.com", "/live/v1", 6),
-            ("a.example.com", "/live/v1/x", 5),
-            ("a.example.com", "/live/v1/only", 5),
-            ("A.EXAMPLE.com.:443", "/live/v1", 6),
-            ("a.example.com", "/x", 2),
-        ] {
-            let name = format!("{:?} {:?}", all[expected].0, all[expected].1);
-            for patterns in [&all, &reversed] {
-                let found = routes(patterns).find(host, path).map(|route| route.name.clone());
-                assert_eq!(found.as_deref(), Some(name.as_str()), "{host}{path}");
-            }
+impl fmt::Display for Mismatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Mismatch::Host(host) => write!(f, "the host is not {host}"),
+            Mismatch::Path(path) => write!(f, "the path does not match {path}"),
+            Mismatch::Condition(condition) => write!(f, "it requires that {condition}"),
         }
-        assert!(routes(&all[4..7]).find("a.example.com", "/x").is_none());
-        assert!(Routes::default().find("a", "/").is_none());
     }
 }

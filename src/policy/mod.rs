@@ -32,7 +32,7 @@ use ask::{Answer, Question};
 use balance::Balance;
 use candidates::{Ask, Candidates};
 use limit::{Permit, Permits};
-use matching::Routes;
+use matching::{Captures, Found, Routes};
 use route::{Route, RouteAction};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -91,6 +91,8 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Plan {
     pub route: Arc<Route>,
+    /// What the names in the route's path stand for.
+    pub captures: Captures,
     /// The endpoints to try.
     pub candidates: Candidates,
     /// Counts the session while it is held.
@@ -110,9 +112,10 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
         let location = handshake::location(facts.request, port).into_boxed_str();
         return Verdict::Deny(Refusal { cause: Cause::Redirected, location: Some(location) });
     }
-    let Some(route) = policy.routes.find(facts.request.host, facts.request.path) else {
+    let Some(Found { entry, captures }) = policy.routes.find(facts) else {
         return Verdict::Deny(Cause::NoRoute.into());
     };
+    let route = &entry.route;
     if let Err(cause) = handshake::judge_request(facts.request) {
         return Verdict::Deny(cause.into());
     }
@@ -125,7 +128,10 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
         Err(cause) => return Verdict::Deny(cause.into()),
     }
     match policy.sessions.take() {
-        Some(permit) => Verdict::Allow(Plan { route: Arc::clone(route), candidates: candidates(route, facts), permit }),
+        Some(permit) => {
+            let (route, candidates) = (Arc::clone(route), candidates(route, facts));
+            Verdict::Allow(Plan { route, captures, candidates, permit })
+        }
         None => Verdict::Deny(Cause::MaxSessions.into()),
     }
 }

@@ -134,7 +134,7 @@ pub fn with_checks(routes: &Routes, checks: impl Fn(&str) -> Vec<Check>) -> Rout
         let (name, upstream) = (entry.route.name.clone(), Arc::clone(&entry.route.upstreams()[0]));
         let (checks, settings) = (checks(&name), Arc::clone(&entry.route.settings));
         let route = Arc::new(Route { checks, settings, ..Route::new(name, upstream) });
-        Entry { host: entry.host.clone(), path: entry.path.clone(), route }
+        Entry { route, ..entry.clone() }
     };
     Routes::new(routes.entries().iter().map(same).collect())
 }

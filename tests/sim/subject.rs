@@ -140,7 +140,7 @@ fn variants(snapshot: &Snapshot, kind: Kind) -> Routes {
                 let route =
                     Variant { letters: &letters, pace, call_ms: kind.call_ms }.of(snapshot, &entry.route, &path);
                 let path = PathPattern::Exact(path);
-                entries.push(Entry { host: entry.host.clone(), path, route: Arc::new(route) });
+                entries.push(Entry { path, route: Arc::new(route), ..entry.clone() });
             }
         }
     }
