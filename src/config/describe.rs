@@ -9,8 +9,9 @@ use crate::memory::{
     TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
 use crate::policy::matching::{Condition, Entry};
-use crate::policy::route::Route;
+use crate::policy::route::{Route, RouteAction};
 use crate::policy::tls::TlsVersion;
+use crate::policy::upstream::Upstream;
 use crate::proto::settings::{BAD_GATEWAY, Timeouts};
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -102,7 +103,11 @@ impl Snapshot {
             write!(out, " ({})", route.name)?;
         }
         write_conditions(out, entry)?;
-        let upstreams: Vec<_> = route.upstreams().iter().map(|upstream| upstream.name.as_str()).collect();
+        let part = |(upstream, weight): (&Arc<Upstream>, u32)| format!("{} ({weight})", upstream.name);
+        let upstreams: Vec<_> = match &route.action {
+            RouteAction::Proxy(upstream) => vec![upstream.name.clone()],
+            RouteAction::Split(split) => split.weights().map(part).collect(),
+        };
         write!(out, " -> {}, {}", upstreams.join(", "), route.settings.relay.mode.name())?;
         let (frame, message) =
             (size_text(route.settings.relay.limits.max_frame), size_text(route.settings.relay.limits.max_message));

@@ -14,6 +14,7 @@ mod file;
 mod matching;
 mod pattern;
 mod routes;
+mod split;
 mod tls;
 mod upstreams;
 mod value;

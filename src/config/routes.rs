@@ -7,7 +7,7 @@ use super::value::{self, Parsed, quoted, text};
 use super::{endpoint, pattern};
 use crate::policy::endpoint::Endpoint;
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
-use crate::policy::route::Route;
+use crate::policy::route::{Route, RouteAction};
 use crate::policy::upstream::Upstream;
 use crate::proto::close;
 use crate::proto::end::Cause;
@@ -37,14 +37,14 @@ impl Builder<'_, '_> {
         let mut seen = Seen::default();
         let mut entries = Vec::new();
         for section in typed {
-            let upstream = self.upstream_of(section, upstreams);
+            let action = self.action(section, upstreams);
             let host = self.take("route.host", &section.get_ref().host, HostPattern::Any, |v| pattern::host(text(v)?));
             let all = PathPattern::Under(String::new());
             let path = self.take("route.path", &section.get_ref().path, all, |v| pattern::path(text(v)?));
             let conditions = self.conditions(section.get_ref());
             let priority = self.take("route.priority", &section.get_ref().priority, 0, priority);
-            if let Some(upstream) = upstream {
-                let route = Arc::new(self.route(section.get_ref(), &path, upstream, inherited));
+            if let Some(action) = action {
+                let route = Arc::new(self.route(section.get_ref(), &path, action, inherited));
                 let entry = Entry { host, path, conditions, priority, route };
                 self.check_unique(section, &mut seen, &entry);
                 entries.push(entry);
@@ -57,21 +57,27 @@ impl Builder<'_, '_> {
         Routes::new(entries)
     }
 
-    fn upstream_of(
-        &mut self,
-        section: &Section<file::Route>,
-        upstreams: &mut Vec<Arc<Upstream>>,
-    ) -> Option<Arc<Upstream>> {
+    fn action(&mut self, section: &Section<file::Route>, upstreams: &mut Vec<Arc<Upstream>>) -> Option<RouteAction> {
+        let split = self.split(section, upstreams);
+        if section.get_ref().split.is_some() {
+            return split;
+        }
         let typed = &section.get_ref().upstream;
         if typed.is_none() {
             self.problems.add(section.span(), "route.upstream", NO_UPSTREAM);
         }
-        match self.read("route.upstream", typed, |v| destination(v, upstreams))? {
-            Destination::Named(upstream) => Some(upstream),
+        let destination = self.read("route.upstream", typed, |v| destination(v, upstreams))?;
+        Some(RouteAction::Proxy(self.upstream_for(destination, upstreams)))
+    }
+
+    /// A URL becomes an upstream of its own.
+    pub fn upstream_for(&mut self, destination: Destination, upstreams: &mut Vec<Arc<Upstream>>) -> Arc<Upstream> {
+        match destination {
+            Destination::Named(upstream) => upstream,
             Destination::Inline(endpoint) => {
                 let upstream = Arc::new(Upstream::new(endpoint.url.clone(), vec![*endpoint]));
                 upstreams.push(Arc::clone(&upstream));
-                Some(upstream)
+                upstream
             }
         }
     }
@@ -94,13 +100,7 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn route(
-        &mut self,
-        typed: &file::Route,
-        path: &PathPattern,
-        upstream: Arc<Upstream>,
-        inherited: &Settings,
-    ) -> Route {
+    fn route(&mut self, typed: &file::Route, path: &PathPattern, action: RouteAction, inherited: &Settings) -> Route {
         self.read("route.name", &typed.name, value::name);
         let strip = |v: &Value| pattern::strip_prefix(text(v)?, path);
         for (key, at) in [("tls", &typed.timeouts.tls), ("request_head", &typed.timeouts.request_head)] {
@@ -116,7 +116,7 @@ impl Builder<'_, '_> {
             strip_prefix: self.read("route.strip_prefix", &typed.strip_prefix, strip),
             host_header: self.read("route.host_header", &typed.host_header, |v| pattern::host_header(text(v)?)),
             settings: Arc::new(Settings { timeouts, relay, retry_on, ..inherited.clone() }),
-            ..Route::new(route_name(typed), upstream)
+            ..Route::with_action(route_name(typed), action)
         }
     }
 
@@ -167,12 +167,12 @@ impl Builder<'_, '_> {
 }
 
 /// What a route's `upstream` names.
-enum Destination {
+pub enum Destination {
     Named(Arc<Upstream>),
     Inline(Box<Endpoint>),
 }
 
-fn destination(value: &Value, upstreams: &[Arc<Upstream>]) -> Parsed<Destination> {
+pub fn destination(value: &Value, upstreams: &[Arc<Upstream>]) -> Parsed<Destination> {
     let text = text(value)?;
     if let Some(upstream) = upstreams.iter().find(|upstream| upstream.name == text) {
         return Ok(Destination::Named(Arc::clone(upstream)));

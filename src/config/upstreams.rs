@@ -28,7 +28,7 @@ const PERCENT: RangeInclusive<u64> = 0..=100;
 const LOAD_PERCENT: RangeInclusive<u64> = 101..=1_000;
 const SLOW_START: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const SOURCES_MAX: usize = 256;
-const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(400 * 24 * 3600);
+const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 3600);
 const SECRET_MIN: usize = 16;
 
 impl Builder<'_, '_> {

@@ -80,14 +80,12 @@ impl Split {
 impl Route {
     /// A route to `upstream` with every option at its default.
     pub fn new(name: String, upstream: Arc<Upstream>) -> Route {
-        Route {
-            name,
-            action: RouteAction::Proxy(upstream),
-            strip_prefix: None,
-            host_header: None,
-            checks: Vec::new(),
-            settings: Arc::default(),
-        }
+        Route::with_action(name, RouteAction::Proxy(upstream))
+    }
+
+    /// The same for another action.
+    pub fn with_action(name: String, action: RouteAction) -> Route {
+        Route { name, action, strip_prefix: None, host_header: None, checks: Vec::new(), settings: Arc::default() }
     }
 
     /// The upstreams that its sessions may go to.

@@ -1,5 +1,6 @@
-//! Stickiness by a cookie: a client comes back to the endpoint that it had. The cookie holds a keyed
-//! hash of the endpoint's URL: it says nothing about the endpoint to others, and cannot be made up.
+//! Stickiness by a cookie: a client comes back to the endpoint that it had. The cookie holds a
+//! keyed hash of the endpoint's URL: it says nothing about the endpoint to others, and cannot be
+//! made up.
 
 use aws_lc_rs::{hmac, rand};
 
@@ -37,8 +38,8 @@ impl SameSite {
 }
 
 impl Sticky {
-    /// The value of Set-Cookie that names the endpoint with this id (RFC 6265 section 4.1). `secure`:
-    /// the client came over TLS.
+    /// The value of Set-Cookie that names the endpoint with this id (RFC 6265 section 4.1).
+    /// `secure`: the client came over TLS.
     pub fn set_cookie(&self, id: &str, secure: bool) -> String {
         let mut text =
             format!("{}={id}; Path={}; HttpOnly; SameSite={}", self.cookie, self.path, self.same_site.name());

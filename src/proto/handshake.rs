@@ -11,7 +11,9 @@ mod tests;
 mod trace;
 
 use super::end::Cause;
-use super::http1::{Field, FieldEdits, Named, Request, Response, elements, is_hop_by_hop, push, push_field, values};
+use super::http1::{
+    Field, FieldEdits, Named, Request, Response, elements, is_hop_by_hop, push, push_added, push_field, values,
+};
 use base64::Engine;
 use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{GeneralPurpose, general_purpose};
@@ -136,7 +138,7 @@ pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
             push_field(&mut out, name, value);
         }
     }
-    add.edits.push_added(&mut out);
+    push_added(&mut out, add.edits);
     push_forwarding(&mut out, request, add);
     let trace = continued.unwrap_or_else(|| Trace::started(&add.trace_seed));
     push_field(&mut out, "traceparent", &trace.value());
@@ -316,7 +318,7 @@ pub fn write_switching(response: &Response<'_>, accept: &[u8; 28], edits: &Field
             push_field(&mut out, name, value);
         }
     }
-    edits.push_added(&mut out);
+    push_added(&mut out, edits);
     out.extend_from_slice(b"\r\n");
     out
 }

@@ -3,8 +3,8 @@
 //! here one day.
 //!
 //! `scan` finds the end, this file parses, `target` judges Host and target, `body` finds the end of
-//! an answer's body, `write` writes what leaves, `edit` has the changes that policy wants to it. The
-//! rules of WebSocket are in [`super::handshake`].
+//! an answer's body, `write` writes what leaves, `edit` has the changes that policy wants to it.
+//! The rules of WebSocket are in [`super::handshake`].
 
 mod body;
 mod edit;
@@ -20,7 +20,7 @@ pub use edit::FieldEdits;
 pub use scan::HeadScan;
 pub use spans::Spans;
 pub use target::encode_target;
-pub(super) use write::{Named, is_hop_by_hop, push, push_field};
+pub(super) use write::{Named, is_hop_by_hop, push, push_added, push_field};
 pub use write::{Refused, reason_of, write_refusal, write_response};
 
 use super::end::Cause;

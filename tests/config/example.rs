@@ -29,9 +29,33 @@ fn example_shows_the_defaults() {
     assert_eq!(good(&format!("{least}endpoints = [\"ws://127.0.0.1:9000\"]\n")), as_printed);
 }
 
+/// Keys of a route that take the place of `upstream`: lines that are used together.
+const INSTEAD_OF_UPSTREAM: [&[&str]; 1] = [&["split = ", "split_key = "]];
+
+/// The alternatives, with the lines of one of [`INSTEAD_OF_UPSTREAM`] alone, or of none.
+fn alternatives(instead: Option<&[&str]>) -> String {
+    let begins = |line: &str, keys: &[&str]| keys.iter().any(|key| line.starts_with(key));
+    let text = uncommented(other_line).replace("#trusted", "# trusted");
+    let kept = |line: &&str| match instead {
+        None => !INSTEAD_OF_UPSTREAM.iter().any(|keys| begins(line, keys)),
+        Some(keys) => {
+            *line != "upstream = \"app\""
+                && !INSTEAD_OF_UPSTREAM.iter().any(|others| *others != keys && begins(line, others))
+        }
+    };
+    text.lines().filter(kept).map(|line| line.to_owned() + "\n").collect()
+}
+
+#[test]
+fn alternatives_to_an_upstream_in_the_example_are_valid() {
+    for keys in INSTEAD_OF_UPSTREAM {
+        assert_ne!(good(&alternatives(Some(keys))), good(&alternatives(None)), "{keys:?}");
+    }
+}
+
 #[test]
 fn alternative_values_in_the_example_are_valid() {
-    let snapshot = good(&uncommented(other_line).replace("#trusted", "# trusted"));
+    let snapshot = good(&alternatives(None));
     assert_ne!(snapshot, good(config::EXAMPLE));
     let entry = &snapshot.routes.entries()[0];
     assert!(entry.host.matches("a.example.com") && !entry.host.matches("example.org"));

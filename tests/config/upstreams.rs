@@ -1,9 +1,10 @@
 //! The rules of upstreams: what they mean, and what is wrong with them.
 
-use super::{NAME, bad_beside, good};
+use super::{NAME, bad, bad_beside, good};
 use framegate::policy::balance::Balance;
 use framegate::policy::endpoint::Limits;
 use framegate::policy::key::HashKey;
+use framegate::policy::route::RouteAction;
 use framegate::policy::upstream::{Queue, Rules};
 use framegate::proto::settings::Failure;
 
@@ -135,5 +136,83 @@ fn what_a_retry_follows_is_one_of_a_list() {
         let told = bad_beside(&format!("retry_on = [{wrong}]\n"));
         let right = "is not valid; expected \"closed\", \"timeout\" or a status from 400 to 599";
         assert_eq!(told.first(), Some(&format!("{NAME}:5:13: route.retry_on: {wrong} {right}")));
+    }
+}
+
+#[test]
+fn a_split_names_upstreams_with_weights() {
+    let snapshot = good(&format!(
+        "{}split = [{{ upstream = \"app\", weight = 9 }}, {{ upstream = \"ws://b\", weight = 1 }}]\n\
+         split_key = \"header:X-User\"\n[[upstream]]\nname = \"app\"\nendpoints = [\"ws://a\"]\n",
+        START.split("upstream =").next().unwrap()
+    ));
+    let route = &snapshot.routes.entries()[0].route;
+    let RouteAction::Split(split) = &route.action else { panic!("{route:?}") };
+    let parts: Vec<_> = split.weights().map(|(upstream, weight)| (upstream.name.as_str(), weight)).collect();
+    assert_eq!(parts, [("app", 9), ("ws://b", 1)]);
+}
+
+/// The keys of a route in place of `upstream`, and the error behind line 4.
+const WRONG_SPLITS: &[(&str, &str)] = &[
+    (
+        "split = []",
+        "9: route.split: expected 1 to 64 parts with a weight, for example \
+     [{ upstream = \"a\", weight = 9 }, { upstream = \"b\", weight = 1 }]",
+    ),
+    (
+        "split = [\"a\"]",
+        "10: route.split: \"a\" is not a part of a split; expected for example \
+     { upstream = \"app\", weight = 9 }",
+    ),
+    (
+        "split = [{ upstream = \"ws://a\" }]",
+        "10: route.split: has no upstream or no weight; expected for example \
+     { upstream = \"app\", weight = 9 }",
+    ),
+    (
+        "split = [{ upstream = \"ws://a\", share = 1 }]",
+        "10: route.split: unknown key \"share\"; expected \"upstream\" or \"weight\"",
+    ),
+    (
+        "split = [{ upstream = \"ws://a\", weight = -1 }]",
+        "10: route.split: weight: -1 is not valid; expected a number from 0 to 1000000",
+    ),
+    (
+        "split = [{ upstream = \"app\", weight = 1 }]",
+        "10: route.split: no [[upstream]] is named \"app\"; add an \
+     [[upstream]] section with that name, or use a URL such as \"ws://10.0.0.1:9000\"",
+    ),
+    (
+        "upstream = \"ws://a\"\nsplit = [{ upstream = \"ws://b\", weight = 1 }]",
+        "12: route.upstream: conflicts with split; remove one of the two",
+    ),
+    ("upstream = \"ws://a\"\nsplit_key = \"path\"", "13: route.split_key: nothing to choose; add split = [...]"),
+];
+
+#[test]
+fn each_error_of_a_split_has_its_position_and_remedy() {
+    for (keys, error) in WRONG_SPLITS {
+        let told = bad(&format!("[[listener]]\nlisten = \"0.0.0.0:8080\"\n[[route]]\n{keys}\n"));
+        let line = if error.contains("split_key:") { 5 } else { 4 };
+        assert_eq!(told.first(), Some(&format!("{NAME}:{line}:{error}")), "{keys}");
+    }
+}
+
+/// A key of `sticky`, and its error.
+const WRONG_STICKY: &[(&str, &str)] = &[
+    ("cookie = \"a b\"", "cookie: \"a b\" is not a name for a cookie"),
+    ("secret = \"short\"", "secret: too short; expected at least 16 characters"),
+    ("path = \"x\"", "path: \"x\" is not a path; expected for example \"/\""),
+    ("same_site = \"Lax\"", "same_site: \"Lax\" is not valid; did you mean \"lax\"?"),
+    ("max_age = \"10ms\"", "max_age: \"10ms\" is out of range; expected \"1s\" to"),
+];
+
+#[test]
+fn each_error_of_a_cookie_has_its_position_and_remedy() {
+    for (key, error) in WRONG_STICKY {
+        let told = bad_beside(&format!("[[upstream]]\nname = \"x\"\nendpoints = [\"ws://x\"]\nsticky.{key}\n"));
+        let column = key.find(" = ").unwrap() + "sticky. = ".len() + 1;
+        let expected = format!("{NAME}:8:{column}: upstream.sticky.{error}");
+        assert!(told.first().is_some_and(|told| told.starts_with(&expected)), "{key}: {told:?}");
     }
 }

@@ -48,6 +48,10 @@ fn balance_text(rules: &Rules) -> String {
 fn rules_text(rules: &Rules) -> Vec<String> {
     let default = Rules::default();
     let mut parts = Vec::new();
+    if let Some(sticky) = &rules.sticky {
+        let secret = if sticky.secret.is_some() { "" } else { ", random key" };
+        parts.push(format!("sticky by cookie {}{secret}", sticky.cookie));
+    }
     if rules.slow_start_ms > 0 {
         parts.push(format!("slow start {}", duration_text(rules.slow_start_ms)));
     }

@@ -2,7 +2,6 @@
 //! which change is the business of policy; that no value can begin a line of its own is ours.
 
 use super::scan::{is_text, is_token};
-use super::write::push_field;
 
 /// Fields to drop from a head that is written anew, and fields to add to it. Empty is the usual
 /// case, and owns no memory.
@@ -66,13 +65,6 @@ impl FieldEdits {
     pub fn added(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.added.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
     }
-
-    /// Appends the fields that are added.
-    pub(in crate::proto) fn push_added(&self, out: &mut Vec<u8>) {
-        for (name, value) in &self.added {
-            push_field(out, name, value);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -82,7 +74,7 @@ mod tests {
 
     fn written(edits: &FieldEdits) -> String {
         let mut out = Vec::new();
-        edits.push_added(&mut out);
+        super::super::push_added(&mut out, edits);
         String::from_utf8(out).unwrap()
     }
 
@@ -128,7 +120,7 @@ mod tests {
             let mut edits = FieldEdits::default();
             edits.set("X-A", value);
             let mut out = Vec::new();
-            edits.push_added(&mut out);
+            super::super::push_added(&mut out, &edits);
             let line = out.strip_prefix(b"X-A: ").unwrap().strip_suffix(b"\r\n").unwrap();
             prop_assert!(line.iter().all(|byte| !byte.is_ascii_control() || *byte == b'\t'));
         }

@@ -5,6 +5,11 @@ use super::{Body, Field, FieldEdits, Response, body_of, elements};
 use crate::proto::end::Cause;
 use std::cmp::Ordering;
 
+/// Appends the fields that policy adds.
+pub(in crate::proto) fn push_added(out: &mut Vec<u8>, edits: &FieldEdits) {
+    edits.added().for_each(|(name, value)| push_field(out, name, value));
+}
+
 /// Writes the answer on for the client: hop-by-hop fields and those named in Connection removed,
 /// `Connection: close` added, framing as the upstream chose it (the bytes of the body pass as they
 /// are). `X-Request-Id` is ours; the upstream's is dropped, so that there is one name for the
@@ -26,7 +31,7 @@ pub fn write_response(response: &Response<'_>, request_id: &str, edits: &FieldEd
             push_field(&mut out, name, value);
         }
     }
-    edits.push_added(&mut out);
+    push_added(&mut out, edits);
     if matches!(body_of(response), Ok(Body::Chunked(_))) {
         push_field(&mut out, "Transfer-Encoding", b"chunked");
     }
