@@ -30,6 +30,12 @@ pub enum Bug {
     LateCancel,
     /// A call's own deadline is ignored.
     NoCallTimeout,
+    /// A health check that fails does not count.
+    IgnoredCheck,
+    /// Replaced members are not used.
+    OldMembers,
+    /// A session counts for ever.
+    LeakedPick,
     /// The head of a response to a call is complete when the connection ends.
     CutHead,
     /// A paused direction is read too early.
@@ -40,13 +46,16 @@ impl Bug {
     /// Mistakes of whatever relays.
     pub const OF_RELAYS: [Bug; 4] = [Bug::FinEdge, Bug::UrgentData, Bug::ListenerEdge, Bug::StaleToken];
     /// Mistakes of what has frames of its own, asks, and pauses.
-    pub const OF_WORKERS: [Bug; 8] = [
+    pub const OF_WORKERS: [Bug; 11] = [
         Bug::InsideFrame,
         Bug::AnswerToSlot,
         Bug::FailOpen,
         Bug::LeakedCall,
         Bug::LateCancel,
         Bug::NoCallTimeout,
+        Bug::IgnoredCheck,
+        Bug::OldMembers,
+        Bug::LeakedPick,
         Bug::CutHead,
         Bug::ShortPause,
     ];

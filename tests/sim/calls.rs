@@ -72,15 +72,15 @@ impl Sys for SimSys {
         io(world(|w| match target {
             Target::Tcp(SocketAddr::V4(addr)) => {
                 w.kernel.fold(u64::from(addr.ip().to_bits()));
-                // The second part says who it is, the third which session's; the last one does not
-                // matter.
-                let [_, area, session, _] = addr.ip().octets().map(usize::from);
-                if area == 0 { w.connect(session, Leg::Tcp) } else { w.call(session, area - 1) }
+                // The second part says who it is, the third which session's, the last one which
+                // endpoint.
+                let [_, area, session, endpoint] = addr.ip().octets().map(usize::from);
+                if area == 0 { w.connect(session, endpoint - 1, Leg::Tcp) } else { w.call(session, area - 1) }
             }
             Target::Tcp(addr) | Target::TcpFrom(addr, _) => panic!("no backend at {addr}"),
             Target::Unix(path) => {
                 let name = path.file_stem().and_then(|name| name.to_str()).expect("a socket of ours");
-                w.connect(name.parse().expect("the number of a session"), Leg::Unix)
+                w.connect(name.parse().expect("the number of a session"), 0, Leg::Unix)
             }
         }))
         .map(SimSock)

@@ -20,6 +20,10 @@ met! {
     LeftDuringCall "a client left while a call was under way";
     LeftDuringService "a client left while a service was asked";
     LateAnswer "a service answered after its session had ended";
+    DownInSession "the endpoint of an established session went down";
+    RemovedInSession "the endpoint of an established session was removed";
+    RemovedInHandshake "the endpoint of a handshake was removed";
+    NoneLeft "no endpoint was available";
     Paused "a direction was paused";
     PausedBySplice "a direction was paused because of spliced bytes";
 }

@@ -54,6 +54,8 @@ pub enum What {
     Peer(usize),
     /// The service of a session gives its answer.
     Answer(usize),
+    /// The n-th change of the upstream of a session.
+    Change(usize, usize),
     /// For a planted bug: the socket of a call that was given up is closed only now.
     Cancelled(Id),
 }
@@ -170,6 +172,8 @@ pub struct Kernel {
     pub woken: VecDeque<usize>,
     /// Sessions whose service is to give its answer.
     pub answering: Vec<usize>,
+    /// Changes of the upstreams of sessions that happen now.
+    pub changing: Vec<(usize, usize)>,
     /// Descriptors that the worker holds, and how many it ever had.
     pub open_fds: usize,
     pub opened_fds: u64,
@@ -197,6 +201,7 @@ impl Kernel {
         self.ready.clear();
         self.woken.clear();
         self.answering.clear();
+        self.changing.clear();
         self.digest = 0;
         (self.open_fds, self.opened_fds) = (0, 0);
     }
@@ -232,10 +237,11 @@ impl Kernel {
                 What::Bounced(id) => self.take_rst(id),
                 What::Peer(peer) => self.wake_peer(peer),
                 What::Answer(session) => self.answering.push(session),
+                What::Change(session, n) => self.changing.push((session, n)),
                 What::Cancelled(id) => self.close(id),
                 What::Queue(id) => return Some(id),
             }
-            if !self.woken.is_empty() || !self.answering.is_empty() {
+            if !self.woken.is_empty() || !self.answering.is_empty() || !self.changing.is_empty() {
                 return None;
             }
         }

@@ -4,6 +4,7 @@
 
 use crate::asks::{ASKS_MAX, Ask, DECISION_MS, Outlook, outlook};
 use crate::frames::{CLOSE, close_code, read_head};
+use crate::members::Group;
 use crate::peers::Peer;
 use crate::schedule::{Connect, End, Leg, Opening, REFUSED, Session};
 use crate::subject::Verdict;
@@ -19,8 +20,8 @@ pub struct Case<'a> {
     pub ended: &'a [Verdict],
     /// What became of each of its questions.
     pub asked: [Asked; ASKS_MAX],
-    /// Attempts to reach the upstream.
-    pub tries: usize,
+    /// Its upstream, and the attempts to reach it.
+    pub group: &'a Group,
     /// Attempts to connect, of the whole schedule, for which there was no descriptor.
     pub starved: u64,
     /// Upstreams and callees have TLS.
@@ -54,6 +55,9 @@ const WRITE_STALL_MS: u64 = 60_000;
 /// Of request head, response head, and all connect attempts together.
 const HANDSHAKE_MS: u64 = 10_000;
 
+/// One connect attempt.
+const CONNECT_TIMEOUT_MS: u64 = 3_000;
+
 /// Longer than all pauses of both peers and all jumps of the clock together.
 const CLOSE_DEADLINE_MS: u64 = 5_000;
 
@@ -75,9 +79,8 @@ impl Case<'_> {
         if self.was_judged() && self.ended_by_questions()? {
             return Ok(());
         }
-        let connects = self.session.connects;
-        if self.was_judged() && connects.iter().all(|c| *c != Connect::Works) {
-            return self.judge_no_upstream(connects[0]);
+        if self.was_judged() && self.group.attempts.iter().all(|attempt| attempt.outcome != Connect::Works) {
+            return self.judge_no_upstream();
         }
         match self.session.opening {
             Opening::Good => self.judge_open(),
@@ -112,13 +115,22 @@ impl Case<'_> {
             End::Stall(_) => CLOSE_DEADLINE_MS + WRITE_STALL_MS,
             _ => 0,
         };
-        let tries = self.session.connects.iter().filter(|c| **c == Connect::Lost).count() as u64;
+        let lost = self.lost();
         let asks: u64 = self.session.asks.iter().map(|ask| ask.delay_ms() + ASK_SLACK_MS).sum();
         let pauses = if self.session.pace.is_some() { PAUSES_MS } else { 0 };
-        let waits = deadline + close + tries * 3_000 + asks + pauses + self.starved * STARVED_MS;
+        let waits = deadline + close + lost * CONNECT_TIMEOUT_MS + asks + pauses + self.starved * STARVED_MS;
         let most = CLOSE_DEADLINE_MS + waits;
         ensure!(*age_ms < most, "the session took {age_ms} ms, more than {most}, for {:?}", self.session.end);
         Ok(())
+    }
+
+    fn tries(&self) -> usize {
+        self.group.attempts.len()
+    }
+
+    /// Attempts to connect that were never answered.
+    fn lost(&self) -> u64 {
+        self.group.attempts.iter().filter(|attempt| attempt.outcome == Connect::Lost).count() as u64
     }
 
     // --- questions before a session is admitted
@@ -140,7 +152,7 @@ impl Case<'_> {
             ensure!(in_turn || asked.connections + asked.asked == 0, "question {n} was put out of turn: {asked:?}");
             ensure!(!asked.wrongly, "question {n} is not the one of the route");
             ensure!(asked.asked <= 1, "question {n} was put {} times", asked.asked);
-            let Some(ask) = self.session.asks.get(n).filter(|_| self.tries > 0) else { continue };
+            let Some(ask) = self.session.asks.get(n).filter(|_| self.tries() > 0) else { continue };
             let answered = match ask {
                 Ask::Call(call) if call.hasty => asked.connections > 0,
                 Ask::Call(_) | Ask::Service(_) => asked.asked == 1,
@@ -167,7 +179,7 @@ impl Case<'_> {
             // It left while it waited; its RST may have overtaken the request.
             _ if leaves => {
                 let overtaken = matches!(self.session.opening, Opening::LeavesWaiting { rst: true });
-                ensure!(self.tries == 0, "a session that nobody admitted tried its upstream");
+                ensure!(self.tries() == 0, "a session that nobody admitted tried its upstream");
                 return if self.ended.is_empty() && overtaken {
                     Ok(())
                 } else {
@@ -178,7 +190,7 @@ impl Case<'_> {
             _ => return Err(format!("verdict {:?} where the questions allow {outlook:?}", self.ended)),
         };
         ensure!(may, "{cause:?} where the questions allow {outlook:?}");
-        ensure!(self.tries == 0, "a session that was not admitted tried its upstream");
+        ensure!(self.tries() == 0, "a session that was not admitted tried its upstream");
         if let (Cause::DecisionTimeout, Some(least), false, Some(verdict)) =
             (cause, outlook.expires, outlook.fails, verdict)
         {
@@ -189,19 +201,34 @@ impl Case<'_> {
 
     // --- sessions that never open
 
-    fn judge_no_upstream(&self, connect: Connect) -> Judgement {
+    /// No attempt to connect has worked.
+    fn judge_no_upstream(&self) -> Judgement {
+        let last = self.group.attempts.last().map(|attempt| attempt.outcome);
         if let Opening::LeavesWaiting { rst } = self.session.opening {
             if rst && self.ended.is_empty() {
                 return Ok(());
             }
-            let failed = [Cause::ConnectRefused, Cause::ConnectTimeout, Cause::NoSockets];
+            let failed = [Cause::ConnectRefused, Cause::ConnectTimeout, Cause::NoSockets, Cause::NoEndpoint];
             return self.verdict(&[&[Cause::Reset, Cause::Eof], &failed[..]].concat());
         }
-        let (status, cause) = match connect {
-            Connect::Lost => (504, Cause::ConnectTimeout),
-            Connect::NoSocket => (503, Cause::NoSockets),
-            _ => (502, Cause::ConnectRefused),
+        let connects = self.session.connects;
+        let must = self.session.leg == Leg::Unix || self.session.fleet.works(connects) == Some(true);
+        ensure!(!must, "no attempt worked, though one had to: {:?}", self.group.attempts);
+        let starved = connects == [Connect::NoSocket; 2];
+        let (status, cause) = match last {
+            Some(Connect::Lost) => (504, Cause::ConnectTimeout),
+            Some(_) => (502, Cause::ConnectRefused),
+            None if starved && self.ended.iter().any(|verdict| verdict.ended.cause == Cause::NoSockets) => {
+                (503, Cause::NoSockets)
+            }
+            None => (503, Cause::NoEndpoint),
         };
+        let in_time = cause != Cause::NoSockets && self.lost() * CONNECT_TIMEOUT_MS < HANDSHAKE_MS;
+        ensure!(
+            !in_time || self.group.was_exhausted(),
+            "{cause:?} though an endpoint was left: {:?}",
+            self.group.story()
+        );
         self.refusal(status, &[cause])
     }
 

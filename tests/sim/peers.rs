@@ -133,7 +133,7 @@ impl Peer {
                 self.out.extend_from_slice(b"\r\n");
             }
             _ => {
-                let leg = ["tcp", "unix", "opaque"][session.leg as usize];
+                let leg = session.leg.name();
                 let key = KEYS[session.key].0;
                 for part in ["GET /", ["0", "1", "2"][index], "/", leg, &session.suffix(), " HTTP/1.1\r\n"] {
                     self.out.extend_from_slice(part.as_bytes());
@@ -372,6 +372,11 @@ impl Peer {
             self.urgent(view, kernel);
             self.see_to_faults(view, kernel);
             let mut n = (limit - self.sent).min(self.piece(kernel));
+            // If faults must be forced, that is known at this point, and the rest needs some too.
+            let half = self.half(view);
+            if self.session == Some(0) && self.sent <= half {
+                n = n.min(half + 1 - self.sent);
+            }
             if let Some(at) = view.mine.urgent_at.map(|at| self.frames_at + at).filter(|at| *at > self.sent) {
                 n = n.min(at - self.sent);
             }
@@ -430,7 +435,7 @@ impl Peer {
 
     /// No session ends without faults: they are forced if chance brings too few.
     fn see_to_faults(&mut self, view: &View<'_>, kernel: &mut Kernel) {
-        let half = self.stage == Stage::Open && self.sent > self.frames_at + view.mine.act_at / 2;
+        let half = self.stage == Stage::Open && self.sent > self.half(view);
         if half && kernel.faults.total() < self.facts.faults_before + 3 {
             kernel.faults.hurry();
             self.grain = FORCED;
@@ -439,19 +444,21 @@ impl Peer {
         }
     }
 
+    /// The middle of what comes before the last act.
+    fn half(&self, view: &View<'_>) -> usize {
+        self.frames_at + view.mine.act_at / 2
+    }
+
     fn piece(&mut self, kernel: &mut Kernel) -> usize {
-        // If faults must be forced, not all at once: later writes need some too.
-        let whole = self.session == Some(0);
-        let most = if whole { (self.out.len() * 2 / 3).max(1) } else { usize::MAX };
         match self.grain {
-            0 => most,
+            0 => usize::MAX,
             grain if grain == FORCED || grain <= 3 && !kernel.rng.one_in(6) => {
                 kernel.faults.note(Fault::TornByte);
                 self.torn += 1;
                 self.grain = if self.torn == TORN_MAX { 100 } else { grain };
                 grain
             }
-            grain => kernel.rng.size(1, grain.max(200)).max(self.out.len() / 200).min(most),
+            grain => kernel.rng.size(1, grain.max(200)).max(self.out.len() / 200),
         }
     }
 

@@ -118,8 +118,8 @@ fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
         let ended: Vec<Verdict> = ended.iter().filter(|v| v.port == 1000 + index as u16).copied().collect();
         verdicts[index] = ended.first().map(|verdict| verdict.ended);
         let asked = std::array::from_fn(|ask| asked(w, index, ask));
-        let (tries, first) = (w.tries[index], index == 0);
-        let case = Case { session, client, backend, ended: &ended, asked, tries, starved, secure, first, faults };
+        let (group, first) = (&w.groups[index], index == 0);
+        let case = Case { session, client, backend, ended: &ended, asked, group, starved, secure, first, faults };
         case.judge().map_err(|e| {
             format!("session {index} ({:?}, {:?}, {:?}): {e}", session.leg, session.opening, session.end)
         })?;
@@ -141,12 +141,15 @@ fn asked(w: &World, session: usize, ask: usize) -> Asked {
     }
 }
 
-/// What a session with questions has met.
+/// What a session has met.
 fn cover(w: &mut World, index: usize, ended: &[Verdict]) {
     let session = &w.script.sessions[index];
+    let Some(verdict) = ended.iter().find(|verdict| verdict.port == 1000 + index as u16) else { return };
+    if verdict.ended.cause == Cause::NoEndpoint {
+        w.coverage.meet(Met::NoneLeft);
+    }
     let put: [Asked; ASKS_MAX] = std::array::from_fn(|ask| asked(w, index, ask));
     let Some(last) = put.iter().rposition(|put| put.asked + put.connections > 0) else { return };
-    let Some(verdict) = ended.iter().find(|verdict| verdict.port == 1000 + index as u16) else { return };
     let left = matches!(session.opening, Opening::LeavesWaiting { .. });
     let met = match (verdict.ended.phase, verdict.ended.cause, &session.asks[last]) {
         (Phase::Request, Cause::Forbidden, _) => Met::Denied,

@@ -3,6 +3,7 @@
 //! script can run under many.
 
 use crate::asks::{self, Ask, outlook};
+use crate::fleet::{self, Fleet};
 use crate::frames::{BINARY, CLOSE, FIN, Frame, PING, PONG, TEXT, push_close};
 use crate::rng::Rng;
 use framegate::proto::Side;
@@ -18,6 +19,13 @@ pub enum Leg {
     Unix,
     /// Relay mode `opaque` over TCP.
     Opaque,
+}
+
+impl Leg {
+    /// How its route is called.
+    pub fn name(self) -> &'static str {
+        ["tcp", "unix", "opaque"][self as usize]
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +130,8 @@ pub struct Session {
     pub leg: Leg,
     pub opening: Opening,
     pub connects: [Connect; 2],
+    /// The endpoints of its upstream, unless that is a Unix socket.
+    pub fleet: Fleet,
     pub end: End,
     /// Of the client and of the backend.
     pub parts: [Part; 2],
@@ -169,11 +179,14 @@ impl Session {
             return !matches!(self.opening, Opening::Leaves { rst: true, .. } | Opening::LeavesWaiting { .. });
         }
         let urgent = self.parts.iter().any(|part| part.urgent_at.is_some());
+        let reaches = if self.leg == Leg::Unix { Some(true) } else { self.fleet.works(self.connects) };
         let opens = match self.opening {
             Opening::Leaves { rst, .. } => return !rst,
+            Opening::Refused(_) => return true,
+            _ if reaches.is_none() => return false,
             Opening::LeavesWaiting { .. } | Opening::Hangs => return false,
-            Opening::Refused(_) | Opening::Bad101 | Opening::Answers | Opening::Silent => return true,
-            Opening::Good => self.connects.contains(&Connect::Works),
+            Opening::Bad101 | Opening::Answers | Opening::Silent => return true,
+            Opening::Good => reaches == Some(true),
         };
         let raced = match self.end {
             End::Close(_) | End::Unanswered(_) => self.leg == Leg::Opaque,
@@ -282,6 +295,7 @@ fn draw_session(rng: &mut Rng, Place { whole, judged, start_ms, haunted }: Place
         _ => [Connect::Works; 2],
     };
     let connects = if leg == Leg::Unix { [Connect::Works; 2] } else { connects };
+    let fleet = if judged && leg != Leg::Unix { fleet::draw(rng, whole, connects) } else { Fleet::default() };
     let tiny = rng.one_in(16);
     let bulk = !tiny && rng.one_in(64);
     let wide = judged && !tiny && !bulk && rng.one_in(10);
@@ -305,7 +319,7 @@ fn draw_session(rng: &mut Rng, Place { whole, judged, start_ms, haunted }: Place
     let short = parts.iter().all(|part| part.plan.len() < PAUSES_MAX * allowance.bytes);
     let paced = judged && short && !tiny && (wide || rng.one_in(5));
     let (key, pace) = (rng.size(0, 7), Some(allowance).filter(|_| paced));
-    Session { start_ms, leg, opening, connects, end, parts, key, tiny, bulk, hints, asks, pace }
+    Session { start_ms, leg, opening, connects, fleet, end, parts, key, tiny, bulk, hints, asks, pace }
 }
 
 fn draw_opening(rng: &mut Rng) -> Opening {

@@ -1,22 +1,27 @@
 //! What is tested: the seam between the simulation and a worker. Everything that knows the worker's
 //! outward shape stands here.
 
-use crate::asks::{ASKS_MAX, CALL_MS, CONNECT_MS, PATIENT_MS};
+use crate::asks::{ASKS_MAX, Ask, CALL_MS, CONNECT_MS, PATIENT_MS};
 use crate::bugs::Bug;
 use crate::callee::REQUEST;
 use crate::calls::{SimListener, SimSys};
-use crate::rng::Rng;
-use crate::schedule::{ALLOWANCES, PAUSE_MS, SESSIONS};
+use crate::fleet::Seat;
+use crate::members::Group;
+use crate::schedule::{Leg, PAUSE_MS, SESSIONS, Script, Session};
 use crate::seal::{NAME, PKI};
 use crate::services::{Hub, NoWake};
-use crate::world::world;
+use crate::world::{World, world};
 use framegate::config::{self, Snapshot};
 use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
 use framegate::policy::ask::{Check, Subrequest};
+use framegate::policy::balance::Balance;
+use framegate::policy::endpoint::{Address, Endpoint};
+use framegate::policy::health::Thresholds;
 use framegate::policy::limit::Permits;
 use framegate::policy::matching::{Entry, PathPattern, Routes};
 use framegate::policy::route::Route;
+use framegate::policy::upstream::{Member, Rules, Upstream};
 use framegate::proto::Sides;
 use framegate::proto::end::End;
 use framegate::proto::settings::{Pace, RelaySettings, Settings};
@@ -26,6 +31,7 @@ use framegate::worker::listener::Listening;
 use framegate::worker::{Worker, WorkerCore};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A verdict, with the port of its client.
@@ -64,44 +70,58 @@ pub type Real = With<false, false>;
 /// Verdicts that one schedule may bring.
 const RECORDS: usize = 64;
 
-type Made = (Arc<Snapshot>, Arc<TlsConfigs>);
-
-/// What a configuration depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Kind {
-    /// Clients, and upstreams, have TLS.
-    down: bool,
-    up: bool,
-    pause_ms: u64,
-    call_ms: u64,
+/// What the schedules of a thread share. Upstreams have state, and are made anew for each; those
+/// of calls only have a cursor.
+struct Made {
+    snapshot: Arc<Snapshot>,
+    tls: Arc<TlsConfigs>,
+    /// A route for each session and leg, without checks.
+    plain: Routes,
 }
 
 thread_local! {
-    /// Of this thread: the cursors of upstreams are state, and schedules must not share any.
-    static MADE: RefCell<HashMap<Kind, Made>> = RefCell::default();
+    /// Without and with TLS to clients, and to upstreams.
+    static MADE: RefCell<HashMap<[bool; 2], Made>> = RefCell::default();
 }
 
-fn made(kind: Kind) -> Made {
-    let make = || {
-        let snapshot = snapshot(kind);
+impl Made {
+    fn new(secure: [bool; 2]) -> Made {
+        let mut snapshot = snapshot(secure);
         let keys = TicketKeys::new();
         assert!(keys.begin(0), "no random bytes");
         let store = TlsConfigs::load(&snapshot, &keys).unwrap_or_else(|e| panic!("{e:?}"));
-        (Arc::new(snapshot), Arc::new(store))
-    };
-    MADE.with(|made| made.borrow_mut().entry(kind).or_insert_with(make).clone())
+        let plain = std::mem::take(&mut snapshot.routes);
+        Made { snapshot: Arc::new(snapshot), tls: Arc::new(store), plain }
+    }
 }
 
-/// Each session's routes: one for each leg, with and without a read allowance, for each list of
-/// questions. Two endpoints for each of its upstreams, which share their path.
-fn snapshot(kind: Kind) -> Snapshot {
+/// The configuration of a schedule.
+fn made(secure: [bool; 2], script: &Script, bug: Option<Bug>) -> (Arc<Snapshot>, Arc<TlsConfigs>) {
+    MADE.with(|made| {
+        let mut made = made.borrow_mut();
+        let made = made.entry(secure).or_insert_with(|| Made::new(secure));
+        let routes = routes(made, script, secure[1], bug);
+        match Arc::get_mut(&mut made.snapshot) {
+            Some(snapshot) => snapshot.routes = routes,
+            // A schedule that has failed may hold it for ever.
+            None => {
+                *made = Made::new(secure);
+                Arc::get_mut(&mut made.snapshot).expect("a snapshot that nobody has yet").routes = routes;
+            }
+        }
+        (Arc::clone(&made.snapshot), Arc::clone(&made.tls))
+    })
+}
+
+/// Routes for each session and leg. Two endpoints for each callee.
+fn snapshot([down, up]: [bool; 2]) -> Snapshot {
     let mut text =
         String::from("[limits]\nmax_sessions = 1000\nmax_handshakes = 1000\n[[listener]]\nlisten = \"192.0.2.0:80\"\n");
     let (cert, key) = (&PKI.cert, &PKI.key);
-    if kind.down {
+    if down {
         text += &format!("tls = {{ certificates = [{{ cert = {cert:?}, key = {key:?} }}] }}\n");
     }
-    let (scheme, tls) = match kind.up {
+    let (scheme, tls) = match up {
         true => ("wss", format!("tls = {{ ca = {cert:?}, server_name = \"{NAME}\", resumption = false }}\n")),
         false => ("ws", String::new()),
     };
@@ -122,66 +142,94 @@ fn snapshot(kind: Kind) -> Snapshot {
             }
         }
     }
-    let mut snapshot = config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"));
-    snapshot.routes = variants(&snapshot, kind);
-    snapshot
+    config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// All routes that ask and pause, from those that do not. No configuration key does either yet.
-fn variants(snapshot: &Snapshot, kind: Kind) -> Routes {
+/// The routes of a schedule: one for each session, with its questions, its read allowance and its
+/// endpoints. No configuration key sets all of that yet.
+fn routes(made: &Made, script: &Script, secure: bool, bug: Option<Bug>) -> Routes {
     let mut entries = Vec::new();
-    for entry in snapshot.routes.entries() {
-        let PathPattern::Exact(path) = &entry.path else { panic!("no pattern for {entry:?}") };
-        for letters in letters() {
-            for allowance in [None, Some(&ALLOWANCES[0]), Some(&ALLOWANCES[1])] {
-                let asks = if letters.is_empty() { String::new() } else { format!("/{letters}") };
-                let path = format!("{path}{asks}{}", allowance.map_or(String::new(), |pace| format!("/{}", pace.name)));
-                let pace = allowance.map(|pace| Pace { bytes: pace.bytes as u64, pause_ms: kind.pause_ms });
-                let route =
-                    Variant { letters: &letters, pace, call_ms: kind.call_ms }.of(snapshot, &entry.route, &path);
-                let path = PathPattern::Exact(path);
-                entries.push(Entry { path, route: Arc::new(route), ..entry.clone() });
-            }
-        }
+    for (index, session) in script.sessions.iter().enumerate() {
+        let path = format!("/{index}/{}", session.leg.name());
+        let plain = PathPattern::Exact(path.clone());
+        let base = made.plain.entries().iter().find(|entry| entry.path == plain).expect("a route for each leg");
+        let path = path + &session.suffix();
+        let route = Arc::new(Variant { index, session, secure, bug }.of(&made.snapshot, &base.route, &path));
+        entries.push(Entry { path: PathPattern::Exact(path), route, ..base.clone() });
+    }
+    // Requests that are refused name this one.
+    let plain = PathPattern::Exact("/0/tcp".into());
+    if !entries.iter().any(|entry| entry.path == plain) {
+        let base = made.plain.entries().iter().find(|entry| entry.path == plain).expect("a route for each leg");
+        entries.push(base.clone());
     }
     Routes::new(entries)
 }
 
-/// All lists of questions: short and patient calls, services.
-fn letters() -> Vec<String> {
-    let one = ["", "c", "p", "s"];
-    let all = one.iter().flat_map(|a| one.iter().map(move |b| format!("{a}{b}")));
-    let mut all: Vec<_> = all.collect();
-    all.sort();
-    all.dedup();
-    all
+/// The address of an endpoint of a session's upstream.
+fn address(session: usize, endpoint: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, session as u8, endpoint as u8 + 1], 80))
 }
 
-/// A route that asks and pauses.
-#[derive(Debug, Clone, Copy)]
+/// A member of a session's upstream, with an object of its own.
+pub fn member(session: usize, seat: Seat, secure: bool) -> Member {
+    let addr = address(session, seat.endpoint);
+    let url = format!("{}://{addr}", if secure { "wss" } else { "ws" });
+    let endpoint = Arc::new(Endpoint::new(url, Address::Tcp(addr), secure, String::new()));
+    Member { endpoint, weight: seat.weight, priority: seat.priority }
+}
+
+/// Which endpoint of a session's upstream it is.
+pub fn number_of(endpoint: &Endpoint) -> usize {
+    match &endpoint.address {
+        Address::Tcp(SocketAddr::V4(addr)) => usize::from(addr.ip().octets()[3]) - 1,
+        other => panic!("no endpoint of ours: {other:?}"),
+    }
+}
+
+/// The result of a health check reaches an endpoint. Whether it is up now, if that is new.
+pub fn report(endpoint: &Endpoint, passed: bool, [rise, fall]: [u32; 2], now: u64) -> Option<bool> {
+    endpoint.health.on_check(passed, Thresholds { rise, fall }, now)
+}
+
+/// The route of a session.
 struct Variant<'a> {
-    letters: &'a str,
-    pace: Option<Pace>,
-    call_ms: u64,
+    index: usize,
+    session: &'a Session,
+    /// Its upstream has TLS.
+    secure: bool,
+    bug: Option<Bug>,
 }
 
 impl Variant<'_> {
     fn of(&self, snapshot: &Snapshot, base: &Route, name: &str) -> Route {
-        let session = base.name.split('/').nth(1).expect("a path").parse().expect("the number of a session");
-        let relay = RelaySettings { pace: self.pace, ..base.settings.relay.clone() };
+        let pause_ms = if self.bug == Some(Bug::ShortPause) { 1 } else { PAUSE_MS };
+        let pace = self.session.pace.map(|pace| Pace { bytes: pace.bytes as u64, pause_ms });
+        let relay = RelaySettings { pace, ..base.settings.relay.clone() };
         let settings = Arc::new(Settings { relay, ..(*base.settings).clone() });
-        let letters = self.letters.chars().enumerate();
-        let checks = letters.map(|(at, letter)| self.check(snapshot, session, at, letter)).collect();
-        Route { settings, checks, ..Route::new(name.to_owned(), Arc::clone(&base.upstreams()[0])) }
+        let asks = self.session.asks.iter().enumerate();
+        let checks = asks.map(|(at, ask)| self.check(snapshot, at, ask)).collect();
+        Route { settings, checks, ..Route::new(name.to_owned(), self.upstream(&base.upstreams()[0])) }
     }
 
-    fn check(&self, snapshot: &Snapshot, session: usize, at: usize, letter: char) -> Check {
-        let timeout_ms = match letter {
-            's' => return Check::Service(session),
-            'p' => PATIENT_MS,
-            _ => self.call_ms,
+    /// The upstream of the script.
+    fn upstream(&self, base: &Arc<Upstream>) -> Arc<Upstream> {
+        let fleet = &self.session.fleet;
+        if self.session.leg == Leg::Unix {
+            return Arc::clone(base);
+        }
+        let members = fleet.seats.iter().map(|seat| member(self.index, *seat, self.secure)).collect();
+        let rules = Rules { balance: Balance::ALL[fleet.balance % Balance::ALL.len()], ..Rules::default() };
+        Arc::new(Upstream::with_members(base.name.clone(), members).with(rules, base.tls.clone()))
+    }
+
+    fn check(&self, snapshot: &Snapshot, at: usize, ask: &Ask) -> Check {
+        let timeout_ms = match ask {
+            Ask::Service(_) => return Check::Service(self.index),
+            Ask::Call(call) if call.patient || self.bug == Some(Bug::NoCallTimeout) => PATIENT_MS,
+            Ask::Call(_) => CALL_MS,
         };
-        let name = format!("ask{}-{session}", at + 1);
+        let name = format!("ask{}-{}", at + 1, self.index);
         let upstream = snapshot.upstreams.iter().find(|upstream| upstream.name == name).expect("a callee");
         let (upstream, head) = (Arc::clone(upstream), REQUEST.to_vec());
         Check::Subrequest(Arc::new(Subrequest { upstream, head, timeout_ms, connect_ms: CONNECT_MS }))
@@ -193,10 +241,9 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
     const SECURE: [bool; 2] = [DOWN, UP];
 
     fn run(bug: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
-        let pause_ms = if bug == Some(Bug::ShortPause) { 1 } else { PAUSE_MS };
-        let call_ms = if bug == Some(Bug::NoCallTimeout) { PATIENT_MS } else { CALL_MS };
-        let (snapshot, tls) = made(Kind { down: DOWN, up: UP, pause_ms, call_ms });
-        world(|w| restart(&snapshot, &mut w.random));
+        let script = world(|w| w.script.clone());
+        let (snapshot, tls) = made([DOWN, UP], &script, bug);
+        world(|w| open_upstreams(&snapshot, bug, w));
         let upstreams = snapshot.upstreams.clone();
         let (log, mut records) = tap(RECORDS);
         let (outbox, inbox) = inbox(Arc::new(NoWake));
@@ -233,8 +280,10 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
         let left = [(pairs + calls) as u64, tally.sessions, tally.handshakes, tally.backlog_bytes];
         let taken = [permits[0].taken(), permits[1].taken()];
         let held: usize = upstreams.iter().flat_map(|u| u.endpoints().to_vec()).map(|e| e.sessions()).sum();
-        if held > 0 {
-            return Err(format!("{held} endpoints are still counted as in use"));
+        let held = held + world(|w| w.groups.iter().map(Group::sessions).sum::<usize>());
+        let queued: usize = world(|w| w.groups.iter().map(Group::held).sum());
+        if held + queued > 0 {
+            return Err(format!("{held} sessions are still counted by endpoints, {queued} by upstreams"));
         }
         if left != [0; 4] || taken != [0; 2] || tally.log_lost > 0 {
             return Err(format!("left over: pairs, sessions, handshakes, backlog {left:?}; permits {taken:?}"));
@@ -250,7 +299,19 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
     }
 }
 
-/// Nothing is left of the seed before: which endpoint is tried first depends on this one alone.
-fn restart(snapshot: &Snapshot, random: &mut Rng) {
-    snapshot.upstreams.iter().for_each(|upstream| upstream.restart(random.word()));
+/// The world learns of the upstreams. Which endpoint is tried first depends on the seed alone.
+fn open_upstreams(snapshot: &Snapshot, bug: Option<Bug>, w: &mut World) {
+    let of_routes = snapshot.routes.entries().iter().flat_map(|entry| entry.route.upstreams());
+    for upstream in snapshot.upstreams.iter().chain(of_routes) {
+        upstream.restart(w.random.word());
+    }
+    for (index, session) in w.script.sessions.iter().enumerate().filter(|(_, session)| session.leg != Leg::Unix) {
+        let path = PathPattern::Exact(format!("/{index}/{}{}", session.leg.name(), session.suffix()));
+        let entry = snapshot.routes.entries().iter().find(|entry| entry.path == path).expect("a route of its own");
+        let upstream = Arc::clone(&entry.route.upstreams()[0]);
+        if bug == Some(Bug::LeakedPick) {
+            std::mem::forget(upstream.candidates(&Default::default()).next(w.kernel.now / 1_000));
+        }
+        w.groups[index].open(upstream, &session.fleet.seats, w.kernel.now);
+    }
 }

@@ -2,16 +2,17 @@
 //! thread-local, so that the worker's sockets can close themselves when they are dropped. Time
 //! passes inside `poll`, and a little inside other calls where a fault says so.
 
-use crate::asks::{ASKS_MAX, Ask};
+use crate::asks::ASKS_MAX;
 use crate::bugs::Bug;
 use crate::callee::Callee;
 use crate::coverage::{Coverage, Met};
 use crate::deadlines::Calls;
 use crate::faults::Fault;
 use crate::kernel::{CALLEES, Id, Kernel, Micros, Owner, Sys, What, trace};
+use crate::members::Group;
 use crate::pace::Reads;
 use crate::peers::{Peer, Stage};
-use crate::schedule::{Connect, Leg, SESSIONS, Script};
+use crate::schedule::{Leg, SESSIONS, Script};
 use crate::seal::Seal;
 use crate::services::Hub;
 use framegate::proto::{Side, Sides};
@@ -49,13 +50,6 @@ pub struct Listener {
     /// No descriptor, table entry or memory until then.
     starved_until: Micros,
     starved: i32,
-}
-
-/// What connect and accept fail with for want of something.
-const STARVATION: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
-
-fn is_starvation(error: i32) -> bool {
-    STARVATION.contains(&error)
 }
 
 /// An event of a socket that is closed: poll had fetched it, or a copy of the descriptor lives
@@ -100,9 +94,10 @@ pub struct World {
     told_urgent: Vec<Id>,
     phantoms: Vec<Phantom>,
     registrations: u64,
-    /// Attempts to reach the upstream of each session, and the callee of each question.
-    pub tries: [usize; SESSIONS],
-    call_tries: [[usize; ASKS_MAX]; SESSIONS],
+    /// The upstream of each session.
+    pub groups: [Group; SESSIONS],
+    /// Attempts to reach the callee of each question.
+    pub call_tries: [[usize; ASKS_MAX]; SESSIONS],
     /// Attempts for which there was no descriptor.
     pub starved_connects: u64,
     /// How far the clock may still jump in this schedule.
@@ -130,11 +125,15 @@ impl World {
         self.corked.clear();
         self.pipes.clear();
         (self.still, self.registrations, self.skew_left) = (false, 0, 1_000_000);
-        (self.tries, self.call_tries) = Default::default();
+        (self.groups, self.call_tries) = Default::default();
         (self.starved_connects, self.worker_now) = (0, self.kernel.now / 1_000);
         let start = self.kernel.now;
         for index in 0..self.script.sessions.len() {
-            self.add_client(Some(index), start + self.script.sessions[index].start_ms * 1_000);
+            let start = start + self.script.sessions[index].start_ms * 1_000;
+            self.add_client(Some(index), start);
+            for (n, (at, _)) in self.script.sessions[index].fleet.changes.iter().enumerate() {
+                self.kernel.at(start + at, What::Change(index, n));
+            }
         }
         for _ in 0..self.script.decoys {
             let at = start + self.kernel.rng.below(20_000);
@@ -151,7 +150,7 @@ impl World {
         self.kernel.at(at, What::Queue(far));
     }
 
-    fn add_peer(&mut self, side: Side, session: Option<usize>, sock: Id) {
+    pub fn add_peer(&mut self, side: Side, session: Option<usize>, sock: Id) {
         if self.peers.len() == self.peers_used {
             self.peers.push(Peer::default());
         }
@@ -167,7 +166,7 @@ impl World {
         self.peers_used += 1;
     }
 
-    fn windows(&mut self, session: Option<usize>, a: Id, b: Id) {
+    pub fn windows(&mut self, session: Option<usize>, a: Id, b: Id) {
         let tiny = session.is_some_and(|i| self.script.sessions[i].tiny);
         let secure = Side::BOTH.iter().any(|side| self.secure[*side]);
         if tiny {
@@ -197,6 +196,8 @@ impl World {
                 self.step(peer);
             } else if let Some(session) = self.kernel.answering.pop() {
                 self.answer(session);
+            } else if let Some((session, n)) = self.kernel.changing.pop() {
+                self.change(session, n);
             } else if self.kernel.next_due().is_some_and(|at| at <= self.kernel.now) {
                 if let Some(id) = self.kernel.run_due() {
                     self.enqueue(id);
@@ -297,86 +298,6 @@ impl World {
         Some(self.listener.starved)
     }
 
-    /// A connection of the worker's to the backend of `session`.
-    pub fn connect(&mut self, session: usize, leg: Leg) -> Sys<Id> {
-        let (tries, connects) = (self.tries[session], self.script.sessions[session].connects);
-        let outcome = if leg == Leg::Unix { Connect::Works } else { connects[tries.min(1)] };
-        trace!(self.kernel, "connect for session {session}: {outcome:?}");
-        self.check_no_call(session, "its upstream is tried");
-        let dialled = self.dial(outcome, Owner::Peer(self.peers_used), leg == Leg::Unix);
-        // An attempt without a descriptor is made again.
-        self.tries[session] += usize::from(!matches!(dialled, Err(error) if is_starvation(error)));
-        let (near, far) = dialled?;
-        if let Some(far) = far {
-            self.add_peer(Side::Upstream, Some(session), far);
-            self.windows(Some(session), near, far);
-        }
-        Ok(near)
-    }
-
-    /// A connection of the worker's to the server that is asked the `ask`-th question of `session`.
-    pub fn call(&mut self, session: usize, ask: usize) -> Sys<Id> {
-        let Some(Ask::Call(call)) = self.script.sessions[session].asks.get(ask) else {
-            panic!("session {session} has no call for question {ask}");
-        };
-        self.coverage.meet(Met::Call);
-        let outcome = call.connects[self.call_tries[session][ask].min(1)];
-        self.check_no_call(session, "another attempt is made");
-        self.begin_call(session, ask);
-        trace!(self.kernel, "call for question {ask} of session {session}: {outcome:?}");
-        let dialled = self.dial(outcome, Owner::Peer(CALLEES + self.callees.len()), false);
-        self.call_tries[session][ask] += usize::from(!matches!(dialled, Err(error) if is_starvation(error)));
-        let (near, far) = dialled?;
-        self.note_call(session, ask, near);
-        if let Some(far) = far {
-            let mut callee = Callee::new(session, ask, far, &mut self.kernel);
-            callee.seal = self.secure[Side::Upstream].then(Seal::server);
-            self.callees.push(callee);
-            let least = if self.secure[Side::Upstream] { 300 } else { 30 };
-            for id in [near, far] {
-                let [rx, out] = [0; 2].map(|_| self.kernel.rng.pick(&[least, least, 4_096, 65_536]));
-                self.kernel.windows(id, rx, out);
-            }
-        }
-        Ok(near)
-    }
-
-    /// The callee at the other end of a connection of the worker's.
-    pub fn callee_of(&self, id: Id) -> Option<&Callee> {
-        let Some(Owner::Peer(peer)) = self.kernel.socks[self.kernel.socks[id].peer?].owner else { return None };
-        self.callees.get(peer.checked_sub(CALLEES)?)
-    }
-
-    /// The worker's end of a new connection to `far`, and the other end, if that will be reached.
-    fn dial(&mut self, outcome: Connect, far: Owner, unix: bool) -> Sys<(Id, Option<Id>)> {
-        if outcome == Connect::NoSocket || self.kernel.faults.strikes(Fault::NoSocket) {
-            self.starved_connects += 1;
-            return Err(self.kernel.rng.pick(&STARVATION));
-        }
-        if outcome == Connect::Fails {
-            self.kernel.faults.note(Fault::ConnectFailed);
-            return Err(self.kernel.rng.pick(&[libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ECONNREFUSED]));
-        }
-        let (near, far) = self.kernel.pair(Owner::Worker, far, unix);
-        self.kernel.hold();
-        let soon = self.kernel.now + self.kernel.rng.below(2_000);
-        match outcome {
-            Connect::Works if unix => self.kernel.connected(near),
-            Connect::Works => self.kernel.at(soon, What::Connected(near)),
-            Connect::Refused => {
-                self.kernel.faults.note(Fault::ConnectRefused);
-                self.kernel.at(soon, What::Refused(near));
-            }
-            _ => self.kernel.faults.note(Fault::ConnectLost),
-        }
-        if outcome == Connect::Works {
-            return Ok((near, Some(far)));
-        }
-        // There is no peer at the other end.
-        self.kernel.socks[far].closed = true;
-        Ok((near, None))
-    }
-
     pub fn close(&mut self, id: Id, rst: bool) {
         trace!(self.kernel, "worker {} sock {id}", if rst { "aborts" } else { "closes" });
         self.corked.retain(|corked| *corked != id);
@@ -411,6 +332,7 @@ impl World {
     pub fn poll(&mut self, events: &mut Vec<Event>, timeout_ms: Option<u64>) {
         self.confirm_urgent();
         self.check_calls();
+        self.check_counts();
         if self.kernel.faults.strikes(Fault::Interrupted) {
             return self.settle();
         }

@@ -1,0 +1,98 @@
+//! The endpoints of a session's upstream, and what becomes of them while the schedule runs: health
+//! checks that flap or come late, members that are replaced. Part of the script: drawn from its
+//! seed.
+
+use crate::kernel::Micros;
+use crate::rng::Rng;
+use crate::schedule::Connect;
+
+/// Endpoints that an upstream may ever have.
+pub const ENDPOINTS: usize = 4;
+
+/// An endpoint as a member of the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seat {
+    pub endpoint: usize,
+    pub weight: u16,
+    pub priority: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The result of a health check, reported so long after it was known.
+    Check { endpoint: usize, passed: bool, late_ms: u64 },
+    /// The members are replaced by these.
+    Members(Vec<Seat>),
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Fleet {
+    /// The members at the start.
+    pub seats: Vec<Seat>,
+    /// One of the ways to balance.
+    pub balance: usize,
+    /// Health checks in a row that change the state of an endpoint.
+    pub rise: u32,
+    pub fall: u32,
+    /// With their time, from the start of the session on.
+    pub changes: Vec<(Micros, Change)>,
+    /// One endpoint stays a member and passes all its checks.
+    pub anchored: bool,
+}
+
+/// Two endpoints to which nothing happens.
+const PLAIN: [Seat; 2] = [Seat { endpoint: 0, weight: 1, priority: 0 }, Seat { endpoint: 1, weight: 1, priority: 0 }];
+
+impl Fleet {
+    /// Whether an attempt certainly works: nothing happens to the endpoints, or not to the one that
+    /// matters. `None`: that depends.
+    pub fn works(&self, connects: [Connect; 2]) -> Option<bool> {
+        match (self.changes.is_empty(), self.seats.len()) {
+            (true, n) => Some(connects.iter().take(n).any(|connect| *connect == Connect::Works)),
+            (false, _) => (self.anchored && connects == [Connect::Works; 2]).then_some(true),
+        }
+    }
+}
+
+/// `whole`: its session must open.
+pub fn draw(rng: &mut Rng, whole: bool, connects: [Connect; 2]) -> Fleet {
+    let (rise, fall) = (rng.pick(&[1, 1, 2, 3]), rng.pick(&[1, 1, 2, 3]));
+    let seats = PLAIN.to_vec();
+    let mut fleet = Fleet { seats, balance: rng.size(0, 5), rise, fall, changes: Vec::new(), anchored: false };
+    if rng.one_in(2) {
+        return fleet;
+    }
+    // Where an attempt fails there must be another endpoint, which is there and available.
+    let anchored = whole || rng.one_in(3);
+    let moves = !whole || connects == [Connect::Works; 2];
+    let fewest = if moves { usize::from(anchored) } else { 2 };
+    fleet.anchored = anchored;
+    fleet.seats = draw_seats(rng, anchored, fewest);
+    for _ in 0..if moves { rng.size(0, 7) } else { 0 } {
+        let at = rng.pick(&[0, 300, 2_000, 8_000, 50_000, 400_000, 3_100_000]) + rng.below(2_000);
+        fleet.changes.push((at, draw_change(rng, anchored)));
+    }
+    fleet
+}
+
+fn draw_seats(rng: &mut Rng, anchored: bool, fewest: usize) -> Vec<Seat> {
+    let mut seats = Vec::new();
+    let first = rng.size(0, ENDPOINTS - 1);
+    let count = rng.size(fewest, ENDPOINTS);
+    for n in 0..count {
+        // The anchor is the first endpoint.
+        let endpoint = if anchored { n } else { (first + n) % ENDPOINTS };
+        let (weight, priority) = (rng.pick(&[1, 1, 2, 5, 1_000]), rng.pick(&[0, 0, 0, 1, 2]));
+        seats.push(Seat { endpoint, weight, priority });
+    }
+    seats
+}
+
+fn draw_change(rng: &mut Rng, anchored: bool) -> Change {
+    if rng.one_in(3) {
+        return Change::Members(draw_seats(rng, anchored, usize::from(anchored)));
+    }
+    let endpoint = rng.size(0, ENDPOINTS - 1);
+    let passed = anchored && endpoint == 0 || rng.one_in(3);
+    Change::Check { endpoint, passed, late_ms: rng.pick(&[0, 0, 5, 400]) }
+}

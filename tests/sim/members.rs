@@ -1,0 +1,269 @@
+//! The upstreams of the sessions as they are at this moment: carries out what the script says of
+//! their endpoints, as health checks and discovery do from other threads, and sees to it that every
+//! attempt goes to a member that is available, once, and that endpoints count their sessions.
+
+use crate::bugs::Bug;
+use crate::coverage::Met;
+use crate::fleet::{Change, Seat};
+use crate::kernel::{Id, Micros, trace};
+use crate::peers::{Peer, Stage};
+use crate::schedule::Connect;
+use crate::subject;
+use crate::world::World;
+use framegate::policy::endpoint::Endpoint;
+use framegate::policy::upstream::Upstream;
+use framegate::proto::Side;
+use std::sync::Arc;
+
+/// The upstream of one session.
+#[derive(Debug, Default)]
+pub struct Group {
+    /// Before the worker has it, and where it is none of the script's: none.
+    upstream: Option<Arc<Upstream>>,
+    /// The objects of all endpoints that were ever members; the newest of an endpoint last.
+    known: Vec<Known>,
+    /// The members of this moment.
+    seats: Vec<Seat>,
+    /// The members when the first attempt was made, with or without a descriptor.
+    listed: Option<Vec<Seat>>,
+    /// The endpoint under way.
+    chosen: Option<usize>,
+    pub attempts: Vec<Attempt>,
+    /// Endpoints that were members and available, from this time on.
+    history: Vec<(Micros, Set)>,
+}
+
+/// A set of endpoints, one bit for each.
+type Set = u8;
+
+/// An endpoint, and its state as the checks so far make it.
+#[derive(Debug)]
+struct Known {
+    endpoint: usize,
+    object: Arc<Endpoint>,
+    up: bool,
+    /// Checks in a row that contradict the state.
+    against: u32,
+}
+
+/// An attempt to connect for which there was a descriptor.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt {
+    at: Micros,
+    endpoint: usize,
+    pub outcome: Connect,
+    /// The worker's socket, if it got one.
+    sock: Option<Id>,
+}
+
+impl Known {
+    /// Takes a result into account. Whether the state has changed.
+    fn check(&mut self, passed: bool, [rise, fall]: [u32; 2]) -> bool {
+        self.against = if passed == self.up { 0 } else { self.against + 1 };
+        let changes = self.against >= if passed { rise } else { fall } && passed != self.up;
+        if changes {
+            (self.up, self.against) = (passed, 0);
+        }
+        changes
+    }
+}
+
+impl Group {
+    /// The worker gets this upstream.
+    pub fn open(&mut self, upstream: Arc<Upstream>, seats: &[Seat], now: Micros) {
+        self.seats = seats.to_vec();
+        self.upstream = Some(upstream);
+        self.meet_members(now);
+    }
+
+    /// Notes the objects of the members of this moment.
+    fn meet_members(&mut self, now: Micros) {
+        let Some(upstream) = &self.upstream else { return };
+        for object in upstream.endpoints() {
+            if !self.known.iter().any(|known| Arc::ptr_eq(&known.object, &object)) {
+                self.known.push(Known { endpoint: subject::number_of(&object), object, up: true, against: 0 });
+            }
+        }
+        self.note(now);
+    }
+
+    fn note(&mut self, now: Micros) {
+        // One that was removed and came back is another object, and a session may have either.
+        let available = |seat: &&Seat| self.objects(seat.endpoint).all(|known| known.up);
+        let set = self.seats.iter().filter(available).fold(0, |set, seat| set | 1 << seat.endpoint);
+        self.history.push((now, set));
+    }
+
+    fn objects(&self, endpoint: usize) -> impl Iterator<Item = &Known> {
+        self.known.iter().filter(move |known| known.endpoint == endpoint)
+    }
+
+    fn newest(&self, endpoint: usize) -> Option<&Known> {
+        self.known.iter().rev().find(|known| known.endpoint == endpoint)
+    }
+
+    fn is_up(&self, endpoint: usize) -> bool {
+        self.objects(endpoint).any(|known| known.up)
+    }
+
+    fn is_member(&self, endpoint: usize) -> bool {
+        self.seats.iter().any(|seat| seat.endpoint == endpoint)
+    }
+
+    /// The members are replaced. Those that stay are the same objects, with their state.
+    fn replace(&mut self, session: usize, seats: &[Seat], now: Micros, told: Option<bool>) {
+        let Some(upstream) = &self.upstream else { return };
+        if let Some(secure) = told {
+            upstream.set_members(seats.iter().map(|seat| subject::member(session, *seat, secure)).collect());
+            for object in upstream.endpoints() {
+                let endpoint = subject::number_of(&object);
+                let same = self.newest(endpoint).is_some_and(|known| Arc::ptr_eq(&known.object, &object));
+                assert!(same || !self.is_member(endpoint), "endpoint {endpoint} is another object now");
+            }
+        }
+        self.seats = seats.to_vec();
+        self.meet_members(now);
+    }
+
+    /// For a message: what was tried, and who was there.
+    pub fn story(&self) -> impl std::fmt::Debug + '_ {
+        (&self.attempts, &self.history)
+    }
+
+    /// Sessions that endpoints count, those that are no members any more included.
+    pub fn sessions(&self) -> usize {
+        self.known.iter().map(|known| known.object.sessions()).sum()
+    }
+
+    /// What the upstream counts: sessions, those of them that wait for their 101, and those that
+    /// wait for room.
+    pub fn held(&self) -> usize {
+        let Some(upstream) = &self.upstream else { return 0 };
+        let (sessions, pending) = upstream.sessions();
+        sessions + pending + upstream.queued()
+    }
+
+    /// Whether there was a moment, from the last attempt on, at which no endpoint was left: of
+    /// the members at the first attempt each had been tried or was not available.
+    pub fn was_exhausted(&self) -> bool {
+        let listed = self.listed.as_ref();
+        let listed = listed.map_or(Set::MAX, |seats| seats.iter().fold(0, |set, seat| set | 1 << seat.endpoint));
+        let from = self.attempts.last().map_or(0, |last| last.at);
+        let before = self.history.iter().rev().find(|(at, _)| *at <= from).map_or(0, |(_, set)| *set);
+        let after = self.history.iter().filter(|(at, _)| *at > from).map(|(_, set)| *set);
+        after.chain([before]).any(|set| set & listed & !self.tried() == 0)
+    }
+
+    fn tried(&self) -> Set {
+        self.attempts.iter().fold(0, |set, attempt| set | 1 << attempt.endpoint)
+    }
+}
+
+impl World {
+    /// The `n`-th change of a session's upstream happens.
+    pub fn change(&mut self, session: usize, n: usize) {
+        let fleet = &self.script.sessions[session].fleet;
+        let Some((_, change)) = fleet.changes.get(n) else { return };
+        let (now, thresholds) = (self.kernel.now, [fleet.rise, fleet.fall]);
+        trace!(self.kernel, "upstream of session {session}: {change:?}");
+        let group = &mut self.groups[session];
+        match change {
+            Change::Members(seats) => {
+                let told = (self.bug != Some(Bug::OldMembers)).then_some(self.secure[Side::Upstream]);
+                group.replace(session, seats, now, told);
+                self.meet_removal(session);
+            }
+            Change::Check { endpoint, passed, late_ms } => {
+                let Some(known) = group.known.iter_mut().rev().find(|known| known.endpoint == *endpoint) else {
+                    return;
+                };
+                let changes = known.check(*passed, thresholds);
+                if self.bug != Some(Bug::IgnoredCheck) {
+                    let report =
+                        subject::report(&known.object, *passed, thresholds, (now / 1_000).saturating_sub(*late_ms));
+                    assert_eq!(report, changes.then_some(known.up), "endpoint {endpoint} as its checks say");
+                }
+                let down = changes && !known.up;
+                group.note(now);
+                if down {
+                    self.meet_down(session, *endpoint);
+                }
+            }
+        }
+    }
+
+    fn meet_down(&mut self, session: usize, endpoint: usize) {
+        if self.is_open_on(session) == Some(endpoint) {
+            self.coverage.meet(Met::DownInSession);
+        }
+    }
+
+    fn meet_removal(&mut self, session: usize) {
+        let group = &self.groups[session];
+        let gone = |endpoint: usize| !group.is_member(endpoint);
+        let met = match (self.is_open_on(session), group.attempts.last()) {
+            (Some(endpoint), _) if gone(endpoint) => Met::RemovedInSession,
+            (None, Some(attempt)) if gone(attempt.endpoint) => Met::RemovedInHandshake,
+            _ => return,
+        };
+        self.coverage.meet(met);
+    }
+
+    /// The endpoint of an established session.
+    fn is_open_on(&self, session: usize) -> Option<usize> {
+        let open = |peer: &Peer| peer.session == Some(session) && peer.stage == Stage::Open;
+        let last = self.groups[session].attempts.last()?;
+        self.peers[..self.peers_used].iter().any(open).then_some(last.endpoint)
+    }
+
+    /// The worker makes an attempt to connect to an endpoint of a session's upstream.
+    pub fn check_attempt(&mut self, session: usize, endpoint: usize) {
+        let group = &mut self.groups[session];
+        if group.upstream.is_none() {
+            return;
+        }
+        let listed = group.listed.get_or_insert_with(|| group.seats.clone());
+        let seat = listed.iter().find(|seat| seat.endpoint == endpoint).copied();
+        // A session keeps the list that it began with; of that one it tries the rest.
+        let Some(seat) = seat else { panic!("an attempt goes to endpoint {endpoint}, which is no member") };
+        // An attempt for which there was no descriptor is made again with the same endpoint.
+        let chosen = group.chosen.replace(endpoint) != Some(endpoint);
+        let again = group.tried() & 1 << endpoint != 0;
+        assert!(!again, "endpoint {endpoint} is tried again");
+        assert!(!chosen || group.is_up(endpoint), "an attempt goes to endpoint {endpoint}, which is down");
+        let better = group.listed.iter().flatten().find(|other| {
+            let left = group.tried() & 1 << other.endpoint == 0;
+            other.priority < seat.priority && left && group.objects(other.endpoint).all(|known| known.up)
+        });
+        assert!(!chosen || better.is_none(), "{seat:?} is tried though {better:?} is available");
+    }
+
+    /// It had a descriptor for it.
+    pub fn note_attempt(&mut self, session: usize, endpoint: usize, outcome: Connect, sock: Option<Id>) {
+        self.groups[session].attempts.push(Attempt { at: self.kernel.now, endpoint, outcome, sock });
+    }
+
+    /// The worker has done everything that is due: a session is counted as long as it is connected,
+    /// once, and by no other endpoint; and no longer than it has its client.
+    pub fn check_counts(&self) {
+        for (session, group) in self.groups.iter().enumerate().filter(|(_, group)| group.upstream.is_some()) {
+            let connected = |attempt: &Attempt| attempt.sock.is_some_and(|sock| !self.kernel.socks[sock].closed);
+            let most = usize::from(self.has_client(session) || group.attempts.iter().any(connected));
+            let count = group.sessions();
+            assert!(count <= most, "{count} sessions are counted for session {session}, {most} at most are there");
+            for attempt in group.attempts.iter().filter(|attempt| connected(attempt)) {
+                let of_endpoint = group.known.iter().filter(|known| known.endpoint == attempt.endpoint);
+                let count: usize = of_endpoint.map(|known| known.object.sessions()).sum();
+                assert!(count == 1, "endpoint {} counts {count} sessions where one is connected", attempt.endpoint);
+            }
+        }
+    }
+
+    /// The worker holds the connection of the session's client.
+    fn has_client(&self, session: usize) -> bool {
+        let of_client = |peer: &&Peer| peer.session == Some(session) && peer.side == Some(Side::Downstream);
+        let client = self.peers[..self.peers_used].iter().find(of_client).map(|peer| peer.sock);
+        let near = client.and_then(|sock| self.kernel.socks[sock].peer);
+        near.is_some_and(|near| !self.kernel.socks[near].closed)
+    }
+}
