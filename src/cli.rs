@@ -3,10 +3,11 @@
 
 use crate::certs::{self, Certificates};
 use crate::config::{self, Error, Flags, Source, TlsFlags};
+use crate::explain::Sample;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -19,6 +20,7 @@ pub enum Command {
     Demo { listen: SocketAddr, admin: SocketAddr, tls: Option<SocketAddr> },
     Run(Source),
     Check { path: PathBuf },
+    Explain(Sample),
     ExampleConfig,
 }
 
@@ -40,6 +42,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Early>
         }
         TypedCommand::Run(typed) => source(typed).map(Command::Run),
         TypedCommand::Check { config } => Ok(Command::Check { path: config }),
+        TypedCommand::Explain(typed) => Ok(Command::Explain(typed.sample())),
         TypedCommand::ExampleConfig => Ok(Command::ExampleConfig),
     }
 }
@@ -111,6 +114,12 @@ SIGHUP: reload the file; an invalid file changes nothing."
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Show which route a request gets, why others do not match, and what its upstream gets
+    #[command(after_help = "Example:  framegate explain -c framegate.toml --host a.example.com --path /chat?v=2 \\
+              --header 'X-Beta: 1' --client 10.0.0.7
+
+Exit code 0 if a route matches, 1 if none does, 2 for bad usage or configuration.")]
+    Explain(TypedExplain),
     /// Print a commented configuration with all keys and defaults
     #[command(after_help = "Example:  framegate example-config > framegate.toml")]
     ExampleConfig,
@@ -136,6 +145,57 @@ struct TypedRun {
     /// Upstream URL for all requests (without a configuration file)
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct TypedExplain {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE")]
+    config: PathBuf,
+    /// Host of the request
+    #[arg(long, value_name = "HOST")]
+    host: String,
+    /// Path, with its query
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    path: String,
+    /// Method
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    method: String,
+    /// A header, "Name: value"; repeatable
+    #[arg(long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+    /// An offered subprotocol; repeatable
+    #[arg(long = "subprotocol", value_name = "NAME")]
+    subprotocols: Vec<String>,
+    /// Address of the client
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    client: IpAddr,
+    /// The client comes over TLS
+    #[arg(long)]
+    tls: bool,
+    /// Subject of the client's certificate
+    #[arg(long, value_name = "TEXT")]
+    cert_subject: Option<String>,
+    /// SHA-256 of the client's certificate, in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    cert_sha256: Option<String>,
+}
+
+impl TypedExplain {
+    fn sample(self) -> Sample {
+        Sample {
+            config: self.config,
+            method: self.method,
+            host: self.host,
+            path: self.path,
+            headers: self.headers,
+            subprotocols: self.subprotocols,
+            client: self.client,
+            tls: self.tls,
+            cert_subject: self.cert_subject,
+            cert_sha256: self.cert_sha256.map(|hex| hex.replace(':', "").to_ascii_lowercase()),
+        }
+    }
 }
 
 fn source(typed: TypedRun) -> Result<Source, Early> {
@@ -246,7 +306,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_screen_and_has_an_example() {
-        for command in ["", " demo", " run", " check", " example-config"] {
+        for command in ["", " demo", " run", " check", " explain", " example-config"] {
             for flag in ["-h", "--help"] {
                 let Err(Early::Help(help)) = typed(&format!("framegate{command} {flag}")) else { panic!("{command}") };
                 assert!(help.lines().count() <= 24, "{help}");

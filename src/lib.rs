@@ -10,8 +10,8 @@
 //!    [`certs`]: certificates and ticket keys, which outlive a snapshot. [`resolver`]: names to
 //!    addresses, a service thread.
 //! 8. [`server`]: the process; the only file that spawns threads. [`os`]: limits, CPUs, signals.
-//! 9. [`cli`]: the command line. [`demo`]: `framegate demo`, on top of [`server`]. [`echo`]: its
-//!    backend.
+//! 9. [`cli`]: the command line. [`explain`]: what becomes of a request. [`demo`]: `framegate
+//!    demo`, on top of [`server`]. [`echo`]: its backend.
 //!
 //! At the bottom, used by several layers: [`memory`] (the sizes that `check` adds up), [`clock`]
 //! (wall-clock time), [`text`] (hexadecimal), [`service`] (the pattern of service threads).
@@ -26,7 +26,7 @@
 //! | `log` | std, `proto`, `policy`, `config`, `clock` | worker |
 //! | `tls` | rustls, `policy`, `config`, `memory`, `text` | sockets, `proto` |
 //! | `worker` | all above, slab; only in `sys`, `listener`: mio, socket2, libc | threads, locks |
-//! | `certs`, `control`, `admin`, `resolver`, `server`, `echo`, `demo`, `cli` | all | |
+//! | `certs`, `control`, `admin`, `resolver`, `server`, `echo`, `demo`, `explain`, `cli` | all | |
 #![deny(unsafe_code)]
 
 pub mod admin;
@@ -37,6 +37,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod echo;
+pub mod explain;
 pub mod log;
 pub mod memory;
 pub mod metrics;

@@ -3,6 +3,7 @@
 use framegate::certs::Certificates;
 use framegate::cli::{self, BAD_USAGE, Command, Early};
 use framegate::config::{self, Error, Snapshot, Source};
+use framegate::explain::{self, Explanation, Unexplained};
 use framegate::server::{self, Failure};
 use framegate::{demo, os};
 use std::io::Write;
@@ -13,6 +14,15 @@ fn main() -> ExitCode {
         Ok(Command::Check { path }) => match cli::check(&path, os::raise_nofile().unwrap_or(1024), os::cpus()) {
             Ok(text) => print(&text),
             Err(error) => refuse(error.sentences(), BAD_USAGE),
+        },
+        Ok(Command::Explain(sample)) => match explain::explain(&sample) {
+            Ok(Explanation { text, found: true }) => print(&text),
+            Ok(Explanation { text, found: false }) => {
+                print(&text);
+                ExitCode::FAILURE
+            }
+            Err(Unexplained::Config(error)) => refuse(error.sentences(), BAD_USAGE),
+            Err(Unexplained::Sample(sentence)) => refuse(&[format!("explain: {sentence}")], BAD_USAGE),
         },
         Ok(Command::ExampleConfig) => print(config::EXAMPLE),
         Ok(Command::Run(source)) => match load(&source) {

@@ -2,7 +2,6 @@
 
 #[path = "config/example.rs"]
 mod example;
-#[allow(dead_code, reason = "shared with the tests of matching")]
 #[path = "common/facts.rs"]
 mod facts;
 #[path = "config/upstreams.rs"]

@@ -6,7 +6,6 @@ mod captures;
 mod conditions;
 #[path = "matching/errors.rs"]
 mod errors;
-#[allow(dead_code, reason = "each test binary uses a part")]
 #[path = "common/facts.rs"]
 mod facts;
 #[path = "matching/findings.rs"]
@@ -17,6 +16,10 @@ mod order;
 mod paths;
 #[path = "matching/properties.rs"]
 mod properties;
+#[path = "matching/sockets.rs"]
+mod sockets;
+
+mod common;
 
 use facts::Asking;
 use framegate::config;

@@ -168,9 +168,9 @@ impl fmt::Display for Entry {
 impl fmt::Display for Mismatch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Mismatch::Host(host) => write!(f, "the host is not {host}"),
+            Mismatch::Host(host) => write!(f, "the host does not match {host}"),
             Mismatch::Path(path) => write!(f, "the path does not match {path}"),
-            Mismatch::Condition(condition) => write!(f, "it requires that {condition}"),
+            Mismatch::Condition(condition) => write!(f, "not met: {condition}"),
         }
     }
 }

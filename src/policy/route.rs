@@ -71,6 +71,11 @@ impl Split {
         found.map_or(&self.last, |(upstream, _)| upstream)
     }
 
+    /// No key decides, for any request.
+    pub fn is_by_chance(&self) -> bool {
+        self.key.is_none()
+    }
+
     /// The share of each upstream.
     pub fn weights(&self) -> impl Iterator<Item = (&Arc<Upstream>, u32)> {
         self.upstreams.iter().zip(self.weights.iter().copied())

@@ -1,5 +1,7 @@
 //! Requests as routes see them, made from a head that is parsed like any client's.
 
+#![allow(dead_code)] // each test binary uses a part
+
 use framegate::policy::matching::{Found, Routes};
 use framegate::policy::route::Route;
 use framegate::policy::{ClientCert, Facts};

@@ -102,6 +102,17 @@ impl Condition {
         self.predicate.holds(facts) != self.negated
     }
 
+    /// What the request has in place of what it requires, for people.
+    pub fn found(&self, facts: &Facts<'_>) -> String {
+        match &self.predicate {
+            Predicate::Client(_) => format!("the client is {}", facts.client),
+            Predicate::Value(input, _) => match input.shown(facts) {
+                Some(value) => format!("the request has {value}"),
+                None => "the request has none".to_owned(),
+            },
+        }
+    }
+
     /// Every request that this one holds for is one that `other` holds for. `false` where that is
     /// not known.
     pub(super) fn implies(&self, other: &Condition) -> bool {

@@ -4,6 +4,7 @@
 use crate::policy::{Facts, lookup};
 use crate::proto::http1::{elements, values};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 
 /// What of a request a condition looks at.
@@ -39,6 +40,17 @@ impl Input {
             Input::CertSubject => facts.cert.is_some_and(|cert| test(cert.subject.as_bytes())),
             Input::CertSha256 => facts.cert.is_some_and(|cert| test(cert.sha256.as_bytes())),
         }
+    }
+
+    /// Its value, for people; `None` where there is none.
+    pub(super) fn shown(&self, facts: &Facts<'_>) -> Option<String> {
+        let (all, one) = (RefCell::new(Vec::new()), |value: &[u8]| format!("{:?}", String::from_utf8_lossy(value)));
+        self.any(facts, |value| {
+            all.borrow_mut().push(one(value));
+            false
+        });
+        let all = all.into_inner();
+        (!all.is_empty()).then(|| all.join(", "))
     }
 
     /// At most one value: two different tests of it for equality cannot both hold.

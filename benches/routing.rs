@@ -1,0 +1,71 @@
+//! What finding a route costs among many: `cargo bench --bench routing`.
+
+mod common;
+
+use common::bench;
+use framegate::config;
+use framegate::policy::Facts;
+use framegate::policy::matching::Routes;
+use framegate::proto::http1::parse_request;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Routes as a large edge has them: a host each with a path, names or conditions for some, and
+/// routes for all hosts behind them.
+fn routes(count: usize) -> Routes {
+    let mut text = "[[listener]]\nlisten = \"0.0.0.0:8080\"\n".to_owned();
+    for n in 0..count {
+        let keys = match n % 5 {
+            0 => format!("host = \"app-{n}.example.com\""),
+            1 => format!("host = \"app-{n}.example.com\"\npath = \"/chat/*\""),
+            2 => format!("host = \"*.tenant-{n}.example.com\"\npath = \"/room/{{id}}/*\""),
+            3 => format!("path = \"/service-{n}/{{room}}\"\nmatch = [{{ header = \"x-version\", prefix = \"2.\" }}]"),
+            _ => format!("path = \"/service-{n}/*\""),
+        };
+        text += &format!("[[route]]\nname = \"r{n}\"\nupstream = \"ws://10.0.0.1:9000\"\n{keys}\n");
+    }
+    config::parse(&text, "bench").expect("valid routes").routes
+}
+
+fn bench_find(name: &str, routes: &Routes, (host, target, field): (&str, &str, &str), expected: Option<&str>) {
+    let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{field}User-Agent: bench\r\n\r\n");
+    let request = parse_request(head.as_bytes()).expect("a valid request");
+    let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let facts = Facts {
+        request: &request,
+        trusted: false,
+        peer: client,
+        client,
+        secure: false,
+        cert: None,
+        redirect: None,
+        draining: false,
+        now: 0,
+        random: 0,
+    };
+    assert_eq!(routes.find(&facts).map(|found| found.entry.route.name.as_str()), expected, "{name}");
+    bench(name, 20_000, || {
+        black_box(routes.find(black_box(&facts)));
+    });
+}
+
+fn main() {
+    for count in [1, 1_000] {
+        let routes = routes(count);
+        let last = |kind: usize| (count - 1) / 5 * 5 + kind;
+        let n = last(0);
+        let host = format!("app-{n}.example.com");
+        bench_find(&format!("{count} routes, by host"), &routes, (&host, "/x", ""), Some(&format!("r{n}")));
+        bench_find(&format!("{count} routes, no route"), &routes, ("other.example.org", "/x/y?z", ""), None);
+    }
+    let routes = routes(1_000);
+    for (name, host, target, field, expected) in [
+        ("1000 routes, host and prefix", "app-996.example.com:8080", "/chat/room/7?token=x", "", "r996"),
+        ("1000 routes, wildcard host, a name", "a.b.tenant-997.example.com", "/room/7/x", "", "r997"),
+        ("1000 routes, path for any host, a condition", "h", "/service-998/7", "X-Version: 2.1\r\n", "r998"),
+        ("1000 routes, path for any host, prefix", "www.example.com", "/service-999/a/b/c/d", "", "r999"),
+        ("1000 routes, encoded path with dots", "www.example.com", "/%73ervice-999/./a/../b", "", "r999"),
+    ] {
+        bench_find(name, &routes, (host, target, field), Some(expected));
+    }
+}
