@@ -5,6 +5,8 @@ mod example;
 #[allow(dead_code, reason = "shared with the tests of matching")]
 #[path = "common/facts.rs"]
 mod facts;
+#[path = "config/health.rs"]
+mod health;
 #[path = "config/upstreams.rs"]
 mod upstreams;
 
