@@ -27,7 +27,7 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Minimum time between two starts of a worker.
+/// Minimum time between two starts of a worker, or of the health checks.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// How long exit waits for the access log to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
@@ -133,14 +133,24 @@ fn start_service<Q: Send + 'static>(
 fn start_checks(snapshot: &Snapshot, tls: &Arc<TlsConfigs>, nofile: u64) -> Result<health::Checks, Failure> {
     let (mut checks, inbox) = health::open().map_err(|e| failed("cannot start the health checks", e))?;
     checks.set(snapshot, Arc::clone(tls), nofile);
-    let mut pool = RandomPool::default();
-    let environment = health::Environment { now: now_ms, random: Box::new(move |out| pool.fill(out)) };
-    spawn("health", move || {
-        if let Err(error) = health::run(inbox, environment) {
-            ::log::error!("health checks have ended, endpoints keep their state: {error}");
-        }
-    })?;
+    spawn("health", move || check_endpoints(inbox))?;
     Ok(checks)
+}
+
+/// The thread of the health checks. After a panic endpoints keep their states, and checks begin
+/// anew.
+fn check_endpoints(mut inbox: health::Inbox) {
+    let mut pool = RandomPool::default();
+    let mut environment = health::Environment { now: now_ms, random: Box::new(move |out| pool.fill(out)) };
+    loop {
+        match catch_unwind(AssertUnwindSafe(|| health::run(&mut inbox, &mut environment))) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => ::log::error!("health checks failed, starting again: {error}"),
+            Err(_) => ::log::error!("health checks panicked, starting again"),
+        }
+        // A thread that fails at start must not spin.
+        std::thread::sleep(RESTART_PAUSE);
+    }
 }
 
 /// Waits a limited time for the first addresses, so that the first requests are not refused.

@@ -16,6 +16,8 @@ use std::net::TcpStream;
 /// Checks often; `more` are keys of `[upstream.health]`.
 const OFTEN: &str = "interval = \"400ms\"\ntimeout = \"390ms\"\nrise = 2\nfall = 3";
 
+const SELDOM: &str = "interval = \"400ms\"\ntimeout = \"390ms\"";
+
 /// A configuration with one upstream `g` of these endpoints; `more` follows in its section.
 fn config(endpoints: &[String], more: &str) -> String {
     format!(

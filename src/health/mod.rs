@@ -47,7 +47,7 @@ const EVENTS_MAX: usize = 1_024;
 /// What the thread checks from now on. `None` ends it.
 type Command = Option<Settings>;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Settings {
     watched: Vec<Watched>,
     tls: Arc<TlsConfigs>,
@@ -69,6 +69,8 @@ pub struct Checks {
 #[derive(Debug)]
 pub struct Inbox {
     commands: Receiver<Command>,
+    /// The last command, for a thread that starts again after a panic.
+    settings: Settings,
     poll: mio::Poll,
     in_progress: Arc<AtomicUsize>,
 }
@@ -89,7 +91,7 @@ pub fn open() -> io::Result<(Checks, Inbox)> {
     let waker = mio::Waker::new(poll.registry(), WAKER)?;
     let (sender, commands) = channel();
     let in_progress = Arc::<AtomicUsize>::default();
-    let inbox = Inbox { commands, poll, in_progress: Arc::clone(&in_progress) };
+    let inbox = Inbox { commands, settings: Settings::default(), poll, in_progress: Arc::clone(&in_progress) };
     Ok((Checks { commands: sender, waker, in_progress, counts: Vec::new() }, inbox))
 }
 
@@ -142,14 +144,16 @@ impl Drop for Checks {
     }
 }
 
-/// The body of the thread. Runs until [`Checks`] is dropped.
-pub fn run(inbox: Inbox, environment: Environment) -> io::Result<()> {
+/// The body of the thread. Runs until [`Checks`] is dropped; after an error or a panic it can run
+/// again, and begins the schedule anew.
+pub fn run(inbox: &mut Inbox, environment: &mut Environment) -> io::Result<()> {
+    let now = (environment.now)();
+    let mut schedule = Schedule::default();
+    schedule.set(inbox.settings.watched.clone(), now, &mut number(&mut environment.random));
     let checker = Checker {
         inbox,
         environment,
-        tls: Arc::default(),
-        in_progress_max: 0,
-        schedule: Schedule::default(),
+        schedule,
         checks: Slab::new(),
         expiries: BinaryHeap::new(),
         serial: 0,
@@ -159,11 +163,9 @@ pub fn run(inbox: Inbox, environment: Environment) -> io::Result<()> {
     checker.run()
 }
 
-struct Checker {
-    inbox: Inbox,
-    environment: Environment,
-    tls: Arc<TlsConfigs>,
-    in_progress_max: usize,
+struct Checker<'a> {
+    inbox: &'a mut Inbox,
+    environment: &'a mut Environment,
     schedule: Schedule,
     checks: Slab<Check>,
     /// When checks time out: index and serial number. Entries of checks that have ended before are
@@ -182,7 +184,7 @@ struct Check {
     serial: u64,
 }
 
-impl Checker {
+impl Checker<'_> {
     fn run(mut self) -> io::Result<()> {
         let mut events = mio::Events::with_capacity(EVENTS_MAX);
         loop {
@@ -207,7 +209,7 @@ impl Checker {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let starts = self.schedule.next_at().filter(|_| self.checks.len() < self.in_progress_max);
+        let starts = self.schedule.next_at().filter(|_| self.checks.len() < self.inbox.settings.in_progress_max);
         let expiry = self.expiries.peek().map(|Reverse((at, ..))| *at);
         let refresh = (!self.schedule.is_empty()).then_some(self.refresh_at);
         let next = [starts, expiry, refresh].into_iter().flatten().min()?;
@@ -224,9 +226,9 @@ impl Checker {
                 Err(TryRecvError::Empty) => break,
             }
         }
-        if let Some(Settings { watched, tls, in_progress_max }) = last {
-            (self.tls, self.in_progress_max) = (tls, in_progress_max);
-            self.schedule.set(watched, now, &mut number(&mut self.environment.random));
+        if let Some(settings) = last {
+            self.schedule.set(settings.watched.clone(), now, &mut number(&mut self.environment.random));
+            self.inbox.settings = settings;
         }
         true
     }
@@ -267,7 +269,7 @@ impl Checker {
     }
 
     fn begin_due(&mut self, now: Millis) {
-        while self.checks.len() < self.in_progress_max {
+        while self.checks.len() < self.inbox.settings.in_progress_max {
             let Some(key) = self.schedule.pop_due(now) else { return };
             self.begin(key, now);
         }
@@ -280,7 +282,8 @@ impl Checker {
             subject.began = now;
         }
         let (check, endpoint) = (Arc::clone(&subject.watched.check), Arc::clone(&subject.endpoint));
-        let tls = endpoint.tls.then(|| self.tls.connect(&subject.watched.upstream, &endpoint)).transpose();
+        let tls =
+            endpoint.tls.then(|| self.inbox.settings.tls.connect(&subject.watched.upstream, &endpoint)).transpose();
         let (target, expires) = (check.target(&endpoint, subject.address), now + check.timeout_ms);
         let opened = match (target, tls) {
             (None, _) => Err(Failure::NoAddress),
@@ -365,3 +368,6 @@ fn number(random: &mut RandomBytes) -> impl FnMut() -> u32 {
         u32::from_ne_bytes(bytes)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,6 +131,30 @@ fn a_reload_keeps_states_and_checks_what_it_adds() {
     assert_eq!((bad.checks(), new.checks(), good.checks()), (bad_before, new_before, good_before));
 }
 
+/// Sets the soft limit on open files of a process.
+fn limit_descriptors(pid: u32, soft: impl Fn(libc::rlim_t) -> libc::rlim_t) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let pid = libc::pid_t::try_from(pid).unwrap();
+    // SAFETY: `limit` is valid for reading and writing.
+    assert_eq!(unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, std::ptr::null(), &raw mut limit) }, 0);
+    limit.rlim_cur = soft(limit.rlim_max);
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut()) }, 0);
+}
+
+#[test]
+fn a_lack_of_descriptors_counts_against_no_endpoint() {
+    let backend = Backend::new(Reply::Status(200));
+    let proxy = Proxy::start(&checked(&[backend.url()], &format!("type = \"http\"\nfall = 1\n{SELDOM}")));
+    backend.wait_checks(1);
+    limit_descriptors(proxy.pid(), |_| 3);
+    proxy.said.wait_for(&format!("cannot check {}: Too many open files", backend.url()));
+    limit_descriptors(proxy.pid(), |most| most);
+    backend.wait_checks(1);
+    assert!(results(&proxy, "skipped") >= 1.0);
+    assert_eq!((results(&proxy, "failed"), changes_to(&proxy, "down")), (0.0, 0.0));
+}
+
 #[test]
 fn stalled_endpoints_delay_no_other_check() {
     const EACH: usize = 250;
