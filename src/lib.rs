@@ -8,7 +8,7 @@
 //! 6. [`metrics`]: the table of metrics, and how counts reach it. [`log`]: the access log.
 //! 7. [`control`]: signals, reload, drain; never on the data path. [`admin`]: its HTTP server.
 //!    [`certs`]: certificates and ticket keys, which outlive a snapshot. [`resolver`]: names to
-//!    addresses, a service thread.
+//!    addresses, a service thread. [`health`]: active health checks, a thread with a poll.
 //! 8. [`server`]: the process; the only file that spawns threads. [`os`]: limits, CPUs, signals.
 //! 9. [`cli`]: the command line. [`explain`]: what becomes of a request. [`demo`]: `framegate
 //!    demo`, on top of [`server`]. [`echo`]: its backend.
@@ -25,6 +25,7 @@
 //! | `metrics` | std, `proto` | worker |
 //! | `log` | std, `proto`, `policy`, `config`, `clock` | worker |
 //! | `tls` | rustls, `policy`, `config`, `memory`, `text` | sockets, `proto` |
+//! | `health` | `proto`, `policy`, `config`, `metrics`, `tls`, `memory`; mio, socket2 | worker |
 //! | `worker` | all above, slab; only in `sys`, `listener`: mio, socket2, libc | threads, locks |
 //! | `certs`, `control`, `admin`, `resolver`, `server`, `echo`, `demo`, `explain`, `cli` | all | |
 #![deny(unsafe_code)]
@@ -38,6 +39,7 @@ pub mod control;
 pub mod demo;
 pub mod echo;
 pub mod explain;
+pub mod health;
 pub mod log;
 pub mod memory;
 pub mod metrics;

@@ -9,6 +9,12 @@ pub const PIPES_MAX: usize = 32;
 /// The capacity of a pipe, in kernel memory.
 pub const PIPE_BYTES: usize = 256 << 10;
 
+/// Connections of health checks at a time; fewer where descriptors are few. Above that, checks
+/// begin late.
+pub const CHECKS_MAX: usize = 1_024;
+/// What a health check holds at most: frames, or an incomplete message of a TLS handshake.
+pub const CHECK_BYTES: usize = (64 << 10) + TLS_CONN_BYTES + TLS_HANDSHAKE_BYTES;
+
 /// User memory of an idle session, at most.
 pub const SESSION_BYTES: usize = 768;
 /// Kernel memory of the two TCP sockets of a session with empty buffers.

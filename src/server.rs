@@ -1,6 +1,6 @@
 //! The process: binds, starts the threads, runs control, waits for the threads to end. The only
-//! file that spawns threads: one for each worker, one that resolves names, one that writes the
-//! access log, the demo's backend.
+//! file that spawns threads: one for each worker, one that resolves names, one that checks
+//! endpoints, one that writes the access log, the demo's backend.
 
 use crate::certs::Certificates;
 use crate::clock::unix_ms;
@@ -15,9 +15,9 @@ use crate::tls::TlsConfigs;
 use crate::worker::inbox::{Outbox, inbox};
 use crate::worker::listener::{BindError, Bound, Listening, Twin, bind_all};
 use crate::worker::service::Services;
-use crate::worker::sys::{MioSys, now_ms};
+use crate::worker::sys::{MioSys, RandomPool, now_ms};
 use crate::worker::{Worker, WorkerCore};
-use crate::{os, resolver, service};
+use crate::{health, os, resolver, service};
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,7 +27,7 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Minimum time between two starts of a worker.
+/// Minimum time between two starts of a worker, or of the health checks.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 /// How long exit waits for the access log to be written.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
@@ -68,7 +68,7 @@ fn start(
     let (writer, log_control, rings) = log::open(workers, log::RING_LINES, &snapshot.log.access, snapshot.log.format)
         .map_err(|e| failed("cannot open the access log", e))?;
     let writer = spawn("log", move || writer.run())?;
-    let limits = snapshot.limits.resolve(nofile);
+    let limits = snapshot.resolved_limits(nofile);
     let parts = Parts {
         source,
         demo,
@@ -87,6 +87,7 @@ fn start(
         .map_err(|e| failed("cannot start the control thread", e))?;
     let resolver = start_service("resolver", resolver::QUEUE, |questions| resolver::run(&questions))?;
     wait_for_names(&resolver, &snapshot);
+    let checks = start_checks(&snapshot, &tls, nofile)?;
     let starter = Starter {
         snapshot: Arc::clone(&snapshot),
         tls,
@@ -104,7 +105,7 @@ fn start(
         outboxes.push(worker.outbox);
         shards.push(worker.shard);
     }
-    control.run(outboxes, shards, resolver).map_err(|e| failed("the control thread failed", e))?;
+    control.run(outboxes, shards, resolver, checks).map_err(|e| failed("the control thread failed", e))?;
     threads.into_iter().try_for_each(join)?;
     if log_control.stop(LOG_PATIENCE) {
         join(writer)?;
@@ -126,6 +127,30 @@ fn start_service<Q: Send + 'static>(
     let (asker, questions) = service::queue(capacity);
     spawn(name, move || run(questions))?;
     Ok(asker)
+}
+
+/// Starts the thread of the health checks. It ends when [`health::Checks`] is dropped.
+fn start_checks(snapshot: &Snapshot, tls: &Arc<TlsConfigs>, nofile: u64) -> Result<health::Checks, Failure> {
+    let (mut checks, inbox) = health::open().map_err(|e| failed("cannot start the health checks", e))?;
+    checks.set(snapshot, Arc::clone(tls), nofile);
+    spawn("health", move || check_endpoints(inbox))?;
+    Ok(checks)
+}
+
+/// The thread of the health checks. After a panic endpoints keep their states, and checks begin
+/// anew.
+fn check_endpoints(mut inbox: health::Inbox) {
+    let mut pool = RandomPool::default();
+    let mut environment = health::Environment { now: now_ms, random: Box::new(move |out| pool.fill(out)) };
+    loop {
+        match catch_unwind(AssertUnwindSafe(|| health::run(&mut inbox, &mut environment))) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => ::log::error!("health checks failed, starting again: {error}"),
+            Err(_) => ::log::error!("health checks panicked, starting again"),
+        }
+        // A thread that fails at start must not spin.
+        std::thread::sleep(RESTART_PAUSE);
+    }
 }
 
 /// Waits a limited time for the first addresses, so that the first requests are not refused.

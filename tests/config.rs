@@ -4,6 +4,8 @@
 mod example;
 #[path = "common/facts.rs"]
 mod facts;
+#[path = "config/health.rs"]
+mod health;
 #[path = "config/upstreams.rs"]
 mod upstreams;
 

@@ -7,7 +7,8 @@
 mod markdown;
 
 use framegate::config;
-use framegate::metrics::{self, Process, Shard};
+use framegate::metrics::{self, Process, Shard, UpstreamHealth};
+use framegate::policy::health::State;
 use framegate::proto::end::CAUSES;
 use markdown::{blocks, calls, pages};
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,7 +164,15 @@ const BEGIN: &str = "<!-- BEGIN GENERATED: UPDATE_DOCS=1 cargo test --test docs 
 const END: &str = "<!-- END GENERATED -->";
 
 fn rendered_metrics() -> String {
-    let process = Process { certificates: vec![("chain.pem".into(), 1)], version: "0.1.0", ..Process::default() };
+    let endpoints = State::ALL.map(|state| (state.name(), 0)).to_vec();
+    let checked =
+        UpstreamHealth { endpoints, checks: Some([0; 3]), changes: Some([0; 2]), ..UpstreamHealth::default() };
+    let process = Process {
+        certificates: vec![("chain.pem".into(), 1)],
+        upstreams: vec![UpstreamHealth { upstream: "app".into(), ..checked }],
+        version: "0.1.0",
+        ..Process::default()
+    };
     metrics::render(&[Arc::new(Shard::default())], process)
 }
 

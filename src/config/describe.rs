@@ -5,8 +5,8 @@ mod upstream;
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
 use crate::memory::{
-    PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES,
-    TLS_RECORD_BYTES, TLS_WORKER_BYTES,
+    CHECK_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, TLS_CONN_BYTES,
+    TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
 use crate::policy::matching::{Condition, Entry};
 use crate::policy::route::{Route, RouteAction};
@@ -26,8 +26,9 @@ impl Snapshot {
     /// `cpus` CPUs, one sentence each.
     pub fn resource_errors(&self, nofile: u64, cpus: usize) -> Vec<String> {
         let mut errors = Vec::new();
-        let limits = self.limits.resolve(nofile);
-        let needed = limits.max_sessions.saturating_mul(2) + limits.max_handshakes + SPARE_DESCRIPTORS;
+        let limits = self.resolved_limits(nofile);
+        let checks = self.checks_max(nofile);
+        let needed = limits.max_sessions.saturating_mul(2) + limits.max_handshakes + checks + SPARE_DESCRIPTORS;
         if limits.max_sessions == 0 {
             errors.push(format!(
                 "limits.max_sessions: RLIMIT_NOFILE is {nofile}, which leaves no descriptors for sessions; raise it or \
@@ -35,9 +36,11 @@ impl Snapshot {
             ));
         } else if needed as u64 > nofile {
             errors.push(format!(
-                "limits.max_sessions: {} sessions and {} handshakes need {needed} descriptors, but RLIMIT_NOFILE is \
+                "limits.max_sessions: {} sessions{} and {} handshakes need {needed} descriptors, but RLIMIT_NOFILE is \
                  {nofile}; raise it or lower these",
-                limits.max_sessions, limits.max_handshakes
+                limits.max_sessions,
+                or_word(checks, "", |checks| format!(", {checks} health checks")),
+                limits.max_handshakes
             ));
         }
         let workers = self.worker_count(cpus);
@@ -146,10 +149,15 @@ impl Snapshot {
     }
 
     fn write_memory(&self, out: &mut String, nofile: u64, cpus: usize) -> fmt::Result {
-        let limits = self.limits.resolve(nofile);
+        let limits = self.resolved_limits(nofile);
         let (sessions, handshakes) = (limits.max_sessions, limits.max_handshakes);
         let mut rows = self.plain_memory(limits, self.worker_count(cpus));
         rows.extend(self.tls_memory(limits, self.worker_count(cpus)));
+        let checks = self.checks_max(nofile);
+        if checks > 0 {
+            let what = format!("{checks} health checks at a time, {} each", size(CHECK_BYTES));
+            rows.push((checks * CHECK_BYTES, what));
+        }
         writeln!(out, "sessions   at most {sessions}, handshakes at most {handshakes}, with {nofile} descriptors")?;
         writeln!(out, "\nmemory in the worst case (without the kernel's socket buffers)")?;
         for (bytes, what) in &rows {

@@ -4,6 +4,7 @@
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use toml::{Spanned, Value};
@@ -13,6 +14,9 @@ pub type Typed = Option<Spanned<Value>>;
 
 /// A list of values, if the key is present.
 pub type TypedList = Option<Spanned<Vec<Spanned<Value>>>>;
+
+/// A table with keys of any name, if the key is present.
+pub type TypedTable = Option<Spanned<BTreeMap<String, Spanned<Value>>>>;
 
 /// One section of an array of tables.
 pub type Section<T> = Spanned<Table<T>>;
@@ -152,6 +156,27 @@ pub struct Upstream {
     pub ejection: Table<Ejection>,
     pub retries: Table<Retries>,
     pub tls: Table<UpstreamTls>,
+    pub health: Option<Section<HealthCheck>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthCheck {
+    #[serde(rename = "type")]
+    pub kind: Typed,
+    pub interval: Typed,
+    pub jitter: Typed,
+    pub timeout: Typed,
+    pub rise: Typed,
+    pub fall: Typed,
+    pub initial: Typed,
+    pub port: Typed,
+    pub method: Typed,
+    pub path: Typed,
+    pub host: Typed,
+    pub headers: TypedTable,
+    pub status: Typed,
+    pub ping: Typed,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

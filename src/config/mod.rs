@@ -11,6 +11,7 @@ mod describe;
 mod endpoint;
 mod error;
 mod file;
+mod health;
 mod matching;
 mod pattern;
 mod routes;
@@ -21,6 +22,7 @@ mod value;
 
 pub use error::Error;
 
+use crate::memory::CHECKS_MAX;
 use crate::policy::matching::Routes;
 use crate::policy::tls::TlsVersion;
 pub use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls};
@@ -122,6 +124,20 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Connections of health checks at a time, with `nofile` descriptors (RLIMIT_NOFILE): 0 if
+    /// nothing is checked.
+    pub fn checks_max(&self, nofile: u64) -> usize {
+        match self.upstreams.iter().any(|upstream| upstream.check.is_some()) {
+            true => usize::try_from(nofile / 16).unwrap_or(usize::MAX).clamp(16, CHECKS_MAX),
+            false => 0,
+        }
+    }
+
+    /// The limits with `nofile` descriptors, of which health checks have their share.
+    pub fn resolved_limits(&self, nofile: u64) -> ResolvedLimits {
+        self.limits.resolve(nofile.saturating_sub(self.checks_max(nofile) as u64))
+    }
+
     /// Takes over the runtime state of `before`: endpoints that have not changed stay the same
     /// objects.
     pub fn inherit(&self, before: &Snapshot) {

@@ -52,7 +52,8 @@ impl Builder<'_, '_> {
                 self.problems.add(at.span(), "upstream.name", &why);
             }
             let tls = self.upstream_tls(&one.tls, section.span());
-            upstreams.push(Arc::new(Upstream::with_members(name, members).with(rules, tls)));
+            let check = self.health(one.health.as_ref(), &members);
+            upstreams.push(Arc::new(Upstream::with_members(name, members).with(rules, tls).with_check(check)));
         }
         upstreams
     }

@@ -14,6 +14,7 @@ pub use state::{Addresses, Control, Demo, Parts};
 
 use crate::admin::Admin;
 use crate::certs;
+use crate::health::Checks;
 use crate::metrics::Shard;
 use crate::resolver::Resolve;
 use crate::service::Asker;
@@ -33,8 +34,9 @@ impl Control {
         outboxes: Vec<Outbox<Twin>>,
         shards: Vec<Arc<Shard>>,
         resolver: Asker<Resolve>,
+        checks: Checks,
     ) -> io::Result<()> {
-        let workers = Workers { outboxes, shards, resolver };
+        let mut workers = Workers { outboxes, shards, resolver, checks };
         self.announce(workers.shards.len());
         let (mut running, mut events) = (workers.shards.len(), mio::Events::with_capacity(128));
         while running > 0 {
@@ -43,7 +45,7 @@ impl Control {
                 other => other?,
             }
             for event in &events {
-                self.on_event(event.token().0, &workers);
+                self.on_event(event.token().0, &mut workers);
             }
             self.on_tick(&workers);
             running -= self.ended_workers.try_iter().count();
@@ -76,7 +78,7 @@ impl Control {
         [admin, drain, certs].into_iter().flatten().min()
     }
 
-    fn on_event(&mut self, token: usize, workers: &Workers) {
+    fn on_event(&mut self, token: usize, workers: &mut Workers) {
         match token {
             STOP => (0..count_signals(&self.signals.stop)).for_each(|_| self.on_stop_signal(workers)),
             RELOAD if count_signals(&self.signals.reload) > 0 => {

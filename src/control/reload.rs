@@ -18,7 +18,7 @@ impl Control {
     /// # Errors
     /// The configuration or something it names cannot be used. The error has been logged, and
     /// nothing has changed.
-    pub(super) fn reload(&mut self, workers: &Workers) -> Result<(), String> {
+    pub(super) fn reload(&mut self, workers: &mut Workers) -> Result<(), String> {
         match self.try_reload(workers) {
             Ok(()) => {
                 self.reloads_ok += 1;
@@ -36,7 +36,7 @@ impl Control {
         }
     }
 
-    fn try_reload(&mut self, workers: &Workers) -> Result<(), String> {
+    fn try_reload(&mut self, workers: &mut Workers) -> Result<(), String> {
         let source = self.parts.source.as_ref().ok_or("there is no configuration file")?;
         if self.drain.has_begun() {
             return Err("the process is draining".to_owned());
@@ -63,7 +63,7 @@ impl Control {
             ::log::info!("listening on {}", bound.local);
             self.parts.listening.push((bound.addr, bound.local));
         }
-        let limits = next.limits.resolve(self.parts.nofile);
+        let limits = next.resolved_limits(self.parts.nofile);
         self.parts.sessions.set_max(limits.max_sessions);
         self.parts.handshakes.set_max(limits.max_handshakes);
         next.inherit(&self.snapshot);
@@ -71,6 +71,7 @@ impl Control {
         self.parts.certificates.replace(Arc::clone(&tls));
         certs::unverified(&self.snapshot).iter().for_each(|warning| ::log::warn!("{warning}"));
         self.resolve_names(workers);
+        workers.checks.set(&self.snapshot, Arc::clone(&tls), self.parts.nofile);
         for outbox in &workers.outboxes {
             let twin = |bound: &mut Bound| Some(Added { addr: bound.addr, listener: bound.twin()? });
             let added = bound.iter_mut().filter_map(twin).collect();

@@ -7,12 +7,12 @@ use crate::worker::inbox::Command;
 use std::sync::atomic::Ordering;
 
 impl Control {
-    pub(super) fn respond(&mut self, request: Request, workers: &Workers) -> Response {
+    pub(super) fn respond(&mut self, request: Request, workers: &mut Workers) -> Response {
         match request {
             Request::Metrics => Response {
                 status: 200,
                 content_type: metrics::CONTENT_TYPE,
-                body: metrics::render(&workers.shards, self.process()),
+                body: metrics::render(&workers.shards, self.process(workers)),
             },
             Request::Healthz => Response::text(200, "ok"),
             Request::Readyz if self.drain.has_begun() => Response::text(503, "draining"),
@@ -46,7 +46,7 @@ impl Control {
         }
     }
 
-    fn process(&self) -> Process {
+    fn process(&self, workers: &Workers) -> Process {
         Process {
             version: env!("CARGO_PKG_VERSION"),
             started_unix_ms: self.parts.started_unix_ms,
@@ -60,6 +60,8 @@ impl Control {
             max_handshakes: self.parts.handshakes.max() as u64,
             buffer_bytes_max: self.snapshot.limits.buffer_bytes as u64,
             certificates: self.parts.certificates.days_left(),
+            upstreams: self.snapshot.upstreams.iter().map(|upstream| workers.checks.report(upstream)).collect(),
+            checks_in_progress: workers.checks.in_progress() as u64,
         }
     }
 }

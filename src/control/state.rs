@@ -3,6 +3,7 @@
 use crate::admin::Admin;
 use crate::certs::Certificates;
 use crate::config::{Snapshot, Source};
+use crate::health::Checks;
 use crate::log;
 use crate::metrics::Shard;
 use crate::os::Signals;
@@ -99,11 +100,12 @@ impl Drain {
     }
 }
 
-/// The workers and the resolver, as control reaches them.
+/// The workers and the service threads, as control reaches them.
 pub(super) struct Workers {
     pub outboxes: Vec<Outbox<Twin>>,
     pub shards: Vec<Arc<Shard>>,
     pub resolver: Asker<Resolve>,
+    pub checks: Checks,
 }
 
 impl Workers {

@@ -140,6 +140,21 @@ metrics! {
     Counter "framegate_stale_events_total" [] "Readiness events for connections that were already closed."
         { stale_events: u64 }
         = |r, out| out.put(&[], r.total.stale_events);
+    Gauge "framegate_endpoints" ["upstream" "state"] "Endpoints by state; only those that are up get new sessions."
+        = |r, out| for one in &r.process.upstreams {
+            one.endpoints.iter().for_each(|(state, number)| out.put(&[&one.upstream, state], number));
+        };
+    Counter "framegate_health_checks_total" ["upstream" "result"]
+        "Health checks by result; skipped are those that lack of descriptors or ports prevented."
+        = |r, out| for one in &r.process.upstreams {
+            out.put_states(&one.upstream, &["passed", "failed", "skipped"], one.checks.as_ref().map_or(&[], |c| c));
+        };
+    Counter "framegate_health_changes_total" ["upstream" "to"] "Changes of an endpoint's state by health checks."
+        = |r, out| for one in &r.process.upstreams {
+            out.put_states(&one.upstream, &["up", "down"], one.changes.as_ref().map_or(&[], |c| c));
+        };
+    Gauge "framegate_health_checks_in_progress" [] "Open connections of health checks."
+        = |r, out| out.put(&[], r.process.checks_in_progress);
     Counter "framegate_log_lines_lost_total" [] "Access log lines lost to a full ring or a failed write."
         {
             /// Those lost to a full ring.
@@ -192,6 +207,20 @@ pub struct Process {
     pub buffer_bytes_max: u64,
     /// Certificate files, each with the days until it expires; negative once it has.
     pub certificates: Vec<(String, i64)>,
+    pub upstreams: Vec<UpstreamHealth>,
+    pub checks_in_progress: u64,
+}
+
+/// What is known of the endpoints of one upstream.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamHealth {
+    pub upstream: String,
+    /// Endpoints by the name of their state.
+    pub endpoints: Vec<(&'static str, u64)>,
+    /// Passed, failed, skipped. `None` if they are not checked.
+    pub checks: Option<[u64; 3]>,
+    /// To up, to down. `None` if they are not checked.
+    pub changes: Option<[u64; 2]>,
 }
 
 /// What the samples are read from: all shards at one moment, their sum, and the process.

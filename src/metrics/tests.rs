@@ -170,6 +170,20 @@ fn the_text_sums_over_workers_and_reads_back() {
         log_lost: 1,
         draining: true,
         certificates: vec![("a\"b.pem".to_owned(), -3)],
+        upstreams: vec![
+            UpstreamHealth {
+                upstream: "checked".to_owned(),
+                endpoints: vec![("up", 3), ("down", 1)],
+                checks: Some([7, 5, 2]),
+                changes: Some([0, 1]),
+            },
+            UpstreamHealth {
+                upstream: "not".to_owned(),
+                endpoints: vec![("up", 2), ("down", 0)],
+                ..UpstreamHealth::default()
+            },
+        ],
+        checks_in_progress: 4,
         ..Process::default()
     };
     let text = render(&shards, process);
@@ -178,6 +192,17 @@ fn the_text_sums_over_workers_and_reads_back() {
     assert_eq!(of("framegate_build_info{version=\"1.2\\\"3\\\\\\n\"}"), Some(1.0));
     assert_eq!(of("process_start_time_seconds"), Some(1_700_000_000.123));
     assert_eq!(of("framegate_workers"), Some(2.0));
+    for (state, checked, not) in [("up", 3.0, 2.0), ("down", 1.0, 0.0)] {
+        let endpoints = |name| of(&format!("framegate_endpoints{{upstream=\"{name}\",state=\"{state}\"}}"));
+        assert_eq!((endpoints("checked"), endpoints("not")), (Some(checked), Some(not)));
+    }
+    for (result, count) in [("passed", 7.0), ("failed", 5.0), ("skipped", 2.0)] {
+        let checks = format!("framegate_health_checks_total{{upstream=\"checked\",result=\"{result}\"}}");
+        assert_eq!(of(&checks), Some(count));
+    }
+    assert_eq!(of("framegate_health_changes_total{upstream=\"checked\",to=\"down\"}"), Some(1.0));
+    assert_eq!(of("framegate_health_changes_total{upstream=\"not\",to=\"down\"}"), None);
+    assert_eq!(of("framegate_health_checks_in_progress"), Some(4.0));
     assert_eq!(of("framegate_certificate_days_left{file=\"a\\\"b.pem\"}"), Some(-3.0));
     assert_eq!(of("framegate_tls_handshakes_total{side=\"upstream\",outcome=\"failed\"}"), Some(6.0));
     assert_eq!(of("framegate_loop_busy_seconds_bucket{le=\"0.002000\"}"), Some(2.0));

@@ -72,6 +72,11 @@ impl Samples<'_> {
         line(self.text, format_args!("{end} {number}"));
     }
 
+    /// A sample of an upstream for each of `states`, for metrics with these two labels.
+    pub fn put_states(&mut self, upstream: &str, states: &[&str], numbers: &[u64]) {
+        states.iter().zip(numbers).for_each(|(state, number)| self.put(&[&upstream, state], number));
+    }
+
     /// A sample for each worker, for metrics with the one label `worker`.
     pub fn put_each<T: fmt::Display>(&mut self, numbers: impl Iterator<Item = T>) {
         numbers.enumerate().for_each(|(worker, number)| self.put(&[&worker], number));

@@ -185,6 +185,11 @@ impl Health {
         self.blocked.load(Relaxed) & EJECTED != 0
     }
 
+    /// Down until health checks say otherwise.
+    pub fn hold(&self) {
+        self.blocked.fetch_or(CHECKS_FAILED, Relaxed);
+    }
+
     /// The result of a health check. `Some` if it changes the state: whether it is up now. Only one
     /// thread reports the checks of an endpoint.
     pub fn on_check(&self, passed: bool, thresholds: Thresholds, now: Millis) -> Option<bool> {

@@ -7,6 +7,7 @@
 pub mod ask;
 pub mod balance;
 pub mod candidates;
+pub mod check;
 pub mod endpoint;
 pub mod health;
 pub mod key;

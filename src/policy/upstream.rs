@@ -1,6 +1,7 @@
 //! Upstreams: named sets of endpoints, with the rules by which sessions are spread over them.
 
 use super::balance::Balance;
+use super::check::HealthCheck;
 pub use super::endpoint::Member;
 use super::endpoint::{Endpoint, Limits, Shared};
 use super::health::Ejection;
@@ -23,6 +24,8 @@ pub struct Upstream {
     pub rules: Rules,
     /// For those of the endpoints that are spoken to over TLS.
     pub tls: UpstreamTls,
+    /// How its endpoints are checked, if they are.
+    pub check: Option<HealthCheck>,
     /// May change while sessions run: a session holds the endpoint that it picked, not its
     /// position.
     pool: ArcSwap<Pool>,
@@ -119,7 +122,7 @@ impl Upstream {
         let rules = Rules::default();
         let state = ArcSwap::from_pointee(State::new(&rules));
         let pool = ArcSwap::from_pointee(Pool::new(members, rules.balance, None));
-        let upstream = Upstream { name, rules, tls: UpstreamTls::default(), pool, state };
+        let upstream = Upstream { name, rules, tls: UpstreamTls::default(), check: None, pool, state };
         upstream.apply_rules();
         upstream
     }
@@ -132,6 +135,20 @@ impl Upstream {
         upstream.store(members);
         upstream.apply_rules();
         upstream
+    }
+
+    /// The same with a health check.
+    pub fn with_check(self, check: Option<HealthCheck>) -> Upstream {
+        let upstream = Upstream { check, ..self };
+        upstream.members().iter().for_each(|member| upstream.hold(member));
+        upstream
+    }
+
+    /// Keeps a new endpoint down until its checks pass, if that is what the check says.
+    fn hold(&self, member: &Member) {
+        if self.check.as_ref().is_some_and(|check| !check.initially_up) {
+            member.endpoint.health.hold();
+        }
     }
 
     /// The endpoints of this moment.
@@ -148,7 +165,10 @@ impl Upstream {
     /// runtime state.
     pub fn set_members(&self, members: Vec<Member>) {
         let known = self.members();
-        self.store(members.into_iter().map(|member| member.known_among(&known)).collect());
+        let members: Vec<_> = members.into_iter().map(|member| member.known_among(&known)).collect();
+        let is_new = |member: &&Member| !known.iter().any(|known| Arc::ptr_eq(&known.endpoint, &member.endpoint));
+        members.iter().filter(is_new).for_each(|member| self.hold(member));
+        self.store(members);
     }
 
     /// Takes over the runtime state of `before`, and of the endpoints that have not changed.
@@ -220,6 +240,7 @@ impl PartialEq for Upstream {
         self.name == other.name
             && self.rules == other.rules
             && self.tls == other.tls
+            && self.check == other.check
             && *self.pool.load_full() == *other.pool.load_full()
     }
 }

@@ -1,6 +1,7 @@
 //! Why TLS failed, in the terms that an operator can act on.
 
 use rustls::{CertificateError, Error, PeerIncompatible, PeerMisbehaved};
+use std::fmt;
 
 /// Why a handshake failed, or an established connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,26 @@ impl Failure {
             | Error::PeerSentOversizedRecord => Failure::Misbehaved,
             _ => Failure::Internal,
         }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Failure::PlainHttp => "the peer speaks plain HTTP",
+            Failure::Malformed => "malformed message",
+            Failure::Version => "no TLS version in common",
+            Failure::NoCommonParameters => "no parameters in common",
+            Failure::NoCertificate => "no certificate",
+            Failure::Expired => "the certificate has expired or is not valid yet",
+            Failure::UnknownIssuer => "the issuer of the certificate is unknown",
+            Failure::WrongName => "the certificate is for another name",
+            Failure::BadCertificate => "invalid certificate",
+            Failure::Alert(alert) => return write!(f, "the peer sent alert {alert}"),
+            Failure::BadRecord => "a record cannot be decrypted",
+            Failure::Misbehaved => "unexpected message",
+            Failure::Internal => "internal error",
+        })
     }
 }
 

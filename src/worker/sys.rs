@@ -390,7 +390,7 @@ fn splice(from: &OwnedFd, to: &OwnedFd, max: usize) -> io::Result<usize> {
 }
 
 /// Random bytes of the kernel's CSPRNG, fetched many at a time; none is given out twice.
-struct RandomPool {
+pub struct RandomPool {
     bytes: [u8; 256],
     at: usize,
 }
@@ -402,7 +402,7 @@ impl Default for RandomPool {
 }
 
 impl RandomPool {
-    fn fill(&mut self, out: &mut [u8]) {
+    pub fn fill(&mut self, out: &mut [u8]) {
         for byte in out {
             if self.at >= self.bytes.len() {
                 self.refill();

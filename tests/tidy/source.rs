@@ -28,6 +28,11 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
         &["policy", "config", "memory", "text"],
         &["rustls", "rustls_native_certs", "webpki", "aws_lc_rs", "base64", "humantime"],
     ),
+    (
+        "health",
+        &["proto", "policy", "config", "metrics", "tls", "memory"],
+        &["mio", "socket2", "slab", "libc", "base64", "log"],
+    ),
     ("worker", &["proto", "policy", "config", "metrics", "log", "tls", "memory", "text", "service"], &["slab"]),
 ];
 /// Files of a layer that may use more crates.

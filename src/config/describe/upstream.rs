@@ -2,8 +2,9 @@
 
 use crate::config::value::duration_text;
 use crate::policy::balance::Balance;
+use crate::policy::check::{CheckKind, CheckRequest, HealthCheck};
 use crate::policy::endpoint::{Limits, Member};
-use crate::policy::health::Ejection;
+use crate::policy::health::{Ejection, Thresholds};
 use crate::policy::key::HashKey;
 use crate::policy::upstream::{Rules, Upstream};
 
@@ -16,6 +17,7 @@ pub(super) fn text(upstream: &Upstream) -> String {
         _ => vec![format!("{name}: {}", balance_text(&upstream.rules)), urls.join(", ")],
     };
     parts.extend(rules_text(&upstream.rules));
+    parts.extend(upstream.check.as_ref().map(check_text));
     parts.join(", ")
 }
 
@@ -93,4 +95,31 @@ fn ejection_text(ejection: &Ejection) -> String {
     }
     let (first, most) = (duration_text(ejection.time_ms), duration_text(ejection.max_time_ms));
     format!("ejection after {} for {first} to {most}, at most {} %", after.join(" or "), ejection.max_percent)
+}
+
+fn check_text(check: &HealthCheck) -> String {
+    let (interval, timeout) = (duration_text(check.interval_ms), duration_text(check.timeout_ms));
+    let Thresholds { rise, fall } = check.thresholds;
+    let what = match &check.kind {
+        CheckKind::Tcp => String::new(),
+        CheckKind::Http(request, statuses) => format!(" {}, expects {statuses}", request_text(request)),
+        CheckKind::WebSocket { request, ping } => {
+            format!(" {}, expects 101{}", request_text(request), if *ping { " and a pong" } else { "" })
+        }
+    };
+    let port = check.port.map(|port| format!(" on port {port}")).unwrap_or_default();
+    let initially = if check.initially_up { "up" } else { "down" };
+    format!(
+        "checked by {}{port}{what}, every {interval} (jitter {:.1} %), timeout {timeout}, rise {rise}, fall {fall}, \
+         initially {initially}",
+        check.kind.name(),
+        f64::from(check.jitter_permille) / 10.0
+    )
+}
+
+fn request_text(request: &CheckRequest) -> String {
+    let method = if request.head_only { "HEAD" } else { "GET" };
+    let path = request.path.as_deref().unwrap_or("the path of the endpoint");
+    let host = request.host.as_ref().map(|host| format!(" with Host {host}")).unwrap_or_default();
+    format!("{method} {path}{host}")
 }
