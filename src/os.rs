@@ -56,6 +56,17 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Ports that the kernel chooses from for connections of one local address to one remote one.
+pub fn local_ports() -> usize {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut bounds = text.split_whitespace().filter_map(|bound| bound.parse::<usize>().ok());
+    match (bounds.next(), bounds.next()) {
+        (Some(first), Some(last)) if last >= first => last - first + 1,
+        // The kernel's default.
+        _ => 28_232,
+    }
+}
+
 /// Streams that receive one byte per signal.
 pub struct Signals {
     /// SIGTERM and SIGINT.

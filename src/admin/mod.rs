@@ -11,5 +11,5 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use routes::{Request, Response};
+pub use routes::{EndpointOrder, Request, Response};
 pub use server::Admin;

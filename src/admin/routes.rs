@@ -1,12 +1,13 @@
 //! The routes: from the bytes of a request to the bytes of its response. Pure.
 
+use crate::policy::health::Order;
 use crate::proto::http1::reason_of;
 
 pub(super) const HEAD_MAX: usize = 8 * 1024;
 pub(super) const FIELDS_MAX: usize = 64;
 
 /// A valid request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// `GET /metrics`
     Metrics,
@@ -16,10 +17,23 @@ pub enum Request {
     Readyz,
     /// `GET /`
     Page,
+    /// `GET /upstreams`, as JSON; with `?format=table` as plain text.
+    Upstreams { table: bool },
     /// `POST /reload`
     Reload,
+    /// `POST /upstreams/NAME/ENDPOINT/drain`, `/ready` or `/down`
+    Endpoint(EndpointOrder),
     /// `POST /fault/panic?worker=N`
     Panic { worker: usize },
+}
+
+/// What an endpoint of an upstream is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointOrder {
+    pub upstream: String,
+    /// Its URL, or the part of it that is the address.
+    pub endpoint: String,
+    pub order: Order,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +47,10 @@ impl Response {
     /// Plain text; a line feed is added.
     pub fn text(status: u16, text: &str) -> Response {
         Response { status, content_type: "text/plain; charset=utf-8", body: format!("{text}\n") }
+    }
+
+    pub fn json(status: u16, body: &serde_json::Value) -> Response {
+        Response { status, content_type: "application/json", body: format!("{body:#}\n") }
     }
 
     pub fn html(body: String) -> Response {
@@ -77,9 +95,13 @@ fn route(head: &httparse::Request<'_, '_>) -> Result<Request, Refusal> {
         "/healthz" => (Request::Healthz, true),
         "/readyz" => (Request::Readyz, true),
         "/" => (Request::Page, true),
+        "/upstreams" => (Request::Upstreams { table: query.split('&').any(|pair| pair == "format=table") }, true),
         "/reload" => (Request::Reload, false),
         "/fault/panic" => (Request::Panic { worker: 0 }, false),
-        _ => return Err(Refusal { status: 404, text: "No such route.", allow: None }),
+        path => match endpoint_order(path) {
+            Some(order) => (Request::Endpoint(order), false),
+            None => return Err(Refusal { status: 404, text: "No such route.", allow: None }),
+        },
     };
     match (is_get, head.method.unwrap_or_default()) {
         (true, "GET" | "HEAD") | (false, "POST") => {}
@@ -95,6 +117,34 @@ fn route(head: &httparse::Request<'_, '_>) -> Result<Request, Refusal> {
         Request::Panic { .. } => Ok(Request::Panic { worker: worker_of(query)? }),
         request => Ok(request),
     }
+}
+
+/// `/upstreams/NAME/ENDPOINT/ORDER`. Name and endpoint are percent-decoded; the slashes of a URL
+/// may stand as they are.
+fn endpoint_order(path: &str) -> Option<EndpointOrder> {
+    let (upstream, rest) = path.strip_prefix("/upstreams/")?.split_once('/')?;
+    let (endpoint, order) = rest.rsplit_once('/')?;
+    let order = match order {
+        "drain" => Order::Drain,
+        "down" => Order::Down,
+        "ready" => Order::Ready,
+        _ => return None,
+    };
+    Some(EndpointOrder { upstream: decoded(upstream)?, endpoint: decoded(endpoint)?, order })
+}
+
+/// `None` for what is not UTF-8, or not an encoding.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+        bytes.push(match byte {
+            b'%' => (digit(rest.next())? * 16 + digit(rest.next())?) as u8,
+            _ => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn worker_of(query: &str) -> Result<usize, Refusal> {

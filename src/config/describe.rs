@@ -12,7 +12,7 @@ use crate::policy::matching::{Condition, Entry};
 use crate::policy::route::{Route, RouteAction};
 use crate::policy::tls::TlsVersion;
 use crate::policy::upstream::Upstream;
-use crate::proto::settings::{BAD_GATEWAY, Timeouts};
+use crate::proto::settings::{BAD_GATEWAY, EndpointDown, Timeouts};
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -266,6 +266,13 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     }
     if route.settings.relay.upstream_error_code != BAD_GATEWAY {
         write!(out, ", Close {} on upstream error", route.settings.relay.upstream_error_code)?;
+    }
+    if let EndpointDown::Close { spread_ms } = route.settings.relay.endpoint_down {
+        let when = if spread_ms == 0 { "at once".to_owned() } else { format!("over {}", duration_text(spread_ms)) };
+        write!(out, ", Close {} {when} when the endpoint is down", route.settings.relay.endpoint_down_code)?;
+    }
+    if let Some(max) = route.sessions.max() {
+        write!(out, ", at most {max} sessions")?;
     }
     if route.settings.relay.splice {
         write!(out, ", splice on")?;

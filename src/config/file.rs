@@ -108,9 +108,11 @@ pub struct Route {
     pub on_upstream_loss: Typed,
     pub on_upstream_loss_code: Typed,
     pub on_upstream_error_code: Typed,
+    pub on_endpoint_down: Typed,
+    pub on_endpoint_down_code: Typed,
     pub splice: Typed,
     pub retry_on: TypedList,
-    pub limits: Table<FrameLimits>,
+    pub limits: Table<RouteLimits>,
     pub timeouts: Table<Timeouts>,
 }
 
@@ -136,9 +138,10 @@ pub struct Condition {
 /// The [`Limits`] that a route can set.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct FrameLimits {
+pub struct RouteLimits {
     pub max_frame: Typed,
     pub max_message: Typed,
+    pub max_sessions: Typed,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

@@ -28,6 +28,7 @@ use crate::policy::tls::TlsVersion;
 pub use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls};
 use crate::policy::upstream::Upstream;
 use crate::proto::settings::Settings;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -144,6 +145,12 @@ impl Snapshot {
         for upstream in &self.upstreams {
             if let Some(known) = before.upstreams.iter().find(|known| known.name == upstream.name) {
                 upstream.inherit(known);
+            }
+        }
+        let known: HashMap<_, _> = before.routes.entries().iter().map(|entry| (&entry.route.name, entry)).collect();
+        for entry in self.routes.entries() {
+            if let Some(known) = known.get(&entry.route.name) {
+                entry.route.sessions.inherit(&known.route.sessions);
             }
         }
     }

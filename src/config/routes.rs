@@ -7,17 +7,21 @@ use super::value::{self, Parsed, quoted, text};
 use super::{endpoint, pattern};
 use crate::policy::endpoint::Endpoint;
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
-use crate::policy::route::{Route, RouteAction};
+use crate::policy::route::{Route, RouteAction, SessionLimit};
 use crate::policy::upstream::Upstream;
 use crate::proto::close;
 use crate::proto::end::Cause;
-use crate::proto::settings::{BAD_GATEWAY, Failure, Mode, RelaySettings, RetryOn, Settings};
+use crate::proto::settings::{
+    BAD_GATEWAY, EndpointDown, Failure, Mode, RelaySettings, RetryOn, SERVICE_RESTART, Settings,
+};
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use toml::{Spanned, Value};
 
 const NO_UPSTREAM: &str = "missing; expected the name of an [[upstream]] or a URL such as \"ws://10.0.0.1:9000\"";
+
+const SESSIONS: RangeInclusive<u64> = 1..=100_000_000;
 
 /// The names and patterns of earlier routes, which must be unique, with their places.
 #[derive(Default)]
@@ -115,6 +119,7 @@ impl Builder<'_, '_> {
         Route {
             strip_prefix: self.read("route.strip_prefix", &typed.strip_prefix, strip),
             host_header: self.read("route.host_header", &typed.host_header, |v| pattern::host_header(text(v)?)),
+            sessions: SessionLimit::new(self.max_sessions(typed)),
             settings: Arc::new(Settings { timeouts, relay, retry_on, ..inherited.clone() }),
             ..Route::with_action(route_name(typed), action)
         }
@@ -125,15 +130,34 @@ impl Builder<'_, '_> {
     fn relay_settings(&mut self, typed: &file::Route, inherited: &RelaySettings) -> RelaySettings {
         let modes = [Mode::Framed, Mode::Opaque].map(|mode| (mode.name(), mode));
         let limits = &typed.limits;
-        let error_code = &typed.on_upstream_error_code;
+        let (error_code, down_code) = (&typed.on_upstream_error_code, &typed.on_endpoint_down_code);
         RelaySettings {
             mode: self.take("route.mode", &typed.mode, inherited.mode, |v| value::word(v, &modes)),
             limits: self.frame_limits("route.limits", &limits.max_frame, &limits.max_message, inherited.limits),
             upstream_loss_code: self.on_upstream_loss(&typed.on_upstream_loss, &typed.on_upstream_loss_code),
             upstream_error_code: self.take("route.on_upstream_error_code", error_code, BAD_GATEWAY, close_code),
+            endpoint_down: self.on_endpoint_down(&typed.on_endpoint_down),
+            endpoint_down_code: self.take("route.on_endpoint_down_code", down_code, SERVICE_RESTART, close_code),
             splice: self.splice(typed),
             pace: inherited.pace,
         }
+    }
+
+    fn max_sessions(&mut self, typed: &file::Route) -> Option<usize> {
+        let max = self.read("route.limits.max_sessions", &typed.limits.max_sessions, |v| value::number(v, SESSIONS));
+        max.map(|max| usize::try_from(max).unwrap_or(usize::MAX))
+    }
+
+    fn on_endpoint_down(&mut self, typed: &Typed) -> EndpointDown {
+        self.take("route.on_endpoint_down", typed, EndpointDown::Keep, |v| match v.as_str() {
+            Some("keep") => Ok(EndpointDown::Keep),
+            Some("close") => Ok(EndpointDown::Close { spread_ms: 0 }),
+            Some(_) => match value::timeout(v) {
+                Ok(spread_ms) => Ok(EndpointDown::Close { spread_ms }),
+                Err(error) => Err(format!("{error}, or \"keep\" or \"close\"")),
+            },
+            None => value::text(v).map(|_| EndpointDown::Keep),
+        })
     }
 
     fn retry_on(&mut self, typed: &file::Route) -> RetryOn {

@@ -6,9 +6,11 @@
 //! requests, `reload.rs` replaces the snapshot, `drain.rs` ends the process.
 
 mod drain;
+mod endpoints;
 mod reload;
 mod respond;
 mod state;
+mod watch;
 
 pub use state::{Addresses, Control, Demo, Parts};
 
@@ -75,7 +77,8 @@ impl Control {
         let admin = admin.map(|at| at.saturating_duration_since(Instant::now()));
         let drain = self.drain.deadline().map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
         let certs = self.parts.certificates.deadline().map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
-        [admin, drain, certs].into_iter().flatten().min()
+        let endpoints = Some(Duration::from_millis(self.endpoints.deadline().saturating_sub(now_ms())));
+        [admin, drain, certs, endpoints].into_iter().flatten().min()
     }
 
     fn on_event(&mut self, token: usize, workers: &mut Workers) {
@@ -100,6 +103,7 @@ impl Control {
         }
         self.parts.certificates.on_tick(now_ms());
         self.check_drain_deadline(workers);
+        self.check_endpoints(workers);
     }
 }
 

@@ -18,6 +18,8 @@ impl Control {
             Request::Readyz if self.drain.has_begun() => Response::text(503, "draining"),
             Request::Readyz => Response::text(200, "ready"),
             Request::Page => self.page(),
+            Request::Upstreams { table } => self.upstreams(table, workers),
+            Request::Endpoint(order) => self.order(&order, workers),
             Request::Reload => match self.reload(workers) {
                 Ok(()) => Response::text(200, "reloaded"),
                 Err(error) => Response::text(422, &error),
@@ -29,7 +31,7 @@ impl Control {
     fn page(&self) -> Response {
         match (&self.parts.demo, self.addresses().plain) {
             (Some(demo), Some(proxy)) => Response::html((demo.page)(&format!("ws://{proxy}/"))),
-            _ => Response::text(200, "framegate: GET /metrics, /healthz, /readyz; POST /reload"),
+            _ => Response::text(200, "framegate: GET /metrics, /healthz, /readyz, /upstreams; POST /reload"),
         }
     }
 

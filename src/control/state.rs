@@ -1,5 +1,6 @@
 //! What the control thread owns.
 
+use super::watch::Endpoints;
 use crate::admin::Admin;
 use crate::certs::Certificates;
 use crate::config::{Snapshot, Source};
@@ -73,6 +74,7 @@ pub struct Control {
     pub(super) reloads_ok: u64,
     pub(super) reloads_refused: u64,
     pub(super) drain: Drain,
+    pub(super) endpoints: Endpoints,
 }
 
 /// Running -> Draining -> Stopping
@@ -140,6 +142,7 @@ impl Control {
             reloads_ok: 0,
             reloads_refused: 0,
             drain: Drain::default(),
+            endpoints: Endpoints::default(),
         })
     }
 

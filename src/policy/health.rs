@@ -18,6 +18,7 @@ const CHECKS_FAILED: u8 = 1;
 const EJECTED: u8 = 2;
 const DRAINED: u8 = 4;
 const FORCED_DOWN: u8 = 8;
+const REMOVED: u8 = 16;
 
 #[derive(Debug, Default)]
 pub struct Health {
@@ -103,6 +104,8 @@ impl Default for Ejection {
 /// Why an endpoint gets new sessions or not. The first that applies, in the order of this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
+    /// Not a member of its upstream any more.
+    Removed,
     /// Taken down by the admin listener.
     ForcedDown,
     /// Drained by the admin listener.
@@ -120,6 +123,7 @@ impl State {
     /// The word of the admin listener, logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
+            State::Removed => "removed",
             State::ForcedDown => "forced-down",
             State::Drained => "drained",
             State::Down => "down",
@@ -143,6 +147,7 @@ pub enum Order {
 impl Health {
     pub fn state(&self) -> State {
         match self.blocked.load(Relaxed) {
+            bits if bits & REMOVED != 0 => State::Removed,
             bits if bits & FORCED_DOWN != 0 => State::ForcedDown,
             bits if bits & DRAINED != 0 => State::Drained,
             bits if bits & CHECKS_FAILED != 0 => State::Down,
@@ -214,6 +219,19 @@ impl Health {
     pub fn clear_checks(&self, now: Millis) {
         self.against.store(0, Relaxed);
         self.unblock(CHECKS_FAILED, now);
+    }
+
+    /// It is not a member of its upstream any more, or is one again.
+    pub(super) fn set_removed(&self, removed: bool) {
+        match removed {
+            true => self.blocked.fetch_or(REMOVED, Relaxed),
+            false => self.blocked.fetch_and(!REMOVED, Relaxed),
+        };
+    }
+
+    /// It was marked down, drained or removed. An ejection is no such thing: it ends by itself.
+    pub fn is_down(&self) -> bool {
+        self.blocked.load(Relaxed) & !EJECTED != 0
     }
 
     pub fn obey(&self, order: Order, now: Millis) {

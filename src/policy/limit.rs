@@ -10,9 +10,12 @@ pub struct Permits {
     max: AtomicUsize,
 }
 
-/// One permit; dropping it gives it back.
+/// One permit, of one limit or of two at once; dropping it gives it back.
 #[derive(Debug)]
-pub struct Permit(Arc<Permits>);
+pub struct Permit {
+    of: Arc<Permits>,
+    also: Option<Arc<Permits>>,
+}
 
 impl Permits {
     pub fn new(max: usize) -> Arc<Permits> {
@@ -21,9 +24,13 @@ impl Permits {
 
     /// `None` when all are taken.
     pub fn take(self: &Arc<Permits>) -> Option<Permit> {
+        self.count().then(|| Permit { of: Arc::clone(self), also: None })
+    }
+
+    fn count(&self) -> bool {
         let max = self.max.load(Ordering::Relaxed);
         let more = |taken| (taken < max).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Permit(Arc::clone(self)))
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     /// A reload may change it; permits that are held stay valid.
@@ -40,9 +47,20 @@ impl Permits {
     }
 }
 
+impl Permit {
+    /// The same, counted by another limit as well; `None` when all of that are taken.
+    pub fn and(self, other: &Arc<Permits>) -> Option<Permit> {
+        let mut permit = self;
+        permit.also = Some(other.count().then(|| Arc::clone(other))?);
+        Some(permit)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+        for permits in [Some(&self.of), self.also.as_ref()].into_iter().flatten() {
+            permits.taken.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -62,5 +80,17 @@ mod tests {
         drop(second);
         assert!(permits.take().is_some());
         assert_eq!(permits.taken(), 0);
+    }
+
+    #[test]
+    fn two_limits_count_the_same_permit() {
+        let (process, route) = (Permits::new(5), Permits::new(1));
+        let taken = || (process.taken(), route.taken());
+        let first = process.take().and_then(|permit| permit.and(&route));
+        assert!(first.is_some() && taken() == (1, 1));
+        assert!(process.take().and_then(|permit| permit.and(&route)).is_none());
+        assert_eq!(taken(), (1, 1), "what the first limit gave is given back");
+        drop(first);
+        assert_eq!(taken(), (0, 0));
     }
 }

@@ -128,13 +128,12 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
         Ok(Some(question)) => return Verdict::Ask(question),
         Err(cause) => return Verdict::Deny(cause.into()),
     }
-    match policy.sessions.take() {
-        Some(permit) => {
-            let (route, candidates) = (Arc::clone(route), candidates(route, facts));
-            Verdict::Allow(Plan { route, captures, candidates, permit })
-        }
-        None => Verdict::Deny(Cause::MaxSessions.into()),
-    }
+    let Some(permit) = policy.sessions.take() else { return Verdict::Deny(Cause::MaxSessions.into()) };
+    let Some(permit) = permit.and(&route.sessions.permits()) else {
+        return Verdict::Deny(Cause::MaxRouteSessions.into());
+    };
+    let (route, candidates) = (Arc::clone(route), candidates(route, facts));
+    Verdict::Allow(Plan { route, captures, candidates, permit })
 }
 
 /// The endpoints of the route's upstream, or of the one that the split gives the request.

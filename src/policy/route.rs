@@ -4,8 +4,10 @@
 use super::Facts;
 use super::ask::Check;
 use super::key::{HashKey, mix, scale};
+use super::limit::Permits;
 use super::upstream::Upstream;
 use crate::proto::settings::Settings;
+use arc_swap::ArcSwap;
 use std::slice;
 use std::sync::Arc;
 
@@ -23,8 +25,47 @@ pub struct Route {
     pub host_header: Option<String>,
     /// Checked in this order, after the rules of the handshake.
     pub checks: Vec<Check>,
+    pub sessions: SessionLimit,
     pub settings: Arc<Settings>,
 }
+
+/// Counts the sessions of a route, over all workers and reloads.
+#[derive(Debug)]
+pub struct SessionLimit {
+    /// `None` for no limit.
+    max: Option<usize>,
+    permits: ArcSwap<Permits>,
+}
+
+impl SessionLimit {
+    pub fn new(max: Option<usize>) -> SessionLimit {
+        SessionLimit { max, permits: ArcSwap::new(Permits::new(max.unwrap_or(usize::MAX))) }
+    }
+
+    pub fn max(&self) -> Option<usize> {
+        self.max
+    }
+
+    pub fn permits(&self) -> Arc<Permits> {
+        self.permits.load_full()
+    }
+
+    /// Goes on counting where `before` is.
+    pub fn inherit(&self, before: &SessionLimit) {
+        let permits = before.permits();
+        permits.set_max(self.max.unwrap_or(usize::MAX));
+        self.permits.store(permits);
+    }
+}
+
+/// The configured values are equal; counts do not matter.
+impl PartialEq for SessionLimit {
+    fn eq(&self, other: &SessionLimit) -> bool {
+        self.max == other.max
+    }
+}
+
+impl Eq for SessionLimit {}
 
 /// What becomes of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,7 +131,15 @@ impl Route {
 
     /// The same for another action.
     pub fn with_action(name: String, action: RouteAction) -> Route {
-        Route { name, action, strip_prefix: None, host_header: None, checks: Vec::new(), settings: Arc::default() }
+        Route {
+            name,
+            action,
+            strip_prefix: None,
+            host_header: None,
+            checks: Vec::new(),
+            sessions: SessionLimit::new(None),
+            settings: Arc::default(),
+        }
     }
 
     /// The upstreams that its sessions may go to.

@@ -141,6 +141,7 @@ causes! {
     /// A check of the route denied the request.
     Forbidden "forbidden" 403 0 "Access denied.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";
+    MaxRouteSessions "max-route-sessions" 503 0 "Too many sessions on this route.";
     /// The proxy had no descriptor or memory left for the upstream's socket.
     NoSockets "no-sockets" 503 0 "The server is out of sockets.";
     /// A call or service the decision depends on did not answer in time, or could not be asked.
@@ -186,6 +187,8 @@ causes! {
     UrgentData "urgent-data" 400 1008 "urgent data";
     /// The upstream ended without a Close on a route with `on_upstream_loss = "close"`.
     UpstreamLoss "upstream-loss" 0 1012 "upstream lost";
+    /// The endpoint was marked down, drained or removed, on a route with `on_endpoint_down`.
+    EndpointDown "endpoint-down" 0 1012 "endpoint down";
     IdleTimeout "idle-timeout" 0 1001 "idle timeout";
     /// A receiver accepted nothing within the write-stall timeout.
     WriteStall "write-stall" 0 1001 "peer stalled";

@@ -76,6 +76,8 @@ pub enum Event {
     /// That side took nothing for too long, or the pool ran short and it was the longest-stalled.
     Stalled(Side, Cause),
     Drain,
+    /// The endpoint gets no new sessions any more, and the settings end this one for that.
+    EndpointDown,
     Stop,
     /// The deadline that [`Session::deadline`](super::session::Session::deadline) named has passed.
     Timer(Timer),

@@ -20,7 +20,7 @@ use super::http1::Request;
 use super::interface::{Action, Event, ReadInterest, Timer, Totals, TransportEnd};
 use super::relay::{Checkpoint, Found, OwnFrame, Relay};
 use super::relay::{RelayInput, Relayed};
-use super::settings::Settings;
+use super::settings::{EndpointDown, Settings};
 use super::{Millis, Side};
 use std::sync::Arc;
 
@@ -147,6 +147,8 @@ impl Session {
             Event::UrgentData(side) => exchange.on_urgent_data(side, step),
             Event::Stalled(side, cause) => exchange.on_stalled(side, cause, step),
             Event::Drain => exchange.on_drain(step),
+            // A handshake shows by itself what the endpoint still does.
+            Event::EndpointDown => {}
             Event::Stop => exchange.on_stop(step),
             Event::Timer(timer) => exchange.on_timer(timer, step),
         });
@@ -171,6 +173,10 @@ impl Session {
             }
             Event::Drain => {
                 let found = relay.close_both(Cause::Drain, mode);
+                self.note(Some(found));
+            }
+            Event::EndpointDown => {
+                let found = relay.on_endpoint_down(settings);
                 self.note(Some(found));
             }
             Event::Stop => {
@@ -293,6 +299,11 @@ impl Session {
             State::Exchange(exchange) => Some(exchange.deadline(&self.settings.timeouts)),
             State::Over(_) => None,
         }
+    }
+
+    /// What becomes of it when its endpoint goes down.
+    pub fn on_endpoint_down(&self) -> EndpointDown {
+        self.settings.relay.endpoint_down
     }
 
     /// A receiver that takes nothing for this long ends the session.

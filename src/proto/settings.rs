@@ -68,6 +68,10 @@ pub struct RelaySettings {
     pub upstream_loss_code: Option<u16>,
     /// Close code for the client when the upstream breaks the protocol.
     pub upstream_error_code: u16,
+    /// What becomes of the session when its endpoint goes down, is drained or removed.
+    pub endpoint_down: EndpointDown,
+    /// Close code for that.
+    pub endpoint_down_code: u16,
     /// Long payloads are spliced: they are forwarded in the kernel, unseen.
     pub splice: bool,
     /// A read allowance for each direction; `None` reads as fast as the receiver takes.
@@ -78,6 +82,22 @@ pub struct RelaySettings {
 /// server" (IANA registry of WebSocket close codes).
 pub const BAD_GATEWAY: u16 = 1014;
 
+/// "An endpoint is going away, such as a server going down" (RFC 6455 section 7.4.1).
+pub const GOING_AWAY: u16 = 1001;
+
+/// "The service is restarted. A client may reconnect, and if it chooses to do, should reconnect
+/// using a randomized delay" (IANA registry of WebSocket close codes).
+pub const SERVICE_RESTART: u16 = 1012;
+
+/// What becomes of the sessions of an endpoint that gets no new ones any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointDown {
+    /// They stay.
+    Keep,
+    /// Each is closed at a moment of its own within this time; 0 at once.
+    Close { spread_ms: Millis },
+}
+
 impl Default for RelaySettings {
     fn default() -> RelaySettings {
         RelaySettings {
@@ -85,6 +105,8 @@ impl Default for RelaySettings {
             limits: FrameLimits::default(),
             upstream_loss_code: None,
             upstream_error_code: BAD_GATEWAY,
+            endpoint_down: EndpointDown::Keep,
+            endpoint_down_code: SERVICE_RESTART,
             splice: false,
             pace: None,
         }

@@ -5,6 +5,7 @@
 use super::token::SlotKey;
 use crate::config::Snapshot;
 use crate::policy::ask::Answer;
+use crate::policy::endpoint::Endpoint;
 use crate::tls::TlsConfigs;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub enum Command<L> {
     Swap { snapshot: Arc<Snapshot>, tls: Arc<TlsConfigs>, added: Vec<Added<L>>, removed: Vec<SocketAddr> },
     /// A service thread answers the question that a pair has asked.
     Answer { to: SlotKey, answer: Answer },
+    /// This endpoint gets no new sessions any more: those that it has end as their routes say.
+    EndpointDown(Arc<Endpoint>),
     /// Stop accepting; end each session at a moment of its own within `spread_ms`.
     Drain { spread_ms: u64 },
     /// End everything now.

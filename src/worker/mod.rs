@@ -7,6 +7,7 @@
 
 mod buffers;
 mod calls;
+mod closings;
 mod conn;
 pub mod inbox;
 mod lend;
@@ -24,18 +25,21 @@ mod turn;
 pub use resources::WorkerCore;
 
 use crate::policy::ask::Answer;
+use crate::policy::endpoint::Endpoint;
 use crate::policy::limit::Permit;
 use crate::proto::end::{Cause, End, Party, Phase};
 use crate::proto::interface::{Event, TransportEnd};
 use crate::proto::session::Session;
+use crate::proto::settings::EndpointDown;
 use crate::proto::{Millis, Side};
+use closings::{Closings, Reason};
 use conn::Conn;
 use inbox::{Added, Command};
 use listener::{ACCEPTS_MAX, BACKOFF_MS, Listening};
 use pair::{Pair, Pending};
 use resources::Resources;
 use slab::Slab;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -64,8 +68,7 @@ pub struct Worker<'h, S: Sys> {
     handshakes: VecDeque<SlotKey>,
     /// Slots to be freed at the end of the iteration.
     over: Vec<usize>,
-    /// Sessions that a drain will reach, and when.
-    drain: VecDeque<(Millis, SlotKey)>,
+    closings: Closings,
     events: Vec<sys::Event>,
     due: Vec<(SlotKey, Millis)>,
     /// Something was counted that other threads have not seen.
@@ -92,7 +95,7 @@ impl<'h, S: Sys> Worker<'h, S> {
             ring: VecDeque::new(),
             handshakes: VecDeque::new(),
             over: Vec::new(),
-            drain: VecDeque::new(),
+            closings: Closings::default(),
             events: Vec::new(),
             due: Vec::new(),
             unpublished: true,
@@ -315,12 +318,8 @@ impl<'h, S: Sys> Worker<'h, S> {
             calls.run_timers(&mut io);
             self.run_answers();
         }
-        while let Some((at, key)) = self.drain.front().copied() {
-            if at > self.res.now {
-                break;
-            }
-            self.drain.pop_front();
-            self.report(key, Event::Drain);
+        while let Some((key, event)) = self.closings.pop(self.res.now) {
+            self.report(key, event);
         }
     }
 
@@ -447,8 +446,8 @@ impl<'h, S: Sys> Worker<'h, S> {
         if self.unpublished {
             soonest = soonest.min(self.published_at + PUBLISH_MS);
         }
-        if let Some((at, _)) = self.drain.front() {
-            soonest = soonest.min(*at);
+        if let Some(at) = self.closings.next_at() {
+            soonest = soonest.min(at);
         }
         if !self.res.calls.is_idle() {
             soonest = soonest.min(self.res.calls.next_at());
@@ -464,6 +463,7 @@ impl<'h, S: Sys> Worker<'h, S> {
                     self.swap_listeners(added, &removed);
                 }
                 Command::Answer { to, answer } => self.answer(to, answer),
+                Command::EndpointDown(endpoint) => self.close_sessions_of(&endpoint),
                 Command::Drain { spread_ms } => self.begin_drain(spread_ms),
                 Command::Stop => self.stop(),
                 Command::Panic => panic!("panic requested by fault injection"),
@@ -498,10 +498,24 @@ impl<'h, S: Sys> Worker<'h, S> {
     fn begin_drain(&mut self, spread_ms: u64) {
         self.res.core.draining = true;
         self.res.core.listeners.iter_mut().for_each(Listening::end);
-        let (now, keys) = (self.res.now, self.keys());
-        let count = keys.len().max(1) as u64;
-        let at = |n: usize| now + spread_ms * n as u64 / count;
-        self.drain = keys.into_iter().enumerate().map(|(n, key)| (at(n), key)).collect();
+        let keys = self.keys();
+        self.closings.spread(&keys, Reason::Drain, self.res.now, spread_ms);
+    }
+
+    /// An endpoint gets no new sessions any more: those that it has end as their routes say.
+    fn close_sessions_of(&mut self, endpoint: &Arc<Endpoint>) {
+        let mut by_spread: BTreeMap<Millis, Vec<SlotKey>> = BTreeMap::new();
+        for (slot, pair) in &self.pairs {
+            let goes_there = pair.pick.as_ref().is_some_and(|pick| Arc::ptr_eq(pick.endpoint(), endpoint));
+            let policy = pair.session.as_ref().filter(|_| goes_there).map(Session::on_endpoint_down);
+            if let Some(EndpointDown::Close { spread_ms }) = policy {
+                let key = SlotKey { slot: slot as u32, generation: pair.generation };
+                by_spread.entry(spread_ms).or_default().push(key);
+            }
+        }
+        for (spread_ms, keys) in by_spread {
+            self.closings.spread(&keys, Reason::EndpointDown, self.res.now, spread_ms);
+        }
     }
 
     fn stop(&mut self) {

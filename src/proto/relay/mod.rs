@@ -27,7 +27,7 @@ use super::close::Close;
 use super::end::{Cause, Party};
 use super::handshake::Extensions;
 use super::interface::{Action, ReadInterest, Timer};
-use super::settings::{Mode, Pace, RelaySettings, Timeouts};
+use super::settings::{GOING_AWAY, Mode, Pace, RelaySettings, Timeouts};
 use super::{Millis, Side, Sides};
 use own::OwnFrames;
 
@@ -259,7 +259,7 @@ impl Relay {
     /// gateway) if it is a client whose upstream did.
     fn violated(&mut self, by: Side, cause: Cause, settings: &RelaySettings) -> (Party, Cause) {
         let code = match by {
-            Side::Downstream => 1001,
+            Side::Downstream => GOING_AWAY,
             Side::Upstream => settings.upstream_error_code,
         };
         self.close_toward(by, Close { code: cause.info().code, cause }, settings.mode);
@@ -300,6 +300,16 @@ impl Relay {
     pub(super) fn close_both(&mut self, cause: Cause, mode: Mode) -> (Party, Cause) {
         for side in Side::BOTH {
             self.close_toward(side, Close { code: cause.info().code, cause }, mode);
+        }
+        (Party::Proxy, cause)
+    }
+
+    /// The endpoint gets no new sessions any more: both sides learn it.
+    pub(super) fn on_endpoint_down(&mut self, settings: &RelaySettings) -> (Party, Cause) {
+        let cause = Cause::EndpointDown;
+        let codes = Sides::new(settings.endpoint_down_code, GOING_AWAY);
+        for side in Side::BOTH {
+            self.close_toward(side, Close { code: codes[side], cause }, settings.mode);
         }
         (Party::Proxy, cause)
     }

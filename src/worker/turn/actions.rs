@@ -210,6 +210,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         if self.res.core.draining {
             self.on_event(Event::Drain);
         }
+        self.check_endpoint();
     }
 
     fn send_frame(&mut self, to: Side, frame: OwnFrame) {

@@ -6,6 +6,7 @@ use crate::policy::candidates::{Candidates, Next};
 use crate::proto::Side;
 use crate::proto::end::{Cause, End, Party, Phase};
 use crate::proto::interface::Event;
+use crate::proto::settings::EndpointDown;
 use crate::worker::conn::Conn;
 use crate::worker::sys::{self, Sys, is_exhaustion, is_out_of_ports};
 use crate::worker::token::Token;
@@ -83,6 +84,16 @@ impl<S: Sys> Turn<'_, '_, S> {
             (Phase::Connect | Phase::Response, _) if end.party == Party::Upstream => candidates.fail(now),
             // Nothing is known of the endpoint.
             _ => {}
+        }
+    }
+
+    /// The endpoint may have gone down while its handshake was under way: nothing else would end
+    /// the session for that.
+    pub(super) fn check_endpoint(&mut self) {
+        let is_down = self.pair.pick.as_ref().is_some_and(|pick| pick.endpoint().health.is_down());
+        let session = self.pair.session.as_mut().filter(|_| is_down);
+        if let Some(session) = session.filter(|session| session.on_endpoint_down() != EndpointDown::Keep) {
+            session.on_event(Event::EndpointDown, self.res.now);
         }
     }
 

@@ -62,6 +62,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             | Event::NoSocket
             | Event::Queued { .. }
             | Event::Exhausted(_)
+            | Event::EndpointDown
             | Event::Flushed(_)
             | Event::Finished(_)
             | Event::Timer(_) => {}

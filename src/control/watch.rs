@@ -1,0 +1,109 @@
+//! Which endpoints there are, and which have gone down since the last look.
+
+use crate::config::Snapshot;
+use crate::policy::endpoint::{Address, Endpoint};
+use crate::policy::health::State;
+use crate::policy::upstream::Upstream;
+use crate::proto::Millis;
+use crate::proto::settings::EndpointDown;
+use std::sync::Arc;
+
+/// How often endpoints are looked at where a route closes sessions for them, and where none does.
+const SOON_MS: Millis = 500;
+const LATER_MS: Millis = 5_000;
+/// Of the ports of a source address toward one endpoint, percent: above the first a warning is
+/// logged, and below the second the next one is due.
+const PORTS_HIGH: usize = 90;
+const PORTS_LOW: usize = 80;
+
+/// The endpoints of all upstreams, and those that were removed while they have sessions.
+#[derive(Debug, Default)]
+pub(super) struct Endpoints {
+    known: Vec<Known>,
+    next_at: Millis,
+}
+
+#[derive(Debug)]
+struct Known {
+    upstream: Arc<Upstream>,
+    endpoint: Arc<Endpoint>,
+    /// Its sessions have been told.
+    down: bool,
+    /// The ports toward it were running out.
+    short_of_ports: bool,
+}
+
+impl Endpoints {
+    /// When to look at them again.
+    pub fn deadline(&self) -> Millis {
+        self.next_at
+    }
+
+    /// Those that have gone down since the last look and have sessions. `ports`: of a source
+    /// address toward one endpoint.
+    pub fn look(&mut self, snapshot: &Snapshot, ports: usize, now: Millis) -> Vec<Arc<Endpoint>> {
+        let closes = |endpoint_down| endpoint_down != EndpointDown::Keep;
+        let mut routes = snapshot.routes.entries().iter();
+        let soon = routes.any(|entry| closes(entry.route.settings.relay.endpoint_down));
+        self.next_at = now + if soon { SOON_MS } else { LATER_MS };
+        self.refresh(snapshot);
+        self.warn_of_ports(ports);
+        self.gone_down()
+    }
+
+    /// Endpoints of an upstream that were removed while they have sessions.
+    pub fn removed<'a>(&'a self, upstream: &'a str) -> impl Iterator<Item = &'a Arc<Endpoint>> {
+        let removed =
+            move |known: &&Known| known.upstream.name == upstream && known.endpoint.health.state() == State::Removed;
+        self.known.iter().filter(removed).map(|known| &known.endpoint)
+    }
+
+    /// Adds what is new, forgets what is gone.
+    fn refresh(&mut self, snapshot: &Snapshot) {
+        self.known.retain(|known| known.endpoint.health.state() != State::Removed || known.endpoint.sessions() > 0);
+        for upstream in &snapshot.upstreams {
+            for endpoint in upstream.endpoints() {
+                match self.known.iter_mut().find(|known| Arc::ptr_eq(&known.endpoint, &endpoint)) {
+                    Some(known) => known.upstream = Arc::clone(upstream),
+                    None => self.known.push(Known {
+                        upstream: Arc::clone(upstream),
+                        endpoint,
+                        down: false,
+                        short_of_ports: false,
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Those that have gone down since the last time.
+    fn gone_down(&mut self) -> Vec<Arc<Endpoint>> {
+        let mut gone = Vec::new();
+        for known in &mut self.known {
+            let down = known.endpoint.health.is_down();
+            if down && !known.down && known.endpoint.sessions() > 0 {
+                gone.push(Arc::clone(&known.endpoint));
+            }
+            known.down = down;
+        }
+        gone
+    }
+
+    fn warn_of_ports(&mut self, ports: usize) {
+        for known in &mut self.known {
+            if matches!(known.endpoint.address, Address::Unix(_)) {
+                continue;
+            }
+            let all = ports.saturating_mul(known.upstream.rules.bind.len().max(1));
+            let percent = known.endpoint.sessions().saturating_mul(100) / all.max(1);
+            if percent >= PORTS_HIGH && !known.short_of_ports {
+                let (name, url, sessions) = (&known.upstream.name, &known.endpoint.url, known.endpoint.sessions());
+                ::log::warn!(
+                    "upstream {name}: {url} has {sessions} sessions, {percent} % of the {all} ports for connections \
+                     to it; add addresses to upstream.bind, or endpoints"
+                );
+            }
+            known.short_of_ports = percent >= if known.short_of_ports { PORTS_LOW } else { PORTS_HIGH };
+        }
+    }
+}
