@@ -119,7 +119,8 @@ fn connections_at_a_time_are_limited_and_every_endpoint_gets_its_turn() {
     stop.store(true, Relaxed);
     drop(checks);
     thread.join().unwrap();
-    drop(TcpStream::connect(addr).unwrap());
+    // Wakes the listener, unless a last check has done so.
+    let _woken = TcpStream::connect(addr);
     silent.join().unwrap();
 }
 
@@ -131,6 +132,27 @@ fn checks_come_from_the_source_address_of_the_upstream() {
     let (checks, thread) = start(&snapshot, 1_024);
     let (_, peer) = listener.accept().unwrap();
     assert_eq!(peer.ip(), std::net::IpAddr::from([127, 0, 0, 7]));
+    drop(checks);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_name_passes_with_the_first_address_that_takes_the_connection() {
+    let ((closed, refusing), (good, addr), (second, other)) = (listen(), listen(), listen());
+    drop(closed);
+    let check = "type = \"tcp\"\ninterval = \"100ms\"\ntimeout = \"90ms\"";
+    let snapshot = snapshot(&["ws://name.invalid:1".to_owned()], check);
+    let endpoint = &snapshot.upstreams[0].endpoints()[0];
+    endpoint.set_resolved(vec![refusing, refusing, addr, other]);
+    let (checks, thread) = start(&snapshot, 1_024);
+    eventually("checks pass", || results(&checks, &snapshot).0 >= 3);
+    assert_eq!(results(&checks, &snapshot).1, 0);
+    good.set_nonblocking(true).unwrap();
+    second.set_nonblocking(true).unwrap();
+    assert!(good.accept().is_ok(), "the first one that accepts");
+    assert!(second.accept().is_err(), "none after it");
+    endpoint.set_resolved(vec![refusing; 3]);
+    eventually("down", || checks.report(&snapshot.upstreams[0]).changes == Some([0, 1]));
     drop(checks);
     thread.join().unwrap();
 }
