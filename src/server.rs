@@ -4,7 +4,7 @@
 
 use crate::certs::Certificates;
 use crate::clock::unix_ms;
-use crate::config::{Snapshot, Source};
+use crate::config::{Snapshot, Sockets, Source};
 use crate::control::{Control, Demo, Parts};
 use crate::log;
 use crate::metrics::Shard;
@@ -15,7 +15,7 @@ use crate::tls::TlsConfigs;
 use crate::worker::inbox::{Outbox, inbox};
 use crate::worker::listener::{BindError, Bound, Listening, Twin, bind_all};
 use crate::worker::service::Services;
-use crate::worker::sys::{MioSys, RandomPool, now_ms};
+use crate::worker::sys::{self, MioSys, RandomPool, now_ms};
 use crate::worker::{Worker, WorkerCore};
 use crate::{health, os, resolver, service};
 use std::fmt::Display;
@@ -133,15 +133,21 @@ fn start_service<Q: Send + 'static>(
 fn start_checks(snapshot: &Snapshot, tls: &Arc<TlsConfigs>, nofile: u64) -> Result<health::Checks, Failure> {
     let (mut checks, inbox) = health::open().map_err(|e| failed("cannot start the health checks", e))?;
     checks.set(snapshot, Arc::clone(tls), nofile);
-    spawn("health", move || check_endpoints(inbox))?;
+    // [sockets] cannot change at run time.
+    let sockets = snapshot.sockets.clone();
+    spawn("health", move || check_endpoints(inbox, sockets))?;
     Ok(checks)
 }
 
 /// The thread of the health checks. After a panic endpoints keep their states, and checks begin
 /// anew.
-fn check_endpoints(mut inbox: health::Inbox) {
+fn check_endpoints(mut inbox: health::Inbox, sockets: Sockets) {
     let mut pool = RandomPool::default();
-    let mut environment = health::Environment { now: now_ms, random: Box::new(move |out| pool.fill(out)) };
+    let mut environment = health::Environment {
+        now: now_ms,
+        connect: Box::new(move |target, source| sys::connect(sys::Target::new(target, source), &sockets)),
+        random: Box::new(move |out| pool.fill(out)),
+    };
     loop {
         match catch_unwind(AssertUnwindSafe(|| health::run(&mut inbox, &mut environment))) {
             Ok(Ok(())) => return,

@@ -17,12 +17,17 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Bytes read from one socket in all, of TLS handshake, result and what follows it.
 const READ_MAX: usize = 256 * 1024;
 /// Bytes of one read.
 const READ_BYTES: usize = 16 * 1024;
+
+/// Begins a connection with a non-blocking socket, as sessions do.
+pub type Connect = dyn Fn(&Target, Option<IpAddr>) -> io::Result<OwnedFd> + Send;
 
 /// Buffers that all connections of the thread share.
 #[derive(Debug, Default)]
@@ -78,9 +83,10 @@ impl Connection {
     /// # Errors
     /// The connect failed at once, or this process has no descriptor left.
     pub fn open(target: &Target, opening: Opening<'_>) -> io::Result<Connection> {
+        let socket = (opening.connect)(target, opening.source)?;
         let mut stream = match target {
-            Target::Tcp(addr) => Stream::Tcp(TcpStream::connect(*addr)?),
-            Target::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+            Target::Tcp(_) => Stream::Tcp(TcpStream::from_std(socket.into())),
+            Target::Unix(_) => Stream::Unix(UnixStream::from_std(socket.into())),
         };
         stream.source().register(opening.registry, opening.token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Connection {
@@ -273,6 +279,9 @@ impl Connection {
 
 /// What a connection is opened with.
 pub struct Opening<'a> {
+    pub connect: &'a Connect,
+    /// The address that the connection comes from; `None` leaves it to the kernel.
+    pub source: Option<IpAddr>,
     pub registry: &'a Registry,
     pub token: Token,
     pub check: Arc<HealthCheck>,

@@ -17,11 +17,12 @@ mod schedule;
 
 use crate::config::Snapshot;
 use crate::metrics::UpstreamHealth;
-use crate::policy::endpoint::Endpoint;
+use crate::policy::endpoint::{Endpoint, Target};
 use crate::policy::health::State;
 use crate::policy::upstream::Upstream;
 use crate::proto::Millis;
 use crate::tls::TlsConfigs;
+pub use connection::Connect;
 use connection::{Connection, Opening, Scratch, Turn};
 use counts::{Counts, add_one};
 use failure::{Failure, is_exhaustion};
@@ -31,6 +32,7 @@ use slab::Slab;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -79,6 +81,7 @@ pub struct Inbox {
 pub struct Environment {
     /// The clock of the process.
     pub now: fn() -> Millis,
+    pub connect: Box<Connect>,
     /// Fills a slice with random bytes that cannot be predicted.
     pub random: Box<RandomBytes>,
 }
@@ -227,8 +230,9 @@ impl Checker<'_> {
             }
         }
         if let Some(settings) = last {
-            self.schedule.set(settings.watched.clone(), now, &mut number(&mut self.environment.random));
+            let watched = settings.watched.clone();
             self.inbox.settings = settings;
+            self.schedule.set(watched, now, &mut number(&mut self.environment.random));
         }
         true
     }
@@ -285,13 +289,15 @@ impl Checker<'_> {
         let tls =
             endpoint.tls.then(|| self.inbox.settings.tls.connect(&subject.watched.upstream, &endpoint)).transpose();
         let (target, expires) = (check.target(&endpoint, subject.address), now + check.timeout_ms);
+        let source = target.as_ref().and_then(|target| source_for(target, &subject.watched.upstream.rules.bind));
         let opened = match (target, tls) {
             (None, _) => Err(Failure::NoAddress),
             (_, Err(failure)) => Err(Failure::Tls(failure)),
             (Some(target), Ok(tls)) => {
                 let entry = self.checks.vacant_entry();
                 let token = mio::Token(entry.key());
-                let opening = Opening { registry: self.inbox.poll.registry(), token, check, endpoint, tls, seed };
+                let (connect, registry) = (&*self.environment.connect, self.inbox.poll.registry());
+                let opening = Opening { connect, source, registry, token, check, endpoint, tls, seed };
                 match Connection::open(&target, opening) {
                     Ok(connection) => {
                         self.serial += 1;
@@ -339,6 +345,12 @@ impl Checker<'_> {
         seed.masks.iter_mut().for_each(|mask| random(mask));
         seed
     }
+}
+
+/// The first of the upstream's source addresses that fits. One is enough: checks are few.
+fn source_for(target: &Target, bind: &[IpAddr]) -> Option<IpAddr> {
+    let Target::Tcp(target) = target else { return None };
+    bind.iter().find(|source| source.is_ipv4() == target.is_ipv4()).copied()
 }
 
 /// Counts a result, and logs a change of the endpoint's state.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config;
 use crate::policy::upstream::Member;
+use crate::worker::sys;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
@@ -30,18 +31,29 @@ fn listen() -> (TcpListener, SocketAddr) {
 }
 
 fn snapshot(urls: &[String], check: &str) -> Snapshot {
+    snapshot_from(urls, "", check)
+}
+
+/// `more` are keys of the upstream.
+fn snapshot_from(urls: &[String], more: &str, check: &str) -> Snapshot {
     let text = format!(
         "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"a\"\n[[upstream]]\nname = \"a\"\n\
-         endpoints = {urls:?}\n[upstream.health]\n{check}\n"
+         endpoints = {urls:?}\n{more}\n[upstream.health]\n{check}\n"
     );
     config::parse(&text, "test").unwrap()
+}
+
+fn environment(random: impl FnMut(&mut [u8]) + Send + 'static) -> Environment {
+    let options = config::Sockets::default();
+    let connect = Box::new(move |target: &Target, source| sys::connect(sys::Target::new(target, source), &options));
+    Environment { now: clock, connect, random: Box::new(random) }
 }
 
 /// A thread that checks, with random numbers that are not.
 fn start(snapshot: &Snapshot, nofile: u64) -> (Checks, JoinHandle<()>) {
     let (mut checks, mut inbox) = open().unwrap();
     checks.set(snapshot, Arc::default(), nofile);
-    let mut environment = Environment { now: clock, random: Box::new(|out| out.fill(7)) };
+    let mut environment = environment(|out| out.fill(7));
     let thread = std::thread::spawn(move || run(&mut inbox, &mut environment).unwrap());
     (checks, thread)
 }
@@ -107,8 +119,42 @@ fn connections_at_a_time_are_limited_and_every_endpoint_gets_its_turn() {
     stop.store(true, Relaxed);
     drop(checks);
     thread.join().unwrap();
-    drop(TcpStream::connect(addr).unwrap());
+    // Wakes the listener, unless a last check has done so.
+    let _woken = TcpStream::connect(addr);
     silent.join().unwrap();
+}
+
+#[test]
+fn checks_come_from_the_source_address_of_the_upstream() {
+    let (listener, addr) = listen();
+    let check = "type = \"tcp\"\ninterval = \"100ms\"\ntimeout = \"90ms\"";
+    let snapshot = snapshot_from(&[format!("ws://{addr}")], "bind = [\"127.0.0.7\"]", check);
+    let (checks, thread) = start(&snapshot, 1_024);
+    let (_, peer) = listener.accept().unwrap();
+    assert_eq!(peer.ip(), std::net::IpAddr::from([127, 0, 0, 7]));
+    drop(checks);
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_name_passes_with_the_first_address_that_takes_the_connection() {
+    let ((closed, refusing), (good, addr), (second, other)) = (listen(), listen(), listen());
+    drop(closed);
+    let check = "type = \"tcp\"\ninterval = \"100ms\"\ntimeout = \"90ms\"";
+    let snapshot = snapshot(&["ws://name.invalid:1".to_owned()], check);
+    let endpoint = &snapshot.upstreams[0].endpoints()[0];
+    endpoint.set_resolved(vec![refusing, refusing, addr, other]);
+    let (checks, thread) = start(&snapshot, 1_024);
+    eventually("checks pass", || results(&checks, &snapshot).0 >= 3);
+    assert_eq!(results(&checks, &snapshot).1, 0);
+    good.set_nonblocking(true).unwrap();
+    second.set_nonblocking(true).unwrap();
+    assert!(good.accept().is_ok(), "the first one that accepts");
+    assert!(second.accept().is_err(), "none after it");
+    endpoint.set_resolved(vec![refusing; 3]);
+    eventually("down", || checks.report(&snapshot.upstreams[0]).changes == Some([0, 1]));
+    drop(checks);
+    thread.join().unwrap();
 }
 
 #[test]
@@ -119,11 +165,11 @@ fn checks_go_on_after_a_panic() {
     checks.set(&snapshot, Arc::default(), 1_024);
     let broken = Arc::new(AtomicBool::new(false));
     let breaks = Arc::clone(&broken);
-    let random = Box::new(move |out: &mut [u8]| {
+    let random = move |out: &mut [u8]| {
         assert!(!breaks.swap(false, Relaxed), "on purpose");
         out.fill(7);
-    });
-    let mut environment = Environment { now: clock, random };
+    };
+    let mut environment = environment(random);
     let thread = std::thread::spawn(move || {
         let mut run = || catch_unwind(AssertUnwindSafe(|| run(&mut inbox, &mut environment)));
         assert!(run().is_err(), "the first run panics");

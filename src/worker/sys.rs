@@ -166,22 +166,7 @@ impl Sys for MioSys {
     }
 
     fn connect(&mut self, target: Target<'_>) -> io::Result<OwnedFd> {
-        let (domain, addr) = match target {
-            Target::Tcp(addr) | Target::TcpFrom(addr, _) => (Domain::for_address(addr), SockAddr::from(addr)),
-            Target::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
-        };
-        let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
-        if let Target::Tcp(_) | Target::TcpFrom(..) = target {
-            set_options(&socket, &self.sockets)?;
-        }
-        if let Target::TcpFrom(_, source) = target {
-            bind_without_port(&socket)?;
-            socket.bind(&SocketAddr::new(source, 0).into())?;
-        }
-        match again(|| socket.connect(&addr)) {
-            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-            _ => Ok(socket.into()),
-        }
+        connect(target, &self.sockets)
     }
 
     fn connected(&mut self, sock: &OwnedFd) -> io::Result<bool> {
@@ -314,6 +299,26 @@ fn bind_without_port(socket: &Socket) -> io::Result<()> {
 /// connect(2) found no free port of the source address toward that target.
 pub fn is_out_of_ports(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
+}
+
+/// Begins a connection, as [`Sys::connect`].
+pub fn connect(target: Target<'_>, options: &Sockets) -> io::Result<OwnedFd> {
+    let (domain, addr) = match target {
+        Target::Tcp(addr) | Target::TcpFrom(addr, _) => (Domain::for_address(addr), SockAddr::from(addr)),
+        Target::Unix(path) => (Domain::UNIX, SockAddr::unix(path)?),
+    };
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), None)?;
+    if let Target::Tcp(_) | Target::TcpFrom(..) = target {
+        set_options(&socket, options)?;
+    }
+    if let Target::TcpFrom(_, source) = target {
+        bind_without_port(&socket)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    match again(|| socket.connect(&addr)) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
+    }
 }
 
 /// Options of accepted (set on the listener, inherited) and of upstream sockets.
