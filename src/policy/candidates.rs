@@ -111,10 +111,15 @@ impl Candidates {
 
     /// Where to connect now. The same again until [`Candidates::advance`] is called.
     pub fn next(&mut self, now: Millis) -> Next {
-        if let Some(next) = self.next_address() {
+        let waits = self.current.as_ref().filter(|current| !current.tried);
+        if waits.is_some_and(|current| current.attempt.endpoint().health.is_down()) {
+            // It has gone down while there was no socket for the attempt: no failure of its own.
+            self.current = None;
+        } else if let Some(next) = self.next_address() {
             return next;
+        } else {
+            self.fail(now);
         }
-        self.fail(now);
         let rules = &self.upstream.rules;
         let shared = &self.state.shared;
         // Those that wait already go first.

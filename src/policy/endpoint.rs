@@ -2,13 +2,13 @@
 //! share it: one that a reload does not change is the same object before and after it, with its
 //! counts.
 
-use super::health::{Ejection, Health, Order};
+use super::health::{Ejection, Health, Order, State};
 use super::retry::Budget;
 use crate::proto::Millis;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 /// One server of an upstream.
@@ -28,6 +28,8 @@ pub struct Endpoint {
     /// Those of them that wait for their 101.
     pending: AtomicUsize,
     pub health: Health,
+    /// It is one of those that [`Shared::ejected`] counts.
+    counts_as_ejected: AtomicBool,
     /// Known from the first session on.
     shared: OnceLock<Arc<Shared>>,
 }
@@ -59,6 +61,7 @@ impl Endpoint {
             sessions: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             health: Health::default(),
+            counts_as_ejected: AtomicBool::new(false),
             shared: OnceLock::new(),
         }
     }
@@ -164,8 +167,10 @@ impl Shared {
     pub(super) fn recount<'a>(&self, endpoints: impl Iterator<Item = &'a Arc<Endpoint>>) {
         let (mut all, mut ejected) = (0, 0);
         for endpoint in endpoints {
+            let counts = endpoint.health.is_ejected();
+            endpoint.counts_as_ejected.store(counts, Relaxed);
             all += 1;
-            ejected += usize::from(endpoint.health.is_ejected());
+            ejected += usize::from(counts);
         }
         self.endpoints.store(all, Relaxed);
         self.ejected.store(ejected, Relaxed);
@@ -207,11 +212,27 @@ impl Endpoint {
     /// A handshake succeeded.
     fn on_success(&self, trial: bool, now: Millis) {
         let Some(shared) = self.shared.get() else { return };
-        let was_ejected = self.health.is_ejected();
         let rules = shared.ejection.load();
         self.health.on_success(trial, rules.as_deref().unwrap_or(&Ejection::default()), now);
-        if was_ejected && !self.health.is_ejected() {
-            shared.ejected.fetch_sub(1, Relaxed);
+        self.count_ejected(shared);
+    }
+
+    /// Brings the count of the upstream up to date after its own state may have changed. What is
+    /// not a member any more does not count.
+    fn count_ejected(&self, shared: &Shared) {
+        let counts = self.health.is_ejected() && self.health.state() != State::Removed;
+        match (self.counts_as_ejected.swap(counts, Relaxed), counts) {
+            (false, true) => drop(shared.ejected.fetch_add(1, Relaxed)),
+            (true, false) => drop(shared.ejected.fetch_sub(1, Relaxed)),
+            _ => {}
+        }
+    }
+
+    /// It is not a member of its upstream any more, or is one again. The upstream counts anew.
+    pub(super) fn set_removed(&self, removed: bool) {
+        self.health.set_removed(removed);
+        if removed {
+            self.counts_as_ejected.store(false, Relaxed);
         }
     }
 
@@ -226,7 +247,7 @@ impl Endpoint {
         }
         if is_ejected || shared.may_eject(rules) {
             self.health.eject(rules, now);
-            shared.ejected.fetch_add(usize::from(!is_ejected), Relaxed);
+            self.count_ejected(shared);
         }
     }
 
@@ -240,10 +261,9 @@ impl Endpoint {
 
     /// What the admin listener asks.
     pub fn obey(&self, order: Order, now: Millis) {
-        let was_ejected = self.health.is_ejected();
         self.health.obey(order, now);
-        if let (true, false, Some(shared)) = (was_ejected, self.health.is_ejected(), self.shared.get()) {
-            shared.ejected.fetch_sub(1, Relaxed);
+        if let Some(shared) = self.shared.get() {
+            self.count_ejected(shared);
         }
     }
 }

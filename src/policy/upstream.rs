@@ -166,7 +166,7 @@ impl Upstream {
     pub fn set_members(&self, members: Vec<Member>) {
         let known = self.members();
         let members: Vec<_> = members.into_iter().map(|member| member.known_among(&known)).collect();
-        members.iter().for_each(|member| member.endpoint.health.set_removed(false));
+        members.iter().for_each(|member| member.endpoint.set_removed(false));
         let is_new = |member: &&Member| !known.iter().any(|known| Arc::ptr_eq(&known.endpoint, &member.endpoint));
         members.iter().filter(is_new).for_each(|member| self.hold(member));
         self.store(members);
@@ -178,7 +178,7 @@ impl Upstream {
         let members = self.members();
         let stays = |member: &Member| members.iter().any(|now| Arc::ptr_eq(&now.endpoint, &member.endpoint));
         let gone = before.iter().filter(|member| !stays(member));
-        gone.for_each(|member| member.endpoint.health.set_removed(true));
+        gone.for_each(|member| member.endpoint.set_removed(true));
     }
 
     /// Takes over the runtime state of `before`, and of the endpoints that have not changed.
