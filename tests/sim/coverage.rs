@@ -24,6 +24,9 @@ met! {
     RemovedInSession "the endpoint of an established session was removed";
     RemovedInHandshake "the endpoint of a handshake was removed";
     NoneLeft "no endpoint was available";
+    Ejected "an endpoint was ejected";
+    Tried "an ejected endpoint was tried again";
+    Full "no endpoint had room";
     Paused "a direction was paused";
     PausedBySplice "a direction was paused because of spliced bytes";
 }

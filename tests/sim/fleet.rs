@@ -23,6 +23,25 @@ pub enum Change {
     Check { endpoint: usize, passed: bool, late_ms: u64 },
     /// The members are replaced by these.
     Members(Vec<Seat>),
+    /// A session of another worker begins: how long its handshake takes, and what comes of it.
+    Other { hold_us: Micros, outcome: Outcome, seed: u64 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Succeeds,
+    Fails,
+    /// Its client leaves.
+    Leaves,
+}
+
+/// When handshakes eject an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ejects {
+    pub failures: u32,
+    /// The first ejection.
+    pub time_ms: u64,
+    pub max_percent: u32,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -31,6 +50,10 @@ pub struct Fleet {
     pub seats: Vec<Seat>,
     /// One of the ways to balance.
     pub balance: usize,
+    pub ejects: Option<Ejects>,
+    /// The most sessions of an endpoint, and how many may wait for room.
+    pub limit: Option<usize>,
+    pub queue: usize,
     /// Health checks in a row that change the state of an endpoint.
     pub rise: u32,
     pub fall: u32,
@@ -43,7 +66,15 @@ pub struct Fleet {
 /// Two endpoints to which nothing happens.
 const PLAIN: [Seat; 2] = [Seat { endpoint: 0, weight: 1, priority: 0 }, Seat { endpoint: 1, weight: 1, priority: 0 }];
 
+/// How long a session may wait for room.
+pub const QUEUE_MS: u64 = 700;
+
 impl Fleet {
+    /// Sessions of other workers share the endpoints.
+    pub fn is_shared(&self) -> bool {
+        self.changes.iter().any(|(_, change)| matches!(change, Change::Other { .. }))
+    }
+
     /// Whether an attempt certainly works: nothing happens to the endpoints, or not to the one that
     /// matters. `None`: that depends.
     pub fn works(&self, connects: [Connect; 2]) -> Option<bool> {
@@ -58,7 +89,7 @@ impl Fleet {
 pub fn draw(rng: &mut Rng, whole: bool, connects: [Connect; 2]) -> Fleet {
     let (rise, fall) = (rng.pick(&[1, 1, 2, 3]), rng.pick(&[1, 1, 2, 3]));
     let seats = PLAIN.to_vec();
-    let mut fleet = Fleet { seats, balance: rng.size(0, 5), rise, fall, changes: Vec::new(), anchored: false };
+    let mut fleet = Fleet { seats, balance: rng.size(0, 5), rise, fall, ..Fleet::default() };
     if rng.one_in(2) {
         return fleet;
     }
@@ -68,7 +99,13 @@ pub fn draw(rng: &mut Rng, whole: bool, connects: [Connect; 2]) -> Fleet {
     let fewest = if moves { usize::from(anchored) } else { 2 };
     fleet.anchored = anchored;
     fleet.seats = draw_seats(rng, anchored, fewest);
-    for _ in 0..if moves { rng.size(0, 7) } else { 0 } {
+    fleet.limit = rng.one_in(4).then(|| rng.size(1, 2));
+    fleet.queue = rng.pick(&[0, 1, 1]);
+    let failures = rng.pick(&[1, 1, 2]);
+    let ejects = Ejects { failures, time_ms: rng.pick(&[50, 300, 2_000]), max_percent: rng.pick(&[50, 100]) };
+    // It must not be the anchor.
+    fleet.ejects = (!anchored && moves && rng.one_in(2)).then_some(ejects);
+    for _ in 0..if moves { rng.size(0, 9) } else { 0 } {
         let at = rng.pick(&[0, 300, 2_000, 8_000, 50_000, 400_000, 3_100_000]) + rng.below(2_000);
         fleet.changes.push((at, draw_change(rng, anchored)));
     }
@@ -91,6 +128,11 @@ fn draw_seats(rng: &mut Rng, anchored: bool, fewest: usize) -> Vec<Seat> {
 fn draw_change(rng: &mut Rng, anchored: bool) -> Change {
     if rng.one_in(3) {
         return Change::Members(draw_seats(rng, anchored, usize::from(anchored)));
+    }
+    if !anchored && rng.one_in(2) {
+        let outcome = rng.pick(&[Outcome::Succeeds, Outcome::Fails, Outcome::Fails, Outcome::Leaves]);
+        let hold_us = rng.pick(&[0, 500, 5_000, 100_000, 900_000]) + rng.below(500);
+        return Change::Other { hold_us, outcome, seed: rng.word() };
     }
     let endpoint = rng.size(0, ENDPOINTS - 1);
     let passed = anchored && endpoint == 0 || rng.one_in(3);

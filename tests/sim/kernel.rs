@@ -56,6 +56,8 @@ pub enum What {
     Answer(usize),
     /// The n-th change of the upstream of a session.
     Change(usize, usize),
+    /// The handshake that began with this change is over.
+    Over(usize, usize),
     /// For a planted bug: the socket of a call that was given up is closed only now.
     Cancelled(Id),
 }
@@ -174,6 +176,8 @@ pub struct Kernel {
     pub answering: Vec<usize>,
     /// Changes of the upstreams of sessions that happen now.
     pub changing: Vec<(usize, usize)>,
+    /// The handshakes of other workers that are over.
+    pub over: Vec<(usize, usize)>,
     /// Descriptors that the worker holds, and how many it ever had.
     pub open_fds: usize,
     pub opened_fds: u64,
@@ -202,6 +206,7 @@ impl Kernel {
         self.woken.clear();
         self.answering.clear();
         self.changing.clear();
+        self.over.clear();
         self.digest = 0;
         (self.open_fds, self.opened_fds) = (0, 0);
     }
@@ -238,10 +243,15 @@ impl Kernel {
                 What::Peer(peer) => self.wake_peer(peer),
                 What::Answer(session) => self.answering.push(session),
                 What::Change(session, n) => self.changing.push((session, n)),
+                What::Over(session, n) => self.over.push((session, n)),
                 What::Cancelled(id) => self.close(id),
                 What::Queue(id) => return Some(id),
             }
-            if !self.woken.is_empty() || !self.answering.is_empty() || !self.changing.is_empty() {
+            if !self.woken.is_empty()
+                || !self.answering.is_empty()
+                || !self.changing.is_empty()
+                || !self.over.is_empty()
+            {
                 return None;
             }
         }

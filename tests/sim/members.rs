@@ -4,11 +4,11 @@
 
 use crate::bugs::Bug;
 use crate::coverage::Met;
-use crate::fleet::{Change, Seat};
-use crate::kernel::{Id, Micros, trace};
+use crate::fleet::{Change, Outcome, Seat};
+use crate::kernel::{Id, Micros, What, trace};
 use crate::peers::{Peer, Stage};
 use crate::schedule::Connect;
-use crate::subject;
+use crate::subject::{self, Other};
 use crate::world::World;
 use framegate::policy::endpoint::Endpoint;
 use framegate::policy::upstream::Upstream;
@@ -31,6 +31,10 @@ pub struct Group {
     pub attempts: Vec<Attempt>,
     /// Endpoints that were members and available, from this time on.
     history: Vec<(Micros, Set)>,
+    /// Handshakes of other workers under way, by the change that began them.
+    others: Vec<(usize, Outcome, Other)>,
+    /// An endpoint was ejected.
+    ejected: bool,
 }
 
 /// A set of endpoints, one bit for each.
@@ -44,6 +48,8 @@ struct Known {
     up: bool,
     /// Checks in a row that contradict the state.
     against: u32,
+    /// When it was last seen without an ejection, in milliseconds of the clock.
+    clear_at: u64,
 }
 
 /// An attempt to connect for which there was a descriptor.
@@ -81,7 +87,13 @@ impl Group {
         let Some(upstream) = &self.upstream else { return };
         for object in upstream.endpoints() {
             if !self.known.iter().any(|known| Arc::ptr_eq(&known.object, &object)) {
-                self.known.push(Known { endpoint: subject::number_of(&object), object, up: true, against: 0 });
+                self.known.push(Known {
+                    endpoint: subject::number_of(&object),
+                    object,
+                    up: true,
+                    against: 0,
+                    clear_at: now / 1_000,
+                });
             }
         }
         self.note(now);
@@ -104,6 +116,11 @@ impl Group {
 
     fn is_up(&self, endpoint: usize) -> bool {
         self.objects(endpoint).any(|known| known.up)
+    }
+
+    /// It is up, and not ejected.
+    fn may_get_one(&self, endpoint: usize) -> bool {
+        self.objects(endpoint).all(|known| known.up && !known.object.health.is_ejected())
     }
 
     fn is_member(&self, endpoint: usize) -> bool {
@@ -146,12 +163,28 @@ impl Group {
     /// Whether there was a moment, from the last attempt on, at which no endpoint was left: of
     /// the members at the first attempt each had been tried or was not available.
     pub fn was_exhausted(&self) -> bool {
+        if self.ejected || !self.others.is_empty() {
+            // That changes without an event.
+            return true;
+        }
         let listed = self.listed.as_ref();
         let listed = listed.map_or(Set::MAX, |seats| seats.iter().fold(0, |set, seat| set | 1 << seat.endpoint));
         let from = self.attempts.last().map_or(0, |last| last.at);
         let before = self.history.iter().rev().find(|(at, _)| *at <= from).map_or(0, |(_, set)| *set);
         let after = self.history.iter().filter(|(at, _)| *at > from).map(|(_, set)| *set);
         after.chain([before]).any(|set| set & listed & !self.tried() == 0)
+    }
+
+    /// Whether an endpoint that passes its checks gets no session however long the worker waits:
+    /// everything is over.
+    pub fn has_stuck(&self, now: Micros) -> bool {
+        const LONGER_THAN_AN_EJECTION_MS: u64 = 1_000_000;
+        let later = now / 1_000 + LONGER_THAN_AN_EJECTION_MS;
+        self.known.iter().any(|known| known.up && !known.object.health.is_available(later))
+    }
+
+    fn has_ejected(&self) -> bool {
+        self.known.iter().any(|known| known.object.health.is_ejected())
     }
 
     fn tried(&self) -> Set {
@@ -173,6 +206,12 @@ impl World {
                 group.replace(session, seats, now, told);
                 self.meet_removal(session);
             }
+            Change::Other { hold_us, outcome, seed } => {
+                let Some(upstream) = &group.upstream else { return };
+                let Some(other) = Other::begin(upstream, *seed, now / 1_000) else { return };
+                group.others.push((n, *outcome, other));
+                self.kernel.at(now + hold_us, What::Over(session, n));
+            }
             Change::Check { endpoint, passed, late_ms } => {
                 let Some(known) = group.known.iter_mut().rev().find(|known| known.endpoint == *endpoint) else {
                     return;
@@ -188,6 +227,33 @@ impl World {
                 if down {
                     self.meet_down(session, *endpoint);
                 }
+            }
+        }
+    }
+
+    /// The handshake that began with the `n`-th change is over.
+    pub fn end_other(&mut self, session: usize, n: usize) {
+        let now = self.kernel.now;
+        let others = &mut self.groups[session].others;
+        let Some(at) = others.iter().position(|(began, ..)| *began == n) else { return };
+        let (_, outcome, other) = others.swap_remove(at);
+        trace!(self.kernel, "a handshake with endpoint {}: {outcome:?}", subject::number_of(other.endpoint()));
+        other.end(outcome, now / 1_000);
+        self.note_ejections();
+    }
+
+    /// Sees which endpoints are ejected.
+    pub fn note_ejections(&mut self) {
+        let now = self.kernel.now / 1_000;
+        for known in self.groups.iter_mut().flat_map(|group| &mut group.known) {
+            if !known.object.health.is_ejected() {
+                known.clear_at = now;
+            }
+        }
+        for group in &mut self.groups {
+            if !group.ejected && group.has_ejected() {
+                group.ejected = true;
+                self.coverage.meet(Met::Ejected);
             }
         }
     }
@@ -218,24 +284,33 @@ impl World {
 
     /// The worker makes an attempt to connect to an endpoint of a session's upstream.
     pub fn check_attempt(&mut self, session: usize, endpoint: usize) {
-        let group = &mut self.groups[session];
+        let (group, fleet) = (&mut self.groups[session], &self.script.sessions[session].fleet);
         if group.upstream.is_none() {
             return;
         }
         let listed = group.listed.get_or_insert_with(|| group.seats.clone());
+        // A session keeps the list that it began with; of that one it tries the rest. When that was
+        // is not known of a session that may have waited for room.
+        let waited = fleet.limit.is_some() && fleet.is_shared();
         let seat = listed.iter().find(|seat| seat.endpoint == endpoint).copied();
-        // A session keeps the list that it began with; of that one it tries the rest.
-        let Some(seat) = seat else { panic!("an attempt goes to endpoint {endpoint}, which is no member") };
+        assert!(waited || seat.is_some(), "an attempt goes to endpoint {endpoint}, which is no member");
         // An attempt for which there was no descriptor is made again with the same endpoint.
         let chosen = group.chosen.replace(endpoint) != Some(endpoint);
-        let again = group.tried() & 1 << endpoint != 0;
-        assert!(!again, "endpoint {endpoint} is tried again");
+        assert!(group.tried() & 1 << endpoint == 0, "endpoint {endpoint} is tried again");
         assert!(!chosen || group.is_up(endpoint), "an attempt goes to endpoint {endpoint}, which is down");
         let better = group.listed.iter().flatten().find(|other| {
-            let left = group.tried() & 1 << other.endpoint == 0;
-            other.priority < seat.priority && left && group.objects(other.endpoint).all(|known| known.up)
+            let left = group.tried() & 1 << other.endpoint == 0 && group.may_get_one(other.endpoint);
+            left && seat.is_some_and(|seat| other.priority < seat.priority)
         });
-        assert!(!chosen || better.is_none(), "{seat:?} is tried though {better:?} is available");
+        let ordered = !chosen || waited || better.is_none();
+        assert!(ordered, "{seat:?} is tried though {better:?} is available");
+        let Some(ejects) = fleet.ejects.filter(|_| chosen) else { return };
+        let now = self.kernel.now / 1_000;
+        let out = |known: &Known| known.object.health.is_ejected() && now < known.clear_at + ejects.time_ms;
+        assert!(!group.objects(endpoint).all(out), "an attempt goes to endpoint {endpoint}, which is ejected");
+        if group.objects(endpoint).all(|known| known.object.health.is_ejected()) {
+            self.coverage.meet(Met::Tried);
+        }
     }
 
     /// It had a descriptor for it.
@@ -249,12 +324,15 @@ impl World {
         for (session, group) in self.groups.iter().enumerate().filter(|(_, group)| group.upstream.is_some()) {
             let connected = |attempt: &Attempt| attempt.sock.is_some_and(|sock| !self.kernel.socks[sock].closed);
             let most = usize::from(self.has_client(session) || group.attempts.iter().any(connected));
+            let most = most + group.others.len();
             let count = group.sessions();
             assert!(count <= most, "{count} sessions are counted for session {session}, {most} at most are there");
             for attempt in group.attempts.iter().filter(|attempt| connected(attempt)) {
                 let of_endpoint = group.known.iter().filter(|known| known.endpoint == attempt.endpoint);
                 let count: usize = of_endpoint.map(|known| known.object.sessions()).sum();
-                assert!(count == 1, "endpoint {} counts {count} sessions where one is connected", attempt.endpoint);
+                let others = group.others.iter().map(|(.., other)| subject::number_of(other.endpoint()));
+                let there = 1 + others.filter(|endpoint| *endpoint == attempt.endpoint).count();
+                assert!(count == there, "endpoint {} counts {count} sessions of {there}", attempt.endpoint);
             }
         }
     }

@@ -3,6 +3,7 @@
 //! decision with the proxy.
 
 use crate::asks::{ASKS_MAX, Ask, DECISION_MS, Outlook, outlook};
+use crate::fleet::QUEUE_MS;
 use crate::frames::{CLOSE, close_code, read_head};
 use crate::members::Group;
 use crate::peers::Peer;
@@ -118,7 +119,8 @@ impl Case<'_> {
         let lost = self.lost();
         let asks: u64 = self.session.asks.iter().map(|ask| ask.delay_ms() + ASK_SLACK_MS).sum();
         let pauses = if self.session.pace.is_some() { PAUSES_MS } else { 0 };
-        let waits = deadline + close + lost * CONNECT_TIMEOUT_MS + asks + pauses + self.starved * STARVED_MS;
+        let queue = if self.session.fleet.is_shared() { self.session.fleet.queue as u64 * QUEUE_MS } else { 0 };
+        let waits = deadline + close + queue + lost * CONNECT_TIMEOUT_MS + asks + pauses + self.starved * STARVED_MS;
         let most = CLOSE_DEADLINE_MS + waits;
         ensure!(*age_ms < most, "the session took {age_ms} ms, more than {most}, for {:?}", self.session.end);
         Ok(())
@@ -209,11 +211,18 @@ impl Case<'_> {
                 return Ok(());
             }
             let failed = [Cause::ConnectRefused, Cause::ConnectTimeout, Cause::NoSockets, Cause::NoEndpoint];
-            return self.verdict(&[&[Cause::Reset, Cause::Eof], &failed[..]].concat());
+            let full = [Cause::UpstreamFull, Cause::QueueTimeout];
+            return self.verdict(&[&[Cause::Reset, Cause::Eof], &failed[..], &full[..]].concat());
         }
-        let connects = self.session.connects;
-        let must = self.session.leg == Leg::Unix || self.session.fleet.works(connects) == Some(true);
+        let (connects, fleet) = (self.session.connects, &self.session.fleet);
+        let must = self.session.leg == Leg::Unix || fleet.works(connects) == Some(true);
         ensure!(!must, "no attempt worked, though one had to: {:?}", self.group.attempts);
+        // What others hold is not known at that moment; that some held it, is.
+        if let Some(full) = self.ended.first().map(|verdict| verdict.ended.cause).filter(|cause| is_full(*cause)) {
+            ensure!(fleet.limit.is_some() && fleet.is_shared(), "{full:?} where nobody else is there");
+            ensure!(full == Cause::UpstreamFull || fleet.queue > 0, "{full:?} without a queue");
+            return self.refusal(503, &[full]);
+        }
         let starved = connects == [Connect::NoSocket; 2];
         let (status, cause) = match last {
             Some(Connect::Lost) => (504, Cause::ConnectTimeout),
@@ -479,6 +488,11 @@ impl Case<'_> {
             _ => false,
         }
     }
+}
+
+/// There was no room at an endpoint.
+fn is_full(cause: Cause) -> bool {
+    matches!(cause, Cause::UpstreamFull | Cause::QueueTimeout)
 }
 
 /// The end of the first Close of `log`, or of all of it: what may be forwarded without a violation.

@@ -148,6 +148,9 @@ fn cover(w: &mut World, index: usize, ended: &[Verdict]) {
     if verdict.ended.cause == Cause::NoEndpoint {
         w.coverage.meet(Met::NoneLeft);
     }
+    if matches!(verdict.ended.cause, Cause::UpstreamFull | Cause::QueueTimeout) {
+        w.coverage.meet(Met::Full);
+    }
     let put: [Asked; ASKS_MAX] = std::array::from_fn(|ask| asked(w, index, ask));
     let Some(last) = put.iter().rposition(|put| put.asked + put.connections > 0) else { return };
     let left = matches!(session.opening, Opening::LeavesWaiting { .. });

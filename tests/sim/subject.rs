@@ -5,7 +5,7 @@ use crate::asks::{ASKS_MAX, Ask, CALL_MS, CONNECT_MS, PATIENT_MS};
 use crate::bugs::Bug;
 use crate::callee::REQUEST;
 use crate::calls::{SimListener, SimSys};
-use crate::fleet::Seat;
+use crate::fleet::{Ejects, Fleet, Outcome, QUEUE_MS, Seat};
 use crate::members::Group;
 use crate::schedule::{Leg, PAUSE_MS, SESSIONS, Script, Session};
 use crate::seal::{NAME, PKI};
@@ -16,12 +16,13 @@ use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
 use framegate::policy::ask::{Check, Subrequest};
 use framegate::policy::balance::Balance;
-use framegate::policy::endpoint::{Address, Endpoint};
-use framegate::policy::health::Thresholds;
+use framegate::policy::candidates::{self, Candidates, Next};
+use framegate::policy::endpoint::{Address, Endpoint, Limits, Pick};
+use framegate::policy::health::{Ejection, Thresholds};
 use framegate::policy::limit::Permits;
 use framegate::policy::matching::{Entry, PathPattern, Routes};
 use framegate::policy::route::Route;
-use framegate::policy::upstream::{Member, Rules, Upstream};
+use framegate::policy::upstream::{Member, Queue, Rules, Upstream};
 use framegate::proto::Sides;
 use framegate::proto::end::End;
 use framegate::proto::settings::{Pace, RelaySettings, Settings};
@@ -192,6 +193,50 @@ pub fn report(endpoint: &Endpoint, passed: bool, [rise, fall]: [u32; 2], now: u6
     endpoint.health.on_check(passed, Thresholds { rise, fall }, now)
 }
 
+fn rules(fleet: &Fleet) -> Rules {
+    let ejection = fleet.ejects.map(|ejects| {
+        let Ejects { failures, time_ms, max_percent } = ejects;
+        Arc::new(Ejection { failures, time_ms, max_percent, ..Ejection::default() })
+    });
+    Rules {
+        balance: Balance::ALL[fleet.balance % Balance::ALL.len()],
+        ejection,
+        endpoint_limits: Limits { sessions: fleet.limit, pending: None },
+        queue: Queue { max: fleet.queue, timeout_ms: QUEUE_MS },
+        ..Rules::default()
+    }
+}
+
+/// A session of another worker, from its choice of an endpoint to the end of its handshake.
+#[derive(Debug)]
+pub struct Other {
+    candidates: Candidates,
+    pick: Pick,
+}
+
+impl Other {
+    /// `None`: there is no endpoint for it, or no room.
+    pub fn begin(upstream: &Arc<Upstream>, seed: u64, now: u64) -> Option<Other> {
+        let mut candidates = upstream.candidates(&candidates::Ask { seed, ..Default::default() });
+        match candidates.next(now) {
+            Next::Try { pick, .. } => Some(Other { candidates, pick }),
+            Next::Wait { .. } | Next::Refuse(_) => None,
+        }
+    }
+
+    pub fn endpoint(&self) -> &Endpoint {
+        self.pick.endpoint()
+    }
+
+    pub fn end(mut self, outcome: Outcome, now: u64) {
+        match outcome {
+            Outcome::Succeeds => self.candidates.succeed(now),
+            Outcome::Fails => self.candidates.fail(now),
+            Outcome::Leaves => {}
+        }
+    }
+}
+
 /// The route of a session.
 struct Variant<'a> {
     index: usize,
@@ -219,8 +264,7 @@ impl Variant<'_> {
             return Arc::clone(base);
         }
         let members = fleet.seats.iter().map(|seat| member(self.index, *seat, self.secure)).collect();
-        let rules = Rules { balance: Balance::ALL[fleet.balance % Balance::ALL.len()], ..Rules::default() };
-        Arc::new(Upstream::with_members(base.name.clone(), members).with(rules, base.tls.clone()))
+        Arc::new(Upstream::with_members(base.name.clone(), members).with(rules(fleet), base.tls.clone()))
     }
 
     fn check(&self, snapshot: &Snapshot, at: usize, ask: &Ask) -> Check {
@@ -282,6 +326,10 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
         let held: usize = upstreams.iter().flat_map(|u| u.endpoints().to_vec()).map(|e| e.sessions()).sum();
         let held = held + world(|w| w.groups.iter().map(Group::sessions).sum::<usize>());
         let queued: usize = world(|w| w.groups.iter().map(Group::held).sum());
+        let stuck = world(|w| w.groups.iter().filter(|group| group.has_stuck(w.kernel.now)).count());
+        if stuck > 0 {
+            return Err(format!("an endpoint of {stuck} upstreams never gets a session again"));
+        }
         if held + queued > 0 {
             return Err(format!("{held} sessions are still counted by endpoints, {queued} by upstreams"));
         }

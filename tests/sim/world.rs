@@ -198,6 +198,8 @@ impl World {
                 self.answer(session);
             } else if let Some((session, n)) = self.kernel.changing.pop() {
                 self.change(session, n);
+            } else if let Some((session, n)) = self.kernel.over.pop() {
+                self.end_other(session, n);
             } else if self.kernel.next_due().is_some_and(|at| at <= self.kernel.now) {
                 if let Some(id) = self.kernel.run_due() {
                     self.enqueue(id);
@@ -333,6 +335,7 @@ impl World {
         self.confirm_urgent();
         self.check_calls();
         self.check_counts();
+        self.note_ejections();
         if self.kernel.faults.strikes(Fault::Interrupted) {
             return self.settle();
         }
