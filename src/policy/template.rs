@@ -320,3 +320,6 @@ fn ascii(bytes: Vec<u8>) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
