@@ -46,6 +46,7 @@ fn bench_find(name: &str, routes: &Routes, (host, target, field): (&str, &str, &
         trusted: false,
         peer: client,
         client,
+        request_id: "id",
         secure: false,
         cert: None,
         redirect: None,

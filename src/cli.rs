@@ -114,7 +114,7 @@ SIGHUP: reload the file; an invalid file changes nothing."
         #[arg(short, long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Show which route a request gets, why others do not match, and the request that it makes
+    /// Show which route a request gets and why, and what its upstream would receive
     #[command(after_help = "Example:  framegate explain -c framegate.toml --host a.example.com --path /chat?v=2 \\
               --header 'X-Beta: 1' --client 10.0.0.7
 

@@ -11,9 +11,11 @@ use crate::policy::endpoint::Address;
 use crate::policy::limit::Permits;
 use crate::policy::matching::Mismatch;
 use crate::policy::route::{Route, RouteAction};
+use crate::policy::template::Variables;
 use crate::policy::{self, ClientCert, Facts, Plan, Policy, Verdict};
 use crate::proto::handshake::{self, Forwarding};
-use crate::proto::http1::{FieldEdits, Request, parse_request};
+use crate::proto::http1::{self, FieldEdits, Request, parse_request};
+use crate::proto::interface::Refusal;
 use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -106,6 +108,7 @@ impl Sample {
             trusted: false,
             peer: self.client.to_canonical(),
             client: self.client.to_canonical(),
+            request_id: MADE_UP_ID,
             secure: self.tls || shows,
             cert: shows.then_some(cert),
             redirect: None,
@@ -135,6 +138,7 @@ fn write(out: &mut String, snapshot: &Snapshot, facts: &Facts<'_>) -> Result<boo
     let sessions = Permits::new(1);
     match policy::decide(facts, &Policy { routes: &snapshot.routes, sessions: &sessions }, None) {
         Verdict::Allow(plan) => write_plan(out, plan, facts)?,
+        Verdict::Reply(_, refusal) => write_reply(out, &refusal, facts)?,
         Verdict::Deny(refusal) => {
             let info = refusal.cause.info();
             writeln!(out, "refused    {} ({}): {}", info.status, info.name, info.text)?;
@@ -192,11 +196,39 @@ fn write_plan(out: &mut String, mut plan: Plan, facts: &Facts<'_>) -> fmt::Resul
     let balance = plan.candidates.upstream().rules.balance;
     write_endpoint(out, &mut plan.candidates, balance)?;
     let base = plan.candidates.last().map(|endpoint| endpoint.base.clone()).unwrap_or_default();
-    write_forwarded(out, &plan.route, &base, facts)?;
-    match plan.candidates.set_cookie(facts.secure) {
-        Some(cookie) => writeln!(out, "\nadded to the 101\n  Set-Cookie: {cookie}"),
-        None => Ok(()),
+    let variables = Variables { facts, route: &plan.route.name, captures: &plan.captures };
+    write_forwarded(out, &plan.route, &base, &variables)?;
+    let mut edits = plan.route.response_headers.edits(&variables);
+    if let Some(cookie) = plan.candidates.set_cookie(facts.secure) {
+        edits.add("Set-Cookie", cookie.into_bytes());
     }
+    write_edits(out, &edits)
+}
+
+/// What changes in the response of the upstream.
+fn write_edits(out: &mut String, edits: &FieldEdits) -> fmt::Result {
+    if edits.removed().next().is_some() {
+        let names: Vec<_> = edits.removed().collect();
+        writeln!(out, "\nremoved from the response of the upstream\n  {}", names.join(", "))?;
+    }
+    if edits.added().next().is_some() {
+        writeln!(out, "\nadded to the response of the upstream")?;
+    }
+    for (name, value) in edits.added() {
+        writeln!(out, "  {name}: {}", String::from_utf8_lossy(value))?;
+    }
+    Ok(())
+}
+
+/// The response of the route itself.
+fn write_reply(out: &mut String, refusal: &Refusal, facts: &Facts<'_>) -> fmt::Result {
+    let Some(reply) = &refusal.reply else { return Ok(()) };
+    let response = http1::write_reply(reply, MADE_UP_ID, facts.request.method == "HEAD");
+    writeln!(out, "response   of the route itself, with an id made up")?;
+    for line in String::from_utf8_lossy(&response).lines() {
+        writeln!(out, "  {line}")?;
+    }
+    Ok(())
 }
 
 fn write_upstream(out: &mut String, plan: &Plan) -> fmt::Result {
@@ -225,17 +257,18 @@ fn write_endpoint(out: &mut String, candidates: &mut Candidates, balance: Balanc
 }
 
 /// The request as the upstream gets it.
-fn write_forwarded(out: &mut String, route: &Route, base: &str, facts: &Facts<'_>) -> fmt::Result {
+fn write_forwarded(out: &mut String, route: &Route, base: &str, variables: &Variables<'_>) -> fmt::Result {
+    let facts = variables.facts;
     let add = Forwarding {
-        path: &route.rewrite(base, facts.request.path),
+        path: &route.rewrite.apply(base, variables),
         host: route.host_header.as_deref(),
         peer: facts.peer,
         trusted: facts.trusted,
         secure: facts.secure,
         client: facts.cert.map(|cert| (cert.subject, cert.sha256)),
-        request_id: MADE_UP_ID,
+        request_id: facts.request_id,
         trace_seed: [0; 24],
-        edits: &FieldEdits::new(),
+        edits: &route.request_headers.edits(variables),
     };
     let head = handshake::write_request(facts.request, &add);
     writeln!(out, "\nrequest to the upstream, with ids made up")?;

@@ -6,6 +6,8 @@ mod example;
 mod facts;
 #[path = "config/health.rs"]
 mod health;
+#[path = "config/rewrite.rs"]
+mod rewrite;
 #[path = "config/upstreams.rs"]
 mod upstreams;
 
@@ -13,6 +15,7 @@ use facts::route_of;
 use framegate::config::{self, AccessLog, Error, Flags, Format, Limits, Listener, ResolvedLimits, Snapshot};
 use framegate::memory::SCRATCH_BYTES;
 use framegate::policy::endpoint::Address;
+use framegate::policy::rewrite::PathRule;
 use framegate::proto::settings::{FrameLimits, Mode, Timeouts};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -189,7 +192,7 @@ fn every_route_key_takes_effect() {
     let relay = &live.settings.relay;
     assert_eq!((live.name.as_str(), relay.mode, relay.upstream_loss_code), ("live", Mode::Opaque, Some(4000)));
     assert_eq!((relay.upstream_error_code, live.settings.head_bytes), (1011, 8 << 10));
-    assert_eq!(live.strip_prefix.as_deref(), Some("/live"));
+    assert_eq!(live.rewrite.rule, PathRule::Strip("/live".to_owned()));
     assert_eq!(live.host_header.as_deref(), Some("app.internal:9000"));
     assert_eq!(live.settings.relay.limits, FrameLimits { max_frame: 1024, max_message: 2048 });
     assert_eq!(millis(&live.settings.timeouts), [19, 20, 17, 11, 12, 13, 0, 15, 16]);

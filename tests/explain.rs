@@ -205,3 +205,42 @@ fn bad_usage_and_configuration_exit_with_2() {
     assert_eq!((text.as_str(), code), ("", 2));
     assert!(errors.contains(":6:12: route.priority: \"high\" is not a priority"), "{errors}");
 }
+
+#[test]
+fn rewriting_and_responses_of_a_route_are_shown() {
+    let config = Config::new(
+        "rewrite",
+        r#"
+[[listener]]
+listen = "0.0.0.0:8080"
+[[route]]
+path = "/room/{id}"
+upstream = "ws://10.0.0.9:9000/base"
+rewrite = { path = "/rooms/{id}" }
+request_headers = { set = { X-Room = "{id} {client_ip}" } }
+response_headers = { remove = ["Server"], add = { Set-Cookie = "room={id}" } }
+[[route]]
+path = "/health"
+respond = { body = "ok" }
+[[route]]
+path = "/old/*"
+redirect = { location = "https://{host}{path}" }
+"#,
+    );
+    for (target, shown) in [
+        (
+            "/room/7",
+            &["\n  GET /base/rooms/7 HTTP/1.1\n", "\n  X-Room: 7 192.0.2.1\n", "  Server\n", "  Set-Cookie: room=7\n"]
+                [..],
+        ),
+        ("/health", &["response   of the route itself", "\n  HTTP/1.1 200 OK\n", "\n  ok\n"]),
+        ("/old/x", &["\n  HTTP/1.1 308 Permanent Redirect\n  Location: https://a.example/old/x\n"]),
+    ] {
+        let args = ["--host", "A.example:80", "--path", target, "--client", "192.0.2.1"];
+        let (text, errors, code) = config.explain(&args);
+        assert_eq!((errors.as_str(), code), ("", 0));
+        for part in shown {
+            assert!(text.contains(part), "{part:?} in\n{text}");
+        }
+    }
+}

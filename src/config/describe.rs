@@ -1,5 +1,6 @@
 //! The text of `check`, and the resources that a snapshot needs.
 
+mod rewrite;
 mod upstream;
 
 use super::value::{duration_text, size_text};
@@ -113,10 +114,13 @@ impl Snapshot {
             write!(out, " ({})", route.name)?;
         }
         write_conditions(out, entry)?;
+        if let Some(reply) = rewrite::reply_text(&route.action) {
+            return writeln!(out, " -> {reply}");
+        }
         let part = |(upstream, weight): (&Arc<Upstream>, u32)| format!("{} ({weight})", upstream.name);
         let upstreams: Vec<_> = match &route.action {
-            RouteAction::Proxy(upstream) => vec![upstream.name.clone()],
             RouteAction::Split(split) => split.weights().map(part).collect(),
+            _ => route.upstreams().iter().map(|upstream| upstream.name.clone()).collect(),
         };
         write!(out, " -> {}, {}", upstreams.join(", "), route.settings.relay.mode.name())?;
         let (frame, message) =
@@ -262,9 +266,7 @@ fn write_conditions(out: &mut String, entry: &Entry) -> fmt::Result {
 }
 
 fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
-    if let Some(prefix) = &route.strip_prefix {
-        write!(out, ", strips {prefix}")?;
-    }
+    rewrite::write_path(out, &route.rewrite)?;
     if let Some(host) = &route.host_header {
         write!(out, ", Host {host}")?;
     }
@@ -284,6 +286,7 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     if route.settings.relay.splice {
         write!(out, ", splice on")?;
     }
+    rewrite::write_headers(out, route)?;
     Ok(())
 }
 

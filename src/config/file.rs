@@ -102,7 +102,13 @@ pub struct Route {
     pub upstream: Typed,
     pub split: TypedList,
     pub split_key: Typed,
+    pub respond: Option<Section<Respond>>,
+    pub redirect: Option<Section<Redirect>>,
     pub strip_prefix: Typed,
+    pub add_prefix: Typed,
+    pub rewrite: Option<Section<Rewrite>>,
+    pub request_headers: Table<Headers>,
+    pub response_headers: Table<Headers>,
     pub host_header: Typed,
     pub mode: Typed,
     pub on_upstream_loss: Typed,
@@ -134,6 +140,44 @@ pub struct Condition {
     pub present: Typed,
     pub not: Typed,
 }
+
+/// A response of a route's own.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Respond {
+    pub status: Typed,
+    pub body: Typed,
+    pub file: Typed,
+    pub content_type: Typed,
+    pub headers: HeaderValues,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redirect {
+    pub status: Typed,
+    pub location: Typed,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rewrite {
+    pub pattern: Typed,
+    pub replace: Typed,
+    pub path: Typed,
+}
+
+/// Rules for the headers of one direction.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Headers {
+    pub remove: TypedList,
+    pub set: HeaderValues,
+    pub add: HeaderValues,
+}
+
+/// Header names, each with its value or a list of values.
+pub type HeaderValues = Table<BTreeMap<Spanned<String>, Spanned<Value>>>;
 
 /// The [`Limits`] that a route can set.
 #[derive(Debug, Default, serde::Deserialize)]

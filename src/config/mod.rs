@@ -1,11 +1,13 @@
 //! The snapshot: one validated, immutable configuration. Its values need no further check, except
 //! against the resources of the machine ([`Snapshot::resource_errors`]). Starts nothing and opens
-//! only the file.
+//! only the file, and the bodies of responses that it names.
 //!
-//! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `upstreams.rs` and
-//! `tls.rs` convert it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs`
-//! and `pattern.rs` parse single values; `describe.rs` is the text of `check`.
+//! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `rewrite.rs`,
+//! `actions.rs`, `upstreams.rs` and `tls.rs` convert it to a snapshot, or to errors with line and
+//! column; `value.rs`, `endpoint.rs` and `pattern.rs` parse single values; `describe.rs` is the
+//! text of `check`.
 
+mod actions;
 mod build;
 mod describe;
 mod endpoint;
@@ -14,6 +16,7 @@ mod file;
 mod health;
 mod matching;
 mod pattern;
+mod rewrite;
 mod routes;
 mod split;
 mod tls;

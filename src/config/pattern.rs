@@ -107,6 +107,15 @@ pub fn strip_prefix(text: &str, pattern: &PathPattern) -> Parsed<String> {
     Err(format!("{} is not a prefix of this route's paths", quoted(text)))
 }
 
+/// A prefix to put in front of paths. Trailing slashes are ignored.
+pub fn add_prefix(text: &str) -> Parsed<String> {
+    let prefix = plain_path(text, text)?.trim_end_matches('/').to_owned();
+    match prefix.as_str() {
+        "" => Err(format!("{} adds nothing; omit it", quoted(text))),
+        _ => Ok(prefix),
+    }
+}
+
 /// A value for the Host header: a host, with or without a port.
 pub fn host_header(text: &str) -> Parsed<String> {
     let (name, port) = match text.rsplit_once(':') {

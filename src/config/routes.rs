@@ -6,6 +6,7 @@ use super::file::{self, Section, Typed};
 use super::value::{self, Parsed, quoted, text};
 use super::{endpoint, pattern};
 use crate::policy::endpoint::Endpoint;
+use crate::policy::headers::Direction;
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
 use crate::policy::route::{Route, RouteAction, SessionLimit};
 use crate::policy::upstream::Upstream;
@@ -41,12 +42,12 @@ impl Builder<'_, '_> {
         let mut seen = Seen::default();
         let mut entries = Vec::new();
         for section in typed {
-            let action = self.action(section, upstreams);
             let host = self.take("route.host", &section.get_ref().host, HostPattern::Any, |v| pattern::host(text(v)?));
             let all = PathPattern::Under(String::new());
             let path = self.take("route.path", &section.get_ref().path, all, |v| pattern::path(text(v)?));
             let conditions = self.conditions(section.get_ref());
             let priority = self.take("route.priority", &section.get_ref().priority, 0, priority);
+            let action = self.action(section, upstreams, &path.names());
             if let Some(action) = action {
                 let route = Arc::new(self.route(section.get_ref(), &path, action, inherited));
                 let entry = Entry { host, path, conditions, priority, route };
@@ -61,10 +62,21 @@ impl Builder<'_, '_> {
         Routes::new(entries)
     }
 
-    fn action(&mut self, section: &Section<file::Route>, upstreams: &mut Vec<Arc<Upstream>>) -> Option<RouteAction> {
+    /// What the route does with a request. `captures`: the names in its path.
+    fn action(
+        &mut self,
+        section: &Section<file::Route>,
+        upstreams: &mut Vec<Arc<Upstream>>,
+        captures: &[&str],
+    ) -> Option<RouteAction> {
+        let route = section.get_ref();
+        self.check_action(route);
         let split = self.split(section, upstreams);
-        if section.get_ref().split.is_some() {
-            return split;
+        match (&route.respond, &route.redirect) {
+            (Some(respond), _) => return Some(RouteAction::Respond(self.respond(respond, captures))),
+            (None, Some(redirect)) => return self.redirect(redirect, captures).map(RouteAction::Redirect),
+            (None, None) if route.split.is_some() => return split,
+            (None, None) => {}
         }
         let typed = &section.get_ref().upstream;
         if typed.is_none() {
@@ -106,7 +118,6 @@ impl Builder<'_, '_> {
 
     fn route(&mut self, typed: &file::Route, path: &PathPattern, action: RouteAction, inherited: &Settings) -> Route {
         self.read("route.name", &typed.name, value::name);
-        let strip = |v: &Value| pattern::strip_prefix(text(v)?, path);
         for (key, at) in [("tls", &typed.timeouts.tls), ("request_head", &typed.timeouts.request_head)] {
             if let Some(at) = at {
                 let why = "applies before a route is selected; set it in [timeouts]";
@@ -117,7 +128,19 @@ impl Builder<'_, '_> {
         let retry_on = self.retry_on(typed);
         let relay = self.relay_settings(typed, &inherited.relay);
         Route {
-            strip_prefix: self.read("route.strip_prefix", &typed.strip_prefix, strip),
+            rewrite: self.path_rewrite(typed, path, &path.names()),
+            request_headers: self.header_rules(
+                "route.request_headers",
+                &typed.request_headers,
+                Direction::Request,
+                &path.names(),
+            ),
+            response_headers: self.header_rules(
+                "route.response_headers",
+                &typed.response_headers,
+                Direction::Response,
+                &path.names(),
+            ),
             host_header: self.read("route.host_header", &typed.host_header, |v| pattern::host_header(text(v)?)),
             sessions: SessionLimit::new(self.max_sessions(typed)),
             settings: Arc::new(Settings { timeouts, relay, retry_on, ..inherited.clone() }),

@@ -191,6 +191,7 @@ mod tests {
     use super::*;
     use crate::policy::check::CheckKind;
     use crate::policy::endpoint::Address;
+    use crate::policy::health::State;
     use crate::policy::upstream::Member;
 
     fn check(interval_ms: u64) -> HealthCheck {
@@ -258,7 +259,7 @@ mod tests {
         assert_eq!([1, 2, 3].map(failed), [None, None, Some(false)]);
         upstream.set_members(vec![member(2), member(3)]);
         schedule.refresh(50, &mut none);
-        assert!(gone.health.is_available(50), "what checks said of it no longer holds");
+        assert_eq!(gone.health.state(), State::Removed);
         assert_eq!(due(&mut schedule, 50), [3]);
         assert_eq!(due(&mut schedule, 100), [2]);
         assert_eq!(due(&mut schedule, 150), [3]);

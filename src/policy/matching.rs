@@ -17,6 +17,7 @@ mod regex;
 pub use captures::Captures;
 pub use condition::{Condition, Predicate, Test};
 pub use input::Input;
+pub(super) use input::{joined, parameter};
 pub use overlap::Finding;
 pub use pattern::{HostPattern, PathPattern, Rest, Template, TemplateSegment};
 pub use regex::Pattern;

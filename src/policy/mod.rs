@@ -1,14 +1,16 @@
 //! Decisions about a session, as pure functions of what is known: no socket, clock, thread or log.
 //! [`decide`] turns the facts of a request into a verdict. `matching` finds the route, `rewrite`
-//! the path that it sends on; `upstream` has the endpoints and their order, `health` which of them
-//! are available, `limit` counts permits, `ask` has the questions that are put to others, `tls` and
-//! `session` hold plain values.
+//! the path that it sends on, `headers` the fields, `reply` the responses of a route's own;
+//! `template` has their variables; `upstream` has the endpoints and their order, `health` which of
+//! them are available, `limit` counts permits, `ask` has the questions that are put to others,
+//! `tls` and `session` hold plain values.
 
 pub mod ask;
 pub mod balance;
 pub mod candidates;
 pub mod check;
 pub mod endpoint;
+pub mod headers;
 pub mod health;
 pub mod key;
 pub mod limit;
@@ -16,11 +18,13 @@ pub mod lookup;
 pub mod matching;
 pub mod path;
 mod pool;
+pub mod reply;
 pub mod retry;
-mod rewrite;
+pub mod rewrite;
 pub mod route;
 pub mod session;
 pub mod sticky;
+pub mod template;
 pub mod tls;
 pub mod upstream;
 
@@ -37,6 +41,8 @@ use matching::{Captures, Found, Routes};
 use route::{Route, RouteAction};
 use std::net::IpAddr;
 use std::sync::Arc;
+use template::Variables;
+use upstream::Upstream;
 
 /// What is known of a request when it is judged.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +54,8 @@ pub struct Facts<'a> {
     pub peer: IpAddr,
     /// The client: the peer, or whom a trusted peer names ([`handshake::client_of`]).
     pub client: IpAddr,
+    /// The id of the request ([`request_id`]), or a new one.
+    pub request_id: &'a str,
     /// The client came over TLS.
     pub secure: bool,
     /// The certificate that the client has shown.
@@ -84,6 +92,8 @@ pub enum Verdict {
     /// It is admitted under this plan.
     Allow(Plan),
     Deny(Refusal),
+    /// The route answers it.
+    Reply(Arc<Route>, Refusal),
     /// A question must be answered first; [`decide`] then continues with the answer.
     Ask(Question),
 }
@@ -101,49 +111,84 @@ pub struct Plan {
 }
 
 /// The id that a trusted peer gave the request; without one, the request gets a new id.
-pub fn request_id<'a>(facts: &Facts<'a>) -> Option<&'a str> {
-    handshake::request_id_of(facts.request).filter(|_| facts.trusted)
+pub fn request_id<'a>(request: &Request<'a>, trusted: bool) -> Option<&'a str> {
+    handshake::request_id_of(request).filter(|_| trusted)
 }
 
 /// Decides about a request that satisfies the rules of HTTP: a redirect first, then the route, then
-/// the rules of the WebSocket handshake, then the checks of the route in their order, the limit of
-/// sessions last. `answered`: the question that was asked before, and its answer.
+/// the rules of the WebSocket handshake (unless the route answers itself: any request will do
+/// then), then the checks of the route in their order, the limit of sessions last. `answered`: the
+/// question that was asked before, and its answer.
 pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Question, Answer)>) -> Verdict {
     if let Some(port) = facts.redirect {
         let location = handshake::location(facts.request, port).into_boxed_str();
-        return Verdict::Deny(Refusal { cause: Cause::Redirected, location: Some(location) });
+        return Verdict::Deny(Refusal { location: Some(location), ..Cause::Redirected.into() });
     }
     let Some(Found { entry, captures }) = policy.routes.find(facts) else {
         return Verdict::Deny(Cause::NoRoute.into());
     };
     let route = &entry.route;
-    if let Err(cause) = handshake::judge_request(facts.request) {
-        return Verdict::Deny(cause.into());
-    }
-    if facts.draining {
-        return Verdict::Deny(Cause::Draining.into());
+    if route.proxies() {
+        if let Err(cause) = handshake::judge_request(facts.request) {
+            return Verdict::Deny(cause.into());
+        }
+        if facts.draining {
+            return Verdict::Deny(Cause::Draining.into());
+        }
     }
     match ask::next(&route.checks, answered) {
         Ok(None) => {}
         Ok(Some(question)) => return Verdict::Ask(question),
         Err(cause) => return Verdict::Deny(cause.into()),
     }
+    let variables = Variables { facts, route: &route.name, captures: &captures };
+    let refusal = match &route.action {
+        RouteAction::Proxy(upstream) => return admit((route, upstream), captures, facts, policy),
+        RouteAction::Split(split) => return admit((route, split.choose(facts)), captures, facts, policy),
+        RouteAction::Respond(respond) => respond.refusal(&variables),
+        RouteAction::Redirect(redirect) => redirect.refusal(&variables),
+    };
+    Verdict::Reply(Arc::clone(route), refusal)
+}
+
+fn admit(
+    (route, upstream): (&Arc<Route>, &Arc<Upstream>),
+    captures: Captures,
+    facts: &Facts<'_>,
+    policy: &Policy<'_>,
+) -> Verdict {
     let Some(permit) = policy.sessions.take() else { return Verdict::Deny(Cause::MaxSessions.into()) };
     let Some(permit) = permit.and(&route.sessions.permits()) else {
         return Verdict::Deny(Cause::MaxRouteSessions.into());
     };
-    let (route, candidates) = (Arc::clone(route), candidates(route, facts));
+    let (route, candidates) = (Arc::clone(route), candidates(upstream, facts));
     Verdict::Allow(Plan { route, captures, candidates, permit })
 }
 
-/// The endpoints of the route's upstream, or of the one that the split gives the request.
-fn candidates(route: &Route, facts: &Facts<'_>) -> Candidates {
-    let upstream = match &route.action {
-        RouteAction::Proxy(upstream) => upstream,
-        RouteAction::Split(split) => split.choose(facts),
-    };
+fn candidates(upstream: &Arc<Upstream>, facts: &Facts<'_>) -> Candidates {
     let rules = &upstream.rules;
     let key = (rules.balance == Balance::ConsistentHash).then(|| rules.hash_key.hash(facts));
     let cookie = rules.sticky.as_ref().and_then(|sticky| lookup::cookie(facts.request, &sticky.cookie));
     upstream.candidates(&Ask { key: key.flatten(), cookie, seed: facts.random })
+}
+
+#[cfg(test)]
+impl<'a> Facts<'a> {
+    /// Of an ordinary client.
+    pub(crate) fn of(request: &'a Request<'a>) -> Facts<'a> {
+        let client = IpAddr::from([203, 0, 113, 7]);
+        Facts {
+            request,
+            trusted: false,
+            peer: client,
+            client,
+            request_id: "id-1",
+            secure: false,
+            cert: None,
+            redirect: None,
+            draining: false,
+            now: 0,
+            random: 0,
+        }
+    }
 }

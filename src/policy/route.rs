@@ -3,8 +3,11 @@
 
 use super::Facts;
 use super::ask::Check;
+use super::headers::HeaderRules;
 use super::key::{HashKey, mix, scale};
 use super::limit::Permits;
+use super::reply::{Redirect, Respond};
+use super::rewrite::PathRewrite;
 use super::upstream::Upstream;
 use crate::proto::settings::Settings;
 use arc_swap::ArcSwap;
@@ -18,9 +21,12 @@ pub struct Route {
     /// snapshot.
     pub name: String,
     pub action: RouteAction,
-    /// Removed from the start of the path, at a segment boundary. Normalised: `/live`, never a
-    /// slash at the end.
-    pub strip_prefix: Option<String>,
+    /// The path that is sent upstream.
+    pub rewrite: PathRewrite,
+    /// The fields of the request that is sent upstream.
+    pub request_headers: HeaderRules,
+    /// The fields of the upstream's response.
+    pub response_headers: HeaderRules,
     /// Replaces the Host sent upstream.
     pub host_header: Option<String>,
     /// Checked in this order, after the rules of the handshake.
@@ -74,6 +80,10 @@ pub enum RouteAction {
     Proxy(Arc<Upstream>),
     /// It goes to one of several upstreams.
     Split(Split),
+    /// It gets this response.
+    Respond(Respond),
+    /// It is sent elsewhere.
+    Redirect(Redirect),
 }
 
 /// Upstreams that share the requests of a route.
@@ -129,16 +139,26 @@ impl Route {
         Route::with_action(name, RouteAction::Proxy(upstream))
     }
 
-    /// The same for another action.
+    /// A route with every option at its default.
     pub fn with_action(name: String, action: RouteAction) -> Route {
         Route {
             name,
             action,
-            strip_prefix: None,
+            rewrite: PathRewrite::default(),
+            request_headers: HeaderRules::default(),
+            response_headers: HeaderRules::default(),
             host_header: None,
             checks: Vec::new(),
             sessions: SessionLimit::new(None),
             settings: Arc::default(),
+        }
+    }
+
+    /// Its requests go to an upstream, and must be WebSocket handshakes.
+    pub fn proxies(&self) -> bool {
+        match self.action {
+            RouteAction::Proxy(_) | RouteAction::Split(_) => true,
+            RouteAction::Respond(_) | RouteAction::Redirect(_) => false,
         }
     }
 
@@ -147,6 +167,7 @@ impl Route {
         match &self.action {
             RouteAction::Proxy(upstream) => slice::from_ref(upstream),
             RouteAction::Split(split) => &split.upstreams,
+            RouteAction::Respond(_) | RouteAction::Redirect(_) => &[],
         }
     }
 }

@@ -135,8 +135,11 @@ causes! {
     NotUpgrade "not-an-upgrade" 426 0 "WebSocket upgrade required.";
     BadKey "bad-key" 400 0 "Missing, duplicate or invalid Sec-WebSocket-Key header.";
     ProtectedHeader "protected-header" 400 0 "The Connection header names a protected header field.";
-    /// On a listener with `redirect`.
+    /// By a listener or a route with `redirect`. The status is that of a listener; a route has its
+    /// own.
     Redirected "redirected" 308 0 "Redirecting to HTTPS.";
+    /// The route has a fixed response; its status is that of the route.
+    Responded "responded" 200 0 "The route has a response of its own.";
     NoRoute "no-route" 404 0 "No route matches this request.";
     /// A check of the route denied the request.
     Forbidden "forbidden" 403 0 "Access denied.";

@@ -19,9 +19,9 @@ pub use body::{Body, Chunks, body_of};
 pub use edit::FieldEdits;
 pub use scan::HeadScan;
 pub use spans::Spans;
-pub use target::encode_target;
+pub use target::{climbs, encode_target};
 pub(super) use write::{Named, is_hop_by_hop, push, push_added, push_field};
-pub use write::{Refused, reason_of, write_refusal, write_response};
+pub use write::{Refused, Reply, reason_of, write_refusal, write_reply, write_response};
 
 use super::end::Cause;
 

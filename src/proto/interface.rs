@@ -2,7 +2,7 @@
 //! that they carry. The contract (who calls what, when) is in [`super::session`].
 
 use super::end::{Cause, End};
-use super::http1::FieldEdits;
+use super::http1::{FieldEdits, Reply};
 use super::relay::OwnFrame;
 use super::settings::Settings;
 use super::{Millis, Side, Sides};
@@ -107,13 +107,22 @@ pub struct Upgrade {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub cause: Cause,
-    /// Where a redirect leads.
+    /// Where the redirect of a listener leads.
     pub location: Option<Box<str>>,
+    /// What a route answers instead.
+    pub reply: Option<Box<Reply>>,
+}
+
+impl Refusal {
+    /// The status of its response; 0 where none is sent.
+    pub fn status(&self) -> u16 {
+        self.reply.as_ref().map_or(self.cause.info().status, |reply| reply.status)
+    }
 }
 
 impl From<Cause> for Refusal {
     fn from(cause: Cause) -> Refusal {
-        Refusal { cause, location: None }
+        Refusal { cause, location: None, reply: None }
     }
 }
 

@@ -104,7 +104,7 @@ impl Session {
     pub fn on_discarded(&mut self, from: Side, n: usize, now: Millis) {
         match &mut self.state {
             State::Relay(relay) => relay.on_discarded(from, now),
-            State::Exchange(_) => self.step(now, |exchange, step| exchange.on_discarded(n, step)),
+            State::Exchange(exchange) => exchange.on_discarded(n),
             State::Over(_) => {}
         }
     }

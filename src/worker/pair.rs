@@ -11,9 +11,13 @@ use crate::policy::ask::Question;
 use crate::policy::candidates::Candidates;
 use crate::policy::endpoint::Pick;
 use crate::policy::limit::Permit;
+use crate::policy::matching::Captures;
 use crate::policy::route::Route;
 use crate::policy::session::SessionInfo;
+use crate::policy::{ClientCert, Facts};
 use crate::proto::end::Cause;
+use crate::proto::handshake;
+use crate::proto::http1::Request;
 use crate::proto::interface::{Event, ReadInterest, Timer};
 use crate::proto::session::Session;
 use crate::proto::{Millis, Side, Sides};
@@ -69,6 +73,8 @@ pub struct Pending {
     pub call: Option<SlotKey>,
     /// Known once admitted, and kept: a reload does not touch it.
     pub route: Option<Arc<Route>>,
+    /// What the names in the route's path stand for.
+    pub captures: Captures,
     pub candidates: Option<Candidates>,
     /// The TLS configurations of when the session was admitted.
     pub tls: Option<Arc<TlsConfigs>>,
@@ -88,6 +94,7 @@ impl Pending {
             question: None,
             call: None,
             route: None,
+            captures: Captures::default(),
             candidates: None,
             tls: None,
         })
@@ -96,6 +103,23 @@ impl Pending {
     /// The peer is a trusted proxy of its listener.
     pub fn is_trusted(&self) -> bool {
         self.listener.trusts(self.peer.ip())
+    }
+
+    /// What is known of the client and its request, once that has its id; nothing of the process.
+    pub fn facts<'a>(&'a self, request: &'a Request<'a>) -> Facts<'a> {
+        Facts {
+            request,
+            trusted: self.is_trusted(),
+            peer: self.peer.ip().to_canonical(),
+            client: handshake::client_of(request, self.peer.ip(), |address| self.listener.trusts(address)),
+            request_id: &self.request_id,
+            secure: self.listener.tls.is_some(),
+            cert: self.cert.as_ref().map(|cert| ClientCert { subject: &cert.subject, sha256: &cert.sha256 }),
+            redirect: self.listener.redirect,
+            draining: false,
+            now: 0,
+            random: 0,
+        }
     }
 }
 

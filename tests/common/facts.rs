@@ -33,6 +33,7 @@ impl Asking {
             trusted: false,
             peer: self.client,
             client: self.client,
+            request_id: "id-1",
             secure: cert.is_some(),
             cert,
             redirect: None,

@@ -71,7 +71,8 @@ impl fmt::Display for Input {
     }
 }
 
-fn joined<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, [u8]>> {
+/// Several values as one; `None` of none.
+pub(in crate::policy) fn joined<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, [u8]>> {
     let mut value = Cow::Borrowed(values.next()?);
     for next in values {
         let value = value.to_mut();
@@ -83,7 +84,7 @@ fn joined<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, [u8]
 
 /// The first parameter called `name` in `query`, which is empty or begins with its question mark.
 /// One without `=` has an empty value.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
+pub(in crate::policy) fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
     let query = query.strip_prefix('?').unwrap_or(query);
     query.split('&').filter(|pair| !pair.is_empty()).find_map(|pair| {
         let (written, value) = pair.split_once('=').unwrap_or((pair, ""));

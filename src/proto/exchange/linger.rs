@@ -9,7 +9,9 @@ use crate::proto::relay::Relayed;
 use crate::proto::settings::{Settings, Timeouts};
 use crate::proto::{Millis, Side};
 
-/// How long, and up to how many bytes, a refused client is drained.
+/// How long, and up to how many bytes, a client is drained. Behind these bytes it is not read any
+/// more, but keeps its time: closing with bytes unread is a reset, which would take the response
+/// from a client that is still sending its body.
 const LINGER_MS: Millis = 2_000;
 const LINGER_BYTES: usize = 64 * 1024;
 
@@ -23,19 +25,16 @@ pub(super) struct Linger {
 }
 
 impl Linger {
-    pub fn on_discarded(&mut self, n: usize, step: &mut Step<'_>) {
+    pub fn on_discarded(&mut self, n: usize) {
         self.drained += n;
-        if self.drained > LINGER_BYTES {
-            step.over();
-        }
     }
 }
 
 impl Handler for Linger {
     const PHASE: end::Phase = end::Phase::Response;
 
-    fn on_bytes(&mut self, _: Side, bytes: &[u8], step: &mut Step<'_>) -> Relayed {
-        self.on_discarded(bytes.len(), step);
+    fn on_bytes(&mut self, _: Side, bytes: &[u8], _: &mut Step<'_>) -> Relayed {
+        self.on_discarded(bytes.len());
         Relayed::consume(bytes.len())
     }
 
@@ -68,7 +67,7 @@ impl Handler for Linger {
 
     fn wants(&self, side: Side, _: &Settings) -> ReadInterest {
         match side {
-            Side::Downstream if !self.eof => ReadInterest::Discard,
+            Side::Downstream if !self.eof && self.drained <= LINGER_BYTES => ReadInterest::Discard,
             Side::Downstream | Side::Upstream => ReadInterest::Nothing,
         }
     }

@@ -167,9 +167,9 @@ impl Exchange {
     }
 
     /// `n` bytes of `from` were discarded, as [`ReadInterest::Discard`] allows.
-    pub(super) fn on_discarded(&mut self, n: usize, step: &mut Step<'_>) {
+    pub(super) fn on_discarded(&mut self, n: usize) {
         if let Phase::Linger(linger) = &mut self.phase {
-            linger.on_discarded(n, step);
+            linger.on_discarded(n);
         }
     }
 
@@ -311,7 +311,7 @@ impl<'a> Step<'a> {
     }
 
     fn refuse_client(&mut self, refusal: Refusal, head_only: bool) {
-        *self.status = refusal.cause.info().status;
+        *self.status = refusal.status();
         self.actions.push(Action::Refuse { refusal, head_only });
     }
 
@@ -339,8 +339,8 @@ impl<'a> Step<'a> {
 
 /// Who is at fault for a refusal that policy decided.
 fn party_at_fault(cause: Cause) -> Party {
-    match cause.info().status {
-        502..=504 => Party::Proxy,
+    match (cause, cause.info().status) {
+        (Cause::Responded, _) | (_, 502..=504) => Party::Proxy,
         _ => Party::Downstream,
     }
 }

@@ -61,6 +61,11 @@ impl FieldEdits {
         self.removed.iter().any(|removed| removed.eq_ignore_ascii_case(name))
     }
 
+    /// The names of the peer's fields that are dropped.
+    pub fn removed(&self) -> impl Iterator<Item = &str> {
+        self.removed.iter().map(String::as_str)
+    }
+
     /// The fields that are added, in their order.
     pub fn added(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.added.iter().map(|(name, value)| (name.as_str(), value.as_slice()))

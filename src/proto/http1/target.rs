@@ -136,7 +136,7 @@ fn escape(high: u8, low: u8) -> Option<u8> {
 /// Whether dot segments, plain or encoded, lead above the root. Empty segments do not count as a
 /// level, since servers that merge slashes do not see them. `slashes`: encoded slashes separate
 /// too.
-fn climbs(path: &str, slashes: bool) -> bool {
+pub fn climbs(path: &str, slashes: bool) -> bool {
     let mut depth = 0u32;
     let (mut dots, mut others) = (0u32, false);
     let mut rest = path.as_bytes();

@@ -1,9 +1,11 @@
-//! Heads that leave: an answer passed on, a refusal of our own. Values come from parsed heads,
-//! which hold no CR or LF, or from the tables here: no byte of a peer can start a line.
+//! Heads that leave: an answer passed on, a refusal of our own, a response of a route. Values come
+//! from parsed heads, which hold no CR or LF, from the tables here, or from [`FieldEdits`], which
+//! let none pass: no byte of a peer can start a line.
 
 use super::{Body, Field, FieldEdits, Response, body_of, elements};
 use crate::proto::end::Cause;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// Appends the fields that policy adds.
 pub(in crate::proto) fn push_added(out: &mut Vec<u8>, edits: &FieldEdits) {
@@ -71,24 +73,60 @@ pub fn write_refusal(refused: &Refused<'_>) -> Vec<u8> {
     }
     match info.status {
         405 => push_field(&mut out, "Allow", b"GET"),
-        426 => {
-            push_field(&mut out, "Upgrade", b"websocket");
-            push_field(&mut out, "Sec-WebSocket-Version", b"13");
-        }
+        426 => push_field(&mut out, "Sec-WebSocket-Version", b"13"),
         429 | 503 => push_field(&mut out, "Retry-After", b"1"),
         _ => {}
     }
-    // "A server that sends an Upgrade header field MUST also send an 'Upgrade' connection option"
-    // (RFC 9110 section 7.8)
-    push_field(&mut out, "Connection", if info.status == 426 { b"Upgrade, close" } else { b"close" });
-    push_field(&mut out, "X-Request-Id", refused.request_id.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    push_end(&mut out, info.status, refused.request_id);
     // "The server MUST NOT send content in the response" to HEAD; its fields are those of a GET
     // (RFC 9110 section 9.3.2).
     if !refused.head_only {
         push(&mut out, &[info.text.as_bytes(), b"\n"]);
     }
     out
+}
+
+/// A response of the route's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// 200 to 599.
+    pub status: u16,
+    /// All but those that frame the response, and `X-Request-Id`.
+    pub fields: FieldEdits,
+    pub body: Arc<[u8]>,
+}
+
+/// Writes a response of the route's own: its fields and body, and those that a refusal has as well.
+/// `head_only` as there; 204 and 304 have no body, and of the statuses only 426 asks for fields
+/// that the route cannot set.
+pub fn write_reply(reply: &Reply, request_id: &str, head_only: bool) -> Vec<u8> {
+    let Reply { status, fields, body } = reply;
+    let mut out = Vec::with_capacity(512 + body.len());
+    push(&mut out, &[b"HTTP/1.1 ", status.to_string().as_bytes(), b" ", reason_of(*status).as_bytes(), b"\r\n"]);
+    push_added(&mut out, fields);
+    let has_body = !matches!(status, 204 | 304);
+    if has_body {
+        push_field(&mut out, "Content-Length", body.len().to_string().as_bytes());
+    }
+    push_end(&mut out, *status, request_id);
+    if has_body && !head_only {
+        out.extend_from_slice(body);
+    }
+    out
+}
+
+/// The fields that every response of ours ends with, and the empty line.
+fn push_end(out: &mut Vec<u8>, status: u16, request_id: &str) {
+    // "A server that sends an Upgrade header field MUST also send an 'Upgrade' connection option"
+    // (RFC 9110 section 7.8)
+    if status == 426 {
+        push_field(out, "Upgrade", b"websocket");
+        push_field(out, "Connection", b"Upgrade, close");
+    } else {
+        push_field(out, "Connection", b"close");
+    }
+    push_field(out, "X-Request-Id", request_id.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends all of `parts`.
@@ -145,18 +183,31 @@ fn caseless(a: &[u8], b: &[u8]) -> Ordering {
 pub fn reason_of(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
         308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
         500 => "Internal Server Error",
+        501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",

@@ -6,10 +6,9 @@ use super::Turn;
 use crate::log::record::{EndRecord, Record, StartRecord, field};
 use crate::policy::ask::{Answer, Check};
 use crate::policy::session::SessionInfo;
-use crate::policy::{self, ClientCert, Facts, Plan, Policy, Verdict};
+use crate::policy::{self, Facts, Plan, Policy, Verdict};
 use crate::proto::Side;
 use crate::proto::end::{Cause, End, Phase};
-use crate::proto::handshake;
 use crate::proto::http1;
 use crate::proto::interface::{Action, Admission, Event, Refusal};
 use crate::proto::relay::OwnFrame;
@@ -85,22 +84,12 @@ impl<S: Sys> Turn<'_, '_, S> {
         let Some(request) = self.pair.session.as_ref().and_then(|session| session.request()) else { return };
         let Some(pending) = &mut self.pair.pending else { return };
         let core = &mut *self.res.core;
-        let facts = Facts {
-            request: &request,
-            trusted: pending.is_trusted(),
-            peer: pending.peer.ip().to_canonical(),
-            client: handshake::client_of(&request, pending.peer.ip(), |address| pending.listener.trusts(address)),
-            secure: pending.listener.tls.is_some(),
-            cert: pending.cert.as_ref().map(|cert| ClientCert { subject: &cert.subject, sha256: &cert.sha256 }),
-            redirect: pending.listener.redirect,
-            draining: core.draining,
-            now,
-            random,
-        };
         if pending.request_id.is_empty() {
-            pending.request_id = policy::request_id(&facts).map_or_else(|| text::hex(&fresh), str::to_owned);
+            let id = policy::request_id(&request, pending.is_trusted());
+            pending.request_id = id.map_or_else(|| text::hex(&fresh), str::to_owned);
         }
         let question = pending.question.take();
+        let facts = Facts { draining: core.draining, now, random, ..pending.facts(&request) };
         let answered = question.as_ref().zip(answer);
         if answer.is_some() && answered.is_none() {
             // The question has been withdrawn.
@@ -110,6 +99,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         let verdict = policy::decide(&facts, &shared, answered);
         let route = match &verdict {
             Verdict::Allow(plan) => Some(Arc::clone(&plan.route)),
+            Verdict::Reply(route, _) => Some(Arc::clone(route)),
             Verdict::Deny(_) | Verdict::Ask(_) => None,
         };
         let id = pending.request_id.as_bytes();
@@ -120,7 +110,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
         match verdict {
             Verdict::Allow(plan) => self.admit(plan),
-            Verdict::Deny(refusal) => self.on_event(Event::Refused(refusal)),
+            Verdict::Deny(refusal) | Verdict::Reply(_, refusal) => self.on_event(Event::Refused(refusal)),
             Verdict::Ask(question) => {
                 let check = question.check.clone();
                 pending.question = Some(question);
@@ -138,6 +128,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         pending.candidates = Some(plan.candidates);
         pending.tls = Some(Arc::clone(&self.res.core.tls));
         pending.route = Some(plan.route);
+        pending.captures = plan.captures;
         self.pair.permit = Some(plan.permit);
         self.on_event(Event::Admitted(Admission { request_id, settings }));
     }
@@ -178,12 +169,16 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.withdraw_question();
         let fresh = text::hex(&self.res.random::<16>());
         let id = self.pair.pending.as_ref().map(|pending| pending.request_id.as_str()).filter(|id| !id.is_empty());
-        let response = http1::write_refusal(&http1::Refused {
-            cause: refusal.cause,
-            request_id: id.unwrap_or(&fresh),
-            location: refusal.location.as_deref(),
-            head_only,
-        });
+        let request_id = id.unwrap_or(&fresh);
+        let response = match &refusal.reply {
+            Some(reply) => http1::write_reply(reply, request_id, head_only),
+            None => http1::write_refusal(&http1::Refused {
+                cause: refusal.cause,
+                request_id,
+                location: refusal.location.as_deref(),
+                head_only,
+            }),
+        };
         // A FIN follows each refusal.
         self.write(Side::Downstream, &[], &response, true);
     }

@@ -2,10 +2,11 @@
 //! session: the outcome of connect(2), TLS handshakes on both sides, the request for the upstream.
 
 use super::Turn;
+use crate::policy::Facts;
+use crate::policy::template::Variables;
 use crate::proto::Side;
 use crate::proto::end::{Cause, Party};
 use crate::proto::handshake::{self, Forwarding};
-use crate::proto::http1::FieldEdits;
 use crate::proto::interface::{Event, Upgrade};
 use crate::proto::session::Session;
 use crate::worker::conn::{Conn, Handshake};
@@ -57,19 +58,21 @@ impl<S: Sys> Turn<'_, '_, S> {
         let (session, pending) = (self.pair.session.as_ref()?, self.pair.pending.as_ref()?);
         let (request, route) = (session.request()?, pending.route.as_ref()?);
         let endpoint = self.pair.pick.as_ref()?.endpoint();
+        let facts = Facts { draining: self.res.core.draining, now: self.res.now, ..pending.facts(&request) };
+        let variables = Variables { facts: &facts, route: &route.name, captures: &pending.captures };
         let add = Forwarding {
-            path: &route.rewrite(&endpoint.base, request.path),
+            path: &route.rewrite.apply(&endpoint.base, &variables),
             host: route.host_header.as_deref(),
-            peer: pending.peer.ip().to_canonical(),
-            trusted: pending.is_trusted(),
-            secure: pending.listener.tls.is_some(),
-            client: pending.cert.as_ref().map(|cert| (cert.subject.as_str(), cert.sha256.as_str())),
-            request_id: &pending.request_id,
+            peer: facts.peer,
+            trusted: facts.trusted,
+            secure: facts.secure,
+            client: facts.cert.map(|cert| (cert.subject, cert.sha256)),
+            request_id: facts.request_id,
             trace_seed,
-            edits: &FieldEdits::new(),
+            edits: &route.request_headers.edits(&variables),
         };
         let candidates = pending.candidates.as_ref()?;
-        let mut response = FieldEdits::new();
+        let mut response = route.response_headers.edits(&variables);
         if let Some(cookie) = candidates.set_cookie(add.secure) {
             response.add("Set-Cookie", cookie.into_bytes());
         }
