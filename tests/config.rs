@@ -1,5 +1,7 @@
 //! Configuration files: their meaning, and the errors of invalid ones.
 
+#[path = "config/discovery.rs"]
+mod discovery;
 #[path = "config/example.rs"]
 mod example;
 #[path = "common/facts.rs"]

@@ -2,12 +2,14 @@
 //! against the resources of the machine ([`Snapshot::resource_errors`]). Starts nothing and opens
 //! only the file.
 //!
-//! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `upstreams.rs` and
-//! `tls.rs` convert it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs`
-//! and `pattern.rs` parse single values; `describe.rs` is the text of `check`.
+//! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `upstreams.rs`,
+//! `discovery.rs` and `tls.rs` convert it to a snapshot, or to errors with line and column;
+//! `value.rs`, `endpoint.rs` and `pattern.rs` parse single values; `describe.rs` is the text of
+//! `check`.
 
 mod build;
 mod describe;
+pub mod discovery;
 mod endpoint;
 mod error;
 mod file;
@@ -22,6 +24,7 @@ mod value;
 
 pub use error::Error;
 
+use self::discovery::Discovery;
 use crate::memory::CHECKS_MAX;
 use crate::policy::matching::Routes;
 use crate::policy::tls::TlsVersion;
@@ -113,6 +116,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// In the order of the file, shared by [`crate::policy::route::Route::upstream`].
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Of the upstreams that find endpoints at run time.
+    pub discoveries: Vec<Discovery>,
     pub limits: Limits,
     /// The settings of a session before its route is selected.
     pub settings: Arc<Settings>,
@@ -136,6 +141,12 @@ impl Snapshot {
     /// The limits with `nofile` descriptors, of which health checks have their share.
     pub fn resolved_limits(&self, nofile: u64) -> ResolvedLimits {
         self.limits.resolve(nofile.saturating_sub(self.checks_max(nofile) as u64))
+    }
+
+    /// Endpoints of the upstream are, or may become, spoken to over TLS.
+    pub fn uses_tls(&self, upstream: &Upstream) -> bool {
+        let discovers = self.discoveries.iter().any(|one| one.tls && one.upstream == upstream.name);
+        discovers || upstream.endpoints().iter().any(|endpoint| endpoint.tls)
     }
 
     /// Takes over the runtime state of `before`: endpoints that have not changed stay the same

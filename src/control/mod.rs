@@ -14,6 +14,7 @@ pub use state::{Addresses, Control, Demo, Parts};
 
 use crate::admin::Admin;
 use crate::certs;
+use crate::discovery::Sources;
 use crate::health::Checks;
 use crate::metrics::Shard;
 use crate::resolver::Resolve;
@@ -75,7 +76,9 @@ impl Control {
         let admin = admin.map(|at| at.saturating_duration_since(Instant::now()));
         let drain = self.drain.deadline().map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
         let certs = self.parts.certificates.deadline().map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
-        [admin, drain, certs].into_iter().flatten().min()
+        let lists = self.sources.as_ref().and_then(Sources::deadline);
+        let lists = lists.map(|at| at.saturating_duration_since(Instant::now()));
+        [admin, drain, certs, lists].into_iter().flatten().min()
     }
 
     fn on_event(&mut self, token: usize, workers: &mut Workers) {
@@ -99,6 +102,9 @@ impl Control {
             admin.on_tick(Instant::now());
         }
         self.parts.certificates.on_tick(now_ms());
+        if let Some(sources) = &mut self.sources {
+            sources.on_tick(Instant::now());
+        }
         self.check_drain_deadline(workers);
     }
 }
