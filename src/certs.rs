@@ -111,7 +111,7 @@ impl Certificates {
 /// One sentence for each upstream whose certificate is not verified.
 pub fn unverified(snapshot: &Snapshot) -> Vec<String> {
     let upstreams = snapshot.upstreams.iter().filter(|upstream| upstream.tls.roots == Roots::Unverified);
-    let upstreams = upstreams.filter(|upstream| upstream.endpoints().iter().any(|endpoint| endpoint.tls));
+    let upstreams = upstreams.filter(|upstream| snapshot.uses_tls(upstream));
     let warning =
         |name: &str| format!("the TLS certificate of upstream \"{name}\" is NOT verified (insecure_skip_verify)");
     upstreams.map(|upstream| warning(&upstream.name)).collect()

@@ -220,7 +220,7 @@ fn source(typed: TypedRun) -> Result<Source, Early> {
 
 /// With the TLS provider and the optional features of this build.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
-    let features = [("regex", cfg!(feature = "regex"))];
+    let features = [("discovery", cfg!(feature = "discovery")), ("regex", cfg!(feature = "regex"))];
     let features: Vec<_> = features.iter().filter(|(_, built)| *built).map(|(name, _)| *name).collect();
     let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
     format!("{}\ntls: rustls 0.23, aws-lc-rs\nfeatures: {features}", env!("CARGO_PKG_VERSION"))
@@ -319,8 +319,8 @@ mod tests {
 
     #[test]
     fn both_version_flags_show_the_features() {
-        let expected =
-            format!("framegate {}\ntls: rustls 0.23, aws-lc-rs\nfeatures: regex\n", env!("CARGO_PKG_VERSION"));
+        let version = env!("CARGO_PKG_VERSION");
+        let expected = format!("framegate {version}\ntls: rustls 0.23, aws-lc-rs\nfeatures: discovery, regex\n");
         for flag in ["-V", "--version"] {
             assert_eq!(typed(&format!("framegate {flag}")), Err(Early::Help(expected.clone())));
         }

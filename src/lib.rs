@@ -9,6 +9,7 @@
 //! 7. [`control`]: signals, reload, drain; never on the data path. [`admin`]: its HTTP server.
 //!    [`certs`]: certificates and ticket keys, which outlive a snapshot. [`resolver`]: names to
 //!    addresses, a service thread. [`health`]: active health checks, a thread with a poll.
+//!    [`discovery`]: endpoints that are found at run time.
 //! 8. [`server`]: the process; the only file that spawns threads. [`os`]: limits, CPUs, signals.
 //! 9. [`cli`]: the command line. [`explain`]: what becomes of a request. [`demo`]: `framegate
 //!    demo`, on top of [`server`]. [`echo`]: its backend.
@@ -27,7 +28,8 @@
 //! | `tls` | rustls, `policy`, `config`, `memory`, `text` | sockets, `proto` |
 //! | `health` | `proto`, `policy`, `config`, `metrics`, `tls`, `memory`; mio, socket2 | worker |
 //! | `worker` | all above, slab; only in `sys`, `listener`: mio, socket2, libc | threads, locks |
-//! | `certs`, `control`, `admin`, `resolver`, `server`, `echo`, `demo`, `explain`, `cli` | all | |
+//! | `certs`, `control`, `admin`, `resolver`, `discovery` | all | |
+//! | `server`, `echo`, `demo`, `explain`, `cli` | all | |
 #![deny(unsafe_code)]
 
 pub mod admin;
@@ -37,6 +39,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod discovery;
 pub mod echo;
 pub mod explain;
 pub mod health;

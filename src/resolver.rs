@@ -4,6 +4,7 @@
 
 use crate::config::Snapshot;
 use crate::policy::endpoint::{Address, Endpoint};
+use crate::policy::upstream::Upstream;
 use crate::service::{Next, Questions};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -19,39 +20,64 @@ const REFRESH: Duration = Duration::from_secs(30);
 /// and after this time if one of them failed.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Resolve the names of these endpoints from now on, and of no others.
+/// A question to the resolver.
 #[derive(Debug)]
 pub struct Resolve {
-    endpoints: Vec<Arc<Endpoint>>,
+    names: Names,
     /// Notified when each name has been resolved or has failed once.
     done: Option<SyncSender<()>>,
+}
+
+#[derive(Debug)]
+enum Names {
+    /// Resolve the names of all endpoints that these upstreams have, from now on, and no others.
+    Of(Vec<Arc<Upstream>>),
+    /// Resolve these at once; an upstream is about to have them.
+    New(Vec<Arc<Endpoint>>),
 }
 
 impl Resolve {
     /// The endpoints of a snapshot that have names. `done` is notified when each was tried once.
     pub fn of(snapshot: &Snapshot, done: Option<SyncSender<()>>) -> Resolve {
-        let endpoints = snapshot.upstreams.iter().flat_map(|upstream| upstream.endpoints().to_vec());
-        let endpoints = endpoints.filter(|endpoint| matches!(endpoint.address, Address::Name(_)));
-        Resolve { endpoints: endpoints.collect(), done }
+        Resolve { names: Names::Of(snapshot.upstreams.clone()), done }
+    }
+
+    /// Endpoints that were discovered.
+    pub fn new_names(endpoints: Vec<Arc<Endpoint>>, done: SyncSender<()>) -> Resolve {
+        Resolve { names: Names::New(endpoints), done: Some(done) }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.endpoints.is_empty()
+        match &self.names {
+            Names::Of(upstreams) => named(upstreams).is_empty(),
+            Names::New(endpoints) => endpoints.is_empty(),
+        }
     }
+}
+
+fn named(upstreams: &[Arc<Upstream>]) -> Vec<Arc<Endpoint>> {
+    let endpoints = upstreams.iter().flat_map(|upstream| upstream.endpoints());
+    endpoints.filter(|endpoint| matches!(endpoint.address, Address::Name(_))).collect()
 }
 
 /// The body of the thread. Runs until the last sender of questions is dropped.
 pub fn run(questions: &Questions<Resolve>) {
-    let (mut endpoints, mut next) = (Vec::new(), None::<Instant>);
+    let (mut upstreams, mut next) = (Vec::new(), None::<Instant>);
     while let Some(question) = questions.next_until(next) {
-        let mut done = None;
+        let (mut done, mut new) = (None, None);
         if let Next::Question(resolve) = question {
-            (endpoints, done) = (resolve.endpoints, resolve.done);
+            done = resolve.done;
+            match resolve.names {
+                Names::Of(of) => upstreams = of,
+                Names::New(endpoints) => new = Some(endpoints),
+            }
         }
-        let all = refresh(&endpoints, lookup);
+        let all = refresh(new.as_ref().unwrap_or(&named(&upstreams)), lookup);
         // Ignored: a reload may have stopped waiting.
         let _ = done.map(|done| done.try_send(()));
-        next = (!endpoints.is_empty()).then(|| Instant::now() + if all { REFRESH } else { RETRY });
+        // New names are in their upstream by the next time.
+        let soon = Instant::now() + if all && new.is_none() { REFRESH } else { RETRY };
+        next = (new.is_some() || !named(&upstreams).is_empty()).then_some(soon);
     }
 }
 
@@ -114,11 +140,10 @@ mod tests {
         let (done, told) = sync_channel(1);
         let thread = std::thread::spawn(move || run(&questions));
         let local = endpoint("localhost:80");
-        let resolve = Resolve { endpoints: vec![Arc::clone(&local)], done: Some(done.clone()) };
-        asker.ask(resolve).unwrap();
+        asker.ask(Resolve::new_names(vec![Arc::clone(&local)], done.clone())).unwrap();
         told.recv_timeout(Duration::from_secs(20)).unwrap();
         assert!(matches!(local.target(0), Some(Target::Tcp(addr)) if addr.ip().is_loopback() && addr.port() == 80));
-        asker.ask(Resolve { endpoints: Vec::new(), done: Some(done) }).unwrap();
+        asker.ask(Resolve { names: Names::Of(Vec::new()), done: Some(done) }).unwrap();
         told.recv_timeout(Duration::from_secs(20)).unwrap();
         drop(asker);
         thread.join().unwrap();

@@ -1,11 +1,13 @@
 //! The process: binds, starts the threads, runs control, waits for the threads to end. The only
-//! file that spawns threads: one for each worker, one that resolves names, one that checks
-//! endpoints, one that writes the access log, the demo's backend.
+//! file that spawns threads: one for each worker, one that resolves names, one for each upstream
+//! that discovers its endpoints, one that checks endpoints, one that writes the access log, the
+//! demo's backend.
 
 use crate::certs::Certificates;
 use crate::clock::unix_ms;
 use crate::config::{Snapshot, Sockets, Source};
 use crate::control::{Control, Demo, Parts};
+use crate::discovery::Sources;
 use crate::log;
 use crate::metrics::Shard;
 use crate::policy::limit::Permits;
@@ -86,6 +88,10 @@ fn start(
     let control = Control::new(parts, Arc::clone(&snapshot), admin, signals, ended_workers)
         .map_err(|e| failed("cannot start the control thread", e))?;
     let resolver = start_service("resolver", resolver::QUEUE, |questions| resolver::run(&questions))?;
+    let mut sources = Sources::new(start_source, control.wake(), resolver.clone());
+    let prepared = sources.prepare(&snapshot).map_err(Failure)?;
+    sources.replace(prepared, &snapshot, None);
+    let control = control.with_sources(sources);
     wait_for_names(&resolver, &snapshot);
     let checks = start_checks(&snapshot, &tls, nofile)?;
     let starter = Starter {
@@ -157,6 +163,11 @@ fn check_endpoints(mut inbox: health::Inbox, sockets: Sockets) {
         // A thread that fails at start must not spin.
         std::thread::sleep(RESTART_PAUSE);
     }
+}
+
+/// Starts the thread of a source of endpoints. The process does not wait for its end.
+fn start_source(name: &str, run: Box<dyn FnOnce() + Send>) -> Result<(), String> {
+    spawn(name, run).map(drop).map_err(|Failure(error)| error)
 }
 
 /// Waits a limited time for the first addresses, so that the first requests are not refused.

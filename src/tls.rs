@@ -19,7 +19,7 @@ mod self_signed;
 mod tickets;
 
 pub use buffer::Buffer;
-pub use certificate::CertInfo;
+pub use certificate::{CertInfo, check_identity};
 pub use cipher::provider;
 pub use configs::{Acceptor, TlsConfigs};
 pub use failure::Failure;

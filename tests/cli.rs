@@ -94,10 +94,8 @@ fn help_and_version_go_to_stdout() {
     }
     let (told, errors, code) = ran(&["--version"]);
     assert_eq!((errors.as_str(), code), ("", 0));
-    assert_eq!(
-        told,
-        format!("framegate {}\ntls: rustls 0.23, aws-lc-rs\nfeatures: regex\n", env!("CARGO_PKG_VERSION"))
-    );
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(told, format!("framegate {version}\ntls: rustls 0.23, aws-lc-rs\nfeatures: discovery, regex\n"));
 }
 
 #[test]

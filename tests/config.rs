@@ -1,5 +1,7 @@
 //! Configuration files: their meaning, and the errors of invalid ones.
 
+#[path = "config/discovery.rs"]
+mod discovery;
 #[path = "config/example.rs"]
 mod example;
 #[path = "common/facts.rs"]
@@ -520,7 +522,11 @@ const WRONG: &[(&str, &str, &str)] = &[
         "\"1.1\" is not valid; did you mean \"1.2\" or \"1.3\"?",
     ),
     // Columns count characters.
-    ("limits = { \"ü\" = 1 }\n", "5:12: route.limits.ü", "unknown key; expected \"max_frame\" or \"max_message\""),
+    (
+        "limits = { \"ü\" = 1 }\n",
+        "5:12: route.limits.ü",
+        "unknown key; expected \"max_frame\", \"max_message\" or \"max_sessions\"",
+    ),
     (
         "timeouts = { \"close\" = \"ü\", idle = \"x\" }\n",
         "5:24: route.timeouts.close",

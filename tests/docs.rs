@@ -7,7 +7,7 @@
 mod markdown;
 
 use framegate::config;
-use framegate::metrics::{self, Process, Shard, UpstreamHealth};
+use framegate::metrics::{self, Discovered, Process, Shard, UpstreamHealth};
 use framegate::policy::health::State;
 use framegate::proto::end::CAUSES;
 use markdown::{blocks, calls, pages};
@@ -167,7 +167,10 @@ fn rendered_metrics() -> String {
     let endpoints = State::ALL.map(|state| (state.name(), 0)).to_vec();
     let checked =
         UpstreamHealth { endpoints, checks: Some([0; 3]), changes: Some([0; 2]), ..UpstreamHealth::default() };
+    let discovered =
+        Discovered { upstream: "app".into(), source: "dns", endpoints: 1, age_ms: 1, failures: 0, changes: 1 };
     let process = Process {
+        discovered: vec![discovered],
         certificates: vec![("chain.pem".into(), 1)],
         upstreams: vec![UpstreamHealth { upstream: "app".into(), ..checked }],
         version: "0.1.0",

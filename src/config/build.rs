@@ -79,6 +79,7 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint)
         listeners,
         routes: Routes::new(vec![entry]),
         upstreams: vec![upstream],
+        discoveries: Vec::new(),
         limits: Limits::default(),
         settings: Arc::default(),
         sockets: Sockets::default(),
@@ -100,7 +101,7 @@ impl Builder<'_, '_> {
         let listeners = self.listeners(&file.listener);
         let limits = self.limits(&file.limits, &file.workers, workers.count.unwrap_or(1));
         let settings = self.settings(file, &limits);
-        let mut upstreams = self.upstreams(&file.upstream);
+        let (mut upstreams, discoveries) = self.upstreams(&file.upstream);
         let routes = self.routes(&file.route, &mut upstreams, &settings);
         Snapshot {
             limits,
@@ -112,6 +113,7 @@ impl Builder<'_, '_> {
             listeners,
             routes,
             upstreams,
+            discoveries,
             settings: Arc::new(settings),
         }
     }

@@ -86,6 +86,9 @@ impl Snapshot {
                 .iter()
                 .any(|entry| entry.route.upstreams().iter().any(|used| Arc::ptr_eq(used, upstream)));
             writeln!(out, "  {}{}", upstream::text(upstream), if used { "" } else { ", used by no route" })?;
+            for discovery in self.discoveries.iter().filter(|one| one.upstream == upstream.name) {
+                writeln!(out, "    endpoints by {}", discovery.describe())?;
+            }
         }
         writeln!(out)?;
         self.write_process(out, cpus)?;
@@ -209,7 +212,7 @@ impl Snapshot {
     fn tls_memory(&self, limits: ResolvedLimits, workers: usize) -> Vec<(usize, String)> {
         let (sessions, handshakes) = (limits.max_sessions, limits.max_handshakes);
         let clients = self.listeners.iter().any(|listener| listener.tls.is_some());
-        let upstreams = self.upstreams.iter().any(|upstream| upstream.endpoints().iter().any(|endpoint| endpoint.tls));
+        let upstreams = self.upstreams.iter().any(|upstream| self.uses_tls(upstream));
         let mut rows = Vec::new();
         for (peers, _) in [("clients", clients), ("upstreams", upstreams)].iter().filter(|(_, tls)| *tls) {
             let (conn, record) = (size(TLS_CONN_BYTES), size(TLS_RECORD_BYTES));

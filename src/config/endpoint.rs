@@ -92,7 +92,7 @@ pub fn is_name(host: &str) -> bool {
 }
 
 /// Without trailing slashes.
-fn base_path(url: &str, base: &str) -> Parsed<String> {
+pub fn base_path(url: &str, base: &str) -> Parsed<String> {
     let wrong = |why: &str| format!("{} {why}", quoted(url));
     if base.contains(['?', '#']) {
         return Err(wrong("has a query or fragment; remove it"));

@@ -2,6 +2,10 @@
 //! accepted, with its place in the text; `build.rs` validates it, so that all errors are reported
 //! at once. `example.toml` documents the keys.
 
+pub mod discover;
+
+pub use discover::Discover;
+
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use std::collections::BTreeMap;
@@ -204,6 +208,7 @@ pub struct Upstream {
     pub retries: Table<Retries>,
     pub tls: Table<UpstreamTls>,
     pub health: Option<Section<HealthCheck>>,
+    pub discover: Option<Section<Discover>>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

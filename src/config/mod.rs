@@ -3,13 +3,14 @@
 //! only the file, and the bodies of responses that it names.
 //!
 //! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `rewrite.rs`,
-//! `actions.rs`, `upstreams.rs` and `tls.rs` convert it to a snapshot, or to errors with line and
-//! column; `value.rs`, `endpoint.rs` and `pattern.rs` parse single values; `describe.rs` is the
-//! text of `check`.
+//! `actions.rs`, `upstreams.rs`, `discovery.rs` and `tls.rs` convert it to a snapshot, or to errors
+//! with line and column; `value.rs`, `endpoint.rs` and `pattern.rs` parse single values;
+//! `describe.rs` is the text of `check`.
 
 mod actions;
 mod build;
 mod describe;
+pub mod discovery;
 mod endpoint;
 mod error;
 mod file;
@@ -25,6 +26,7 @@ mod value;
 
 pub use error::Error;
 
+use self::discovery::Discovery;
 use crate::memory::CHECKS_MAX;
 use crate::policy::matching::Routes;
 use crate::policy::tls::TlsVersion;
@@ -117,6 +119,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// In the order of the file, shared by [`crate::policy::route::Route::upstream`].
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Of the upstreams that find endpoints at run time.
+    pub discoveries: Vec<Discovery>,
     pub limits: Limits,
     /// The settings of a session before its route is selected.
     pub settings: Arc<Settings>,
@@ -140,6 +144,12 @@ impl Snapshot {
     /// The limits with `nofile` descriptors, of which health checks have their share.
     pub fn resolved_limits(&self, nofile: u64) -> ResolvedLimits {
         self.limits.resolve(nofile.saturating_sub(self.checks_max(nofile) as u64))
+    }
+
+    /// Endpoints of the upstream are, or may become, spoken to over TLS.
+    pub fn uses_tls(&self, upstream: &Upstream) -> bool {
+        let discovers = self.discoveries.iter().any(|one| one.tls && one.upstream == upstream.name);
+        discovers || upstream.endpoints().iter().any(|endpoint| endpoint.tls)
     }
 
     /// Takes over the runtime state of `before`: endpoints that have not changed stay the same

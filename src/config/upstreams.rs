@@ -1,6 +1,7 @@
 //! Upstreams: `[[upstream]]`.
 
 use super::build::Builder;
+use super::discovery::{DISCOVERING_MAX, Discovery};
 use super::endpoint;
 use super::error::suggestion;
 use super::file::{self, Section};
@@ -32,8 +33,9 @@ const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::fro
 const SECRET_MIN: usize = 16;
 
 impl Builder<'_, '_> {
-    pub fn upstreams(&mut self, typed: &[Section<file::Upstream>]) -> Vec<Arc<Upstream>> {
-        let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
+    /// The upstreams, and the discoveries of those that have one.
+    pub fn upstreams(&mut self, typed: &[Section<file::Upstream>]) -> (Vec<Arc<Upstream>>, Vec<Discovery>) {
+        let (mut upstreams, mut discoveries): (Vec<Arc<Upstream>>, Vec<Discovery>) = Default::default();
         for section in typed {
             let one = section.get_ref();
             let members = self.members(section);
@@ -51,18 +53,28 @@ impl Builder<'_, '_> {
                 let why = format!("{} is the name of another upstream; choose another", quoted(&name));
                 self.problems.add(at.span(), "upstream.name", &why);
             }
-            let tls = self.upstream_tls(&one.tls, section.span());
+            let mut tls = self.upstream_tls(&one.tls, section.span());
+            if let Some(typed) = &one.discover {
+                let discovery = self.discovery(typed, &name);
+                tls.server_name = tls.server_name.or(discovery.as_ref().and_then(Discovery::server_name));
+                discoveries.extend(discovery);
+                if discoveries.len() == DISCOVERING_MAX + 1 {
+                    let why = format!("at most {DISCOVERING_MAX} upstreams can discover their endpoints");
+                    self.problems.add(typed.span(), "upstream.discover", &why);
+                }
+            }
             let check = self.health(one.health.as_ref(), &members);
             upstreams.push(Arc::new(Upstream::with_members(name, members).with(rules, tls).with_check(check)));
         }
-        upstreams
+        (upstreams, discoveries)
     }
 
     fn members(&mut self, section: &Section<file::Upstream>) -> Vec<Member> {
         let key = "upstream.endpoints";
         let typed = &section.get_ref().endpoints;
         let members: Vec<Member> = self.list(key, typed, member);
-        if typed.as_ref().is_none_or(|list| list.get_ref().is_empty()) {
+        let discovers = section.get_ref().discover.is_some();
+        if !discovers && typed.as_ref().is_none_or(|list| list.get_ref().is_empty()) {
             let at = typed.as_ref().map_or(section.span(), Spanned::span);
             self.problems.add(at, key, "missing; add for example endpoints = [\"ws://10.0.0.1:9000\"]");
         }

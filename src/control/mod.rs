@@ -16,6 +16,7 @@ pub use state::{Addresses, Control, Demo, Parts};
 
 use crate::admin::Admin;
 use crate::certs;
+use crate::discovery::Sources;
 use crate::health::Checks;
 use crate::metrics::Shard;
 use crate::resolver::Resolve;
@@ -78,7 +79,9 @@ impl Control {
         let drain = self.drain.deadline().map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
         let certs = self.parts.certificates.deadline().map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
         let endpoints = Some(Duration::from_millis(self.endpoints.deadline().saturating_sub(now_ms())));
-        [admin, drain, certs, endpoints].into_iter().flatten().min()
+        let lists = self.sources.as_ref().and_then(Sources::deadline);
+        let lists = lists.map(|at| at.saturating_duration_since(Instant::now()));
+        [admin, drain, certs, endpoints, lists].into_iter().flatten().min()
     }
 
     fn on_event(&mut self, token: usize, workers: &mut Workers) {
@@ -102,6 +105,9 @@ impl Control {
             admin.on_tick(Instant::now());
         }
         self.parts.certificates.on_tick(now_ms());
+        if let Some(sources) = &mut self.sources {
+            sources.on_tick(Instant::now());
+        }
         self.check_drain_deadline(workers);
         self.check_endpoints(workers);
     }

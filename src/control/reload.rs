@@ -3,6 +3,7 @@
 use super::state::{Control, Workers};
 use crate::certs;
 use crate::config::Snapshot;
+use crate::discovery::Prepared;
 use crate::log;
 use crate::os;
 use crate::resolver::{self, Resolve};
@@ -51,6 +52,7 @@ impl Control {
         let known = |addr: &SocketAddr| self.parts.listening.iter().any(|(configured, _)| configured == addr);
         let added: Vec<_> = next.listeners.iter().filter(|listener| !known(&listener.addr)).cloned().collect();
         let mut bound = bind_all(&added, workers.outboxes.len(), &next.sockets).map_err(|e| e.to_string())?;
+        let prepared = self.sources.as_ref().map_or_else(|| Ok(Prepared::default()), |one| one.prepare(&next))?;
         self.parts
             .log
             .set(&next.log.access, next.log.format)
@@ -67,6 +69,9 @@ impl Control {
         self.parts.sessions.set_max(limits.max_sessions);
         self.parts.handshakes.set_max(limits.max_handshakes);
         next.inherit(&self.snapshot);
+        if let Some(sources) = &mut self.sources {
+            sources.replace(prepared, &next, Some(&self.snapshot));
+        }
         self.snapshot = Arc::new(next);
         self.parts.certificates.replace(Arc::clone(&tls));
         certs::unverified(&self.snapshot).iter().for_each(|warning| ::log::warn!("{warning}"));

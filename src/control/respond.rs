@@ -2,7 +2,8 @@
 
 use super::state::{Control, Workers};
 use crate::admin::{Request, Response};
-use crate::metrics::{self, Process};
+use crate::discovery::{Sources, Status};
+use crate::metrics::{self, Discovered, Process};
 use crate::worker::inbox::Command;
 use std::sync::atomic::Ordering;
 
@@ -64,6 +65,18 @@ impl Control {
             certificates: self.parts.certificates.days_left(),
             upstreams: self.snapshot.upstreams.iter().map(|upstream| workers.checks.report(upstream)).collect(),
             checks_in_progress: workers.checks.in_progress() as u64,
+            discovered: self.sources.iter().flat_map(Sources::status).map(discovered).collect(),
         }
+    }
+}
+
+fn discovered(status: Status) -> Discovered {
+    Discovered {
+        upstream: status.upstream,
+        source: status.source,
+        endpoints: status.endpoints as u64,
+        age_ms: u64::try_from(status.age.as_millis()).unwrap_or(u64::MAX),
+        failures: status.failures,
+        changes: status.changes,
     }
 }

@@ -4,6 +4,7 @@ use super::watch::Endpoints;
 use crate::admin::Admin;
 use crate::certs::Certificates;
 use crate::config::{Snapshot, Source};
+use crate::discovery::Sources;
 use crate::health::Checks;
 use crate::log;
 use crate::metrics::Shard;
@@ -69,6 +70,8 @@ pub struct Control {
     pub(super) waker: Arc<mio::Waker>,
     pub(super) signals: Signals,
     pub(super) admin: Option<Admin>,
+    /// `None` before they are started.
+    pub(super) sources: Option<Sources>,
     /// Indices of workers that have ended.
     pub(super) ended_workers: Receiver<usize>,
     pub(super) reloads_ok: u64,
@@ -138,6 +141,7 @@ impl Control {
             waker,
             signals,
             admin,
+            sources: None,
             ended_workers,
             reloads_ok: 0,
             reloads_refused: 0,
@@ -148,6 +152,18 @@ impl Control {
 
     pub fn waker(&self) -> Arc<mio::Waker> {
         Arc::clone(&self.waker)
+    }
+
+    /// The same with the sources of the running configuration.
+    pub fn with_sources(self, sources: Sources) -> Control {
+        Control { sources: Some(sources), ..self }
+    }
+
+    /// Wakes the loop from another thread.
+    pub fn wake(&self) -> impl Fn() + Send + Sync + 'static {
+        let waker = self.waker();
+        // Ignored: the loop has ended, or looks at everything in a moment anyway.
+        move || drop(waker.wake())
     }
 
     pub fn sessions(&self) -> Arc<Permits> {

@@ -87,6 +87,16 @@ metrics! {
         = tls;
     Gauge "framegate_certificate_days_left" ["file"] "Days until a certificate expires."
         = |r, out| r.process.certificates.iter().for_each(|(file, days)| out.put(&[file], days));
+    Gauge "framegate_discovery_endpoints" ["upstream" "source"] "Endpoints that a source has reported."
+        = |r, out| discovered(r, out, |one| one.endpoints);
+    Gauge "framegate_discovery_age_seconds" ["upstream" "source"]
+        "Time since the last success of a source, or since it was started."
+        = |r, out| discovered(r, out, |one| Thousandths(one.age_ms));
+    Counter "framegate_discovery_failures_total" ["upstream" "source"] "Failures of a source."
+        = |r, out| discovered(r, out, |one| one.failures);
+    Counter "framegate_discovery_changes_total" ["upstream" "source"]
+        "Changed lists of endpoints applied; those that come within 100 ms are applied as one."
+        = |r, out| discovered(r, out, |one| one.changes);
     Counter "framegate_sessions_ended_total" ["cause" "ended_by"]
         "Established sessions that ended, by cause and by the party that ended them."
         {
@@ -209,6 +219,8 @@ pub struct Process {
     pub certificates: Vec<(String, i64)>,
     pub upstreams: Vec<UpstreamHealth>,
     pub checks_in_progress: u64,
+    /// The sources of endpoints.
+    pub discovered: Vec<Discovered>,
 }
 
 /// What is known of the endpoints of one upstream.
@@ -221,6 +233,18 @@ pub struct UpstreamHealth {
     pub checks: Option<[u64; 3]>,
     /// To up, to down. `None` if they are not checked.
     pub changes: Option<[u64; 2]>,
+}
+
+/// A source of endpoints of an upstream.
+#[derive(Debug, Clone)]
+pub struct Discovered {
+    pub upstream: String,
+    pub source: &'static str,
+    pub endpoints: u64,
+    /// Since its last success.
+    pub age_ms: u64,
+    pub failures: u64,
+    pub changes: u64,
 }
 
 /// What the samples are read from: all shards at one moment, their sum, and the process.
@@ -238,6 +262,10 @@ impl Reading {
         }
         Reading { total, workers, process }
     }
+}
+
+fn discovered<N: std::fmt::Display>(r: &Reading, out: &mut Samples<'_>, number: impl Fn(&Discovered) -> N) {
+    r.process.discovered.iter().for_each(|one| out.put(&[&one.upstream, &one.source], number(one)));
 }
 
 fn handshakes(r: &Reading, out: &mut Samples<'_>) {

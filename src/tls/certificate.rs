@@ -31,6 +31,15 @@ impl fmt::Debug for Certificate {
     }
 }
 
+/// Whether a certificate chain and its key, both in PEM, can be presented to a server.
+pub fn check_identity(certificate: &[u8], key: &[u8]) -> Result<(), String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+    let chain = chain.map_err(|error| format!("client certificate: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("client key: {error}"))?;
+    let pair = CertifiedKey::from_der(chain, key, &default_provider());
+    pair.map(drop).map_err(|error| format!("client certificate and key cannot be used: {error}"))
+}
+
 impl Certificate {
     /// Reads certificate and key, which must match. An error names the file.
     fn read(files: &CertificateFiles) -> Result<Certificate, String> {

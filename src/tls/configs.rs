@@ -35,7 +35,7 @@ const RESUMED_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub struct TlsConfigs {
     servers: Vec<(SocketAddr, Server)>,
-    /// By the name of the upstream; only of those with an endpoint that uses TLS.
+    /// By the name of the upstream; only of those that use TLS.
     clients: HashMap<String, Arc<ClientConfig>>,
     certificates: Vec<Arc<WatchedCert>>,
 }
@@ -72,7 +72,7 @@ impl TlsConfigs {
             }
         }
         for upstream in &snapshot.upstreams {
-            match configs.client(upstream) {
+            match configs.client(upstream, snapshot.uses_tls(upstream)) {
                 Ok(Some(config)) => drop(configs.clients.insert(upstream.name.clone(), config)),
                 Ok(None) => {}
                 Err(e) => errors.push(format!("upstream \"{}\": {e}", upstream.name)),
@@ -170,12 +170,12 @@ impl TlsConfigs {
         Ok(Server { config: Arc::new(config), resolver })
     }
 
-    fn client(&mut self, upstream: &Upstream) -> Result<Option<Arc<ClientConfig>>, String> {
+    fn client(&mut self, upstream: &Upstream, used: bool) -> Result<Option<Arc<ClientConfig>>, String> {
         let (endpoints, tls) = (upstream.endpoints(), &upstream.tls);
-        let mut secure = endpoints.iter().filter(|endpoint| endpoint.tls).peekable();
-        if secure.peek().is_none() {
+        if !used {
             return Ok(None);
         }
+        let mut secure = endpoints.iter().filter(|endpoint| endpoint.tls);
         secure.try_for_each(|endpoint| server_name(endpoint, tls).map(drop))?;
         let provider = Arc::new(provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))

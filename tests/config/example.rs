@@ -40,8 +40,15 @@ fn example_shows_the_defaults() {
 /// Keys of a route that take the place of `upstream`: lines that are used together.
 const INSTEAD_OF_UPSTREAM: [&[&str]; 1] = [&["split = ", "split_key = "]];
 
-/// The alternatives, with the lines of one of [`INSTEAD_OF_UPSTREAM`] alone, or of none.
-fn alternatives(instead: Option<&[&str]>) -> String {
+/// The alternatives of a key that has several.
+#[cfg(feature = "discovery")]
+fn discoveries() -> Vec<&'static str> {
+    config::EXAMPLE.lines().filter_map(other_line).filter(|line| line.starts_with("discover = ")).collect()
+}
+
+/// The alternatives, with the lines of one of [`INSTEAD_OF_UPSTREAM`] alone, or of none, and with
+/// one of [`discoveries`], or none.
+fn alternatives(instead: Option<&[&str]>, discovery: Option<&str>) -> String {
     let begins = |line: &str, keys: &[&str]| keys.iter().any(|key| line.starts_with(key));
     let text = uncommented(together_line).replace("#trusted", "# trusted");
     let kept = |line: &&str| match instead {
@@ -51,23 +58,32 @@ fn alternatives(instead: Option<&[&str]>) -> String {
                 && !INSTEAD_OF_UPSTREAM.iter().any(|others| *others != keys && begins(line, others))
         }
     };
-    text.lines().filter(kept).map(|line| line.to_owned() + "\n").collect()
+    let discovers = |line: &&str| !line.starts_with("discover = ") || Some(*line) == discovery;
+    text.lines().filter(kept).filter(discovers).map(|line| line.to_owned() + "\n").collect()
 }
 
 #[test]
 fn alternatives_to_an_upstream_in_the_example_are_valid() {
     for keys in INSTEAD_OF_UPSTREAM {
-        assert_ne!(good(&alternatives(Some(keys))), good(&alternatives(None)), "{keys:?}");
+        assert_ne!(good(&alternatives(Some(keys), None)), good(&alternatives(None, None)), "{keys:?}");
     }
 }
 
 #[test]
 fn alternative_values_in_the_example_are_valid() {
-    let snapshot = good(&alternatives(None));
+    let snapshot = good(&alternatives(None, None));
     assert_ne!(snapshot, good(config::EXAMPLE));
     let entry = &snapshot.routes.entries()[0];
     assert!(entry.host.matches("a.example.com") && !entry.host.matches("example.org"));
     assert_eq!((entry.path.names(), entry.conditions.len()), (vec!["id"], 9));
+}
+
+#[cfg(feature = "discovery")]
+#[test]
+fn each_source_of_endpoints_in_the_example_is_valid() {
+    let sources: std::collections::BTreeSet<_> =
+        discoveries().iter().map(|line| good(&alternatives(None, Some(line))).discoveries[0].source.name()).collect();
+    assert_eq!(sources.into_iter().collect::<Vec<_>>(), ["consul", "dns", "eureka", "file", "kubernetes"]);
 }
 
 #[test]
@@ -96,15 +112,18 @@ fn example_has_every_key() {
         let body = all[start..].split("\n[").next().unwrap();
         for key in known_keys(&format!("{header}\n{UNLIKE} = 1\n")) {
             keys += 1;
-            let lines: Vec<_> = body.lines().filter(|line| line.starts_with(&format!("{key} = "))).collect();
-            assert!(!lines.is_empty(), "{header} {key}");
-            // Inline tables: their keys are on the same line, or on one of its alternatives.
+            let lines = body.lines().filter(|line| line.starts_with(&format!("{key} = ")));
+            let line = lines.collect::<Vec<_>>().join("\n");
+            assert!(!line.is_empty(), "{header} {key}");
+            // Inline tables: their keys are on the same line.
             let tables = [format!("{{ {UNLIKE} = 1 }}"), format!("[{{ {UNLIKE} = 1 }}]")];
             for inner in tables.iter().flat_map(|table| known_keys(&format!("{header}\n{key} = {table}\n"))) {
                 if !(section == "route" && ["tls", "request_head"].contains(&inner.as_str())) {
                     keys += 1;
-                    let shown = lines.iter().any(|line| line.contains(&format!("{inner} = ")));
-                    assert!(shown, "{header} {key} {inner}");
+                    assert!(line.contains(&format!("{inner} = ")), "{header} {key} {inner}");
+                    let below = known_keys(&format!("{header}\n{key} = {{ {inner} = {{ {UNLIKE} = 1 }} }}\n"));
+                    keys += below.len();
+                    assert!(below.iter().all(|key| line.contains(&format!("{key} = "))), "{header} {inner} {below:?}");
                 }
             }
         }

@@ -14,6 +14,7 @@ pub(super) fn text(upstream: &Upstream) -> String {
     let mut parts = match urls.as_slice() {
         [url] if url == name => vec![name.clone()],
         [url] => vec![format!("{name}: {url}")],
+        [] => vec![format!("{name}: {}", balance_text(&upstream.rules))],
         _ => vec![format!("{name}: {}", balance_text(&upstream.rules)), urls.join(", ")],
     };
     parts.extend(rules_text(&upstream.rules));
