@@ -92,6 +92,13 @@ impl Snapshot {
         for finding in self.routes.findings() {
             writeln!(out, "warning    {finding}")?;
         }
+        if !self.listeners.iter().any(Listener::asks_for_certificates) {
+            let needs = |entry: &&Entry| entry.conditions.iter().any(Condition::needs_certificate);
+            for entry in self.routes.entries().iter().filter(needs) {
+                let why = "it requires a client certificate, and no listener has client_auth";
+                writeln!(out, "warning    route {} can never match: {why}", entry.route.name)?;
+            }
+        }
         for error in self.resource_errors(nofile, cpus) {
             writeln!(out, "warning    {error}")?;
         }

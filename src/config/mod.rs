@@ -185,6 +185,10 @@ impl Listener {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 
+    pub fn asks_for_certificates(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off)
+    }
+
     /// A listener without TLS.
     pub fn plain(addr: SocketAddr) -> Listener {
         Listener { addr, trusted_proxies: Vec::new(), tls: None, redirect: None }

@@ -154,7 +154,7 @@ impl Entry {
         let mut conditions: Vec<_> = self.conditions.iter().collect();
         conditions.sort_unstable();
         conditions.dedup();
-        format!("{} {:?} {} {conditions:?}", self.host, self.path.segments(), self.path.has_rest())
+        format!("{} {:?} {conditions:?}", self.host, self.path.shape())
     }
 }
 

@@ -110,6 +110,34 @@ fn routes_that_are_told_apart_are_not_named() {
 }
 
 #[test]
+fn a_certificate_that_no_listener_asks_for_is_found() {
+    let sections = [
+        ("shown", r#"match = [{ cert_subject = { present = true } }]"#),
+        ("print", r#"match = [{ cert_sha256 = { prefix = "aa" } }]"#),
+        ("absent", r#"match = [{ cert_subject = { present = false } }]"#),
+    ];
+    let warnings = |text: &str| -> Vec<String> {
+        let text = config::parse(text, "f").unwrap().describe(1024, 1);
+        text.lines().filter_map(|line| line.strip_prefix("warning    route ")).map(str::to_owned).collect()
+    };
+    let plain = file(&sections);
+    let why = "can never match: it requires a client certificate, and no listener has client_auth";
+    assert_eq!(warnings(&plain), [format!("print {why}"), format!("shown {why}")]);
+    let tls =
+        "tls = { certificates = [{ cert = \"c\", key = \"k\" }], client_auth = \"optional\", client_ca = \"a\" }\n";
+    assert_eq!(warnings(&plain.replacen("[[route]]", &format!("{tls}[[route]]"), 1)), Vec::<String>::new());
+}
+
+#[test]
+fn a_thousand_routes_are_checked_in_a_moment() {
+    let written: Vec<_> = (0..1_000).map(|n| (format!("r{n}"), format!("path = \"/service-{n}/{{x}}/*\""))).collect();
+    let sections: Vec<_> = written.iter().map(|(name, keys)| (name.as_str(), keys.as_str())).collect();
+    let began = std::time::Instant::now();
+    assert_eq!(super::routes(sections.iter()).findings().len(), 0);
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+}
+
+#[test]
 fn check_prints_routes_in_matching_order_with_their_conditions() {
     let sections = [
         ("all", ""),

@@ -102,6 +102,11 @@ impl Condition {
         self.predicate.holds(facts) != self.negated
     }
 
+    /// It holds only for clients that have shown a certificate.
+    pub fn needs_certificate(&self) -> bool {
+        !self.negated && matches!(self.predicate, Predicate::Value(Input::CertSubject | Input::CertSha256, _))
+    }
+
     /// What the request has in place of what it requires, for people.
     pub fn found(&self, facts: &Facts<'_>) -> String {
         match &self.predicate {

@@ -19,20 +19,23 @@ impl Routes {
     /// In matching order. Quadratic in the number of routes: for `check`, not for a reload.
     pub fn findings(&self) -> Vec<Finding<'_>> {
         let mut findings = Vec::new();
-        for (at, entry) in self.entries.iter().enumerate() {
+        let all: Vec<_> = self.entries.iter().map(|entry| (entry, entry.path.shape())).collect();
+        for (at, (entry, shape)) in all.iter().enumerate() {
+            let entry = *entry;
             if let Some(conditions) = entry.impossible() {
                 findings.push(Finding::Impossible { route: entry, conditions });
                 continue;
             }
-            let before = self.entries.get(..at).unwrap_or_default();
-            if let Some(by) = before.iter().find(|before| before.covers(entry)) {
+            let before = all.get(..at).unwrap_or_default();
+            if let Some((by, _)) = before.iter().find(|(before, wider)| wider.covers(shape) && before.covers(entry)) {
                 findings.push(Finding::Shadowed { route: entry, by });
                 continue;
             }
             // Those of the same rank stand side by side.
-            let equals = before.iter().rev().take_while(|before| !before.is_told_from(entry));
-            let equals: Vec<_> = equals.filter(|before| before.overlaps(entry)).collect();
-            findings.extend(equals.into_iter().rev().map(|first| Finding::Ambiguous { first, second: entry }));
+            let equals = before.iter().rev().take_while(|(before, _)| !before.is_told_from(entry));
+            let equals: Vec<_> =
+                equals.filter(|(before, other)| other.overlaps(shape) && before.overlaps(entry)).collect();
+            findings.extend(equals.into_iter().rev().map(|(first, _)| Finding::Ambiguous { first, second: entry }));
         }
         findings
     }
@@ -46,17 +49,15 @@ impl Entry {
         pairs.into_iter().find(|((_, one), (_, other))| one.excludes(other)).map(|((n, _), (m, _))| (n, m))
     }
 
-    /// It matches every request that `other` matches.
+    /// It matches every request that `other` matches, if its path does.
     fn covers(&self, other: &Entry) -> bool {
         self.host.covers(&other.host)
-            && self.path.covers(&other.path)
             && self.conditions.iter().all(|own| other.conditions.iter().any(|other| other.implies(own)))
     }
 
-    /// Some request may match both. The rank of both is the same.
+    /// Some request may match both, if some path does.
     fn overlaps(&self, other: &Entry) -> bool {
         (self.host.covers(&other.host) || other.host.covers(&self.host))
-            && self.path.overlaps(&other.path)
             && !self.conditions.iter().any(|own| other.conditions.iter().any(|other| own.excludes(other)))
     }
 }

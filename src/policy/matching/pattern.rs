@@ -202,23 +202,32 @@ impl PathPattern {
         self.segments().into_iter().map(kind).chain(rest).collect()
     }
 
+    pub(super) fn shape(&self) -> Shape<'_> {
+        Shape { segments: self.segments(), rest: self.has_rest() }
+    }
+}
+
+/// A path pattern without its names, taken apart once to be compared with many others.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shape<'a> {
+    segments: Vec<Segment<'a>>,
+    /// Anything may follow them.
+    rest: bool,
+}
+
+impl Shape<'_> {
     /// It matches every path that `other` matches.
-    pub(super) fn covers(&self, other: &PathPattern) -> bool {
-        let (own, others) = (self.segments(), other.segments());
-        let long_enough =
-            if self.has_rest() { own.len() <= others.len() } else { own.len() == others.len() && !other.has_rest() };
-        long_enough && own.into_iter().zip(others).all(|(own, other)| own.covers(other))
+    pub fn covers(&self, other: &Shape<'_>) -> bool {
+        let (own, others) = (self.segments.len(), other.segments.len());
+        let fits = if self.rest { own <= others } else { own == others && !other.rest };
+        fits && self.segments.iter().zip(&other.segments).all(|(own, other)| own.covers(*other))
     }
 
     /// Some path matches both.
-    pub(super) fn overlaps(&self, other: &PathPattern) -> bool {
-        let (own, others) = (self.segments(), other.segments());
-        let long_enough = match own.len().cmp(&others.len()) {
-            std::cmp::Ordering::Less => self.has_rest(),
-            std::cmp::Ordering::Equal => true,
-            std::cmp::Ordering::Greater => other.has_rest(),
-        };
-        long_enough && own.into_iter().zip(others).all(|(own, other)| own.covers(other) || other.covers(own))
+    pub fn overlaps(&self, other: &Shape<'_>) -> bool {
+        let (own, others) = (self.segments.len(), other.segments.len());
+        let fits = own == others || if own < others { self.rest } else { other.rest };
+        fits && self.segments.iter().zip(&other.segments).all(|(own, other)| own.covers(*other) || other.covers(*own))
     }
 }
 
