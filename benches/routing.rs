@@ -27,6 +27,16 @@ fn routes(count: usize) -> Routes {
     config::parse(&text, "bench").expect("valid routes").routes
 }
 
+/// Routes that only a header tells apart.
+fn tenants(count: usize, comparison: &str) -> Routes {
+    let mut text = "[[listener]]\nlisten = \"0.0.0.0:8080\"\n".to_owned();
+    for n in 0..count {
+        let condition = format!("match = [{{ header = \"x-tenant\", {comparison} = \"t{n:03}\" }}]");
+        text += &format!("[[route]]\nname = \"r{n}\"\nupstream = \"ws://10.0.0.1:9000\"\n{condition}\n");
+    }
+    config::parse(&text, "bench").expect("valid routes").routes
+}
+
 fn bench_find(name: &str, routes: &Routes, (host, target, field): (&str, &str, &str), expected: Option<&str>) {
     let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{field}User-Agent: bench\r\n\r\n");
     let request = parse_request(head.as_bytes()).expect("a valid request");
@@ -67,5 +77,11 @@ fn main() {
         ("1000 routes, encoded path with dots", "www.example.com", "/%73ervice-999/./a/../b", "", "r999"),
     ] {
         bench_find(name, &routes, (host, target, field), Some(expected));
+    }
+    for (name, comparison, field) in [
+        ("1000 routes for one path, header is", "is", "X-Tenant: t999\r\n"),
+        ("1000 routes for one path, header prefix", "prefix", "X-Tenant: t999-x\r\n"),
+    ] {
+        bench_find(name, &tenants(1_000, comparison), ("h", "/chat", field), Some("r999"));
     }
 }

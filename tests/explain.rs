@@ -141,6 +141,34 @@ route      none: the request is refused with 404
 }
 
 #[test]
+fn the_choice_of_upstream_and_endpoint_is_shown() {
+    let config = |route: &str, more: &str| {
+        format!(
+            "[[listener]]\nlisten = \"0.0.0.0:80\"\n[[route]]\n{route}\n[[upstream]]\nname = \"a\"\n\
+             endpoints = [\"ws://10.0.0.1:1\", \"ws://10.0.0.2:2\"]\n{more}\n"
+        )
+    };
+    let split = "split = [{ upstream = \"a\", weight = 0 }, { upstream = \"ws://10.0.0.3:3\", weight = 1 }]";
+    let by_key = format!("{split}\nsplit_key = \"cookie:uid\"");
+    for (route, more, expected) in [
+        ("upstream = \"a\"", "", "upstream   a\nendpoint   ws://10.0.0.1:1, by round_robin without other sessions\n"),
+        (
+            "upstream = \"a\"",
+            "balance = \"consistent_hash\"\nhash_key = \"client_ip\"",
+            ", by consistent_hash without other sessions\n",
+        ),
+        (split, "", "upstream   ws://10.0.0.3:3, by chance of a 0, ws://10.0.0.3:3 1\nendpoint   ws://10.0.0.3:3\n"),
+        (&by_key, "", "upstream   ws://10.0.0.3:3, by key of a 0, ws://10.0.0.3:3 1\n"),
+        ("upstream = \"a\"", "sticky = { cookie = \"node\" }", "\nadded to the 101\n  Set-Cookie: node="),
+    ] {
+        let config = Config::new("choice", &config(route, more));
+        let (text, errors, code) = config.explain(&["--host", "h"]);
+        assert_eq!((errors.as_str(), code), ("", 0), "{route} {more}");
+        assert!(text.contains(expected), "{route} {more}\n{text}");
+    }
+}
+
+#[test]
 fn what_is_refused_after_the_route_is_told() {
     let config = Config::new("refused", CONFIG);
     for (args, expected) in [

@@ -91,8 +91,7 @@ impl Routes {
         let request = facts.request;
         let decoded = decoded(request.path);
         let normal = without_dots(&decoded);
-        let accepts = |at: usize| self.entries.get(at).is_some_and(|entry| entry.unmet(facts).is_none());
-        let at = self.index.find(&normal_host(request.host), &normal, accepts)?;
+        let at = self.index.find(&self.entries, facts, &normal_host(request.host), &normal)?;
         let entry = self.entries.get(at)?;
         // Without dot segments the segments of the client's path are those of the normalised copy.
         let path = if decoded == normal { request.path } else { &normal };

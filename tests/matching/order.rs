@@ -92,6 +92,41 @@ pub const TABLES: &[Table] = &[
             ("h/", "-"),
         ],
     },
+    // Many for one path, which the value of an input tells apart.
+    Table {
+        routes: &[
+            ("a", r#"match = [{ header = "tenant", is = "a" }]"#),
+            ("b", r#"match = [{ header = "tenant", is = "b" }]"#),
+            ("b-beta", r#"match = [{ header = "tenant", is = "b" }, { query = "beta", is = "1" }]"#),
+            ("query-a", r#"match = [{ query = "tenant", is = "a" }]"#),
+            ("query-b", "priority = 1\nmatch = [{ query = \"tenant\", is = \"b\" }]"),
+            ("not-a", r#"match = [{ header = "tenant", is = "a", not = true }, { query = "not", present = true }]"#),
+            ("p", r#"match = [{ subprotocol = "p" }]"#),
+            ("q", "priority = 2\nmatch = [{ subprotocol = \"q\" }, { header = \"tenant\", present = true }]"),
+            ("empty", r#"match = [{ header = "tenant", is = "" }]"#),
+        ],
+        rows: &[
+            ("h/ | tenant: a", "a"),
+            ("h/ | tenant: b", "b"),
+            ("h/?beta=1 | tenant: b", "b-beta"),
+            ("h/?beta=1 | tenant: a", "a"),
+            ("h/?tenant=a", "query-a"),
+            ("h/?tenant=a | tenant: b", "b"),
+            ("h/?tenant=b | tenant: a", "query-b"),
+            ("h/?tenant=b&beta=1 | tenant: b", "query-b"),
+            ("h/?not", "not-a"),
+            ("h/?not | tenant: a", "a"),
+            ("h/?not | tenant: c", "not-a"),
+            ("h/ | sec-websocket-protocol: x, p", "p"),
+            ("h/ | sec-websocket-protocol: p, q", "p"),
+            ("h/ | sec-websocket-protocol: p, q | tenant: a", "q"),
+            ("h/ | sec-websocket-protocol: q | tenant: x", "q"),
+            ("h/ | sec-websocket-protocol: q", "-"),
+            ("h/ | tenant:", "empty"),
+            ("h/ | tenant: c", "-"),
+            ("h/ | tenant: a | tenant: b", "-"),
+        ],
+    },
     // Priority among names and rests.
     Table {
         routes: &[

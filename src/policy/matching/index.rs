@@ -1,9 +1,12 @@
-//! Finds a route among thousands: hosts by hash, paths by a tree of segments. The time depends on
-//! the length of the request's host and path, and on how many routes match both, not on the number
-//! of routes.
+//! Finds a route among thousands: hosts by hash, paths by a tree of segments, conditions for
+//! equality by hash. The time depends on the length of the request's host and path, and on how many
+//! routes match both and have no condition for equality, not on the number of routes.
 
-use super::Entry;
+use super::condition::{Predicate, Test};
+use super::input::Input;
 use super::pattern::{HostPattern, Segment};
+use super::{Condition, Entry};
+use crate::policy::Facts;
 use std::collections::HashMap;
 
 /// Positions of entries in matching order.
@@ -22,17 +25,54 @@ pub struct Index {
 struct Node {
     literals: HashMap<Box<str>, Node>,
     name: Option<Box<Node>>,
-    /// Entries whose path ends here, and those whose rest begins here, first in matching order
-    /// first.
-    ends: Vec<usize>,
-    rests: Vec<usize>,
+    /// Entries whose path ends here, and those whose rest begins here.
+    ends: Bucket,
+    rests: Bucket,
     /// The first of all entries here and below.
     first: usize,
 }
 
 impl Default for Node {
     fn default() -> Node {
-        Node { literals: HashMap::new(), name: None, ends: Vec::new(), rests: Vec::new(), first: usize::MAX }
+        let (ends, rests) = (Bucket::default(), Bucket::default());
+        Node { literals: HashMap::new(), name: None, ends, rests, first: usize::MAX }
+    }
+}
+
+/// Entries with the same host and path, which conditions tell apart. Each list is in matching
+/// order.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// By the value that an input must be equal to.
+    equal: Vec<(Input, ByValue)>,
+    /// All others.
+    others: Vec<usize>,
+}
+
+type ByValue = HashMap<Vec<u8>, Vec<usize>>;
+
+impl Bucket {
+    /// Files the entry `at` under the first of its conditions that asks for equality.
+    fn add(&mut self, at: usize, conditions: &[Condition]) {
+        let Some((input, text)) = conditions.iter().find_map(equality) else {
+            self.others.push(at);
+            return;
+        };
+        let known = self.equal.iter().position(|(known, _)| known == input);
+        let known = known.unwrap_or_else(|| {
+            self.equal.push((input.clone(), HashMap::new()));
+            self.equal.len() - 1
+        });
+        if let Some((_, values)) = self.equal.get_mut(known) {
+            values.entry(text.as_bytes().to_vec()).or_default().push(at);
+        }
+    }
+}
+
+fn equality(condition: &Condition) -> Option<(&Input, &str)> {
+    match &condition.predicate {
+        Predicate::Value(input, Test::Is(text)) if !condition.negated => Some((input, text)),
+        _ => None,
     }
 }
 
@@ -50,15 +90,15 @@ impl Index {
                 HostPattern::Any => &mut index.any,
             };
             let node = root.descend(&entry.path.segments(), at);
-            if entry.path.has_rest() { node.rests.push(at) } else { node.ends.push(at) }
+            let bucket = if entry.path.has_rest() { &mut node.rests } else { &mut node.ends };
+            bucket.add(at, &entry.conditions);
         }
         index
     }
 
-    /// The first entry in matching order that matches `host` and `path` (both normalised), and
-    /// which `accepts`.
-    pub fn find(&self, host: &str, path: &str, accepts: impl Fn(usize) -> bool) -> Option<usize> {
-        let mut search = Search { best: usize::MAX, accepts };
+    /// The position of the first of `entries` that matches. `host` and `path` are normalised.
+    pub fn find(&self, entries: &[Entry], facts: &Facts<'_>, host: &str, path: &str) -> Option<usize> {
+        let mut search = Search { best: usize::MAX, entries, facts };
         let path = path.strip_prefix('/').unwrap_or(path);
         if let Some(root) = self.exact.get(host) {
             search.visit(root, Some(path));
@@ -89,13 +129,14 @@ impl Node {
     }
 }
 
-struct Search<F> {
+struct Search<'a> {
     /// The first that was found.
     best: usize,
-    accepts: F,
+    entries: &'a [Entry],
+    facts: &'a Facts<'a>,
 }
 
-impl<F: Fn(usize) -> bool> Search<F> {
+impl Search<'_> {
     /// `rest`: the path below `node`, without its first slash; `None` at its end. As deep as the
     /// longest pattern, however long the path is.
     fn visit(&mut self, node: &Node, rest: Option<&str>) {
@@ -116,9 +157,22 @@ impl<F: Fn(usize) -> bool> Search<F> {
         self.consider(&node.rests);
     }
 
-    fn consider(&mut self, entries: &[usize]) {
-        let better = entries.iter().copied().take_while(|at| *at < self.best);
-        if let Some(at) = better.into_iter().find(|at| (self.accepts)(*at)) {
+    fn consider(&mut self, bucket: &Bucket) {
+        for (input, values) in &bucket.equal {
+            input.any(self.facts, |value| {
+                self.try_each(values.get(value).map_or(&[], Vec::as_slice));
+                // Where there are several values, any of them counts.
+                false
+            });
+        }
+        self.try_each(&bucket.others);
+    }
+
+    fn try_each(&mut self, positions: &[usize]) {
+        let (facts, entries) = (self.facts, self.entries);
+        let matches = |at: usize| entries.get(at).is_some_and(|entry| entry.unmet(facts).is_none());
+        let mut better = positions.iter().copied().take_while(|at| *at < self.best);
+        if let Some(at) = better.find(|at| matches(*at)) {
             self.best = at;
         }
     }

@@ -4,7 +4,6 @@
 use crate::policy::{Facts, lookup};
 use crate::proto::http1::{elements, values};
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::fmt;
 
 /// What of a request a condition looks at.
@@ -29,7 +28,7 @@ pub enum Input {
 
 impl Input {
     /// Whether `test` holds for its value; for one of them, where there may be several.
-    pub(super) fn any(&self, facts: &Facts<'_>, test: impl Fn(&[u8]) -> bool) -> bool {
+    pub(super) fn any(&self, facts: &Facts<'_>, mut test: impl FnMut(&[u8]) -> bool) -> bool {
         let fields = &facts.request.fields;
         match self {
             Input::Method => test(facts.request.method.as_bytes()),
@@ -44,12 +43,11 @@ impl Input {
 
     /// Its value, for people; `None` where there is none.
     pub(super) fn shown(&self, facts: &Facts<'_>) -> Option<String> {
-        let (all, one) = (RefCell::new(Vec::new()), |value: &[u8]| format!("{:?}", String::from_utf8_lossy(value)));
+        let mut all = Vec::new();
         self.any(facts, |value| {
-            all.borrow_mut().push(one(value));
+            all.push(format!("{:?}", String::from_utf8_lossy(value)));
             false
         });
-        let all = all.into_inner();
         (!all.is_empty()).then(|| all.join(", "))
     }
 
