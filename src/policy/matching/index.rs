@@ -7,7 +7,12 @@ use super::input::Input;
 use super::pattern::{HostPattern, Segment};
 use super::{Condition, Entry};
 use crate::policy::Facts;
-use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::BuildHasherDefault;
+
+/// Its keys are those of the configuration: no request can make them collide. So the hash needs no
+/// secret, and what a look-up costs can be counted.
+type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
 /// Positions of entries in matching order.
 #[derive(Debug, Default)]
@@ -35,7 +40,7 @@ struct Node {
 impl Default for Node {
     fn default() -> Node {
         let (ends, rests) = (Bucket::default(), Bucket::default());
-        Node { literals: HashMap::new(), name: None, ends, rests, first: usize::MAX }
+        Node { literals: HashMap::default(), name: None, ends, rests, first: usize::MAX }
     }
 }
 
@@ -60,7 +65,7 @@ impl Bucket {
         };
         let known = self.equal.iter().position(|(known, _)| known == input);
         let known = known.unwrap_or_else(|| {
-            self.equal.push((input.clone(), HashMap::new()));
+            self.equal.push((input.clone(), HashMap::default()));
             self.equal.len() - 1
         });
         if let Some((_, values)) = self.equal.get_mut(known) {

@@ -122,6 +122,7 @@ fn digit(byte: u8) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn query_parameters_are_decoded_and_the_first_counts() {
@@ -145,5 +146,26 @@ mod tests {
             assert_eq!(parameter(query, "v").as_deref(), value.map(str::as_bytes), "{query}");
         }
         assert_eq!(parameter("?a+b=1", "a b").as_deref(), Some(&b"1"[..]));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(bytes in prop::collection::vec(any::<u8>(), 0..40), space in any::<bool>()) {
+            let plus = |byte: &u8| if *byte == b' ' && space { "+".to_owned() } else { format!("%{byte:02x}") };
+            let encoded: String = bytes.iter().map(plus).collect();
+            prop_assert_eq!(&*form_decoded(&encoded), &bytes[..]);
+            let query = format!("?a=1&{encoded}x={encoded}&{encoded}x=2");
+            if let Ok(name) = String::from_utf8([&bytes[..], b"x"].concat()) {
+                let found = parameter(&query, &name);
+                prop_assert_eq!(found.as_deref(), Some(&bytes[..]));
+            }
+        }
+
+        #[test]
+        fn any_query_is_read(query in "(%|\\+|&|=|[a-f0-9]|é){0,20}", name in "[a-f0-9%]{0,3}") {
+            prop_assert!(form_decoded(&query).len() <= query.len());
+            let found = parameter(&query, &name).map(|value| value.len());
+            prop_assert!(found.is_none_or(|length| length <= query.len()));
+        }
     }
 }
