@@ -456,7 +456,7 @@ impl<'h, S: Sys> Worker<'h, S> {
 
     /// How long poll may wait.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ring.is_empty() || !self.handshakes.is_empty() || self.res.shadows.is_ready() {
+        if !self.ring.is_empty() || !self.handshakes.is_empty() {
             return Some(Duration::ZERO);
         }
         let mut soonest = self.wheel.next_at();
@@ -473,7 +473,7 @@ impl<'h, S: Sys> Worker<'h, S> {
             soonest = soonest.min(self.res.calls.next_at());
         }
         if !self.res.shadows.is_idle() {
-            soonest = soonest.min(self.res.shadows.next_at());
+            soonest = soonest.min(self.res.shadows.next_at(self.res.now));
         }
         (soonest != timers::NEVER).then(|| Duration::from_millis(soonest.saturating_sub(self.res.now)))
     }

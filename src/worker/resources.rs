@@ -119,7 +119,6 @@ impl<'h, S: Sys> Resources<'h, S> {
     pub fn run_shadows(&mut self) {
         let Some(mut input) = self.input.take() else { return };
         let (shadows, mut io) = self.shadows();
-        shadows.run_timers(&mut io);
         shadows.run(&mut input, &mut io);
         self.input = Some(input);
     }

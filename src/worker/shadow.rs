@@ -38,6 +38,9 @@ pub struct Shadows<K> {
     of_pairs: HashMap<u32, usize>,
     /// How many there may be.
     max: usize,
+    /// There may be something to do: one byte that every iteration of a worker without shadows
+    /// looks at.
+    active: bool,
     /// Those for which something can be done.
     ring: VecDeque<SlotKey>,
     wheel: Wheel,
@@ -57,6 +60,7 @@ impl<K> Shadows<K> {
             shadows: Slab::new(),
             of_pairs: HashMap::new(),
             max,
+            active: false,
             ring: VecDeque::new(),
             wheel: Wheel::new(now),
             due: Vec::new(),
@@ -71,22 +75,15 @@ impl<K> Shadows<K> {
         self.max = max;
     }
 
-    /// There are none, and nothing is left to do about one.
+    /// There is none, and nothing is left to do about one.
     #[inline]
     pub fn is_idle(&self) -> bool {
-        self.shadows.is_empty() && self.left.is_empty() && self.ring.is_empty()
+        !self.active
     }
 
-    /// Something can be done now.
-    #[inline]
-    pub fn is_ready(&self) -> bool {
-        !self.ring.is_empty()
-    }
-
-    /// When to look again, or `timers::NEVER`.
-    #[inline]
-    pub fn next_at(&self) -> Millis {
-        self.wheel.next_at()
+    /// When there is something to do, or `timers::NEVER`.
+    pub fn next_at(&self, now: Millis) -> Millis {
+        if self.ring.is_empty() { self.wheel.next_at() } else { now }
     }
 
     /// The next pair whose shadow has ended before it.
@@ -102,7 +99,7 @@ impl<K> Shadows<K> {
             return false;
         }
         // The wheel stands still while there is no shadow.
-        if self.shadows.is_empty() {
+        if !std::mem::replace(&mut self.active, true) {
             self.wheel.advance(io.now, &mut self.due);
             self.due.clear();
         }
@@ -147,8 +144,10 @@ impl<K> Shadows<K> {
         known
     }
 
-    /// Turns of those that are ready, up to some number: the others wait for the next iteration.
+    /// Whatever can be done now: what is due, then turns of those that are ready, up to some
+    /// number. The others wait for the next iteration.
     pub fn run<S: Sys<Sock = K>>(&mut self, input: &mut Input, io: &mut Io<'_, S>) {
+        self.run_timers(io);
         for _ in 0..self.ring.len().min(TURNS_MAX) {
             let Some(key) = self.ring.pop_front() else { return };
             let Some(shadow) = self.shadow_mut(key) else { continue };
@@ -160,9 +159,10 @@ impl<K> Shadows<K> {
             self.file(key);
             self.after(key, outcome, io);
         }
+        self.active = !(self.shadows.is_empty() && self.ring.is_empty());
     }
 
-    pub fn run_timers<S: Sys<Sock = K>>(&mut self, io: &mut Io<'_, S>) {
+    fn run_timers<S: Sys<Sock = K>>(&mut self, io: &mut Io<'_, S>) {
         let mut due = std::mem::take(&mut self.due);
         self.wheel.advance(io.now, &mut due);
         for (key, at) in due.drain(..) {
@@ -178,7 +178,10 @@ impl<K> Shadows<K> {
     /// Ends them all: the worker goes.
     pub fn stop<S: Sys<Sock = K>>(&mut self, io: &mut Io<'_, S>) {
         let keys: Vec<_> = self.shadows.iter().map(|(_, shadow)| shadow.key).collect();
-        keys.into_iter().for_each(|key| self.end(key, ShadowEnd::Stop, io));
+        for key in keys {
+            let sent = self.shadow_mut(key).is_some_and(|shadow| shadow.has_sent_all());
+            self.end(key, if sent { ShadowEnd::Done } else { ShadowEnd::Stop }, io);
+        }
     }
 
     /// Adds to the tally what was not in it yet. `buffered`: bytes that the pool has given out.

@@ -133,12 +133,18 @@ fn the_close_of_a_drain_goes_to_both() {
 fn a_panic_leaves_no_shadow_behind() {
     let setup = setup("", "[admin]\nlisten = \"127.0.0.1:0\"\nfault_injection = true");
     let (client, upstream, shadow) = setup.open();
-    eventually("it is counted", || (setup.proxy.metric("framegate_shadow_sessions") == 1.0).then_some(()));
+    // Its shadow has not answered yet.
+    let second = open(&setup.proxy, &setup.upstream);
+    let silent = accept(&setup.shadow);
+    read_head(&silent);
+    eventually("they are counted", || (setup.proxy.metric("framegate_shadow_sessions") == 2.0).then_some(()));
     let admin = setup.proxy.admin();
     http(admin, &format!("POST /fault/panic?worker=0 HTTP/1.1\r\nHost: {admin}\r\nContent-Length: 0\r\n\r\n"));
-    assert_eq!(read_all(&shadow).0, b"");
+    assert_eq!(read_all(&shadow), (Vec::new(), End::Fin));
+    assert_eq!(read_all(&silent), (Vec::new(), End::Reset));
     all_ended(&setup.proxy, "stop", 1.0);
-    drop((client, upstream));
+    all_ended(&setup.proxy, "done", 1.0);
+    drop((client, upstream, second));
     // The next worker has them again.
     let (mut client, mut upstream, shadow) = setup.open();
     echo(&mut client, &mut upstream, b"in");

@@ -153,14 +153,16 @@ impl<K> Shadow<K> {
         conn.map(|conn| conn.on_ready(event)).is_some()
     }
 
-    /// A turn would find something to do.
+    /// It was sent everything, FIN included.
+    pub fn has_sent_all(&self) -> bool {
+        self.fin == Fin::Sent
+    }
+
+    /// A turn would find something to do. What connect(2) reports comes with an event.
     pub fn is_ready(&self) -> bool {
         self.conn.as_ref().is_some_and(|conn| {
             let ready = conn.ready();
-            conn.may_connect()
-                || conn.may_handshake()
-                || (conn.is_up() && ready.read)
-                || (conn.has_backlog() && ready.write)
+            conn.may_handshake() || (conn.is_up() && ready.read) || (conn.has_backlog() && ready.write)
         })
     }
 
@@ -177,7 +179,7 @@ impl<K> Shadow<K> {
     /// A deadline may have passed.
     pub fn on_time<S: Sys<Sock = K>>(&mut self, io: &mut Io<'_, S>) -> Outcome {
         if self.closed_at.is_some_and(|at| at <= io.now) {
-            return Err(if self.fin == Fin::Sent { ShadowEnd::Done } else { ShadowEnd::CloseTimeout });
+            return Err(if self.has_sent_all() { ShadowEnd::Done } else { ShadowEnd::CloseTimeout });
         }
         match &mut self.stage {
             Stage::Opening(attempts) if attempts.until <= io.now => {
