@@ -216,13 +216,23 @@ impl Snapshot {
         }
         let (heads, head) = (self.limits.head_bytes.saturating_mul(2), size(self.limits.head_bytes));
         let kernel = SESSION_KERNEL_BYTES / 2;
-        vec![
+        let mut upstreams = self.routes.entries().iter().filter_map(|entry| entry.route.shadow.as_ref());
+        let tls = upstreams.any(|shadow| shadow.upstream.endpoints().iter().any(|endpoint| endpoint.tls));
+        let mut rows = vec![
             (bytes, "buffers for shadows, all workers together".to_owned()),
             (
                 shadows.saturating_mul(heads + SHADOW_BYTES + kernel),
                 format!("{shadows} shadows, two heads of {head} each, and {} in the kernel", size(kernel)),
             ),
-        ]
+        ];
+        if tls {
+            let each = TLS_CONN_BYTES + TLS_HANDSHAKE_BYTES;
+            rows.push((
+                shadows.saturating_mul(each),
+                format!("{shadows} TLS connections with shadows, {} each", size(each)),
+            ));
+        }
+        rows
     }
 
     fn tls_memory(&self, limits: ResolvedLimits, workers: usize) -> Vec<(usize, String)> {

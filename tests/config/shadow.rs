@@ -79,6 +79,9 @@ fn shadows_count_where_a_route_has_one() {
     ] {
         assert!(text.contains(line), "{line:?} in {text}");
     }
+    let secure = shadow.replace("ws://", "wss://");
+    let text = good_beside(&format!("{secure}{limits}")).describe(4096, 1);
+    assert!(text.contains("\n     3.6 MiB  100 TLS connections with shadows, 37 KiB each\n"), "{text}");
     let errors = good_beside(&format!("{shadow}[limits]\nmax_shadows = 700\n")).resource_errors(1024, 1);
     let right =
         "which leaves no descriptors for sessions; raise it or lower limits.max_handshakes or limits.max_shadows";
