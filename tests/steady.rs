@@ -279,9 +279,20 @@ fn a_shadow_costs_one_send_and_other_sessions_nothing() {
     let calls = cost(&mut worker, (&client, &upstream), Some(&shadow));
     assert_eq!((calls.recv, calls.send), (2 * MESSAGES, 3 * MESSAGES));
     // Beside it, a session that has none.
-    let (client, upstream) = establish(&mut worker, addr, &upstreams);
-    let calls = cost(&mut worker, (&client, &upstream), None);
+    let other = establish(&mut worker, addr, &upstreams);
+    let calls = cost(&mut worker, (&other.0, &other.1), None);
     assert_eq!((calls.recv, calls.send), (2 * MESSAGES, 2 * MESSAGES));
+    let sessions = |worker: &mut Worker<'_, Counted>| {
+        let upstreams = &worker.core().snapshot.upstreams;
+        upstreams.iter().map(|upstream| upstream.sessions()).collect::<Vec<_>>()
+    };
+    assert_eq!(sessions(&mut worker), [(2, 0), (1, 0)]);
+    drop((client, upstream, shadow, other));
+    common::eventually("endpoints are not in use any more", || {
+        worker.run_once().unwrap();
+        (sessions(&mut worker) == [(0, 0), (0, 0)]).then_some(())
+    });
+    assert_eq!(worker.held(), (0, 0));
 }
 
 /// A worker with a TLS client; `allocations` counts those of the worker's iterations alone.
