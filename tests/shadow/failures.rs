@@ -218,3 +218,91 @@ fn a_shadow_outlives_its_session_by_the_close_timeout_at_most() {
     all_ended(&setup.proxy, "close-timeout", 1.0);
     assert_eq!(read_all(&shadow), (Vec::new(), End::Reset));
 }
+
+/// What a shadow does that no server should do, by the number of its connection.
+fn misbehave(n: usize, mut shadow: TcpStream) {
+    // Errors are expected: the proxy drops shadows like these.
+    let answered = |mut stream: &TcpStream| {
+        read_head(stream);
+        stream.write_all(switching("").as_bytes())
+    };
+    match n % 8 {
+        0 => drop(shadow),
+        1 => reset(shadow),
+        2 => drop(shadow.write_all(b"HTTP/1.1 503 Busy\r\n\r\n")),
+        3 => drop(answered(&shadow)),
+        4 => {
+            drop(answered(&shadow));
+            reset(shadow);
+        }
+        5 => {
+            drop(answered(&shadow));
+            while shadow.write_all(&[0; 10_000]).is_ok() {}
+        }
+        // It says nothing until the proxy gives up.
+        6 => drop(read_all(&shadow)),
+        _ => {
+            drop(answered(&shadow));
+            read_all(&shadow);
+        }
+    }
+}
+
+#[test]
+fn sessions_beside_misbehaving_shadows_lose_nothing() {
+    const SESSIONS: usize = 160;
+    let more =
+        "timeouts = { connect = \"300ms\", connect_total = \"400ms\", upstream_head = \"500ms\", close = \"500ms\" }";
+    let setup = setup(", buffer = \"16KiB\"", more);
+    let Setup { proxy, upstream, shadow } = setup;
+    std::thread::spawn(move || {
+        for (n, stream) in shadow.incoming().map_while(Result::ok).enumerate() {
+            std::thread::spawn(move || misbehave(n, patient(stream)));
+        }
+    });
+    std::thread::spawn(move || {
+        for stream in upstream.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut stream = patient(stream);
+                read_head(&stream);
+                stream.write_all(switching("").as_bytes()).unwrap();
+                loop {
+                    let (first, payload, _) = read_frame(&stream);
+                    stream.write_all(&plain(first, &payload)).unwrap();
+                    if first == 0x88 {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let proxy = &proxy;
+            scope.spawn(move || {
+                for n in 0..SESSIONS / 8 {
+                    let mut client = connect(proxy.addr);
+                    client.write_all(request("/", "").as_bytes()).unwrap();
+                    assert!(read_head(&client).starts_with("HTTP/1.1 101 "));
+                    for size in [1, 200, 5_000, 20_000] {
+                        let message = vec![(thread * 31 + n) as u8; size];
+                        client.write_all(&masked(0x82, &message)).unwrap();
+                        assert!(read_frame(&client) == (0x82, message, false));
+                    }
+                    client.write_all(&masked(0x88, &close_payload(1000, ""))).unwrap();
+                    assert_eq!(read_close(&client), (1000, String::new()));
+                    assert_eq!(read_all(&client), (Vec::new(), End::Fin));
+                }
+            });
+        }
+    });
+    let causes = ["done", "connect", "handshake", "peer", "buffer-full", "limit", "close-timeout", "stop"];
+    let total = || causes.iter().map(|cause| ended(&proxy, cause)).sum::<f64>();
+    eventually("every shadow has ended", || (total() == SESSIONS as f64).then_some(()));
+    all_ended(&proxy, "stop", 0.0);
+    assert!(ended(&proxy, "done") > 0.0 && ended(&proxy, "handshake") > 0.0);
+    assert_eq!(
+        proxy.metric("framegate_sessions_ended_total{cause=\"close\",ended_by=\"downstream\"}"),
+        SESSIONS as f64
+    );
+}
