@@ -46,7 +46,9 @@ fn give(session: &mut Session, settings: &Arc<Settings>, from: Side, bytes: &[u8
     session.on_bytes(from, bytes, RelayInput { now: 1, counts: &mut counts, authored: &mut authored });
     while let Some(action) = session.poll_action(1) {
         let event = match action {
-            Action::Decide => Event::Admitted(Admission { request_id: "id".into(), settings: Arc::clone(settings) }),
+            Action::Decide => {
+                Event::Admitted(Admission { request_id: "id".into(), settings: Arc::clone(settings), shadowed: false })
+            }
             Action::Connect => {
                 let response = FieldEdits::new();
                 Event::Connected(Upgrade { request: Vec::new(), response, may_retry: false })

@@ -19,6 +19,8 @@ pub const CHECK_BYTES: usize = (64 << 10) + TLS_CONN_BYTES + TLS_HANDSHAKE_BYTES
 pub const SESSION_BYTES: usize = 768;
 /// Kernel memory of the two TCP sockets of a session with empty buffers.
 pub const SESSION_KERNEL_BYTES: usize = 8 << 10;
+/// User memory of a shadow without its heads and its buffer, at most.
+pub const SHADOW_BYTES: usize = 1536;
 /// What TLS adds to each side of a session that uses it: keys and connection state.
 pub const TLS_CONN_BYTES: usize = 3 << 10;
 /// An incomplete TLS record that a connection keeps until the rest arrives.

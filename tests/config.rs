@@ -10,6 +10,8 @@ mod facts;
 mod health;
 #[path = "config/rewrite.rs"]
 mod rewrite;
+#[path = "config/shadow.rs"]
+mod shadow;
 #[path = "config/upstreams.rs"]
 mod upstreams;
 

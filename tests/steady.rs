@@ -188,53 +188,111 @@ fn run_until(worker: &mut Worker<'_, Counted>, mut stream: &TcpStream, n: usize)
     got
 }
 
+/// Accepts a connection and reads its request.
+fn accept(worker: &mut Worker<'_, Counted>, listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let stream = common::eventually("a connection", || {
+        worker.run_once().unwrap();
+        listener.accept().ok().map(|(stream, _)| stream)
+    });
+    stream.set_nonblocking(true).unwrap();
+    stream.set_nodelay(true).unwrap();
+    read_head(worker, &stream);
+    stream
+}
+
+fn read_head(worker: &mut Worker<'_, Counted>, stream: &TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(run_until(worker, stream, 1));
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A client and its upstream.
+fn establish(worker: &mut Worker<'_, Counted>, addr: SocketAddr, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let mut client = common::connect(addr);
+    client.set_nonblocking(true).unwrap();
+    client.write_all(request("/", "").as_bytes()).unwrap();
+    let mut upstream = accept(worker, listener);
+    upstream.write_all(switching("").as_bytes()).unwrap();
+    assert!(read_head(worker, &client).contains(ACCEPT));
+    (client, upstream)
+}
+
+const MESSAGES: u64 = 500;
+
+/// What [`MESSAGES`] cost the worker, each there and back; `shadow` gets those of the client, too.
+fn cost(
+    worker: &mut Worker<'_, Counted>,
+    (mut client, mut upstream): (&TcpStream, &TcpStream),
+    shadow: Option<&TcpStream>,
+) -> Calls {
+    let (up, down) = (masked(0x82, &[7; 64]), plain(0x82, &[7; 64]));
+    let mut round = |worker: &mut Worker<'_, Counted>| {
+        client.write_all(&up).unwrap();
+        for to in [Some(upstream), shadow].into_iter().flatten() {
+            assert_eq!(run_until(worker, to, up.len()), up);
+        }
+        upstream.write_all(&down).unwrap();
+        assert_eq!(run_until(worker, client, down.len()), down);
+    };
+    // The first rounds may still grow vectors that are kept.
+    (0..10).for_each(|_| round(worker));
+    let before = worker.core().sys.calls;
+    let allocations = ALLOCATIONS.with(Cell::get);
+    (0..MESSAGES).for_each(|_| round(worker));
+    let after = worker.core().sys.calls;
+    // `run_until` itself allocates one vector per call.
+    let own = 2 + u64::from(shadow.is_some());
+    assert_eq!(ALLOCATIONS.with(Cell::get) - allocations, own * MESSAGES, "the worker allocates nothing");
+    assert_eq!(after.now - before.now, after.poll - before.poll, "one clock read a poll return");
+    let rest = |calls: Calls| (calls.vectored, calls.register, calls.random, calls.other);
+    assert_eq!(rest(after), rest(before), "no epoll_ctl, nothing else");
+    Calls { recv: after.recv - before.recv, send: after.send - before.send, ..Calls::default() }
+}
+
 #[test]
 fn a_message_costs_one_recv_and_one_send() {
     let upstream_listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut core, addr) = core(upstream_listener.local_addr().unwrap());
     let mut worker = Worker::new(&mut core).unwrap();
-    let mut client = common::connect(addr);
-    client.set_nonblocking(true).unwrap();
-    client.write_all(request("/", "").as_bytes()).unwrap();
-    upstream_listener.set_nonblocking(true).unwrap();
-    let mut upstream = common::eventually("a connection", || {
-        worker.run_once().unwrap();
-        upstream_listener.accept().ok().map(|(stream, _)| stream)
-    });
-    upstream.set_nonblocking(true).unwrap();
-    upstream.set_nodelay(true).unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.extend(run_until(&mut worker, &upstream, 1));
-    }
-    upstream.write_all(switching("").as_bytes()).unwrap();
-    head.clear();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.extend(run_until(&mut worker, &client, 1));
-    }
-    assert!(String::from_utf8(head).unwrap().contains(ACCEPT));
+    let (client, upstream) = establish(&mut worker, addr, &upstream_listener);
+    let calls = cost(&mut worker, (&client, &upstream), None);
+    assert_eq!((calls.recv, calls.send), (2 * MESSAGES, 2 * MESSAGES));
+}
 
-    const MESSAGES: u64 = 500;
-    let (up, down) = (masked(0x82, &[7; 64]), plain(0x82, &[7; 64]));
-    let mut round = |worker: &mut Worker<'_, Counted>| {
-        client.write_all(&up).unwrap();
-        assert_eq!(run_until(worker, &upstream, up.len()), up);
-        upstream.write_all(&down).unwrap();
-        assert_eq!(run_until(worker, &client, down.len()), down);
+#[test]
+fn a_shadow_costs_one_send_and_other_sessions_nothing() {
+    let [upstreams, shadows] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let text = format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"ws://{}\"\n\
+         shadow = {{ upstream = \"ws://{}\", percent = 100 }}\n[limits]\nmax_shadows = 1\n",
+        upstreams.local_addr().unwrap(),
+        shadows.local_addr().unwrap()
+    );
+    let (mut core, addr) = core_of(config::parse(&text, "test").unwrap(), Arc::default());
+    let mut worker = Worker::new(&mut core).unwrap();
+    let (client, upstream) = establish(&mut worker, addr, &upstreams);
+    let mut shadow = accept(&mut worker, &shadows);
+    shadow.write_all(switching("").as_bytes()).unwrap();
+    let calls = cost(&mut worker, (&client, &upstream), Some(&shadow));
+    assert_eq!((calls.recv, calls.send), (2 * MESSAGES, 3 * MESSAGES));
+    // Beside it, a session that has none.
+    let other = establish(&mut worker, addr, &upstreams);
+    let calls = cost(&mut worker, (&other.0, &other.1), None);
+    assert_eq!((calls.recv, calls.send), (2 * MESSAGES, 2 * MESSAGES));
+    let sessions = |worker: &mut Worker<'_, Counted>| {
+        let upstreams = &worker.core().snapshot.upstreams;
+        upstreams.iter().map(|upstream| upstream.sessions()).collect::<Vec<_>>()
     };
-    // The first rounds may still grow vectors that are kept.
-    (0..10).for_each(|_| round(&mut worker));
-    let before = worker.core().sys.calls;
-    let allocations = ALLOCATIONS.with(Cell::get);
-    (0..MESSAGES).for_each(|_| round(&mut worker));
-    let after = worker.core().sys.calls;
-    // `run_until` itself allocates one vector per call, twice a round.
-    assert_eq!(ALLOCATIONS.with(Cell::get) - allocations, 2 * MESSAGES, "the worker allocates nothing");
-    assert_eq!(after.recv - before.recv, 2 * MESSAGES);
-    assert_eq!(after.send - before.send, 2 * MESSAGES);
-    assert_eq!(after.now - before.now, after.poll - before.poll, "one clock read a poll return");
-    let rest = |calls: Calls| (calls.vectored, calls.register, calls.random, calls.other);
-    assert_eq!(rest(after), rest(before), "no epoll_ctl, nothing else");
+    assert_eq!(sessions(&mut worker), [(2, 0), (1, 0)]);
+    drop((client, upstream, shadow, other));
+    common::eventually("endpoints are not in use any more", || {
+        worker.run_once().unwrap();
+        (sessions(&mut worker) == [(0, 0), (0, 0)]).then_some(())
+    });
+    assert_eq!(worker.held(), (0, 0));
 }
 
 /// A worker with a TLS client; `allocations` counts those of the worker's iterations alone.

@@ -99,10 +99,11 @@ impl Builder<'_, '_> {
     fn snapshot(&mut self, file: &File) -> Snapshot {
         let workers = self.workers(&file.workers);
         let listeners = self.listeners(&file.listener);
-        let limits = self.limits(&file.limits, &file.workers, workers.count.unwrap_or(1));
+        let mut limits = self.limits(&file.limits, &file.workers, workers.count.unwrap_or(1));
         let settings = self.settings(file, &limits);
         let (mut upstreams, discoveries) = self.upstreams(&file.upstream);
         let routes = self.routes(&file.route, &mut upstreams, &settings);
+        self.shadow_limits(&file.limits, &routes, &mut limits);
         Snapshot {
             limits,
             sockets: self.sockets(&file.sockets),
@@ -216,6 +217,7 @@ impl Builder<'_, '_> {
             max_handshakes: self.take("limits.max_handshakes", &typed.max_handshakes, default.max_handshakes, count),
             head_bytes: self.take("limits.head", &typed.head, default.head_bytes, size(HEAD_BYTES)),
             buffer_bytes: self.take("limits.buffers", &typed.buffers, default.buffer_bytes, size(BUFFER_BYTES)),
+            ..default
         };
         // With "auto" this depends on the machine: see `Snapshot::resource_errors`.
         let least = workers * 2 * SCRATCH_BYTES;

@@ -6,8 +6,8 @@ mod upstream;
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
 use crate::memory::{
-    CHECK_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, TLS_CONN_BYTES,
-    TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
+    CHECK_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES,
+    TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
 use crate::policy::matching::{Condition, Entry};
 use crate::policy::route::{Route, RouteAction};
@@ -28,30 +28,33 @@ impl Snapshot {
     pub fn resource_errors(&self, nofile: u64, cpus: usize) -> Vec<String> {
         let mut errors = Vec::new();
         let limits = self.resolved_limits(nofile);
-        let checks = self.checks_max(nofile);
-        let needed = limits.max_sessions.saturating_mul(2) + limits.max_handshakes + checks + SPARE_DESCRIPTORS;
+        let (checks, shadows) = (self.checks_max(nofile), self.limits.max_shadows);
+        let others = limits.max_handshakes + checks + shadows + SPARE_DESCRIPTORS;
+        let needed = limits.max_sessions.saturating_mul(2) + others;
         if limits.max_sessions == 0 {
             errors.push(format!(
                 "limits.max_sessions: RLIMIT_NOFILE is {nofile}, which leaves no descriptors for sessions; raise it or \
-                 lower limits.max_handshakes"
+                 lower limits.max_handshakes{}",
+                if shadows > 0 { " or limits.max_shadows" } else { "" }
             ));
         } else if needed as u64 > nofile {
             errors.push(format!(
-                "limits.max_sessions: {} sessions{} and {} handshakes need {needed} descriptors, but RLIMIT_NOFILE is \
-                 {nofile}; raise it or lower these",
+                "limits.max_sessions: {} sessions{}{} and {} handshakes need {needed} descriptors, but RLIMIT_NOFILE \
+                 is {nofile}; raise it or lower these",
                 limits.max_sessions,
                 or_word(checks, "", |checks| format!(", {checks} health checks")),
+                or_word(shadows, "", |shadows| format!(", {shadows} shadows")),
                 limits.max_handshakes
             ));
         }
         let workers = self.worker_count(cpus);
         let least = workers.saturating_mul(2 * SCRATCH_BYTES);
-        if self.limits.buffer_bytes < least {
-            errors.push(format!(
-                "limits.buffers: {} is too small for {workers} workers; expected at least \"{}\"",
-                size_text(self.limits.buffer_bytes as u64),
-                size_text(least as u64)
-            ));
+        let shadows = (shadows > 0).then_some(("limits.shadow_buffers", self.limits.shadow_buffer_bytes));
+        for (key, bytes) in [Some(("limits.buffers", self.limits.buffer_bytes)), shadows].into_iter().flatten() {
+            if bytes < least {
+                let (has, least) = (size(bytes), size(least));
+                errors.push(format!("{key}: {has} is too small for {workers} workers; expected at least \"{least}\""));
+            }
         }
         errors
     }
@@ -80,11 +83,10 @@ impl Snapshot {
         }
         writeln!(out, "\nupstreams")?;
         for upstream in &self.upstreams {
-            let used = self
-                .routes
-                .entries()
-                .iter()
-                .any(|entry| entry.route.upstreams().iter().any(|used| Arc::ptr_eq(used, upstream)));
+            let used = self.routes.entries().iter().any(|entry| {
+                let shadow = entry.route.shadow.as_ref().map(|shadow| &shadow.upstream);
+                entry.route.upstreams().iter().chain(shadow).any(|used| Arc::ptr_eq(used, upstream))
+            });
             writeln!(out, "  {}{}", upstream::text(upstream), if used { "" } else { ", used by no route" })?;
             for discovery in self.discoveries.iter().filter(|one| one.upstream == upstream.name) {
                 writeln!(out, "    endpoints by {}", discovery.describe())?;
@@ -202,9 +204,36 @@ impl Snapshot {
                 format!("{workers} workers, a read buffer of {} each", size(SCRATCH_BYTES)),
             ),
         ];
+        rows.extend(self.shadow_memory());
         if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {
             let what = format!("{PIPES_MAX} pipes of {} in the kernel per worker", size(PIPE_BYTES));
             rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), what));
+        }
+        rows
+    }
+
+    fn shadow_memory(&self) -> Vec<(usize, String)> {
+        let (shadows, bytes) = (self.limits.max_shadows, self.limits.shadow_buffer_bytes);
+        if shadows == 0 {
+            return Vec::new();
+        }
+        let (heads, head) = (self.limits.head_bytes.saturating_mul(2), size(self.limits.head_bytes));
+        let kernel = SESSION_KERNEL_BYTES / 2;
+        let mut upstreams = self.routes.entries().iter().filter_map(|entry| entry.route.shadow.as_ref());
+        let tls = upstreams.any(|shadow| shadow.upstream.endpoints().iter().any(|endpoint| endpoint.tls));
+        let mut rows = vec![
+            (bytes, "buffers for shadows, all workers together".to_owned()),
+            (
+                shadows.saturating_mul(heads + SHADOW_BYTES + kernel),
+                format!("{shadows} shadows, two heads of {head} each, and {} in the kernel", size(kernel)),
+            ),
+        ];
+        if tls {
+            let each = TLS_CONN_BYTES + TLS_HANDSHAKE_BYTES;
+            rows.push((
+                shadows.saturating_mul(each),
+                format!("{shadows} TLS connections with shadows, {} each", size(each)),
+            ));
         }
         rows
     }
@@ -290,6 +319,10 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
         write!(out, ", splice on")?;
     }
     rewrite::write_headers(out, route)?;
+    if let Some(shadow) = &route.shadow {
+        let percent = f64::from(shadow.share) / 100.0;
+        write!(out, ", {percent} % shadowed to {}, {} buffered", shadow.upstream.name, size(shadow.buffer_bytes))?;
+    }
     Ok(())
 }
 

@@ -122,6 +122,7 @@ pub struct Route {
     pub on_endpoint_down_code: Typed,
     pub splice: Typed,
     pub retry_on: TypedList,
+    pub shadow: Option<Section<Shadow>>,
     pub limits: Table<RouteLimits>,
     pub timeouts: Table<Timeouts>,
 }
@@ -182,6 +183,14 @@ pub struct Headers {
 
 /// Header names, each with its value or a list of values.
 pub type HeaderValues = Table<BTreeMap<Spanned<String>, Spanned<Value>>>;
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shadow {
+    pub upstream: Typed,
+    pub percent: Typed,
+    pub buffer: Typed,
+}
 
 /// The [`Limits`] that a route can set.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -279,6 +288,8 @@ pub struct Limits {
     pub max_handshakes: Typed,
     pub head: Typed,
     pub buffers: Typed,
+    pub max_shadows: Typed,
+    pub shadow_buffers: Typed,
     pub max_frame: Typed,
     pub max_message: Typed,
 }

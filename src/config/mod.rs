@@ -3,9 +3,9 @@
 //! only the file, and the bodies of responses that it names.
 //!
 //! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `rewrite.rs`,
-//! `actions.rs`, `upstreams.rs`, `discovery.rs` and `tls.rs` convert it to a snapshot, or to errors
-//! with line and column; `value.rs`, `endpoint.rs` and `pattern.rs` parse single values;
-//! `describe.rs` is the text of `check`.
+//! `actions.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`, `health.rs` and `tls.rs` convert it to
+//! a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs` and `pattern.rs` parse
+//! single values; `describe.rs` is the text of `check`.
 
 mod actions;
 mod build;
@@ -19,6 +19,7 @@ mod matching;
 mod pattern;
 mod rewrite;
 mod routes;
+mod shadow;
 mod split;
 mod tls;
 mod upstreams;
@@ -232,11 +233,22 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Bytes buffered for slow receivers, all workers together. Default 64 MiB.
     pub buffer_bytes: usize,
+    /// Shadows of sessions, all workers together, one descriptor each; 0 where no route has one.
+    pub max_shadows: usize,
+    /// Bytes buffered for shadows, all workers together; 0 where no route has one.
+    pub shadow_buffer_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_sessions: None, max_handshakes: None, head_bytes: 16 << 10, buffer_bytes: 64 << 20 }
+        Limits {
+            max_sessions: None,
+            max_handshakes: None,
+            head_bytes: 16 << 10,
+            buffer_bytes: 64 << 20,
+            max_shadows: 0,
+            shadow_buffer_bytes: 0,
+        }
     }
 }
 
@@ -249,13 +261,14 @@ pub struct ResolvedLimits {
 
 impl Limits {
     /// Fills in the limits that depend on RLIMIT_NOFILE: an eighth of it for handshakes, and
-    /// sessions with two descriptors each for the rest without [`SPARE_DESCRIPTORS`]. Configured
-    /// limits stay; see [`Snapshot::resource_errors`].
+    /// sessions with two descriptors each for the rest without those of shadows and
+    /// [`SPARE_DESCRIPTORS`]. Configured limits stay; see [`Snapshot::resource_errors`].
     pub fn resolve(&self, nofile: u64) -> ResolvedLimits {
         // Linux allows at most 2^30; "unlimited" must not result in more sessions.
         let nofile = usize::try_from(nofile).unwrap_or(usize::MAX).min(1 << 30);
         let max_handshakes = self.max_handshakes.unwrap_or(nofile / 8);
-        let left = nofile.saturating_sub(max_handshakes).saturating_sub(SPARE_DESCRIPTORS);
+        let spare = SPARE_DESCRIPTORS + self.max_shadows;
+        let left = nofile.saturating_sub(max_handshakes).saturating_sub(spare);
         ResolvedLimits { max_sessions: self.max_sessions.unwrap_or(left / 2), max_handshakes }
     }
 }

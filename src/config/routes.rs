@@ -49,8 +49,9 @@ impl Builder<'_, '_> {
             let priority = self.take("route.priority", &section.get_ref().priority, 0, priority);
             let action = self.action(section, upstreams, &path.names());
             if let Some(action) = action {
-                let route = Arc::new(self.route(section.get_ref(), &path, action, inherited));
-                let entry = Entry { host, path, conditions, priority, route };
+                let mut route = self.route(section.get_ref(), &path, action, inherited);
+                route.shadow = self.shadow(section.get_ref(), upstreams);
+                let entry = Entry { host, path, conditions, priority, route: Arc::new(route) };
                 self.check_unique(section, &mut seen, &entry);
                 entries.push(entry);
             }

@@ -16,6 +16,7 @@ use super::text::{Metric, Millionths, Samples, Thousandths};
 use crate::proto::end::{CAUSES, Cause, Party};
 use crate::proto::frame::opcode;
 use crate::proto::relay::Counts;
+use crate::proto::shadow::ShadowEnd;
 use crate::proto::{Side, Sides};
 
 macro_rules! metrics {
@@ -123,6 +124,21 @@ metrics! {
     Counter "framegate_receiver_stalls_total" [] "Times a receiver blocked and reading from its sender was paused."
         { stalled: u64 }
         = |r, out| out.put(&[], r.total.stalled);
+    Gauge "framegate_shadow_sessions" [] "Shadows of sessions that are open or being opened."
+        { shadow_sessions: u64 }
+        = |r, out| out.put(&[], r.total.shadow_sessions);
+    Counter "framegate_shadow_ended_total" ["cause"] "Shadows that ended, or could not be opened, by cause."
+        {
+            /// In the order of [`ShadowEnd::ALL`].
+            shadow_ended: [u64; ShadowEnd::ALL.len()]
+        }
+        = |r, out| ShadowEnd::ALL.iter().zip(r.total.shadow_ended).for_each(|(end, n)| out.put(&[&end.name()], n));
+    Counter "framegate_shadow_discarded_bytes_total" [] "Bytes of shadows that were read and discarded."
+        { shadow_discarded_bytes: u64 }
+        = |r, out| out.put(&[], r.total.shadow_discarded_bytes);
+    Gauge "framegate_shadow_backlog_bytes" [] "Bytes buffered for shadows."
+        { shadow_backlog_bytes: u64 }
+        = |r, out| out.put(&[], r.total.shadow_backlog_bytes);
     Counter "framegate_urgent_data_total" [] "Connections on which TCP urgent data was received."
         { urgent: u64 }
         = |r, out| out.put(&[], r.total.urgent);

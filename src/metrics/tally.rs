@@ -61,6 +61,8 @@ impl Tally {
         self.ended[Cause::WorkerPanic][column(Party::Proxy)] += self.sessions;
         self.refused[Cause::WorkerPanic] += self.handshakes;
         (self.sessions, self.handshakes, self.backlog_bytes) = (0, 0, 0);
+        // Those that a worker held it has counted when it went.
+        (self.shadow_sessions, self.shadow_backlog_bytes) = (0, 0);
     }
 }
 

@@ -2,8 +2,9 @@
 //! [`decide`] turns the facts of a request into a verdict. `matching` finds the route, `rewrite`
 //! the path that it sends on, `headers` the fields, `reply` the responses of a route's own;
 //! `template` has their variables; `upstream` has the endpoints and their order, `health` which of
-//! them are available, `limit` counts permits, `ask` has the questions that are put to others,
-//! `tls` and `session` hold plain values.
+//! them are available, `shadow` the share of sessions that a second upstream gets too, `limit`
+//! counts permits, `ask` has the questions that are put to others, `tls` and `session` hold plain
+//! values.
 
 pub mod ask;
 pub mod balance;
@@ -23,6 +24,7 @@ pub mod retry;
 pub mod rewrite;
 pub mod route;
 pub mod session;
+pub mod shadow;
 pub mod sticky;
 pub mod template;
 pub mod tls;
@@ -106,6 +108,8 @@ pub struct Plan {
     pub captures: Captures,
     /// The endpoints to try.
     pub candidates: Candidates,
+    /// The endpoints to try for its shadow, if it gets one.
+    pub shadow: Option<Box<Candidates>>,
     /// Counts the session while it is held.
     pub permit: Permit,
 }
@@ -162,7 +166,13 @@ fn admit(
         return Verdict::Deny(Cause::MaxRouteSessions.into());
     };
     let (route, candidates) = (Arc::clone(route), candidates(upstream, facts));
-    Verdict::Allow(Plan { route, captures, candidates, permit })
+    let shadow = shadow(&route, facts);
+    Verdict::Allow(Plan { route, captures, candidates, shadow, permit })
+}
+
+fn shadow(route: &Route, facts: &Facts<'_>) -> Option<Box<Candidates>> {
+    let shadow = route.shadow.as_ref().filter(|shadow| shadow.chooses(facts.random))?;
+    Some(Box::new(candidates(&shadow.upstream, facts)))
 }
 
 fn candidates(upstream: &Arc<Upstream>, facts: &Facts<'_>) -> Candidates {

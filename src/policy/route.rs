@@ -8,6 +8,7 @@ use super::key::{HashKey, mix, scale};
 use super::limit::Permits;
 use super::reply::{Redirect, Respond};
 use super::rewrite::PathRewrite;
+use super::shadow::Shadow;
 use super::upstream::Upstream;
 use crate::proto::settings::Settings;
 use arc_swap::ArcSwap;
@@ -32,6 +33,8 @@ pub struct Route {
     /// Checked in this order, after the rules of the handshake.
     pub checks: Vec<Check>,
     pub sessions: SessionLimit,
+    /// A share of the sessions goes to a second upstream as well.
+    pub shadow: Option<Shadow>,
     pub settings: Arc<Settings>,
 }
 
@@ -149,6 +152,7 @@ impl Route {
             response_headers: HeaderRules::default(),
             host_header: None,
             checks: Vec::new(),
+            shadow: None,
             sessions: SessionLimit::new(None),
             settings: Arc::default(),
         }

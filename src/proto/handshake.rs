@@ -239,6 +239,24 @@ pub struct Switching {
     pub extensions: Extensions,
 }
 
+/// What a 101 settles about the frames of a session: two servers that agree in it understand the
+/// same frames.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Agreed {
+    pub subprotocol: Option<Box<[u8]>>,
+    /// The list of extensions, in one way to write it.
+    extensions: Vec<u8>,
+}
+
+impl Agreed {
+    pub fn of(response: &Response<'_>) -> Agreed {
+        Agreed {
+            subprotocol: elements(&response.fields, PROTOCOL).next().map(Box::from),
+            extensions: values(&response.fields, EXTENSIONS).flat_map(extension::normal).collect(),
+        }
+    }
+}
+
 /// Judges the upstream's 101 against the client's request: `Cause::Bad101` for anything that is off
 /// (RFC 6455 section 4.1, items 1 to 6 of what the client must check).
 pub fn judge_response(request: &Request<'_>, response: &Response<'_>) -> Result<Switching, Cause> {

@@ -5,6 +5,7 @@ use super::end::{Cause, End};
 use super::http1::{FieldEdits, Reply};
 use super::relay::OwnFrame;
 use super::settings::Settings;
+use super::shadow::Opening;
 use super::{Millis, Side, Sides};
 use std::sync::Arc;
 
@@ -89,6 +90,8 @@ pub struct Admission {
     pub request_id: Box<str>,
     /// The settings of the route, for the rest of the session.
     pub settings: Arc<Settings>,
+    /// Its opening handshake will be made with a shadow, too: [`Action::Established`] has it.
+    pub shadowed: bool,
 }
 
 /// What a session asks of its upstream, and what it makes of the response.
@@ -166,8 +169,9 @@ pub enum Action {
     Refuse { refusal: Refusal, head_only: bool },
     /// Send these bytes behind everything sent before.
     Send(Side, Vec<u8>),
-    /// The 101 has been sent: the WebSocket is established.
-    Established { subprotocol: Option<Box<[u8]>> },
+    /// The 101 has been sent: the WebSocket is established. `opening` where the admission asked for
+    /// it.
+    Established { subprotocol: Option<Box<[u8]>>, opening: Option<Box<Opening>> },
     /// Send a frame of ours behind everything sent before, masked toward the upstream.
     SendFrame(Side, OwnFrame),
     /// FIN behind everything sent before; report `Finished`.

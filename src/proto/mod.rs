@@ -16,6 +16,7 @@ pub mod mask;
 pub mod relay;
 pub mod session;
 pub mod settings;
+pub mod shadow;
 
 /// Milliseconds of the process-wide monotonic clock. Time is always an argument here.
 pub type Millis = u64;

@@ -152,6 +152,11 @@ impl Backlog {
         self.advance(self.len, pool);
     }
 
+    /// Bytes that wait, those in a pipe not included.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len == 0 && self.pipe.is_none()
     }

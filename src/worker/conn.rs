@@ -174,6 +174,11 @@ impl<S> Conn<S> {
         self.backlog.is_some()
     }
 
+    /// Bytes of its backlog, those in a pipe not included.
+    pub fn backlog_bytes(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.len())
+    }
+
     pub fn owes_fin(&self) -> bool {
         self.fin_owed
     }

@@ -3,7 +3,7 @@
 //!
 //! Read in this order: this loop; `turn/` (what is done for a pair, and in which order); `conn.rs`
 //! (a connection and its transport), `socket.rs`, `buffers.rs`; `calls.rs` (requests of our own);
-//! then the small ones.
+//! `shadow.rs` (second servers of sessions); then the small ones.
 
 mod buffers;
 mod calls;
@@ -15,6 +15,7 @@ pub mod listener;
 mod pair;
 mod resources;
 pub mod service;
+mod shadow;
 mod socket;
 mod stalls;
 pub mod sys;
@@ -36,7 +37,7 @@ use closings::{Closings, Reason};
 use conn::Conn;
 use inbox::{Added, Command};
 use listener::{ACCEPTS_MAX, BACKOFF_MS, Listening};
-use pair::{Pair, Pending};
+use pair::{Pair, Pending, SlotUse};
 use resources::Resources;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
@@ -131,6 +132,9 @@ impl<'h, S: Sys> Worker<'h, S> {
         self.run_ring();
         self.run_accepts();
         self.run_handshakes();
+        if !self.res.shadows.is_idle() {
+            self.run_shadows();
+        }
         self.free_slots();
         if let Some(began_us) = began_us {
             let us = self.res.core.sys.busy_us().saturating_sub(began_us);
@@ -170,6 +174,10 @@ impl<'h, S: Sys> Worker<'h, S> {
             }
             Some(Token::Waker) => self.read_inbox(),
             Some(Token::Call(key, role)) => self.on_call_event(key, role, event),
+            Some(Token::Shadow(key, role)) => {
+                let known = self.res.shadows.on_event((key, role), event);
+                self.res.core.tally.stale_events += u64::from(!known);
+            }
             None => self.res.core.tally.stale_events += 1,
         }
     }
@@ -214,8 +222,8 @@ impl<'h, S: Sys> Worker<'h, S> {
         let Some(pair) = self.pairs.get_mut(key.slot as usize) else { return };
         // Messages alone only move a deadline away, and the wheel notices that when it looks.
         if eventful || !pair.is_steady() {
-            if pair.over {
-                if !std::mem::replace(&mut pair.freed, true) {
+            if pair.slot != SlotUse::Live {
+                if std::mem::replace(&mut pair.slot, SlotUse::Freed) == SlotUse::Over {
                     self.over.push(key.slot as usize);
                 }
                 return;
@@ -281,6 +289,16 @@ impl<'h, S: Sys> Worker<'h, S> {
             self.queued_turn(key);
         }
         self.res.handshake_steps = 0;
+    }
+
+    /// After everything that is of a session.
+    fn run_shadows(&mut self) {
+        self.res.run_shadows();
+        while let Some(key) = self.res.shadows.pop_left() {
+            if let Some(pair) = self.pair_mut(key) {
+                pair.shadowed = false;
+            }
+        }
     }
 
     fn on_call_event(&mut self, key: SlotKey, role: Role, event: &sys::Event) {
@@ -430,6 +448,8 @@ impl<'h, S: Sys> Worker<'h, S> {
             (self.published_at, self.unpublished) = (now, false);
             core.tally.busy_us = core.sys.busy_us();
             core.tally.backlog_bytes = self.res.pool.used_bytes() as u64;
+            self.res.count_shadows();
+            let core = &mut *self.res.core;
             core.tally.publish(&core.shard);
         }
     }
@@ -451,6 +471,9 @@ impl<'h, S: Sys> Worker<'h, S> {
         }
         if !self.res.calls.is_idle() {
             soonest = soonest.min(self.res.calls.next_at());
+        }
+        if !self.res.shadows.is_idle() {
+            soonest = soonest.min(self.res.shadows.next_at(self.res.now));
         }
         (soonest != timers::NEVER).then(|| Duration::from_millis(soonest.saturating_sub(self.res.now)))
     }
@@ -486,7 +509,7 @@ impl<'h, S: Sys> Worker<'h, S> {
             listening.polled = listening.register(&mut core.sys).is_err();
             core.listeners.push(listening);
         }
-        self.res.pool.set_max(self.res.core.snapshot.limits.buffer_bytes / self.res.core.workers.max(1));
+        self.res.reload();
     }
 
     /// The keys of all pairs, in the order of their slots.
@@ -532,13 +555,14 @@ impl<S: Sys> Drop for Worker<'_, S> {
     fn drop(&mut self) {
         let mut pairs = std::mem::take(&mut self.pairs);
         for (slot, pair) in &mut pairs {
-            if !pair.over {
+            if pair.slot == SlotUse::Live {
                 let phase = pair.session.as_ref().map_or(Phase::Tls, Session::phase);
                 let key = SlotKey { slot: slot as u32, generation: pair.generation };
                 let end = End { party: Party::Proxy, phase, cause: Cause::WorkerPanic };
                 Turn { pair, key, res: &mut self.res, eventful: false }.close(end);
             }
         }
+        self.res.stop_shadows();
         // The system outlives this worker; the pipes of its pool must not stay open.
         self.res.pool.close_pipes(&mut self.res.core.sys);
     }

@@ -9,14 +9,15 @@ use super::token::{Role, SlotKey};
 use crate::config::Listener;
 use crate::policy::ask::Question;
 use crate::policy::candidates::Candidates;
-use crate::policy::endpoint::Pick;
+use crate::policy::endpoint::{Endpoint, Pick};
 use crate::policy::limit::Permit;
 use crate::policy::matching::Captures;
 use crate::policy::route::Route;
 use crate::policy::session::SessionInfo;
+use crate::policy::template::Variables;
 use crate::policy::{ClientCert, Facts};
 use crate::proto::end::Cause;
-use crate::proto::handshake;
+use crate::proto::handshake::{self, Forwarding};
 use crate::proto::http1::Request;
 use crate::proto::interface::{Event, ReadInterest, Timer};
 use crate::proto::session::Session;
@@ -43,12 +44,21 @@ pub struct Pair<S> {
     pub generation: u32,
     /// The role of the next connect attempt.
     pub attempt_role: Role,
+    /// What goes upstream goes to a shadow, too.
+    pub shadowed: bool,
     /// It is in the ready ring, or in the queue of TLS handshakes.
     pub queued: bool,
+    pub slot: SlotUse,
+}
+
+/// What a pair still needs its slot for. One byte: a flag more would make an idle session larger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SlotUse {
+    Live,
     /// Its verdict has been given.
-    pub over: bool,
-    /// Its slot will be freed at the end of the loop iteration.
-    pub freed: bool,
+    Over,
+    /// It will be freed at the end of the loop iteration.
+    Freed,
 }
 
 /// What only the handshake needs.
@@ -76,6 +86,8 @@ pub struct Pending {
     /// What the names in the route's path stand for.
     pub captures: Captures,
     pub candidates: Option<Candidates>,
+    /// The endpoints to try for its shadow, if it gets one.
+    pub shadow: Option<Box<Candidates>>,
     /// The TLS configurations of when the session was admitted.
     pub tls: Option<Arc<TlsConfigs>>,
 }
@@ -96,6 +108,7 @@ impl Pending {
             route: None,
             captures: Captures::default(),
             candidates: None,
+            shadow: None,
             tls: None,
         })
     }
@@ -121,6 +134,24 @@ impl Pending {
             random: 0,
         }
     }
+
+    /// The whole request head for an endpoint. `None` until the request is admitted.
+    pub fn write_request(&self, request: &Request<'_>, endpoint: &Endpoint, trace_seed: [u8; 24]) -> Option<Vec<u8>> {
+        let (route, facts) = (self.route.as_ref()?, self.facts(request));
+        let variables = Variables { facts: &facts, route: &route.name, captures: &self.captures };
+        let add = Forwarding {
+            path: &route.rewrite.apply(&endpoint.base, &variables),
+            host: route.host_header.as_deref(),
+            peer: facts.peer,
+            trusted: facts.trusted,
+            secure: facts.secure,
+            client: facts.cert.map(|cert| (cert.subject, cert.sha256)),
+            request_id: facts.request_id,
+            trace_seed,
+            edits: &route.request_headers.edits(&variables),
+        };
+        Some(handshake::write_request(request, &add))
+    }
 }
 
 impl<S> Pair<S> {
@@ -135,9 +166,9 @@ impl<S> Pair<S> {
             wheel_at: Millis::MAX,
             generation,
             attempt_role: Role::FIRST_ATTEMPT,
+            shadowed: false,
             queued: false,
-            over: false,
-            freed: false,
+            slot: SlotUse::Live,
         }
     }
 

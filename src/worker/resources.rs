@@ -8,6 +8,7 @@ use super::inbox::Inbox;
 use super::lend::Io;
 use super::listener::Listening;
 use super::service::Services;
+use super::shadow::Shadows;
 use super::stalls::Stalls;
 use super::sys::Sys;
 use crate::config::Snapshot;
@@ -61,6 +62,9 @@ pub(super) struct Resources<'h, S: Sys> {
     pub pool: Pool,
     pub stalls: Stalls,
     pub calls: Calls<S::Sock>,
+    pub shadows: Shadows<S::Sock>,
+    /// What shadows have not taken yet: nothing of it is taken from the buffers of sessions.
+    pub shadow_pool: Pool,
     /// Read once per poll return.
     pub now: Millis,
 }
@@ -68,8 +72,10 @@ pub(super) struct Resources<'h, S: Sys> {
 impl<'h, S: Sys> Resources<'h, S> {
     pub fn new(core: &'h mut WorkerCore<S>) -> Resources<'h, S> {
         let now = core.sys.now();
+        let (limits, workers) = (&core.snapshot.limits, core.workers.max(1));
+        let (shadow_bytes, shadows_max) = (limits.shadow_buffer_bytes / workers, limits.max_shadows.div_ceil(workers));
         Resources {
-            pool: Pool::new(core.snapshot.limits.buffer_bytes / core.workers.max(1)),
+            pool: Pool::new(limits.buffer_bytes / workers),
             core,
             input: Some(Box::default()),
             authored: Vec::new(),
@@ -77,8 +83,18 @@ impl<'h, S: Sys> Resources<'h, S> {
             handshake_steps: 0,
             stalls: Stalls::default(),
             calls: Calls::new(now),
+            shadows: Shadows::new(shadows_max, now),
+            shadow_pool: Pool::new(shadow_bytes),
             now,
         }
+    }
+
+    /// The limits of a new snapshot.
+    pub fn reload(&mut self) {
+        let (limits, workers) = (&self.core.snapshot.limits, self.core.workers.max(1));
+        self.pool.set_max(limits.buffer_bytes / workers);
+        self.shadow_pool.set_max(limits.shadow_buffer_bytes / workers);
+        self.shadows.set_max(limits.max_shadows.div_ceil(workers));
     }
 
     #[inline(always)]
@@ -90,6 +106,32 @@ impl<'h, S: Sys> Resources<'h, S> {
     pub fn calls(&mut self) -> (&mut Calls<S::Sock>, Io<'_, S>) {
         let io = Io { sys: &mut self.core.sys, sealed: &mut self.sealed, pool: &mut self.pool, now: self.now };
         (&mut self.calls, io)
+    }
+
+    /// The shadows, and what they need to move bytes.
+    pub fn shadows(&mut self) -> (&mut Shadows<S::Sock>, Io<'_, S>) {
+        let (sys, sealed) = (&mut self.core.sys, &mut self.sealed);
+        (&mut self.shadows, Io { sys, sealed, pool: &mut self.shadow_pool, now: self.now })
+    }
+
+    /// Whatever can be done for shadows now.
+    #[cold]
+    pub fn run_shadows(&mut self) {
+        let Some(mut input) = self.input.take() else { return };
+        let (shadows, mut io) = self.shadows();
+        shadows.run(&mut input, &mut io);
+        self.input = Some(input);
+    }
+
+    /// The worker goes.
+    pub fn stop_shadows(&mut self) {
+        let (shadows, mut io) = self.shadows();
+        shadows.stop(&mut io);
+        self.count_shadows();
+    }
+
+    pub fn count_shadows(&mut self) {
+        self.shadows.count_into(&mut self.core.tally, self.shadow_pool.used_bytes());
     }
 
     pub fn random<const N: usize>(&mut self) -> [u8; N] {

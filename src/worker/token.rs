@@ -14,6 +14,8 @@ pub enum Token {
     Pair(SlotKey, Role),
     /// A connection of a call, a request of our own.
     Call(SlotKey, Role),
+    /// The connection of a shadow.
+    Shadow(SlotKey, Role),
 }
 
 /// A slot and the generation it had.
@@ -56,6 +58,7 @@ impl Token {
             Token::Listener(slot) => (1, 0, slot, 0),
             Token::Pair(key, role) => (2, key.generation, key.slot, role.0),
             Token::Call(key, role) => (3, key.generation, key.slot, role.0),
+            Token::Shadow(key, role) => (4, key.generation, key.slot, role.0),
         };
         let generation = u64::from(generation & GENERATION_MASK);
         (kind << 61 | generation << 34 | u64::from(slot) << 2 | u64::from(role & 3)) as usize
@@ -72,6 +75,7 @@ impl Token {
             1 => Some(Token::Listener(slot)),
             2 => Some(Token::Pair(key, Role(packed as u8 & 3))),
             3 => Some(Token::Call(key, Role(packed as u8 & 3))),
+            4 => Some(Token::Shadow(key, Role(packed as u8 & 3))),
             _ => None,
         }
     }
@@ -95,6 +99,7 @@ mod tests {
                     Token::Listener(slot),
                     Token::Pair(key(slot, generation), role),
                     Token::Call(key(slot, generation), role),
+                    Token::Shadow(key(slot, generation), role),
                 ] {
                     assert_eq!(Token::unpack(token.pack()), Some(token));
                 }

@@ -1,8 +1,10 @@
 //! A request that was read: its head, and what the client sent behind it before the 101. The phases
 //! of an exchange hand it on until the upstream has answered.
 
-use crate::proto::http1::{Request, Spans};
+use crate::proto::handshake::Agreed;
+use crate::proto::http1::{Request, Response, Spans};
 use crate::proto::relay::Relayed;
+use crate::proto::shadow::Opening;
 
 /// A complete request: `held[..head_len]` is its head, the rest came early.
 #[derive(Debug, Default)]
@@ -12,17 +14,19 @@ pub(super) struct RequestBuffer {
     spans: Spans,
     /// Empty until policy has admitted it.
     id: Box<str>,
+    /// Its opening handshake will be made again.
+    shadowed: bool,
 }
 
 impl RequestBuffer {
     /// `spans` were parsed from `held[..head_len]`.
     pub fn new(held: Vec<u8>, head_len: usize, spans: Spans) -> RequestBuffer {
-        RequestBuffer { held, head_len, spans, id: Box::default() }
+        RequestBuffer { held, head_len, spans, ..RequestBuffer::default() }
     }
 
-    /// The same with the id that policy gave it.
-    pub fn with_id(self, id: Box<str>) -> RequestBuffer {
-        RequestBuffer { id, ..self }
+    /// The same with what policy gave it: its id, and whether it is shadowed.
+    pub fn admitted(self, id: Box<str>, shadowed: bool) -> RequestBuffer {
+        RequestBuffer { id, shadowed, ..self }
     }
 
     /// The id that policy gave the request.
@@ -47,5 +51,15 @@ impl RequestBuffer {
     /// The bytes that came early.
     pub fn take_early(&mut self) -> Vec<u8> {
         self.held.split_off(self.head_len.min(self.held.len()))
+    }
+
+    /// If the request is shadowed, it and what `response`, its 101, has settled. The request is
+    /// gone then. Comes after [`RequestBuffer::take_early`].
+    pub fn take_opening(&mut self, response: &Response<'_>) -> Option<Box<Opening>> {
+        if !self.shadowed {
+            return None;
+        }
+        let (head, spans) = (std::mem::take(&mut self.held), std::mem::take(&mut self.spans));
+        Some(Box::new(Opening::new(head, spans, Agreed::of(response))))
     }
 }

@@ -124,7 +124,7 @@ pub(super) struct Decision {
 impl Decision {
     pub fn on_admitted(&mut self, admission: Admission, step: &mut Step<'_>) {
         *step.settings = admission.settings;
-        let request = std::mem::take(&mut self.request).with_id(admission.request_id);
+        let request = std::mem::take(&mut self.request).admitted(admission.request_id, admission.shadowed);
         step.actions.push(Action::Connect);
         step.enter(Phase::Connect(Connect::new(request, step.now)));
     }

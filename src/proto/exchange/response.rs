@@ -74,8 +74,11 @@ impl AwaitResponse {
                 let Switching { accept, extensions } = handshake::judge_response(&request, &response)?;
                 let head = handshake::write_switching(&response, &accept, &self.edits);
                 let subprotocol = http1::elements(&response.fields, "sec-websocket-protocol").next().map(Box::from);
-                step.actions.extend([Action::Send(Side::Downstream, head), Action::Established { subprotocol }]);
-                self.upgrade(extensions, input, step);
+                let early = self.request.take_early();
+                let opening = self.request.take_opening(&response);
+                step.actions
+                    .extend([Action::Send(Side::Downstream, head), Action::Established { subprotocol, opening }]);
+                upgrade(early, extensions, input, step);
                 Ok(())
             }
             // Not forwarded, against RFC 9110 section 15.2 on purpose: handshake clients fail on
@@ -105,21 +108,21 @@ impl AwaitResponse {
         }
     }
 
-    /// The 101: from here on the session is a relay, which judges what the client sent early.
-    fn upgrade(&mut self, extensions: Extensions, input: RelayInput<'_>, step: &mut Step<'_>) {
-        let mut relay = Relay::new(extensions, step.now);
-        let (early, found) = relay.replay(self.request.take_early(), &step.settings.relay, input);
-        *step.status = 101;
-        step.found = found;
-        if !early.is_empty() {
-            step.actions.push(Action::Send(Side::Upstream, early));
-        }
-        step.next = Some(Next::Relay(relay));
-    }
-
     fn refuse(&self, party: Party, cause: Cause, step: &mut Step<'_>) {
         step.refuse(party, cause, self.request.is_head());
     }
+}
+
+/// The 101: from here on the session is a relay, which judges what the client sent early.
+fn upgrade(early: Vec<u8>, extensions: Extensions, input: RelayInput<'_>, step: &mut Step<'_>) {
+    let mut relay = Relay::new(extensions, step.now);
+    let (early, found) = relay.replay(early, &step.settings.relay, input);
+    *step.status = 101;
+    step.found = found;
+    if !early.is_empty() {
+        step.actions.push(Action::Send(Side::Upstream, early));
+    }
+    step.next = Some(Next::Relay(relay));
 }
 
 impl Handler for AwaitResponse {

@@ -18,6 +18,23 @@ pub(super) fn names(value: &[u8]) -> impl Iterator<Item = Result<&[u8], Broken>>
     })
 }
 
+/// `value` in one way to write it: in lower case, without white space, quotes (RFC 6455 allows them
+/// around tokens alone) and empty elements. Order is kept: extensions apply in it.
+pub(super) fn normal(value: &[u8]) -> Vec<u8> {
+    let plain = |byte: &u8| !matches!(byte, b' ' | b'\t' | b'"' | b'\\');
+    let (mut rest, mut out) = (Some(value), Vec::new());
+    while let Some(list) = rest {
+        let (element, after) = split_element(list);
+        rest = after;
+        let written: Vec<u8> = element.unwrap_or(list).to_ascii_lowercase().into_iter().filter(plain).collect();
+        if !written.is_empty() {
+            out.extend_from_slice(&written);
+            out.push(b',');
+        }
+    }
+    out
+}
+
 /// An element that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Broken;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 /// The positions of a request's parts. Of use with the head they were taken from, and with no
 /// other.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Spans {
     method: Range<usize>,
     target: Range<usize>,

@@ -101,7 +101,7 @@ impl Driver {
             match action {
                 Action::Decide => {
                     assert!(self.session.request().is_some());
-                    let admission = Admission { request_id: "id".into(), settings: self.settings() };
+                    let admission = Admission { request_id: "id".into(), settings: self.settings(), shadowed: false };
                     self.session.on_event(Event::Admitted(admission), self.now);
                 }
                 Action::Connect | Action::Retry => {

@@ -1,6 +1,6 @@
 //! What a session asks for becomes system calls; what came of it, events. Also the writes of a
 //! turn, which keep the list of stalled receivers. The bottom of a turn: uses no other file of it
-//! but `connect`, for the next attempt.
+//! but `attempt`, for the next attempt, and `shadow`.
 
 use super::Turn;
 use crate::log::record::{EndRecord, Record, StartRecord, field};
@@ -12,7 +12,9 @@ use crate::proto::end::{Cause, End, Phase};
 use crate::proto::http1;
 use crate::proto::interface::{Action, Admission, Event, Refusal};
 use crate::proto::relay::OwnFrame;
+use crate::proto::shadow::Opening;
 use crate::text;
+use crate::worker::pair::SlotUse;
 use crate::worker::sys::{PipeId, Sys};
 use crate::worker::token::SlotKey;
 use std::sync::Arc;
@@ -51,11 +53,14 @@ impl<S: Sys> Turn<'_, '_, S> {
             }
             Action::Refuse { refusal, head_only } => self.refuse(&refusal, head_only),
             Action::Send(to, bytes) => self.write(to, &[], &bytes, false),
-            Action::Established { subprotocol } => self.established(subprotocol),
+            Action::Established { subprotocol, opening } => self.established(subprotocol, opening),
             Action::SendFrame(to, frame) => self.send_frame(to, frame),
             Action::HalfClose(to) => {
                 if let Some(conn) = &mut self.pair.conns[to] {
                     conn.owe_fin();
+                }
+                if self.pair.shadowed && to == Side::Upstream {
+                    self.finish_shadow(false);
                 }
                 self.finish(to);
             }
@@ -129,8 +134,10 @@ impl<S: Sys> Turn<'_, '_, S> {
         pending.tls = Some(Arc::clone(&self.res.core.tls));
         pending.route = Some(plan.route);
         pending.captures = plan.captures;
+        pending.shadow = plan.shadow;
+        let shadowed = pending.shadow.is_some();
         self.pair.permit = Some(plan.permit);
-        self.on_event(Event::Admitted(Admission { request_id, settings }));
+        self.on_event(Event::Admitted(Admission { request_id, settings, shadowed }));
     }
 
     /// Puts a question to whom it is for; `false` if it cannot be asked.
@@ -183,24 +190,27 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.write(Side::Downstream, &[], &response, true);
     }
 
-    fn established(&mut self, subprotocol: Option<Box<[u8]>>) {
+    fn established(&mut self, subprotocol: Option<Box<[u8]>>, opening: Option<Box<Opening>>) {
         self.res.core.tally.opened();
         let now = self.res.now;
-        let mut pending = self.pair.pending.take();
-        if let Some(candidates) = pending.as_mut().and_then(|pending| pending.candidates.as_mut()) {
+        let Some(mut pending) = self.pair.pending.take() else { return };
+        if let Some(candidates) = pending.candidates.as_mut() {
             candidates.succeed(now);
         }
-        if let (Some(info), Some(pending)) = (&self.pair.info, pending) {
+        if let Some(info) = &self.pair.info {
             let start = StartRecord {
                 info: Arc::clone(info),
                 at_unix_ms: self.res.unix_now(),
                 endpoint: self.pair.pick.as_ref().map(|pick| Arc::clone(pick.endpoint())),
                 handshake_ms: self.res.now.saturating_sub(pending.opened_at),
                 subprotocol: field(subprotocol.as_deref()),
-                origin: pending.origin,
-                agent: pending.agent,
+                origin: pending.origin.take(),
+                agent: pending.agent.take(),
             };
             self.res.log(Record::Start(start));
+        }
+        if let Some(opening) = opening {
+            self.open_shadow(pending, *opening);
         }
         if self.res.core.draining {
             self.on_event(Event::Drain);
@@ -266,6 +276,9 @@ impl<S: Sys> Turn<'_, '_, S> {
         if conn.write(first, bytes, last, &mut self.res.io()) {
             self.stalled(to);
         }
+        if self.pair.shadowed {
+            self.shadow_sent(to, first, bytes);
+        }
     }
 
     /// Sends what a pipe holds to `to`.
@@ -307,8 +320,11 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     /// The session's verdict: counted and logged; nothing is left open.
     pub fn close(&mut self, end: End) {
-        self.pair.over = true;
+        self.pair.slot = SlotUse::Over;
         self.res.core.tally.ended(end);
+        if self.pair.shadowed {
+            self.finish_shadow(true);
+        }
         for side in Side::BOTH {
             self.hang_up(side);
         }

@@ -6,7 +6,6 @@ use crate::policy::Facts;
 use crate::policy::template::Variables;
 use crate::proto::Side;
 use crate::proto::end::{Cause, Party};
-use crate::proto::handshake::{self, Forwarding};
 use crate::proto::interface::{Event, Upgrade};
 use crate::proto::session::Session;
 use crate::worker::conn::{Conn, Handshake};
@@ -57,27 +56,17 @@ impl<S: Sys> Turn<'_, '_, S> {
         let trace_seed = self.res.random();
         let (session, pending) = (self.pair.session.as_ref()?, self.pair.pending.as_ref()?);
         let (request, route) = (session.request()?, pending.route.as_ref()?);
-        let endpoint = self.pair.pick.as_ref()?.endpoint();
         let facts = Facts { draining: self.res.core.draining, now: self.res.now, ..pending.facts(&request) };
         let variables = Variables { facts: &facts, route: &route.name, captures: &pending.captures };
-        let add = Forwarding {
-            path: &route.rewrite.apply(&endpoint.base, &variables),
-            host: route.host_header.as_deref(),
-            peer: facts.peer,
-            trusted: facts.trusted,
-            secure: facts.secure,
-            client: facts.cert.map(|cert| (cert.subject, cert.sha256)),
-            request_id: facts.request_id,
-            trace_seed,
-            edits: &route.request_headers.edits(&variables),
-        };
+        let endpoint = self.pair.pick.as_ref()?.endpoint();
+        let sent = pending.write_request(&request, endpoint, trace_seed)?;
         let candidates = pending.candidates.as_ref()?;
         let mut response = route.response_headers.edits(&variables);
-        if let Some(cookie) = candidates.set_cookie(add.secure) {
+        if let Some(cookie) = candidates.set_cookie(facts.secure) {
             response.add("Set-Cookie", cookie.into_bytes());
         }
         let may_retry = candidates.has_more(self.res.now);
-        Some(Upgrade { request: handshake::write_request(&request, &add), response, may_retry })
+        Some(Upgrade { request: sent, response, may_retry })
     }
 
     /// Steps of the TLS handshakes of this pair, as far as the loop iteration's budget allows.

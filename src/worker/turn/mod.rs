@@ -8,6 +8,7 @@
 //! - `report`: events for the session, and for a client that has none yet
 //! - `actions`: what the session asks for becomes system calls; what came of it, events
 //! - `attempt`: connections come and go
+//! - `shadow`: what goes upstream goes to a shadow, too
 //!
 //! Decides nothing: it asks policy and reports to the session. Knows neither poll nor the ready
 //! ring; what the budget did not allow shows in [`Pair::may_read`].
@@ -17,6 +18,7 @@ mod attempt;
 mod handshake;
 mod relay;
 mod report;
+mod shadow;
 
 use super::pair::Pair;
 use super::resources::Resources;

@@ -114,7 +114,10 @@ impl<S: Sys> Turn<'_, '_, S> {
         let res = &mut *self.res;
         let mut io = Io { sys: &mut res.core.sys, sealed: &mut res.sealed, pool: &mut res.pool, now: res.now };
         let stalled = conn.write(&res.authored, bytes, last, &mut io);
-        res.authored.clear();
+        if self.pair.shadowed {
+            self.shadow_relayed(to, bytes);
+        }
+        self.res.authored.clear();
         if stalled {
             self.stalled(to);
         }
