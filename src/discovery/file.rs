@@ -67,6 +67,10 @@ impl Source for File {
         let path = self.list.path.as_path();
         let unreadable = |e: std::io::Error| format!("cannot read {}: {e}", path.display());
         let metadata = fs::metadata(path).map_err(unreadable)?;
+        // Opening a pipe would wait for its writer.
+        if !metadata.is_file() {
+            return Err(format!("{} is not a file", path.display()));
+        }
         if self.seen == Some(Version::of(&metadata)) {
             return Ok(Answer { found: None, again });
         }

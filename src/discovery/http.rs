@@ -13,7 +13,6 @@ use ureq::http::Response;
 use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
-const RESOLVE: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(5);
 /// For an answer that is not held back.
 pub const PROMPT: Duration = Duration::from_secs(10);
@@ -87,7 +86,8 @@ impl Client {
             .max_redirects_will_error(false)
             .http_status_as_error(false)
             .user_agent(concat!("framegate/", env!("CARGO_PKG_VERSION")))
-            .timeout_resolve(Some(RESOLVE))
+            // A limit on resolving would cost a thread for each request: the system has its own.
+            .timeout_resolve(None)
             .timeout_connect(Some(CONNECT))
             .timeout_send_request(Some(PROMPT))
             .build()
@@ -184,5 +184,32 @@ fn system_roots() -> Result<Vec<Certificate<'static>>, String> {
     match roots.is_empty() {
         false => Ok(roots),
         true => Err("the system has no root certificates; install them, or set ca".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_one_word_and_errors_do_not_have_it() {
+        let path = std::env::temp_dir().join(format!("framegate-token-{}", std::process::id()));
+        let from = Secret::File(path.clone());
+        assert!(read(&from).is_err_and(|e| e.starts_with("cannot read")));
+        for (text, token) in
+            [("sesame", Some("sesame")), (" sesame\r\n", Some("sesame")), ("", None), ("se same", None)]
+        {
+            std::fs::write(&path, text).unwrap();
+            let token = token.map(str::to_owned).ok_or(format!("{} has no token", path.display()));
+            assert_eq!(read(&from), token);
+        }
+        std::fs::remove_file(&path).unwrap();
+        let missing = read(&Secret::Env("FRAMEGATE_NOT_SET".into()));
+        assert_eq!(missing, Err("the environment variable FRAMEGATE_NOT_SET is not set".into()));
+    }
+
+    #[test]
+    fn certificates_are_needed_in_a_ca_file() {
+        assert!(certificates(b"").is_err() && certificates(b"-----BEGIN CERTIFICATE-----\nAA\n").is_err());
     }
 }

@@ -35,9 +35,9 @@ use std::time::Duration;
 
 /// How long a start or a reload waits for the first lists of new sources.
 pub const FIRST_LISTS: Duration = Duration::from_secs(5);
-/// The largest answer or file, in bytes.
+/// The largest answer or file.
 #[cfg(feature = "discovery")]
-const ANSWER_BYTES_MAX: u64 = 16 << 20;
+const ANSWER_BYTES_MAX: u64 = crate::memory::ANSWER_BYTES as u64;
 
 /// One endpoint as a source reports it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,6 +5,7 @@ use super::{FIRST_LISTS, Slot, run};
 use crate::config::Snapshot;
 use crate::config::discovery::Discovery;
 use crate::policy::balance::ENDPOINTS_MAX;
+use crate::policy::endpoint::Endpoint;
 use crate::policy::upstream::{Member, Upstream};
 use crate::resolver::Resolve;
 use crate::service::Asker;
@@ -127,6 +128,23 @@ impl Sources {
                 running.apply(&[]);
             }
         }
+    }
+
+    /// Of the source of an upstream, if it has one.
+    pub fn status_of(&self, upstream: &str) -> Option<Status> {
+        self.of(upstream).map(Running::status)
+    }
+
+    /// The source that an endpoint of an upstream comes from; `None` for the configuration.
+    pub fn source_of(&self, upstream: &str, endpoint: &Endpoint) -> Option<&'static str> {
+        let running = self.of(upstream)?;
+        let is = |list: &[Member]| list.iter().any(|member| *member.endpoint == *endpoint);
+        let configured = running.target.as_ref().is_some_and(|target| is(&target.configured));
+        (!configured && is(&running.found)).then(|| running.discovery.source.name())
+    }
+
+    fn of(&self, upstream: &str) -> Option<&Running> {
+        self.running.iter().find(|running| running.discovery.upstream == upstream)
     }
 
     /// One for each discovering upstream, in the order of the configuration.

@@ -1,6 +1,6 @@
 //! A file: written, replaced, switched by a symbolic link, half written, gone.
 
-use super::common::{Proxy, eventually, listen, temp_path};
+use super::common::{Proxy, assert_quiet, eventually, http, listen, open, read_close, temp_path};
 use super::{Held, config, metric, reaches, refused, until, url};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,43 @@ fn replaced_file_moves_new_sessions_and_keeps_open_ones() {
     until(&proxy, "changes_total", "file", 3.0);
     reaches(&proxy, &[&two], &[&one]);
     held.still_works();
+}
+
+#[test]
+fn sessions_on_endpoints_that_are_gone_end_where_the_route_says_so() {
+    let ((one, a), (two, b)) = (listen(), listen());
+    let path = temp_path("toml");
+    std::fs::write(&path, list(&[a])).unwrap();
+    let route = "upstream = \"app\"\non_endpoint_down = \"close\"\n";
+    let proxy = Proxy::start(&discover(&path).replacen("upstream = \"app\"\n", route, 1));
+    let (client, _upstream) = open(&proxy, &one);
+    replace(&path, &list(&[a, b]));
+    until(&proxy, "changes_total", "file", 2.0);
+    reaches(&proxy, &[&one, &two], &[]);
+    assert_quiet(&client);
+    replace(&path, &list(&[b]));
+    assert_eq!(read_close(&client).0, 1012);
+}
+
+#[test]
+fn upstreams_page_has_sources_and_their_state() {
+    let ((_one, a), (_two, b)) = (listen(), listen());
+    let path = temp_path("toml");
+    std::fs::write(&path, list(&[b])).unwrap();
+    let configured = format!("name = \"app\"\nendpoints = [\"{}\"]", url(a));
+    let proxy = Proxy::start(&discover(&path).replace("name = \"app\"", &configured));
+    std::fs::remove_file(&path).unwrap();
+    proxy.said.wait_for("cannot read");
+    let answer = http(proxy.admin(), "GET /upstreams HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n");
+    let page: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let (discovery, endpoints) = (&page[0]["discovery"], &page[0]["endpoints"]);
+    assert_eq!(
+        (&discovery["source"], &discovery["endpoints"], &discovery["changes"]),
+        (&"file".into(), &1.into(), &1.into())
+    );
+    assert!(discovery["error"].as_str().unwrap().contains("cannot read"), "{page}");
+    let sources: Vec<_> = [0, 1].map(|n| (endpoints[n]["url"].clone(), endpoints[n]["source"].clone())).into();
+    assert_eq!(sources, [(url(a).into(), "configuration".into()), (url(b).into(), "file".into())]);
 }
 
 #[test]

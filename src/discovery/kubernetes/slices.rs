@@ -5,11 +5,17 @@
 
 use super::super::{Found, url};
 use crate::config::discovery::Port as Wanted;
+use crate::policy::balance::ENDPOINTS_MAX;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 
 /// HTTP status, and code of an error in a watch: the version is too old, list again.
 pub const GONE: u16 = 410;
+
+/// Slices of a service: by default they have up to 100 endpoints.
+const SLICES_MAX: usize = 1024;
+/// A pod with both families of addresses is in two slices.
+const FAMILIES: usize = 2;
 
 /// The slices of a service at one version.
 #[derive(Debug, Default)]
@@ -118,7 +124,7 @@ impl Slices {
         }
         self.by_name = list.items.into_iter().map(|slice| (slice.metadata.name.clone(), slice)).collect();
         self.version = Some(list.metadata.resource_version);
-        Ok(())
+        self.check_size()
     }
 
     /// Applies one line of a watch.
@@ -140,7 +146,17 @@ impl Slices {
             "BOOKMARK" => return Ok(Change::Nothing),
             other => return Err(format!("an event of type \"{}\"", other.escape_debug())),
         }
+        self.check_size()?;
         Ok(Change::Slices)
+    }
+
+    /// What a watch adds up to has a limit, too.
+    fn check_size(&self) -> Result<(), String> {
+        let endpoints: usize = self.by_name.values().map(|slice| slice.endpoints.len()).sum();
+        match self.by_name.len() > SLICES_MAX || endpoints > FAMILIES * ENDPOINTS_MAX {
+            false => Ok(()),
+            true => Err(format!("{endpoints} endpoints in {} slices are too many", self.by_name.len())),
+        }
     }
 
     /// The endpoints that are ready; where none is, those that still serve. Of a service with both
@@ -294,6 +310,17 @@ mod tests {
         assert_eq!(with(Some(Wanted::Number(9000))), expected(9000));
         assert_eq!(with(Some(Wanted::Number(1))), Ok(Vec::new()));
         assert!(with(None).is_err_and(|e| e.contains("2 ports")));
+    }
+
+    #[test]
+    fn number_of_endpoints_is_limited() {
+        let many = vec![endpoint("10.0.0.1", READY); 1_000].join(",");
+        let mut slices = list(&[]);
+        for n in 0..8 {
+            slices.event(&event("ADDED", &slice(&n.to_string(), 1, &format!("[{many}]")))).unwrap();
+        }
+        let error = slices.event(&event("ADDED", &slice("8", 1, &format!("[{many}]"))));
+        assert_eq!(error, Err("9000 endpoints in 9 slices are too many".into()));
     }
 
     #[test]
