@@ -19,6 +19,10 @@ pub const CHECK_BYTES: usize = (64 << 10) + TLS_CONN_BYTES + TLS_HANDSHAKE_BYTES
 pub const SESSION_BYTES: usize = 768;
 /// Kernel memory of the two TCP sockets of a session with empty buffers.
 pub const SESSION_KERNEL_BYTES: usize = 8 << 10;
+/// The largest answer or file of a source of endpoints.
+pub const ANSWER_BYTES: usize = 8 << 20;
+/// What a source holds at most: an answer, and what has been read from it.
+pub const SOURCE_BYTES: usize = 2 * ANSWER_BYTES;
 /// User memory of a shadow without its heads and its buffer, at most.
 pub const SHADOW_BYTES: usize = 1536;
 /// What TLS adds to each side of a session that uses it: keys and connection state.

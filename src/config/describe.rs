@@ -6,7 +6,7 @@ mod upstream;
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
 use crate::memory::{
-    CHECK_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES,
+    CHECK_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES, SOURCE_BYTES,
     TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
 use crate::policy::matching::{Condition, Entry};
@@ -208,6 +208,11 @@ impl Snapshot {
         if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {
             let what = format!("{PIPES_MAX} pipes of {} in the kernel per worker", size(PIPE_BYTES));
             rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), what));
+        }
+        if !self.discoveries.is_empty() {
+            let sources = self.discoveries.len();
+            let what = format!("{sources} sources of endpoints, {} each while an answer is read", size(SOURCE_BYTES));
+            rows.push((sources.saturating_mul(SOURCE_BYTES), what));
         }
         rows
     }

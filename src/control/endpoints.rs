@@ -4,6 +4,7 @@
 use super::state::{Control, Workers};
 use crate::admin::{EndpointOrder, Response};
 use crate::clock::unix_ms;
+use crate::discovery::Status;
 use crate::os;
 use crate::policy::endpoint::{Endpoint, Member};
 use crate::policy::health::Order;
@@ -65,15 +66,23 @@ impl Control {
 
     fn upstream(&self, upstream: &Upstream) -> Value {
         let (sessions, pending) = upstream.sessions();
-        let endpoints: Vec<_> = self.rows(upstream).map(|member| endpoint_json(&member)).collect();
+        let endpoints: Vec<_> = self.rows(upstream).map(|member| self.endpoint(upstream, &member)).collect();
         json!({
             "name": upstream.name,
             "balance": upstream.rules.balance.name(),
             "sessions": sessions,
             "pending": pending,
             "queued": upstream.queued(),
+            "discovery": self.sources.as_ref().and_then(|sources| sources.status_of(&upstream.name)).map(status_json),
             "endpoints": endpoints,
         })
+    }
+
+    fn endpoint(&self, upstream: &Upstream, member: &Member) -> Value {
+        let source = self.sources.as_ref().and_then(|sources| sources.source_of(&upstream.name, &member.endpoint));
+        let mut json = endpoint_json(member);
+        json["source"] = source.unwrap_or("configuration").into();
+        json
     }
 
     fn table(&self) -> String {
@@ -89,6 +98,17 @@ impl Control {
         }
         aligned(&rows)
     }
+}
+
+fn status_json(status: Status) -> Value {
+    json!({
+        "source": status.source,
+        "endpoints": status.endpoints,
+        "age_s": status.age.as_secs(),
+        "failures": status.failures,
+        "changes": status.changes,
+        "error": status.error,
+    })
 }
 
 /// By its URL, or by what follows the scheme in it.
