@@ -159,7 +159,11 @@ fn the_choice_of_upstream_and_endpoint_is_shown() {
         ),
         (split, "", "upstream   ws://10.0.0.3:3, by chance of a 0, ws://10.0.0.3:3 1\nendpoint   ws://10.0.0.3:3\n"),
         (&by_key, "", "upstream   ws://10.0.0.3:3, by key of a 0, ws://10.0.0.3:3 1\n"),
-        ("upstream = \"a\"", "sticky = { cookie = \"node\" }", "\nadded to the 101\n  Set-Cookie: node="),
+        (
+            "upstream = \"a\"",
+            "sticky = { cookie = \"node\" }",
+            "\nadded to the response of the upstream\n  Set-Cookie: node=",
+        ),
     ] {
         let config = Config::new("choice", &config(route, more));
         let (text, errors, code) = config.explain(&["--host", "h"]);

@@ -78,15 +78,6 @@ impl Builder<'_, '_> {
             let at = typed.as_ref().map_or(section.span(), Spanned::span);
             self.problems.add(at, key, "missing; add for example endpoints = [\"ws://10.0.0.1:9000\"]");
         }
-        let mut written = typed.iter().flat_map(|list| list.get_ref()).map(Spanned::span);
-        for (index, member) in members.iter().enumerate() {
-            let at = written.next();
-            let known = members.iter().take(index).any(|before| before.endpoint.url == member.endpoint.url);
-            if let (true, Some(at)) = (known, at) {
-                let why = format!("{} is listed twice; use a weight instead", quoted(&member.endpoint.url));
-                self.problems.add(at, key, &why);
-            }
-        }
         let round_robin =
             section.get_ref().balance.as_ref().is_none_or(|v| v.get_ref().as_str() == Some("round_robin"));
         if let (true, Some(list)) = (round_robin && members.iter().any(|member| member.weight != 1), typed) {

@@ -118,7 +118,9 @@ impl Upstream {
         Upstream::with_members(name, endpoints.into_iter().map(Member::from).collect())
     }
 
+    /// An endpoint that is listed twice is one object, and gets two turns.
     pub fn with_members(name: String, members: Vec<Member>) -> Upstream {
+        let members = members.iter().map(|member| member.clone().known_among(&members)).collect::<Vec<_>>();
         let rules = Rules::default();
         let state = ArcSwap::from_pointee(State::new(&rules));
         let pool = ArcSwap::from_pointee(Pool::new(members, rules.balance, None));

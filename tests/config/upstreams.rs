@@ -115,7 +115,6 @@ const WRONG_ENDPOINTS: &[(&str, &str)] = &[
         "[{ url = \"ws://a\", priority = 256 }]",
         "14: upstream.endpoints: priority: 256 is not valid; expected a number from 0 to 255",
     ),
-    ("[\"ws://a\", \"ws://a\"]", "24: upstream.endpoints: \"ws://a\" is listed twice; use a weight instead"),
     (
         "[{ url = \"ws://a\", weight = 2 }]",
         "13: upstream.endpoints: weights mean nothing to round_robin; use for example balance = \"weighted\"",

@@ -352,11 +352,10 @@ fn an_answer_that_takes_too_long_is_cut_and_one_that_never_comes_is_a_504() {
 
 #[test]
 fn where_no_upstream_takes_the_connection_the_answer_says_why() {
-    let closed = {
-        let (_, addr) = listen();
-        addr
-    };
-    let proxy = Proxy::alone_before(closed, "");
+    // Bound, so that no other process gets it, and not listening.
+    let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    closed.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    let proxy = Proxy::alone_before(closed.local_addr().unwrap().as_socket().unwrap(), "");
     refused(proxy.addr, &("refused".into(), request("/", "").into_bytes(), 502), Cut::Whole);
     // A queue of one that is full: the kernel drops what comes, and a connect hangs.
     let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

@@ -11,6 +11,7 @@ use crate::schedule::Connect;
 use crate::subject::{self, Other};
 use crate::world::World;
 use framegate::policy::endpoint::Endpoint;
+use framegate::policy::health::State;
 use framegate::policy::upstream::Upstream;
 use framegate::proto::Side;
 use std::sync::Arc;
@@ -175,12 +176,13 @@ impl Group {
         after.chain([before]).any(|set| set & listed & !self.tried() == 0)
     }
 
-    /// Whether an endpoint that passes its checks gets no session however long the worker waits:
+    /// Whether a member that passes its checks gets no session however long the worker waits:
     /// everything is over.
     pub fn has_stuck(&self, now: Micros) -> bool {
         const LONGER_THAN_AN_EJECTION_MS: u64 = 1_000_000;
         let later = now / 1_000 + LONGER_THAN_AN_EJECTION_MS;
-        self.known.iter().any(|known| known.up && !known.object.health.is_available(later))
+        let mut members = self.known.iter().filter(|known| known.object.health.state() != State::Removed);
+        members.any(|known| known.up && !known.object.health.is_available(later))
     }
 
     fn has_ejected(&self) -> bool {
