@@ -496,6 +496,43 @@ fn head_is_refused_without_a_body_also_where_its_head_is_malformed() {
     assert!(driver.seen.refused.is_some() && !driver.seen.head_only);
 }
 
+/// A request that is refused with `refusal`, after its FIN has left.
+fn refused_with(refusal: Refusal) -> Session {
+    let mut session = Session::new(Arc::default(), 0);
+    let (mut counts, mut authored) = (Sides::<Counts>::default(), Vec::new());
+    let input = RelayInput { now: 0, counts: &mut counts, authored: &mut authored };
+    session.on_bytes(Side::Downstream, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n", input);
+    assert_eq!(session.poll_action(0), Some(Action::Decide));
+    session.on_event(Event::Refused(refusal), 0);
+    while session.poll_action(0).is_some() {}
+    session.on_event(Event::Finished(Side::Downstream), 10);
+    session
+}
+
+#[test]
+fn a_client_that_sends_a_long_body_has_its_time_to_read_the_response() {
+    let mut session = refused_with(Cause::NoRoute.into());
+    session.on_discarded(Side::Downstream, 64 << 10, 20);
+    assert_eq!(session.wants(Side::Downstream), ReadInterest::Discard);
+    session.on_discarded(Side::Downstream, 1, 30);
+    // Closing now would reset it.
+    assert_eq!(session.wants(Side::Downstream), ReadInterest::Nothing);
+    assert_eq!((session.poll_action(30), session.is_over()), (None, false));
+    assert_eq!(session.deadline(), Some((2_010, Timer::Linger)));
+    session.on_event(Event::Timer(Timer::Linger), 2_010);
+    assert!(session.is_over());
+}
+
+#[test]
+fn a_response_of_the_route_has_its_status_and_its_cause() {
+    let reply = crate::proto::http1::Reply { status: 503, fields: FieldEdits::new(), body: Arc::from(&b"later"[..]) };
+    let mut session = refused_with(Refusal { reply: Some(Box::new(reply)), ..Cause::Responded.into() });
+    assert_eq!(session.status(), 503);
+    session.on_event(Event::Ended(Side::Downstream, TransportEnd::Eof), 20);
+    let end = End { party: Party::Proxy, phase: Phase::Request, cause: Cause::Responded };
+    assert_eq!(session.poll_action(20), Some(Action::Close(end)));
+}
+
 #[test]
 fn a_client_whose_transport_failed_is_drained_before_it_is_closed() {
     for (cause, refuse) in [(Cause::PlainOnTls, true), (Cause::TlsVersion, false)] {
