@@ -94,7 +94,8 @@ impl Builder<'_, '_> {
 
 /// The keys of `route` that only an upstream gives a meaning, with their places.
 fn keys_for_upstreams(route: &file::Route) -> Vec<(&'static str, Range<usize>)> {
-    let typed: [(&str, &Typed); 8] = [
+    let (limits, timeouts) = (&route.limits, &route.timeouts);
+    let typed: [(&str, &Typed); 20] = [
         ("strip_prefix", &route.strip_prefix),
         ("add_prefix", &route.add_prefix),
         ("host_header", &route.host_header),
@@ -103,6 +104,18 @@ fn keys_for_upstreams(route: &file::Route) -> Vec<(&'static str, Range<usize>)> 
         ("on_upstream_loss_code", &route.on_upstream_loss_code),
         ("on_upstream_error_code", &route.on_upstream_error_code),
         ("splice", &route.splice),
+        ("on_endpoint_down", &route.on_endpoint_down),
+        ("on_endpoint_down_code", &route.on_endpoint_down_code),
+        ("limits.max_frame", &limits.max_frame),
+        ("limits.max_message", &limits.max_message),
+        ("limits.max_sessions", &limits.max_sessions),
+        ("timeouts.decision", &timeouts.decision),
+        ("timeouts.connect", &timeouts.connect),
+        ("timeouts.connect_total", &timeouts.connect_total),
+        ("timeouts.upstream_head", &timeouts.upstream_head),
+        ("timeouts.idle", &timeouts.idle),
+        ("timeouts.close", &timeouts.close),
+        ("timeouts.write_stall", &timeouts.write_stall),
     ];
     let mut keys: Vec<_> = typed.iter().filter_map(|(key, typed)| Some((*key, typed.as_ref()?.span()))).collect();
     keys.extend(route.rewrite.as_ref().map(|section| ("rewrite", section.span())));

@@ -245,6 +245,16 @@ const ACTIONS: &[(&str, &str, &str)] = &[
         "5:30: route.response_headers",
         "has no effect in a route with redirect; remove it",
     ),
+    (
+        "respond = {}\ntimeouts = { idle = \"1h\" }",
+        "5:21: route.timeouts.idle",
+        "has no effect in a route with respond; remove it",
+    ),
+    (
+        "respond = {}\nlimits = { max_sessions = 9 }",
+        "5:27: route.limits.max_sessions",
+        "has no effect in a route with respond; remove it",
+    ),
     ("respond = 200", "4:11: route.respond", "not a table; use respond = { ... }"),
     ("respond = { stats = 200 }", "4:13: route.respond.stats", "unknown key; did you mean \"status\"?"),
     (
