@@ -145,7 +145,8 @@ pub struct Shared {
     ejected: AtomicUsize,
     /// `None`: handshakes eject no endpoint.
     ejection: ArcSwapOption<Ejection>,
-    /// Turns given to sessions.
+    /// Sessions that have asked for an endpoint, and turns that endpoints have had.
+    pub(super) asked: AtomicU64,
     pub(super) turns: AtomicU64,
     pub(super) retries: Budget,
 }

@@ -1,16 +1,17 @@
 //! The endpoints of an upstream at one moment: immutable, replaced as a whole when endpoints come
 //! or go. Health is not part of it: that lives in the endpoints.
 
-use super::balance::{Balance, Draw, Group, Table, Weights};
+use super::balance::{Balance, Draw, Group, Prepared, Weights};
 use super::endpoint::{Endpoint, Member};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 #[derive(Debug)]
 pub struct Pool {
     /// By priority, within one in the order given.
     members: Vec<Member>,
+    /// What the groups are prepared for.
+    balance: Balance,
     groups: Vec<Priority>,
     ids: Ids,
 }
@@ -20,7 +21,7 @@ pub struct Pool {
 struct Priority {
     range: Range<usize>,
     weights: Weights,
-    table: Option<Arc<Table>>,
+    prepared: Prepared,
 }
 
 /// The ids of the members in cookies: none, or one for each.
@@ -31,8 +32,8 @@ struct Ids {
 }
 
 impl Pool {
-    /// `before`: another pool, whose hash tables are used again where the endpoints are the same:
-    /// making one takes milliseconds.
+    /// `before`: another pool, whose tables are used again where the endpoints are the same: making
+    /// one takes milliseconds.
     pub fn new(mut members: Vec<Member>, balance: Balance, before: Option<&Pool>) -> Pool {
         members.sort_by_key(|member| member.priority);
         let mut groups = Vec::new();
@@ -42,13 +43,12 @@ impl Pool {
                 sum: chunk.iter().map(|member| u64::from(member.weight)).sum(),
                 max: chunk.iter().map(|member| u64::from(member.weight)).max().unwrap_or(0),
             };
-            let known = || before.and_then(|before| before.table_for(chunk));
-            let table =
-                (balance == Balance::ConsistentHash).then(|| known().unwrap_or_else(|| Arc::new(table_of(chunk))));
-            groups.push(Priority { range: start..start + chunk.len(), weights, table });
+            let known = before.filter(|before| before.balance == balance).and_then(|before| before.prepared_for(chunk));
+            let prepared = known.unwrap_or_else(|| Prepared::new(balance, chunk));
+            groups.push(Priority { range: start..start + chunk.len(), weights, prepared });
             start += chunk.len();
         }
-        Pool { members, groups, ids: Ids::default() }
+        Pool { members, balance, groups, ids: Ids::default() }
     }
 
     /// The same with ids for cookies.
@@ -72,13 +72,13 @@ impl Pool {
         self.members.get(group.range.clone()).unwrap_or_default()
     }
 
-    fn table_for(&self, members: &[Member]) -> Option<Arc<Table>> {
+    fn prepared_for(&self, members: &[Member]) -> Option<Prepared> {
         let same = |a: &Member, b: &Member| a.endpoint == b.endpoint && a.weight == b.weight;
         let same = |group: &&Priority| {
             let part = self.part(group);
             part.len() == members.len() && part.iter().zip(members).all(|(a, b)| same(a, b))
         };
-        self.groups.iter().find(same)?.table.clone()
+        self.groups.iter().find(same).map(|group| group.prepared.clone())
     }
 
     pub fn members(&self) -> &[Member] {
@@ -90,14 +90,10 @@ impl Pool {
     pub fn choose(&self, balance: Balance, draw: &mut Draw<'_>, usable: impl Fn(usize) -> bool) -> Option<usize> {
         self.groups.iter().find_map(|group| {
             let (start, members) = (group.range.start, self.part(group));
-            let choice = Group { members, weights: group.weights, table: group.table.as_deref() };
+            let choice = Group { members, weights: group.weights, prepared: &group.prepared };
             Some(start + choice.choose(balance, draw, |index| usable(start + index))?)
         })
     }
-}
-
-fn table_of(members: &[Member]) -> Table {
-    Table::new(members.iter().map(|member| (member.endpoint.url.as_str(), member.weight)))
 }
 
 /// The same endpoints with the same values; tables follow from them.

@@ -208,6 +208,7 @@ impl Upstream {
     /// `turn`. For simulations, which replay.
     pub fn restart(&self, turn: u64) {
         let state = State::new(&self.rules);
+        state.shared.asked.store(turn, Relaxed);
         state.shared.turns.store(turn, Relaxed);
         let anew = |member: Member| Member { endpoint: Arc::new(member.endpoint.anew()), ..member };
         let members = self.members().into_iter().map(anew).collect();

@@ -2,12 +2,15 @@
 //! turn counter and a random number.
 
 mod maglev;
+mod schedule;
 
 pub use maglev::{ENDPOINTS_MAX, Table};
+pub use schedule::Schedule;
 
 use super::endpoint::Member;
-use super::key::{Random, mix};
+use super::key::{Random, mix, scale};
 use crate::proto::Millis;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How an upstream spreads its sessions.
@@ -57,8 +60,34 @@ pub struct Group<'a> {
     pub members: &'a [Member],
     /// The sum of their weights, and the largest.
     pub weights: Weights,
+    pub prepared: &'a Prepared,
+}
+
+/// What the choice among a group needs and takes long to make.
+#[derive(Debug, Clone, Default)]
+pub enum Prepared {
+    #[default]
+    Nothing,
     /// For [`Balance::ConsistentHash`].
-    pub table: Option<&'a Table>,
+    Table(Arc<Table>),
+    /// For [`Balance::Weighted`].
+    Schedule(Arc<Schedule>),
+}
+
+impl Prepared {
+    pub fn new(balance: Balance, members: &[Member]) -> Prepared {
+        match balance {
+            Balance::ConsistentHash => {
+                let members = members.iter().map(|member| (member.endpoint.url.as_str(), member.weight));
+                Prepared::Table(Arc::new(Table::new(members)))
+            }
+            Balance::Weighted => {
+                let weights: Vec<_> = members.iter().map(|member| member.weight).collect();
+                Prepared::Schedule(Arc::new(Schedule::new(&weights)))
+            }
+            _ => Prepared::Nothing,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,9 +99,10 @@ pub struct Weights {
 /// What a choice depends on beside the endpoints.
 #[derive(Debug, Clone, Copy)]
 pub struct Draw<'a> {
-    /// The turns of the upstream, for [`Balance::Weighted`].
+    /// Turns of the upstream that were given to an endpoint, for [`Balance::RoundRobin`] and
+    /// [`Balance::Weighted`].
     pub turns: &'a AtomicU64,
-    /// The turn of this session, for the others.
+    /// The number of this session, for ties.
     pub turn: u64,
     pub random: Random,
     /// The hash of the request's key; chance where it has none.
@@ -87,8 +117,8 @@ pub struct Draw<'a> {
     pub sessions: u64,
 }
 
-/// Turns in a row that may find no endpoint due: where weights differ much.
-const TURNS_MAX: u64 = 4_096;
+/// Turns in a row that may find no endpoint usable before chance decides.
+const TURNS_MAX: u64 = 64;
 /// Draws of a random choice before all endpoints are looked at.
 const DRAWS_MAX: usize = 8;
 
@@ -96,9 +126,7 @@ impl Group<'_> {
     /// The position of the endpoint that gets one more session; `None` if none is `usable`.
     pub fn choose(&self, balance: Balance, draw: &mut Draw<'_>, usable: impl Fn(usize) -> bool) -> Option<usize> {
         match balance {
-            Balance::RoundRobin => {
-                self.first_from(draw.turn as usize, |index| usable(index) && self.passes(index, draw))
-            }
+            Balance::RoundRobin => self.round_robin(draw, &usable),
             Balance::Weighted => self.weighted(draw, &usable),
             Balance::LeastSessions => self.least_sessions(draw, &usable),
             Balance::TwoChoices => self.two_choices(draw, &usable),
@@ -106,6 +134,20 @@ impl Group<'_> {
             Balance::ConsistentHash => self.hashed(draw, &usable),
         }
         .or_else(|| self.first_from(draw.turn as usize, &usable))
+    }
+
+    /// The next usable one. The turns of those before it are over: the one behind a gap gets no
+    /// more than the others.
+    fn round_robin(&self, draw: &Draw<'_>, usable: &impl Fn(usize) -> bool) -> Option<usize> {
+        let turn = draw.turns.fetch_add(1, Relaxed) as usize;
+        let count = self.members.len();
+        let start = turn.checked_rem(count)?;
+        let index = self.first_from(start, |index| usable(index) && self.passes(index, turn as u64, draw))?;
+        let skipped = if index >= start { index - start } else { index + count - start };
+        if skipped > 0 {
+            draw.turns.fetch_add(skipped as u64, Relaxed);
+        }
+        Some(index)
     }
 
     fn first_from(&self, start: usize, usable: impl Fn(usize) -> bool) -> Option<usize> {
@@ -128,32 +170,25 @@ impl Group<'_> {
     }
 
     /// A recovered endpoint is passed over as often as its slow start says; all others never.
-    fn passes(&self, index: usize, draw: &Draw<'_>) -> bool {
+    fn passes(&self, index: usize, turn: u64, draw: &Draw<'_>) -> bool {
         if draw.slow_start_ms == 0 {
             return true;
         }
         let full = self.members.get(index).map_or(0, |member| u64::from(member.weight) * 1_000);
         // The same answer for the same turn: the choice stays a function of its arguments.
-        Random::new(mix(draw.turn ^ index as u64)).below(full) < self.weight(index, draw)
+        Random::new(mix(turn ^ index as u64)).below(full) < self.weight(index, draw)
     }
 
-    /// Weighted turns without a lock. Each turn asks one endpoint; in round `r` one of weight `w`
-    /// is due if `w * r` passes a multiple of the largest weight, each endpoint with an offset of
-    /// its own: the heaviest is due in every round, the others evenly between. (The static stride
-    /// scheduler of gRPC, proposal A58.)
-    fn weighted(&self, draw: &Draw<'_>, usable: &impl Fn(usize) -> bool) -> Option<usize> {
-        let (count, max) = (self.members.len() as u64, self.weights.max * 1_000);
-        for _ in 0..4 * count + TURNS_MAX {
+    fn weighted(&self, draw: &mut Draw<'_>, usable: &impl Fn(usize) -> bool) -> Option<usize> {
+        let Prepared::Schedule(schedule) = self.prepared else { return None };
+        for _ in 0..TURNS_MAX {
             let turn = draw.turns.fetch_add(1, Relaxed);
-            let (index, round) = (turn.checked_rem(count)?, turn.checked_div(count)?);
-            let weight = self.weight(index as usize, draw);
-            let passed =
-                (u128::from(weight) * u128::from(round) + u128::from(index * (max / 2))) % u128::from(max.max(1));
-            if passed + u128::from(weight) >= u128::from(max) && usable(index as usize) {
-                return Some(index as usize);
+            let index = schedule.at(turn)?;
+            if usable(index) && self.passes(index, turn, draw) {
+                return Some(index);
             }
         }
-        None
+        self.random(draw, usable)
     }
 
     fn least_sessions(&self, draw: &Draw<'_>, usable: &impl Fn(usize) -> bool) -> Option<usize> {
@@ -222,23 +257,38 @@ impl Group<'_> {
     /// The endpoint of the key; while that is unavailable or has more than its share, the endpoint
     /// of a key derived from it, so that its clients spread over the others.
     fn hashed(&self, draw: &mut Draw<'_>, usable: &impl Fn(usize) -> bool) -> Option<usize> {
-        let table = self.table?;
         let key = draw.key.unwrap_or_else(|| draw.random.number());
+        if draw.load_percent == 0 {
+            return self.hashed_among(key, usable);
+        }
+        let sum = self.weights.sum;
+        self.hashed_among(key, |index| usable(index) && self.has_share(index, sum, draw)).or_else(|| {
+            // So many are unavailable that the others have more than their share of all: the share
+            // of the usable ones counts, of which one always has less than it may have.
+            let weight = |index: usize| self.members.get(index).map_or(0, |member| u64::from(member.weight));
+            let sum = (0..self.members.len()).filter(|index| usable(*index)).map(weight).sum();
+            self.hashed_among(key, |index| usable(index) && self.has_share(index, sum, draw))
+        })
+    }
+
+    fn hashed_among(&self, key: u64, usable: impl Fn(usize) -> bool) -> Option<usize> {
+        let Prepared::Table(table) = self.prepared else { return None };
         let mut derived = key;
         for step in 0..DRAWS_MAX as u64 * 4 {
             let index = table.find(derived)?;
-            if usable(index) && !self.is_overloaded(index, draw) {
+            if usable(index) {
                 return Some(index);
             }
             derived = mix(key.wrapping_add(step + 1));
         }
-        self.first_from(key as usize, |index| usable(index) && !self.is_overloaded(index, draw))
+        self.first_from(scale(key, self.members.len() as u64) as usize, usable)
     }
 
-    fn is_overloaded(&self, index: usize, draw: &Draw<'_>) -> bool {
-        let Some(member) = self.members.get(index).filter(|_| draw.load_percent > 0) else { return false };
+    /// One more session leaves the endpoint within its share of those of `sum`.
+    fn has_share(&self, index: usize, sum: u64, draw: &Draw<'_>) -> bool {
+        let Some(member) = self.members.get(index) else { return false };
         let fair = (draw.sessions + 1) * u64::from(member.weight) * draw.load_percent;
-        let allowed = fair.div_ceil(self.weights.sum.max(1) * 100);
-        member.endpoint.sessions() as u64 >= allowed.max(1)
+        let allowed = fair.div_ceil(sum.max(1) * 100);
+        (member.endpoint.sessions() as u64) < allowed
     }
 }
