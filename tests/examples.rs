@@ -3,8 +3,12 @@
 //! asserted of both; where they differ as the comments say, of framegate.
 
 mod common;
+#[path = "examples/envoy.rs"]
+mod envoy;
 #[path = "examples/haproxy.rs"]
 mod haproxy;
+#[path = "examples/nginx.rs"]
+mod nginx;
 #[path = "examples/rig.rs"]
 mod rig;
 
