@@ -6,7 +6,8 @@ use super::build::Builder;
 use super::error::suggestion;
 use super::file::{self, Section, Typed};
 use super::value::{self, Parsed, quoted, shown, text};
-use crate::policy::matching::{Condition, Input, Pattern, Predicate, Test};
+use crate::policy::matching::{Condition, Input, Predicate, Test};
+use crate::policy::pattern::Pattern;
 use toml::Value;
 
 const CONDITIONS_MAX: usize = 32;
@@ -127,7 +128,7 @@ fn test(key: &str, value: &Value, check: Check) -> Parsed<(Test, bool)> {
         return Err(format!("{} is too long; at most {VALUE_MAX} bytes", quoted(text)));
     }
     if key == "regex" {
-        return Pattern::new(text)
+        return Pattern::whole(text)
             .map(|regex| (Test::Regex(regex), false))
             .map_err(|e| format!("{} {e}", quoted(text)));
     }

@@ -3,7 +3,7 @@
 
 use super::endpoint::is_name;
 use super::value::{Parsed, quoted};
-use crate::policy::matching::{HostPattern, PathPattern, Rest, Template, TemplateSegment};
+use crate::policy::matching::{HostPattern, PathPattern, PathTemplate, Rest, TemplateSegment};
 use crate::policy::path::{normal_host, normal_path};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -48,7 +48,7 @@ pub fn path(text: &str) -> Parsed<PathPattern> {
     }
 }
 
-fn template(text: &str) -> Parsed<Template> {
+fn template(text: &str) -> Parsed<PathTemplate> {
     // The slash at the start has an empty segment before it.
     let mut written: Vec<_> = text.split('/').collect();
     let rest = match written.last().copied() {
@@ -76,7 +76,7 @@ fn template(text: &str) -> Parsed<Template> {
         Some(name) => TemplateSegment::Name((*name).into()),
         None => TemplateSegment::Literal(segment.to_owned()),
     };
-    let template = Template { segments: normal.split('/').zip(&names).skip(1).map(segment).collect(), rest };
+    let template = PathTemplate { segments: normal.split('/').zip(&names).skip(1).map(segment).collect(), rest };
     let pattern = PathPattern::Template(template.clone());
     let names = pattern.names();
     match names.iter().enumerate().find(|(at, name)| names.iter().skip(at + 1).any(|other| other == *name)) {

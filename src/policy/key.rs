@@ -30,7 +30,7 @@ impl HashKey {
             }),
             HashKey::Header(name) => values(&request.fields, name).next().map(hash),
             HashKey::Cookie(name) => lookup::cookie(request, name).map(hash),
-            HashKey::Query(name) => lookup::query(request, name).map(|value| hash(value.as_bytes())),
+            HashKey::Query(name) => lookup::query(request, name).map(|value| hash(&value)),
             HashKey::Path => Some(hash(normal_path(request.path).as_bytes())),
         }
     }

@@ -12,15 +12,12 @@ mod index;
 mod input;
 mod overlap;
 mod pattern;
-mod regex;
 
 pub use captures::Captures;
 pub use condition::{Condition, Predicate, Test};
 pub use input::Input;
-pub(super) use input::{joined, parameter};
 pub use overlap::Finding;
-pub use pattern::{HostPattern, PathPattern, Rest, Template, TemplateSegment};
-pub use regex::Pattern;
+pub use pattern::{HostPattern, PathPattern, PathTemplate, Rest, TemplateSegment};
 
 use super::Facts;
 use super::path::{decoded, normal_host, without_dots};

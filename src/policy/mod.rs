@@ -18,6 +18,7 @@ pub mod limit;
 pub mod lookup;
 pub mod matching;
 pub mod path;
+pub mod pattern;
 mod pool;
 pub mod reply;
 pub mod retry;

@@ -1,10 +1,7 @@
-//! The path that is sent upstream. `pattern` has its regular expressions.
-
-mod pattern;
-
-pub use pattern::Pattern;
+//! The path that is sent upstream.
 
 use super::path::{after_segments, decoded, is_under, normal_path, without_dots};
+use super::pattern::Pattern;
 use super::template::{Template, Variables};
 use crate::proto::http1::climbs;
 use std::borrow::Cow;

@@ -7,7 +7,7 @@
 
 use super::Facts;
 use super::lookup;
-use super::matching::{Captures, joined, parameter};
+use super::matching::Captures;
 use super::path::normal_host;
 use crate::proto::http1::{Request, values};
 
@@ -273,10 +273,10 @@ impl Variables<'_> {
             Variable::TlsSubject => out.extend_from_slice(cert.map_or("", |cert| cert.subject).as_bytes()),
             Variable::TlsSha256 => out.extend_from_slice(cert.map_or("", |cert| cert.sha256).as_bytes()),
             Variable::Parameter(name) => {
-                out.extend_from_slice(&parameter(request.query, name).unwrap_or_default());
+                out.extend_from_slice(&lookup::query(request, name).unwrap_or_default());
             }
             Variable::Header(name) => {
-                out.extend_from_slice(&joined(values(&request.fields, name)).unwrap_or_default());
+                out.extend_from_slice(&lookup::joined(values(&request.fields, name)).unwrap_or_default());
             }
             Variable::Cookie(name) => out.extend_from_slice(lookup::cookie(request, name).unwrap_or_default()),
             // Of a pattern: only `Template::render` has the match.

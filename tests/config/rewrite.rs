@@ -110,7 +110,7 @@ const PROXIED: &[(&str, &str, &str)] = &[
     (
         "rewrite = { pattern = \"((a{1000}){1000}){1000}\", replace = \"b\" }",
         "5:23: route.rewrite.pattern",
-        "\"((a{1000}){1000}){1000}\" is too large when compiled; shorten it",
+        "\"((a{1000}){1000}){1000}\" is too large a regular expression: it compiles to more than 262144 bytes",
     ),
     (
         "rewrite = { pattern = \"(?<segment>a)\", replace = \"/{segmnt}\" }",

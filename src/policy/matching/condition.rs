@@ -2,8 +2,8 @@
 //! negated; and which conditions imply or exclude each other, for `overlap`.
 
 use super::input::Input;
-use super::regex::Pattern;
 use crate::policy::Facts;
+use crate::policy::pattern::Pattern;
 use ipnet::IpNet;
 use std::cmp::Reverse;
 use std::fmt;

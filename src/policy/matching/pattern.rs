@@ -65,12 +65,12 @@ pub enum PathPattern {
     /// `/live/*`, kept as `/live`: that path itself and all below it. Empty for `/*`.
     Under(String),
     /// With names.
-    Template(Template),
+    Template(PathTemplate),
 }
 
 /// `/room/{id}/*`: at least one segment is a name, or the rest has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template {
+pub struct PathTemplate {
     pub segments: Vec<TemplateSegment>,
     pub rest: Rest,
 }

@@ -1,11 +1,13 @@
-//! Regular expressions for paths: the groups of a match, and every match replaced. Their time is
-//! linear in the length of the path. A build without the feature `regex` compiles none.
+//! Regular expressions over the bytes of requests, in time linear in their length. Classes such as
+//! `\w`, and `(?i)`, know ASCII only. A build without the feature `regex` compiles none.
 
-/// Bytes of a compiled pattern.
+use std::cmp::Ordering;
+
+/// The compiled size of one regular expression, and of the cache of its automaton.
 #[cfg(feature = "regex")]
-const PATTERN_BYTES: usize = 1 << 20;
+const PATTERN_BYTES: usize = 256 << 10;
 
-/// A compiled regular expression. Paths are ASCII: so are its classes, and what `(?i)` knows.
+/// A compiled regular expression.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     source: String,
@@ -21,9 +23,16 @@ type Regex = std::convert::Infallible;
 pub type Groups<'m> = &'m dyn Fn(usize) -> Option<&'m str>;
 
 impl Pattern {
-    /// The error is the rest of a sentence.
+    /// Matches anywhere in a value. The error is the rest of a sentence.
     pub fn new(source: &str) -> Result<Pattern, String> {
         Ok(Pattern { source: source.to_owned(), regex: compile(source)? })
+    }
+
+    /// Matches whole values.
+    pub fn whole(source: &str) -> Result<Pattern, String> {
+        // Alone first: `a)|(b` is no expression, although it would be one in the group.
+        compile(source)?;
+        Ok(Pattern { source: source.to_owned(), regex: compile(&format!(r"\A(?:{source})\z"))? })
     }
 
     /// As written.
@@ -31,38 +40,41 @@ impl Pattern {
         &self.source
     }
 
+    pub fn matches(&self, value: &[u8]) -> bool {
+        is_match(&self.regex, value)
+    }
+
     /// The name of each group, if it has one; the first is the whole match.
     pub fn groups(&self) -> Vec<Option<String>> {
         groups(&self.regex)
     }
 
-    /// `path` with every match replaced, or `None` if there is no match.
+    /// `path`, which is ASCII, with every match replaced, or `None` if there is no match.
     pub fn replace_all(&self, path: &str, replacement: impl Fn(Groups<'_>) -> String) -> Option<String> {
         replace_all(&self.regex, path, replacement)
     }
 }
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Pattern) -> bool {
-        self.source == other.source
-    }
-}
-
-impl Eq for Pattern {}
 
 #[cfg(feature = "regex")]
 fn compile(source: &str) -> Result<Regex, String> {
     let mut builder = regex::bytes::RegexBuilder::new(source);
     let compiled = builder.unicode(false).size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES).build();
     compiled.map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => "is too large when compiled; shorten it".to_owned(),
+        regex::Error::CompiledTooBig(_) => {
+            format!("is too large a regular expression: it compiles to more than {PATTERN_BYTES} bytes")
+        }
         error => {
-            // Its last line is the reason, after a drawing of the place.
+            // The other lines show the expression, with a mark under the place.
             let text = error.to_string();
-            let reason = text.lines().last().unwrap_or_default();
-            format!("is not a regular expression: {}", reason.trim_start_matches("error: "))
+            let why = text.lines().last().unwrap_or_default();
+            format!("is not a regular expression: {}", why.strip_prefix("error: ").unwrap_or(why))
         }
     })
+}
+
+#[cfg(feature = "regex")]
+fn is_match(regex: &Regex, value: &[u8]) -> bool {
+    regex.is_match(value)
 }
 
 #[cfg(feature = "regex")]
@@ -96,4 +108,31 @@ fn groups(regex: &Regex) -> Vec<Option<String>> {
 #[cfg(not(feature = "regex"))]
 fn replace_all(regex: &Regex, _: &str, _: impl Fn(Groups<'_>) -> String) -> Option<String> {
     match *regex {}
+}
+
+#[cfg(not(feature = "regex"))]
+fn is_match(regex: &Regex, _: &[u8]) -> bool {
+    match *regex {}
+}
+
+/// The same source, compiled by the same constructor: one kind of pattern is never compared with
+/// the other.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Pattern) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Eq for Pattern {}
+
+impl PartialOrd for Pattern {
+    fn partial_cmp(&self, other: &Pattern) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Pattern {
+    fn cmp(&self, other: &Pattern) -> Ordering {
+        self.source.cmp(&other.source)
+    }
 }
