@@ -1,14 +1,21 @@
-//! What finding a route costs among many: `cargo bench --bench routing`.
+//! What finding a route costs among many, and choosing an endpoint: `cargo bench --bench routing`.
 
 mod common;
 
 use common::bench;
 use framegate::config;
 use framegate::policy::Facts;
+use framegate::policy::balance::Balance;
+use framegate::policy::candidates::{Ask, Next};
+use framegate::policy::endpoint::{Address, Endpoint, Member};
+use framegate::policy::health::Order;
+use framegate::policy::key::mix;
 use framegate::policy::matching::Routes;
+use framegate::policy::upstream::{Rules, Upstream};
 use framegate::proto::http1::parse_request;
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 /// Routes as a large edge has them: a host each with a path, names or conditions for some, and
 /// routes for all hosts behind them.
@@ -60,7 +67,53 @@ fn bench_find(name: &str, routes: &Routes, (host, target, field): (&str, &str, &
     });
 }
 
+const ENDPOINTS: usize = 1_000;
+/// Sessions on them.
+const SESSIONS: u64 = 20_000;
+
+fn upstream(weight: impl Fn(usize) -> u16, rules: Rules) -> Arc<Upstream> {
+    let member = |n: usize| {
+        let addr = SocketAddr::from(([10, 0, (n / 250) as u8, (n % 250) as u8], 9_000));
+        let endpoint = Endpoint::new(format!("ws://{addr}"), Address::Tcp(addr), false, String::new());
+        Member { endpoint: Arc::new(endpoint), weight: weight(n), priority: 0 }
+    };
+    let members = (0..ENDPOINTS).map(member).collect();
+    Arc::new(Upstream::with_members("bench".to_owned(), members).with(rules, Default::default()))
+}
+
+/// Everything that policy does to choose an endpoint for a session, with the session's end.
+fn bench_choose(name: &str, upstream: &Arc<Upstream>) {
+    let mut seed = 0;
+    let mut open = || {
+        seed += 1;
+        let mut candidates = upstream.candidates(&Ask { key: Some(mix(seed)), cookie: None, seed });
+        let Next::Try { pick, .. } = candidates.next(0) else { panic!("{name}: no endpoint") };
+        candidates.succeed(0);
+        pick
+    };
+    let _held: Vec<_> = (0..SESSIONS).map(|_| open()).collect();
+    bench(&format!("{ENDPOINTS} endpoints, {name}"), 5_000, || {
+        black_box(open());
+    });
+}
+
+fn bench_balancers() {
+    for balance in Balance::ALL {
+        let rules = || Rules { balance, ..Rules::default() };
+        bench_choose(balance.name(), &upstream(|_| 1, rules()));
+        let some_down = upstream(|_| 1, rules());
+        some_down.endpoints().iter().step_by(5).for_each(|endpoint| endpoint.obey(Order::Down, 0));
+        bench_choose(&format!("{}, a fifth down", balance.name()), &some_down);
+        if balance != Balance::RoundRobin {
+            bench_choose(&format!("{}, weights", balance.name()), &upstream(|n| 1 + (n % 10) as u16, rules()));
+        }
+    }
+    let bounded = Rules { balance: Balance::ConsistentHash, hash_load_percent: 125, ..Rules::default() };
+    bench_choose("consistent_hash, hash_load 125", &upstream(|_| 1, bounded));
+}
+
 fn main() {
+    bench_balancers();
     for count in [1, 1_000] {
         let routes = routes(count);
         let last = |kind: usize| (count - 1) / 5 * 5 + kind;

@@ -237,7 +237,7 @@ pub fn destination(value: &Value, upstreams: &[Arc<Upstream>]) -> Parsed<Destina
     Err(format!("no [[upstream]] is named {}{right}", quoted(text)))
 }
 
-/// A failure after which a request is sent once more.
+/// A failure after which a request is sent again.
 fn failure(value: &Value) -> Parsed<Failure> {
     match value {
         Value::String(word) if word == "closed" => Ok(Failure::Closed),

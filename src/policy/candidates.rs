@@ -180,9 +180,10 @@ impl Candidates {
         }
     }
 
-    /// Another endpoint can be tried, as far as can be told now.
+    /// Another endpoint can be tried, and the budget allows a retry, as far as can be told now.
     pub fn has_more(&self, now: Millis) -> bool {
-        self.has_usable(now, self.upstream.rules.endpoint_limits)
+        let rules = &self.upstream.rules;
+        self.state.shared.retries.has_one(&rules.retries) && self.has_usable(now, rules.endpoint_limits)
     }
 
     fn has_usable(&self, now: Millis, limits: Limits) -> bool {

@@ -32,6 +32,11 @@ impl Budget {
         let _ = self.spent.fetch_update(Relaxed, Relaxed, less);
     }
 
+    /// There is a retry to take.
+    pub fn has_one(&self, limits: &RetryLimits) -> bool {
+        self.spent.load(Relaxed).saturating_add(100) <= limits.reserve.saturating_mul(100)
+    }
+
     /// Takes one retry; `false` if there is none.
     pub fn spend(&self, limits: &RetryLimits) -> bool {
         let most = limits.reserve.saturating_mul(100);
@@ -48,7 +53,9 @@ mod tests {
     fn retries_are_a_share_of_handshakes_beyond_the_reserve() {
         let (budget, limits) = (Budget::default(), RetryLimits { percent: 25, reserve: 3 });
         let spend = || budget.spend(&limits);
+        assert!(budget.has_one(&limits));
         assert_eq!([spend(), spend(), spend(), spend()], [true, true, true, false]);
+        assert!(!budget.has_one(&limits));
         let mut retries = 0;
         for _ in 0..100 {
             budget.earn(&limits);

@@ -28,8 +28,8 @@ impl Default for Settings {
     }
 }
 
-/// Failures after which a request that was sent is sent once more, to another endpoint. The first
-/// endpoint may have acted on it: none by default. A connection that cannot be made is always
+/// Failures after which a request that was sent is sent again, to one endpoint after the other.
+/// Those before may have acted on it: none by default. A connection that cannot be made is always
 /// followed by the next attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RetryOn {

@@ -191,26 +191,25 @@ impl Group<'_> {
         self.random(draw, usable)
     }
 
+    /// Looks at all: so one that is better for its count and weight is asked whether it is usable
+    /// only then. Ties go to the next one in turn.
     fn least_sessions(&self, draw: &Draw<'_>, usable: &impl Fn(usize) -> bool) -> Option<usize> {
-        let count = self.members.len();
-        let start = (draw.turn as usize).checked_rem(count)?;
-        let mut best: Option<(usize, u64, u64)> = None;
-        // Ties go to the next one in turn.
-        for index in (start..count).chain(0..start) {
-            let Some(member) = self.members.get(index) else { continue };
-            let sessions = member.endpoint.sessions() as u64 + 1;
-            // Without weights the common case is one comparison.
-            if best.is_some_and(|(_, fewest, _)| self.weights.max == 1 && sessions >= fewest && draw.slow_start_ms == 0)
-            {
-                continue;
-            }
-            let weight = self.weight(index, draw);
-            let better = best.is_none_or(|(_, fewest, of)| sessions.saturating_mul(of) < fewest.saturating_mul(weight));
-            if better && usable(index) {
-                best = Some((index, sessions, weight));
+        let start = (draw.turn as usize).checked_rem(self.members.len())?;
+        let (before, from) = self.members.split_at_checked(start)?;
+        // Any is better than this.
+        let (mut best, mut fewest, mut of) = (None, 1, 0);
+        for (first, part) in [(start, from), (0, before)] {
+            for (n, member) in part.iter().enumerate() {
+                let sessions = member.endpoint.sessions() as u64 + 1;
+                // Without slow start the common case is two multiplications.
+                let full = u64::from(member.weight) * 1_000;
+                let weight = if draw.slow_start_ms == 0 { full } else { self.weight(first + n, draw) };
+                if sessions.wrapping_mul(of) < weight.wrapping_mul(fewest) && usable(first + n) {
+                    (best, fewest, of) = (Some(first + n), sessions, weight);
+                }
             }
         }
-        best.map(|(index, ..)| index)
+        best
     }
 
     fn two_choices(&self, draw: &mut Draw<'_>, usable: &impl Fn(usize) -> bool) -> Option<usize> {
