@@ -112,7 +112,7 @@ fn rooms_are_rewritten() {
 
 #[test]
 fn a_room_keeps_its_server() {
-    // Sessions that have ended may still count, and the bound on load would move a room.
+    // A session that has ended may still count, and the bound on load would move a room.
     let unbounded = [("hash_load = 150", "hash_load = 0"), ("hash_balance_factor: 150", "hash_balance_factor: 100000")];
     both(unbounded, |servers, front| {
         let fields: Vec<_> = (0..90).map(|room| format!("X-Room: {room}\r\n")).collect();

@@ -136,7 +136,7 @@ impl Shared {
         }
         let key = field_of(&head, "sec-websocket-key").unwrap_or_default();
         let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-        let answer = switching(&format!("X-Backend: {}\r\n", self.name)).replace(ACCEPT, &accept);
+        let answer = switching(&format!("Server: rig\r\nX-Backend: {}\r\n", self.name)).replace(ACCEPT, &accept);
         stream.write_all(answer.as_bytes())?;
         stream.write_all(&plain(0x81, head.as_bytes()))?;
         // Frames of the client: until its end.
