@@ -124,7 +124,7 @@ fn a_room_keeps_its_server() {
             assert!((12..=48).contains(&count(&first, name)), "{first:?}");
         }
         assert_eq!(places(), first);
-        // Without health checks and retries of its own Envoy answers 503 to the rooms of this server.
+        // Without health checks and retries Envoy answers 503 to the rooms of this server.
         if front.is_framegate() {
             servers.rooms[0].kill();
             let then = places();

@@ -100,7 +100,6 @@ fn a_frame_above_the_limit_ends_the_session() {
 }
 
 /// The line in the comments, in place of the endpoints.
-#[cfg(feature = "discovery")]
 #[test]
 fn endpoints_come_from_eureka() {
     let servers = Servers::start();

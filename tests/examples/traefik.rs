@@ -116,7 +116,6 @@ fn the_cookie_brings_a_client_back_until_its_check_fails() {
     assert!(moved.cookie().is_some_and(|new| new.starts_with("edge=") && new != first.cookie().unwrap()));
 }
 
-#[cfg(feature = "discovery")]
 mod kubernetes {
     use super::*;
     use crate::api::{Api, Call};
