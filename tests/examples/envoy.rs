@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use crate::rig::*;
+use std::net::SocketAddr;
 use std::process::Command;
 
 struct Servers {
@@ -32,25 +33,28 @@ impl Servers {
         self.all().fold(Example::framegate("envoy/framegate.toml"), swap)
     }
 
-    fn envoy(&self) -> Option<(Example, u16)> {
+    /// With the ports of its listener and of its admin listener.
+    fn envoy(&self) -> Option<(Example, [u16; 2])> {
         installed("envoy")?;
-        let port = free_port();
+        let [port, admin] = [free_port(), free_port()];
         let swap = |example: Example, (number, backend): (usize, &Backend)| {
             let by = format!("127.0.0.1, port_value: {}", backend.addr.port());
             example.swap(&format!("10.0.0.{number}, port_value: 9000"), &by)
         };
         let example = self.all().fold(Example::file("envoy/envoy.yaml"), swap);
         let example = example.swap("0.0.0.0, port_value: 8080", &format!("127.0.0.1, port_value: {port}"));
-        Some((example.swap("port_value: 9901", "port_value: 0"), port))
+        Some((example.swap("port_value: 9901", &format!("port_value: {admin}")), [port, admin]))
     }
 }
 
-fn run_envoy(example: &Example, port: u16) -> Front {
+fn run_envoy(example: &Example, [port, admin]: [u16; 2]) -> Front {
     example.assert_local();
     let (folder, file) = folder_with("envoy.yaml", &example.text);
     let mut command = Command::new(installed("envoy").unwrap());
     command.args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warn", "-c"]).arg(file);
-    Front::Original(Original::start(command, port, folder))
+    let mut envoy = Original::start(command, port, folder);
+    envoy.admin = Some(SocketAddr::from(([127, 0, 0, 1], admin)));
+    Front::Original(envoy)
 }
 
 /// Of both: framegate and, where it is installed, Envoy. The literals are replaced in their files.
@@ -62,9 +66,9 @@ fn both(literals: [(&str, &str); 2], test: impl Fn(&mut Servers, &Front)) {
     test(&mut servers, &front);
     drop(front);
     let mut servers = Servers::start();
-    if let Some((example, port)) = servers.envoy() {
+    if let Some((example, ports)) = servers.envoy() {
         eprintln!("with Envoy:");
-        let front = run_envoy(&swap(example, literals[1]), port);
+        let front = run_envoy(&swap(example, literals[1]), ports);
         test(&mut servers, &front);
     }
 }
@@ -112,7 +116,7 @@ fn rooms_are_rewritten() {
 
 #[test]
 fn a_room_keeps_its_server() {
-    // Sessions that have ended may still count, and the bound on load would move a room.
+    // A session that has ended may still count, and the bound on load would move a room.
     let unbounded = [("hash_load = 150", "hash_load = 0"), ("hash_balance_factor: 150", "hash_balance_factor: 100000")];
     both(unbounded, |servers, front| {
         let fields: Vec<_> = (0..90).map(|room| format!("X-Room: {room}\r\n")).collect();
@@ -124,7 +128,7 @@ fn a_room_keeps_its_server() {
             assert!((12..=48).contains(&count(&first, name)), "{first:?}");
         }
         assert_eq!(places(), first);
-        // Without health checks and retries of its own Envoy answers 503 to the rooms of this server.
+        // Without health checks and retries Envoy answers 503 to the rooms of this server.
         if front.is_framegate() {
             servers.rooms[0].kill();
             let then = places();
@@ -186,24 +190,41 @@ fn checks_take_servers_out_and_the_backup_in() {
 fn sessions_above_the_limit_wait_for_one_that_ends() {
     let two = [("max_sessions = 4000", "max_sessions = 2"), ("max_connections: 4000", "max_connections: 2")];
     both(two, |_, front| {
-        let canary = ticks().with("X-Canary: always\r\n");
-        let mut sessions = Vec::new();
-        while sessions.len() < 2 {
-            let session = ticks().open(front.addr());
-            if session.backend != "canary" {
-                sessions.push(session);
-            }
-        }
+        let open = || -> Vec<_> {
+            let sessions = std::iter::repeat_with(|| ticks().open(front.addr()));
+            sessions.filter(|session| session.backend != "canary").take(2).collect()
+        };
+        let sessions = open();
         // The canary has no such limit, and takes some of these.
-        let waiting = eventually("one waits", || {
-            let stream = ticks().send(front.addr());
-            stream.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
-            stream.peek(&mut [0]).is_err().then_some(stream)
+        let mut sent = Vec::new();
+        eventually("one waits", || {
+            if !is_waiting(front) {
+                sent.push(ticks().send(front.addr()));
+                return None;
+            }
+            Some(())
         });
-        waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+        let canary = ticks().with("X-Canary: always\r\n");
         assert_eq!(canary.open(front.addr()).backend, "canary");
-        // In Envoy it waits for one server.
-        sessions.clear();
-        assert!(Session::begun(waiting).backend.starts_with("ticks"));
+        // All of them: in Envoy a session waits for one server. Those that get room end at once.
+        drop(sessions);
+        let begun = |stream| std::thread::spawn(|| Session::begun(stream).backend);
+        let begun: Vec<_> = sent.into_iter().map(begun).collect();
+        let backends: Vec<_> = begun.into_iter().map(|session| session.join().unwrap()).collect();
+        assert!(backends.iter().any(|backend| backend.starts_with("ticks")), "{backends:?}");
     });
+}
+
+/// Whether a session waits for room in the upstream of the ticks.
+fn is_waiting(front: &Front) -> bool {
+    match front {
+        Front::Framegate(proxy) => queued(proxy, "ticks") > 0,
+        Front::Original(envoy) => {
+            let admin = envoy.admin.expect("Envoy has an admin listener");
+            let target = "/stats?filter=^cluster.ticks.upstream_rq_pending_active$";
+            let stats = http(admin, &format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+            assert!(stats.contains("upstream_rq_pending_active: "), "{stats}");
+            !stats.contains("upstream_rq_pending_active: 0")
+        }
+    }
 }

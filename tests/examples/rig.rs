@@ -136,7 +136,7 @@ impl Shared {
         }
         let key = field_of(&head, "sec-websocket-key").unwrap_or_default();
         let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-        let answer = switching(&format!("X-Backend: {}\r\n", self.name)).replace(ACCEPT, &accept);
+        let answer = switching(&format!("Server: rig\r\nX-Backend: {}\r\n", self.name)).replace(ACCEPT, &accept);
         stream.write_all(answer.as_bytes())?;
         stream.write_all(&plain(0x81, head.as_bytes()))?;
         // Frames of the client: until its end.
@@ -312,6 +312,16 @@ pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
 }
 
+/// How many sessions wait for room in an upstream.
+pub fn queued(proxy: &Proxy, upstream: &str) -> u64 {
+    let admin = proxy.admin();
+    let answer = http(admin, &format!("GET /upstreams HTTP/1.1\r\nHost: {admin}\r\n\r\n"));
+    let json: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let upstreams = json.as_array().unwrap_or_else(|| panic!("{json:#}"));
+    let upstream = upstreams.iter().find(|one| one["name"] == upstream).unwrap_or_else(|| panic!("{json:#}"));
+    upstream["queued"].as_u64().unwrap_or_else(|| panic!("{upstream:#}"))
+}
+
 /// The state of an endpoint at the admin listener.
 pub fn state(proxy: &Proxy, backend: &Backend) -> String {
     let admin = proxy.admin();
@@ -350,6 +360,8 @@ impl Front {
 pub struct Original {
     child: Child,
     addr: SocketAddr,
+    /// Of its admin listener, if it has one.
+    pub admin: Option<SocketAddr>,
     folder: PathBuf,
     said: Lines,
 }
@@ -361,7 +373,8 @@ impl Original {
         let piped = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap();
         let said = Lines::of(child.stderr.take().unwrap());
-        let original = Original { child, addr: SocketAddr::from(([127, 0, 0, 1], port)), folder, said };
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let original = Original { child, addr, admin: None, folder, said };
         eventually("the original accepts", || TcpStream::connect(original.addr).ok());
         original
     }

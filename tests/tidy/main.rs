@@ -97,6 +97,7 @@ fn nothing_names_the_machine_it_was_written_on() {
         files.push((name.to_owned(), read(name)));
     }
     files.extend(below("src", "toml"));
+    files.extend(["toml", "conf", "cfg", "yaml"].into_iter().flat_map(|ending| below("examples", ending)));
     for (path, text) in files {
         for (n, line) in text.lines().enumerate() {
             let found = source::machine_paths().into_iter().find(|place| line.contains(place.as_str()));
