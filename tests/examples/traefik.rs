@@ -176,5 +176,6 @@ mod kubernetes {
         ));
         assert_eq!(read_close(&before.stream).0, 1012);
         assert_eq!(live.open(proxy.addr).backend, "live2");
+        std::fs::remove_dir_all(account).unwrap();
     }
 }
