@@ -39,6 +39,8 @@ pub struct Candidates {
 #[derive(Debug)]
 struct Current {
     attempt: Attempt,
+    /// Its id for a cookie, unless the client has it already.
+    id: Option<String>,
     /// The address under way.
     address: usize,
     /// It has been connected to.
@@ -120,6 +122,7 @@ impl Candidates {
         } else {
             self.fail(now);
         }
+        self.follow_members();
         let rules = &self.upstream.rules;
         let shared = &self.state.shared;
         // Those that wait already go first.
@@ -140,13 +143,30 @@ impl Candidates {
             }
             self.place = None;
             self.last = Some(Arc::clone(attempt.endpoint()));
-            self.current = Some(Current { attempt, address: 0, tried: false, sources: 0 });
+            let id = self.pool.id(index).filter(|_| self.sticky != Some(index)).map(str::to_owned);
+            self.current = Some(Current { attempt, id, address: 0, tried: false, sources: 0 });
             return self.next_address().unwrap_or(Next::Refuse(None));
         }
         if self.has_usable(now, Limits::default()) {
             return self.wait(now);
         }
         Next::Refuse(if self.failed { None } else { Some(Cause::NoEndpoint) })
+    }
+
+    /// The members may have been replaced since the last choice.
+    fn follow_members(&mut self) {
+        let pool = self.upstream.pool();
+        if Arc::ptr_eq(&pool, &self.pool) {
+            return;
+        }
+        let before = self.pool.members();
+        let endpoint = |index: usize| before.get(index).map(|member| &member.endpoint);
+        let tried: Vec<_> = self.tried.iter().filter_map(|index| endpoint(*index)).collect();
+        let position = |at: &Arc<Endpoint>| pool.members().iter().position(|member| member.endpoint == *at);
+        self.sticky = self.sticky.and_then(endpoint).and_then(position);
+        let members = pool.members().iter().enumerate();
+        self.tried = members.filter(|(_, member)| tried.contains(&&member.endpoint)).map(|(index, _)| index).collect();
+        self.pool = pool;
     }
 
     /// The address that [`Candidates::next`] gave is being connected to.
@@ -194,9 +214,7 @@ impl Candidates {
     /// the upstream sets none. `secure`: the client came over TLS.
     pub fn set_cookie(&self, secure: bool) -> Option<String> {
         let sticky = self.upstream.rules.sticky.as_ref()?;
-        let index = *self.tried.last()?;
-        let id = self.pool.id(index).filter(|_| self.sticky != Some(index))?;
-        Some(sticky.set_cookie(id, secure))
+        Some(sticky.set_cookie(self.current.as_ref()?.id.as_deref()?, secure))
     }
 
     /// The address under way, or the next one of the same endpoint.

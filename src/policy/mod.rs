@@ -108,7 +108,7 @@ pub struct Plan {
     /// What the names in the route's path stand for.
     pub captures: Captures,
     /// The endpoints to try.
-    pub candidates: Candidates,
+    pub candidates: Box<Candidates>,
     /// The endpoints to try for its shadow, if it gets one.
     pub shadow: Option<Box<Candidates>>,
     /// Counts the session while it is held.
@@ -173,14 +173,14 @@ fn admit(
 
 fn shadow(route: &Route, facts: &Facts<'_>) -> Option<Box<Candidates>> {
     let shadow = route.shadow.as_ref().filter(|shadow| shadow.chooses(facts.random))?;
-    Some(Box::new(candidates(&shadow.upstream, facts)))
+    Some(candidates(&shadow.upstream, facts))
 }
 
-fn candidates(upstream: &Arc<Upstream>, facts: &Facts<'_>) -> Candidates {
+fn candidates(upstream: &Arc<Upstream>, facts: &Facts<'_>) -> Box<Candidates> {
     let rules = &upstream.rules;
     let key = (rules.balance == Balance::ConsistentHash).then(|| rules.hash_key.hash(facts));
     let cookie = rules.sticky.as_ref().and_then(|sticky| lookup::cookie(facts.request, &sticky.cookie));
-    upstream.candidates(&Ask { key: key.flatten(), cookie, seed: facts.random })
+    Box::new(upstream.candidates(&Ask { key: key.flatten(), cookie, seed: facts.random }))
 }
 
 #[cfg(test)]

@@ -126,6 +126,8 @@ pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
     push_field(&mut out, "Host", add.host.unwrap_or(request.host).as_bytes());
     push_upgrade(&mut out);
     let parent = only(fields, "traceparent").filter(|_| !named.contains("traceparent"));
+    // Most routes edit nothing, and fields are many.
+    let edited = !add.edits.is_empty();
     let continued = parent.and_then(|value| Trace::continued(value, &add.trace_seed));
     for field @ Field { name, value } in fields {
         let passes = match Origin::of(name) {
@@ -134,7 +136,8 @@ pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
             Origin::TraceState => continued.is_some(),
             Origin::Client => true,
         };
-        if passes && !named.contains(name) && !offers_nothing(field) && !add.edits.removes(name) {
+        let removed = edited && add.edits.removes(name);
+        if passes && !removed && !named.contains(name) && !offers_nothing(field) {
             push_field(&mut out, name, value);
         }
     }
@@ -328,11 +331,11 @@ pub fn write_switching(response: &Response<'_>, accept: &[u8; 28], edits: &Field
     out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
     push_upgrade(&mut out);
     push_field(&mut out, "Sec-WebSocket-Accept", accept);
-    let named = Named::of(&response.fields);
+    let (named, edited) = (Named::of(&response.fields), !edits.is_empty());
     for field @ Field { name, value } in &response.fields {
         let ours = ["sec-websocket-accept", "content-length"].iter().any(|known| name.eq_ignore_ascii_case(known));
         let passes = !ours && !is_hop_by_hop(name) && !named.contains(name) && !offers_nothing(field);
-        if passes && !edits.removes(name) {
+        if passes && !(edited && edits.removes(name)) {
             push_field(&mut out, name, value);
         }
     }

@@ -54,8 +54,8 @@ pub enum Event {
     /// The verdict on [`Action::Decide`].
     Admitted(Admission),
     Refused(Refusal),
-    /// The upstream connection is up.
-    Connected(Upgrade),
+    /// The upstream connection is up. Boxed: events are moved for every deadline that is looked at.
+    Connected(Box<Upgrade>),
     /// One connect attempt failed; the next one is asked for with [`Action::Connect`].
     ConnectFailed(Cause),
     /// There was no descriptor or memory for an attempt; it is made again a little later.

@@ -136,7 +136,7 @@ impl Session {
         self.step(now, |exchange, step| match event {
             Event::Admitted(admission) => exchange.on_admitted(admission, step),
             Event::Refused(refusal) => exchange.on_refused(refusal, step),
-            Event::Connected(upgrade) => exchange.on_connected(upgrade, step),
+            Event::Connected(upgrade) => exchange.on_connected(*upgrade, step),
             Event::ConnectFailed(cause) => exchange.on_connect_failed(cause, step),
             Event::NoSocket => exchange.on_no_socket(step),
             Event::Queued { until } => exchange.on_queued(until, step),

@@ -85,7 +85,7 @@ pub struct Pending {
     pub route: Option<Arc<Route>>,
     /// What the names in the route's path stand for.
     pub captures: Captures,
-    pub candidates: Option<Candidates>,
+    pub candidates: Option<Box<Candidates>>,
     /// The endpoints to try for its shadow, if it gets one.
     pub shadow: Option<Box<Candidates>>,
     /// The TLS configurations of when the session was admitted.

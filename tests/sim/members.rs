@@ -25,8 +25,6 @@ pub struct Group {
     known: Vec<Known>,
     /// The members of this moment.
     seats: Vec<Seat>,
-    /// The members when the first attempt was made, with or without a descriptor.
-    listed: Option<Vec<Seat>>,
     /// The endpoint under way.
     chosen: Option<usize>,
     pub attempts: Vec<Attempt>,
@@ -161,19 +159,17 @@ impl Group {
         sessions + pending + upstream.queued()
     }
 
-    /// Whether there was a moment, from the last attempt on, at which no endpoint was left: of
-    /// the members at the first attempt each had been tried or was not available.
+    /// Whether there was a moment, from the last attempt on, at which no endpoint was left: each
+    /// member had been tried or was not available.
     pub fn was_exhausted(&self) -> bool {
         if self.ejected || !self.others.is_empty() {
             // That changes without an event.
             return true;
         }
-        let listed = self.listed.as_ref();
-        let listed = listed.map_or(Set::MAX, |seats| seats.iter().fold(0, |set, seat| set | 1 << seat.endpoint));
         let from = self.attempts.last().map_or(0, |last| last.at);
         let before = self.history.iter().rev().find(|(at, _)| *at <= from).map_or(0, |(_, set)| *set);
         let after = self.history.iter().filter(|(at, _)| *at > from).map(|(_, set)| *set);
-        after.chain([before]).any(|set| set & listed & !self.tried() == 0)
+        after.chain([before]).any(|set| set & !self.tried() == 0)
     }
 
     /// Whether a member that passes its checks gets no session however long the worker waits:
@@ -290,17 +286,15 @@ impl World {
         if group.upstream.is_none() {
             return;
         }
-        let listed = group.listed.get_or_insert_with(|| group.seats.clone());
-        // A session keeps the list that it began with; of that one it tries the rest. When that was
-        // is not known of a session that may have waited for room.
+        // Its choice may have been made before an attempt for which there was no descriptor.
         let waited = fleet.limit.is_some() && fleet.is_shared();
-        let seat = listed.iter().find(|seat| seat.endpoint == endpoint).copied();
-        assert!(waited || seat.is_some(), "an attempt goes to endpoint {endpoint}, which is no member");
+        let seat = group.seats.iter().find(|seat| seat.endpoint == endpoint).copied();
+        assert!(seat.is_some(), "an attempt goes to endpoint {endpoint}, which is no member");
         // An attempt for which there was no descriptor is made again with the same endpoint.
         let chosen = group.chosen.replace(endpoint) != Some(endpoint);
         assert!(group.tried() & 1 << endpoint == 0, "endpoint {endpoint} is tried again");
         assert!(!chosen || group.is_up(endpoint), "an attempt goes to endpoint {endpoint}, which is down");
-        let better = group.listed.iter().flatten().find(|other| {
+        let better = group.seats.iter().find(|other| {
             let left = group.tried() & 1 << other.endpoint == 0 && group.may_get_one(other.endpoint);
             left && seat.is_some_and(|seat| other.priority < seat.priority)
         });

@@ -109,7 +109,7 @@ impl Driver {
                     let event = self.connect.map_or_else(
                         || {
                             let response = FieldEdits::new();
-                            Event::Connected(Upgrade { request: b"NEW".to_vec(), response, may_retry: false })
+                            Event::Connected(Box::new(Upgrade { request: b"NEW".to_vec(), response, may_retry: false }))
                         },
                         |outcome| outcome(),
                     );

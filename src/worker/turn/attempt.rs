@@ -98,7 +98,7 @@ impl<S: Sys> Turn<'_, '_, S> {
     }
 
     fn candidates(&mut self) -> Option<&mut Candidates> {
-        self.pair.pending.as_mut()?.candidates.as_mut()
+        self.pair.pending.as_mut()?.candidates.as_deref_mut()
     }
 }
 

@@ -46,7 +46,7 @@ impl<S: Sys> Turn<'_, '_, S> {
     /// The upstream is reached: the request goes there.
     fn connected(&mut self) {
         let event = match self.upgrade() {
-            Some(upgrade) => Event::Connected(upgrade),
+            Some(upgrade) => Event::Connected(Box::new(upgrade)),
             None => Event::ConnectFailed(Cause::ConnectRefused),
         };
         self.report(event);
