@@ -64,6 +64,7 @@ fn shows_what_is_true() {
     let held = [session(&proxy), session(&proxy)];
     backends[0].set(Mode::Status(500));
     (0..2).for_each(|_| assert_eq!(visit(&proxy, "/", "").status(), 500));
+    wait_state(&proxy, &backends[0], "ejected");
     order(&proxy, &backends[1], "drain");
     backends[2].set(Mode::Stalls);
     let _pending = begin(&proxy, "/", "");
