@@ -82,13 +82,14 @@ fn shows_what_is_true() {
         json!({
             "url": backends[n].url(), "state": state, "since_unix_s": null, "sessions": sessions, "pending": pending,
             "weight": weight, "priority": priority, "handshakes_ok": ok, "handshakes_failed": failed,
-            "ejections": ejections,
+            "ejections": ejections, "source": "configuration",
         })
     };
     assert_eq!(
         shown,
         json!({
             "name": "g", "balance": "least_sessions", "sessions": 3, "pending": 1, "queued": 2,
+            "discovery": null,
             "endpoints": [
                 row(0, "ejected", [1, 0, 2, 0, 2, 2, 1]),
                 row(1, "drained", [5, 1, 0, 0, 0, 0, 0]),
