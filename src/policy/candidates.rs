@@ -115,8 +115,10 @@ impl Candidates {
     pub fn next(&mut self, now: Millis) -> Next {
         let waits = self.current.as_ref().filter(|current| !current.tried);
         if waits.is_some_and(|current| current.attempt.endpoint().health.is_down()) {
-            // It has gone down while there was no socket for the attempt: no failure of its own.
+            // It has gone down while there was no socket for the attempt: it was not tried, and
+            // may be another time.
             self.current = None;
+            self.tried.pop();
         } else if let Some(next) = self.next_address() {
             return next;
         } else {

@@ -64,6 +64,7 @@ fn shows_what_is_true() {
     let held = [session(&proxy), session(&proxy)];
     backends[0].set(Mode::Status(500));
     (0..2).for_each(|_| assert_eq!(visit(&proxy, "/", "").status(), 500));
+    wait_state(&proxy, &backends[0], "ejected");
     order(&proxy, &backends[1], "drain");
     backends[2].set(Mode::Stalls);
     let _pending = begin(&proxy, "/", "");
@@ -87,7 +88,8 @@ fn shows_what_is_true() {
     assert_eq!(
         shown,
         json!({
-            "name": "g", "balance": "least_sessions", "sessions": 3, "pending": 1, "queued": 2, "discovery": null,
+            "name": "g", "balance": "least_sessions", "sessions": 3, "pending": 1, "queued": 2,
+            "discovery": null,
             "endpoints": [
                 row(0, "ejected", [1, 0, 2, 0, 2, 2, 1]),
                 row(1, "drained", [5, 1, 0, 0, 0, 0, 0]),

@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use crate::rig::*;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 /// Four sessions, two on each backend.
@@ -16,6 +17,7 @@ fn four(proxy: &Proxy) -> (Vec<Client>, Vec<Client>) {
 #[track_caller]
 fn assert_closed(proxy: &Proxy, client: &Client, code: u16, backend: &Backend) {
     assert_eq!(read_close(&client.stream), (code, "endpoint down".to_owned()));
+    (&client.stream).write_all(&masked(0x88, &close_payload(code, ""))).unwrap();
     let line = end_line(proxy, "endpoint-down");
     let fields = ["ended_by", "phase", "upstream"].map(|name| field(&line, name));
     assert_eq!(fields, [Some("proxy"), Some("open"), Some(backend.url().as_str())], "{line}");

@@ -56,13 +56,20 @@ fn retries_end_with_their_budget() {
     assert_eq!(backends.iter().map(Backend::requests).collect::<Vec<_>>(), [5, 2]);
 }
 
-/// Asks until the first backend gets a request: how long that took.
-fn until_tried(proxy: &Proxy, backend: &Backend, begun: Instant) -> Duration {
+/// Asks until this backend gets a request, not earlier than `after_ms` after `begun`: a moment
+/// before that request.
+#[track_caller]
+fn until_tried(proxy: &Proxy, backend: &Backend, begun: Instant, after_ms: u64) -> Instant {
     let before = backend.requests();
-    eventually("a trial", || {
+    let asked = eventually("a trial", || {
+        let asked = Instant::now();
         visit(proxy, "/", "");
-        (backend.requests() > before).then(|| begun.elapsed())
-    })
+        (backend.requests() > before).then_some(asked)
+    });
+    let took = begun.elapsed();
+    // Times are whole milliseconds.
+    assert!(took >= Duration::from_millis(after_ms - 1), "tried after {took:?}, not {after_ms} ms");
+    asked
 }
 
 #[test]
@@ -77,20 +84,17 @@ fn an_endpoint_is_ejected_and_tried_again_ever_later() {
         begun = Instant::now();
         assert_eq!(visit(&proxy, "/", "").status(), 500);
     }
-    assert_eq!(endpoint(&proxy, &backends[0])["state"], "ejected");
+    wait_state(&proxy, &backends[0], "ejected");
     assert_eq!(session(&proxy).backend(), 1);
     assert_eq!(backends[0].requests(), 3);
     for time in [400, 800] {
-        let took = until_tried(&proxy, &backends[0], begun);
-        assert!(took >= Duration::from_millis(time), "tried after {took:?}, not {time} ms");
-        begun = Instant::now() - Duration::from_millis(2);
+        begun = until_tried(&proxy, &backends[0], begun, time);
     }
-    assert_eq!(endpoint(&proxy, &backends[0])["ejections"], 3);
+    eventually("the third", || (endpoint(&proxy, &backends[0])["ejections"] == 3).then_some(()));
     // The next trial succeeds.
     backends[0].set(Mode::Serves);
-    let took = until_tried(&proxy, &backends[0], begun);
-    assert!(took >= Duration::from_millis(1_400), "tried after {took:?}, not 1600 ms");
-    assert_eq!(endpoint(&proxy, &backends[0])["state"], "up");
+    until_tried(&proxy, &backends[0], begun, 1_600);
+    wait_state(&proxy, &backends[0], "up");
     assert_eq!([session(&proxy).backend(), session(&proxy).backend()], [0, 0]);
 }
 
@@ -101,6 +105,7 @@ fn one_session_at_a_time_tries_an_ejected_endpoint() {
     let rules = "ejection = { failures = 1, time = \"300ms\" }";
     let proxy = Proxy::start(&first_of(&backends, "timeouts = { upstream_head = \"1m\" }", rules));
     assert_eq!(visit(&proxy, "/", "").status(), 502);
+    wait_state(&proxy, &backends[0], "ejected");
     backends[0].set(Mode::Stalls);
     // Those that wait for the trial's response, at the end exactly one.
     let mut trials = Vec::new();
@@ -126,7 +131,7 @@ fn one_session_at_a_time_tries_an_ejected_endpoint() {
     wait_upstream(&proxy, "pending", 0);
     backends[0].set(Mode::Serves);
     assert_eq!(session(&proxy).backend(), 0);
-    assert_eq!(endpoint(&proxy, &backends[0])["state"], "up");
+    wait_state(&proxy, &backends[0], "up");
 }
 
 #[test]

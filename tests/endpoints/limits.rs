@@ -6,8 +6,10 @@ use std::time::Instant;
 
 /// Refused with 503 for this cause, and told when to come again.
 #[track_caller]
-fn assert_refused(proxy: &Proxy, client: &Client, cause: &str) {
+fn assert_refused(proxy: &Proxy, client: Client, cause: &str) {
     assert_eq!((client.status(), client.field("Retry-After").is_some()), (503, true), "{}", client.head);
+    // Else it would linger.
+    drop(client);
     let line = end_line(proxy, cause);
     assert_eq!(field(&line, "status"), Some("503"), "{line}");
 }
@@ -18,7 +20,7 @@ fn beyond_its_endpoints_limits_an_upstream_is_full() {
     let proxy = Proxy::start(&config(&backends, "", "limits = { endpoint_sessions = 1 }"));
     let [first, second] = [session(&proxy), session(&proxy)];
     assert_ne!(first.backend(), second.backend());
-    assert_refused(&proxy, &visit(&proxy, "/", ""), "upstream-full");
+    assert_refused(&proxy, visit(&proxy, "/", ""), "upstream-full");
     assert_eq!(backends.iter().map(Backend::requests).sum::<usize>(), 2);
     let free = second.backend();
     second.close();
@@ -31,7 +33,7 @@ fn beyond_its_own_limit_an_upstream_is_full() {
     let backends = Backend::several(3);
     let proxy = Proxy::start(&config(&backends, "", "limits = { max_sessions = 2 }"));
     let held = [session(&proxy), session(&proxy)];
-    assert_refused(&proxy, &visit(&proxy, "/", ""), "upstream-full");
+    assert_refused(&proxy, visit(&proxy, "/", ""), "upstream-full");
     let [first, _second] = held;
     first.close();
     wait_upstream(&proxy, "sessions", 1);
@@ -51,7 +53,7 @@ fn handshakes_under_way_have_limits_of_their_own() {
     let proxy = Proxy::start(&first_of(&backends, "", "limits = { max_pending = 1 }"));
     let waits = begin(&proxy, "/", "");
     wait_upstream(&proxy, "pending", 1);
-    assert_refused(&proxy, &visit(&proxy, "/", ""), "upstream-full");
+    assert_refused(&proxy, visit(&proxy, "/", ""), "upstream-full");
     // The client leaves, and its attempt with it.
     drop(waits);
     wait_upstream(&proxy, "pending", 0);
@@ -69,7 +71,7 @@ fn who_waits_in_the_queue_gets_the_room_that_another_leaves() {
         let waits = begin(&proxy, "/", "");
         wait_upstream(&proxy, "queued", 1);
         assert_quiet(&waits);
-        assert_refused(&proxy, &visit(&proxy, "/", ""), "upstream-full");
+        assert_refused(&proxy, visit(&proxy, "/", ""), "upstream-full");
         first.close();
         let mut served = Client::answered(waits);
         assert_eq!(served.status(), 101, "{limit}");
@@ -88,7 +90,7 @@ fn a_place_in_the_queue_ends_with_its_time_or_its_client() {
     let begun = Instant::now();
     let refused = visit(&proxy, "/", "");
     assert_due(begun, 400);
-    assert_refused(&proxy, &refused, "queue-timeout");
+    assert_refused(&proxy, refused, "queue-timeout");
     wait_upstream(&proxy, "queued", 0);
     let leaves = begin(&proxy, "/", "");
     wait_upstream(&proxy, "queued", 1);
@@ -109,7 +111,7 @@ fn a_route_has_a_limit_which_outlives_a_reload() {
     let proxy = Proxy::start(&limited(2, ""));
     let first = session(&proxy);
     let _second = session(&proxy);
-    assert_refused(&proxy, &visit(&proxy, "/", ""), "max-route-sessions");
+    assert_refused(&proxy, visit(&proxy, "/", ""), "max-route-sessions");
     // The route is another one after each.
     reload(&proxy, &limited(2, "timeouts = { idle = \"1m\" }"));
     assert_eq!(visit(&proxy, "/", "").status(), 503);

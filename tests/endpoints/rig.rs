@@ -267,6 +267,12 @@ pub fn endpoint(proxy: &Proxy, backend: &Backend) -> Value {
     endpoints.find(|endpoint| endpoint["url"] == backend.url()).expect("an endpoint").clone()
 }
 
+/// Waits until the endpoint has this state: a failure counts when its session has ended, which may
+/// be after the client has its response.
+pub fn wait_state(proxy: &Proxy, backend: &Backend, state: &str) {
+    eventually(state, || (endpoint(proxy, backend)["state"] == state).then_some(()));
+}
+
 /// Waits for this value of the upstream.
 pub fn wait_upstream(proxy: &Proxy, key: &str, value: u64) {
     eventually(key, || (upstream(proxy)[key] == value).then_some(()));
