@@ -26,6 +26,8 @@ pub struct Candidates {
     sticky: Option<usize>,
     /// Positions of endpoints that are not to be tried again.
     tried: Vec<usize>,
+    /// Those that were tried before the members were replaced.
+    tried_before: Vec<Arc<Endpoint>>,
     current: Option<Current>,
     /// The endpoint tried last.
     last: Option<Arc<Endpoint>>,
@@ -93,6 +95,7 @@ impl Upstream {
             key,
             random: Random::new(seed),
             tried: Vec::new(),
+            tried_before: Vec::new(),
             current: None,
             last: None,
             failed: false,
@@ -163,11 +166,12 @@ impl Candidates {
         }
         let before = self.pool.members();
         let endpoint = |index: usize| before.get(index).map(|member| &member.endpoint);
-        let tried: Vec<_> = self.tried.iter().filter_map(|index| endpoint(*index)).collect();
+        self.tried_before.extend(self.tried.iter().filter_map(|index| endpoint(*index)).cloned());
         let position = |at: &Arc<Endpoint>| pool.members().iter().position(|member| member.endpoint == *at);
         self.sticky = self.sticky.and_then(endpoint).and_then(position);
         let members = pool.members().iter().enumerate();
-        self.tried = members.filter(|(_, member)| tried.contains(&&member.endpoint)).map(|(index, _)| index).collect();
+        let tried = members.filter(|(_, member)| self.tried_before.contains(&member.endpoint));
+        self.tried = tried.map(|(index, _)| index).collect();
         self.pool = pool;
     }
 
