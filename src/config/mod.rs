@@ -118,7 +118,7 @@ pub struct Snapshot {
     pub workers: Workers,
     pub listeners: Vec<Listener>,
     pub routes: Routes,
-    /// In the order of the file, shared by [`crate::policy::route::Route::upstream`].
+    /// In the order of the file, shared by the routes to them.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Of the upstreams that find endpoints at run time.
     pub discoveries: Vec<Discovery>,

@@ -1,7 +1,7 @@
 //! Service discovery: endpoints of upstreams that come from DNS, a file, Consul, Kubernetes or
 //! Eureka, at run time and off the data path. One pattern for all sources:
 //!
-//! - A source ([`Source`]) blocks until it has something to report and returns the whole list of
+//! - A source (`Source`) blocks until it has something to report and returns the whole list of
 //!   endpoints. Its parsing is pure, and apart from its I/O.
 //! - Each discovering upstream has a thread (`run.rs`; `server.rs` starts it). It calls the source,
 //!   makes endpoints of what was found, and leaves the list in its [`Slot`]. After a failure it

@@ -20,9 +20,15 @@ const DRAINED: u8 = 4;
 const FORCED_DOWN: u8 = 8;
 const REMOVED: u8 = 16;
 
+/// In this order: see [`super::endpoint::Endpoint`].
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Health {
     blocked: AtomicU8,
+    /// The one trial after an ejection is under way.
+    trial: AtomicBool,
+    /// The end of the ejection.
+    ejected_until: AtomicU64,
     /// Health checks in a row that contradict the state.
     against: AtomicU32,
     /// When the state last changed; 0 since the start.
@@ -32,12 +38,8 @@ pub struct Health {
     /// Handshakes in a row that failed.
     failures: AtomicU32,
     window: Window,
-    /// The end of the ejection.
-    ejected_until: AtomicU64,
     /// Ejections since it last stayed in for long.
     ejections: AtomicU32,
-    /// The one trial after an ejection is under way.
-    trial: AtomicBool,
     totals: Totals,
 }
 

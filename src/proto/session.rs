@@ -301,6 +301,11 @@ impl Session {
         }
     }
 
+    /// The verdict so far: how it will end, if it is ending.
+    pub fn verdict(&self) -> Option<End> {
+        self.end
+    }
+
     /// What becomes of it when its endpoint goes down.
     pub fn on_endpoint_down(&self) -> EndpointDown {
         self.settings.relay.endpoint_down

@@ -308,6 +308,9 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     /// Closes a connection. TLS announces the end, unless the stream was cut.
     fn hang_up(&mut self, side: Side) {
+        if side == Side::Upstream {
+            self.report_failed_handshake();
+        }
         self.close_notify(side);
         drop(self.take_sock(side));
     }

@@ -70,6 +70,14 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.connect()
     }
 
+    /// The upstream is done with before the session: a refused client may take its time to close.
+    pub(super) fn report_failed_handshake(&mut self) {
+        let end = self.pair.session.as_ref().and_then(|session| session.verdict());
+        if let Some(end) = end.filter(|end| end.phase != Phase::Open) {
+            self.report_outcome(end, 0);
+        }
+    }
+
     /// Tells the endpoint how the handshake, or the session, with it ended.
     pub(super) fn report_outcome(&mut self, end: End, age_ms: u64) {
         let now = self.res.now;
