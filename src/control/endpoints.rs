@@ -79,22 +79,28 @@ impl Control {
     }
 
     fn endpoint(&self, upstream: &Upstream, member: &Member) -> Value {
-        let source = self.sources.as_ref().and_then(|sources| sources.source_of(&upstream.name, &member.endpoint));
         let mut json = endpoint_json(member);
-        json["source"] = source.unwrap_or("configuration").into();
+        json["source"] = self.source_of(upstream, member).into();
         json
+    }
+
+    /// The source that found an endpoint.
+    fn source_of(&self, upstream: &Upstream, member: &Member) -> &'static str {
+        let source = self.sources.as_ref().and_then(|sources| sources.source_of(&upstream.name, &member.endpoint));
+        source.unwrap_or("configuration")
     }
 
     fn table(&self) -> String {
         let mut rows = vec![
             [
                 "UPSTREAM", "ENDPOINT", "STATE", "SINCE", "SESSIONS", "PENDING", "WEIGHT", "PRIORITY", "OK", "FAILED",
-                "EJECTED",
+                "EJECTED", "SOURCE",
             ]
             .map(str::to_owned),
         ];
         for upstream in &self.snapshot.upstreams {
-            rows.extend(self.rows(upstream).map(|member| endpoint_row(&upstream.name, &member)));
+            let row = |member| endpoint_row(&upstream.name, &member, self.source_of(upstream, &member));
+            rows.extend(self.rows(upstream).map(row));
         }
         aligned(&rows)
     }
@@ -141,7 +147,7 @@ fn endpoint_json(member: &Member) -> Value {
     })
 }
 
-fn endpoint_row(upstream: &str, member: &Member) -> [String; 11] {
+fn endpoint_row(upstream: &str, member: &Member, source: &str) -> [String; 12] {
     let endpoint = &member.endpoint;
     let (ok, failed, ejected) = endpoint.health.totals();
     let since = seconds_in_state(endpoint).map_or_else(|| "start".to_owned(), |seconds| format!("{seconds}s"));
@@ -157,6 +163,7 @@ fn endpoint_row(upstream: &str, member: &Member) -> [String; 11] {
         ok.to_string(),
         failed.to_string(),
         ejected.to_string(),
+        source.to_owned(),
     ]
 }
 

@@ -109,8 +109,8 @@ impl Split {
         Some(Split { upstreams, weights, last, key })
     }
 
-    /// The upstream for a request, by chance where it has no key. A part whose share grows at the
-    /// cost of its neighbours keeps the keys that it has.
+    /// The upstream for a request, by chance where it has no key. Of two parts, the one whose share
+    /// grows keeps the keys that it has.
     pub(super) fn choose(&self, facts: &Facts<'_>) -> &Arc<Upstream> {
         let key = self.key.as_ref().and_then(|key| key.hash(facts)).unwrap_or(facts.random);
         // Not the bits that choose the endpoint of a hash.

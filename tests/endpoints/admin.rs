@@ -105,15 +105,16 @@ fn shows_what_is_true() {
 fn assert_table(proxy: &Proxy, shown: &Value) {
     let (status, table) = admin(proxy, "GET", "/upstreams?format=table");
     let rows: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
-    let title = "UPSTREAM ENDPOINT STATE SINCE SESSIONS PENDING WEIGHT PRIORITY OK FAILED EJECTED";
+    let title = "UPSTREAM ENDPOINT STATE SINCE SESSIONS PENDING WEIGHT PRIORITY OK FAILED EJECTED SOURCE";
     assert_eq!((status, rows[0].join(" ")), (200, title.to_owned()));
     let endpoints = shown["endpoints"].as_array().unwrap();
     assert_eq!(rows.len(), endpoints.len() + 1, "{table}");
     for (row, endpoint) in rows[1..].iter().zip(endpoints) {
         let since = row[3];
         assert!(since == "start" || since.strip_suffix('s').is_some_and(|s| s.parse::<u64>().is_ok()), "{since}");
+        assert_eq!(row[11], endpoint["source"].as_str().unwrap());
         assert_eq!(row[..3], ["g", endpoint["url"].as_str().unwrap(), endpoint["state"].as_str().unwrap()]);
         let keys = ["sessions", "pending", "weight", "priority", "handshakes_ok", "handshakes_failed", "ejections"];
-        assert_eq!(row[4..], keys.map(|key| endpoint[key].to_string()), "{table}");
+        assert_eq!(row[4..11], keys.map(|key| endpoint[key].to_string()), "{table}");
     }
 }
