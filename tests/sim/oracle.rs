@@ -224,12 +224,13 @@ impl Case<'_> {
             return self.refusal(503, &[full]);
         }
         let starved = connects == [Connect::NoSocket; 2];
+        let no_socket = self.ended.iter().any(|verdict| verdict.ended.cause == Cause::NoSockets);
         let (status, cause) = match last {
+            // There was none for the next attempt, until the time for all of them was over.
+            Some(Connect::Lost) if no_socket => (503, Cause::NoSockets),
             Some(Connect::Lost) => (504, Cause::ConnectTimeout),
             Some(_) => (502, Cause::ConnectRefused),
-            None if starved && self.ended.iter().any(|verdict| verdict.ended.cause == Cause::NoSockets) => {
-                (503, Cause::NoSockets)
-            }
+            None if starved && no_socket => (503, Cause::NoSockets),
             None => (503, Cause::NoEndpoint),
         };
         let in_time = cause != Cause::NoSockets && self.lost() * CONNECT_TIMEOUT_MS < HANDSHAKE_MS;
