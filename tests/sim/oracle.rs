@@ -233,7 +233,9 @@ impl Case<'_> {
             None if starved && no_socket => (503, Cause::NoSockets),
             None => (503, Cause::NoEndpoint),
         };
-        let in_time = cause != Cause::NoSockets && self.lost() * CONNECT_TIMEOUT_MS < HANDSHAKE_MS;
+        // Attempts without a descriptor take time, too.
+        let late = self.ended.iter().any(|verdict| verdict.age_ms >= HANDSHAKE_MS);
+        let in_time = !late && self.lost() * CONNECT_TIMEOUT_MS < HANDSHAKE_MS;
         ensure!(
             !in_time || self.group.was_exhausted(),
             "{cause:?} though an endpoint was left: {:?}",
