@@ -12,10 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 /// One server of an upstream.
-///
-/// In this order: `least_sessions` looks at the first three of each endpoint, in one cache line.
 #[derive(Debug)]
-#[repr(C)]
 pub struct Endpoint {
     /// Sessions that hold a [`Pick`] of it, over all workers.
     sessions: AtomicUsize,

@@ -20,9 +20,7 @@ const DRAINED: u8 = 4;
 const FORCED_DOWN: u8 = 8;
 const REMOVED: u8 = 16;
 
-/// In this order: see [`super::endpoint::Endpoint`].
 #[derive(Debug, Default)]
-#[repr(C)]
 pub struct Health {
     blocked: AtomicU8,
     /// The one trial after an ejection is under way.
