@@ -185,6 +185,7 @@ impl fmt::Debug for Slot {
     }
 }
 
+#[cfg(feature = "discovery")]
 #[cfg(test)]
 mod tests {
     use super::*;
