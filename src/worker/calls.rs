@@ -10,13 +10,14 @@
 //! [`RESPONSE_BODY_MAX`]: crate::proto::call::RESPONSE_BODY_MAX
 
 use super::conn::{Conn, Handshake, Input};
+use super::dial::{Dialled, dial};
 use super::lend::Io;
 use super::socket::Progress;
 use super::sys::{self, Sys};
 use super::timers::Wheel;
 use super::token::{Role, SlotKey, Token};
 use crate::policy::ask::{Answer, Subrequest};
-use crate::policy::candidates::{Ask, Candidates, Next};
+use crate::policy::candidates::{Ask, Candidates};
 use crate::policy::endpoint::Pick;
 use crate::proto::Millis;
 use crate::proto::call::ResponseReader;
@@ -211,35 +212,24 @@ impl<K> Calls<K> {
         if let Some(conn) = call.conn.take() {
             drop(conn.into_sock(io.pool));
         }
-        call.next_attempt_at = None;
+        let role = call.attempt_role;
+        let token = Token::Call(key, role).pack();
         loop {
-            let (pick, target, source) = match call.candidates.next(io.now) {
-                Next::Try { pick, target, source } => (pick, target, source),
-                Next::Wait { .. } => {
-                    call.next_attempt_at = Some(io.now + SOCKET_RETRY_MS);
-                    return Attempt::Pending;
-                }
-                Next::Refuse(_) => return Attempt::Exhausted,
-            };
-            let role = call.attempt_role;
-            let sock = io.sys.connect(sys::Target::new(&target, source));
-            let sock = sock.and_then(|sock| io.sys.register(&sock, Token::Call(key, role).pack()).map(|()| sock));
-            match sock {
-                Ok(sock) => {
-                    call.candidates.advance();
+            let pause_ms = match dial(&mut call.candidates, (token, role), io.sys, io.now) {
+                Dialled::Connecting(pick, conn) => {
                     call.attempt_role = role.next_attempt();
-                    call.next_attempt_at = Some(io.now + call.subrequest.connect_ms);
-                    (call.pick, call.conn) = (Some(pick), Some(Conn::connecting(sock, role)));
-                    return Attempt::Pending;
+                    (call.pick, call.conn) = (Some(pick), Some(conn));
+                    call.subrequest.connect_ms
                 }
-                // Neither this address nor another one is at fault.
-                Err(error) if sys::is_exhaustion(&error) => {
-                    call.next_attempt_at = Some(io.now + SOCKET_RETRY_MS);
-                    return Attempt::Pending;
+                Dialled::NoSocket(_) | Dialled::Wait { .. } => SOCKET_RETRY_MS,
+                Dialled::Failed(..) => continue,
+                Dialled::Refuse(_) => {
+                    call.next_attempt_at = None;
+                    return Attempt::Exhausted;
                 }
-                Err(error) if sys::is_out_of_ports(&error) && call.candidates.next_source() => {}
-                Err(_) => call.candidates.advance(),
-            }
+            };
+            call.next_attempt_at = Some(io.now + pause_ms);
+            return Attempt::Pending;
         }
     }
 

@@ -9,6 +9,7 @@ mod buffers;
 mod calls;
 mod closings;
 mod conn;
+mod dial;
 pub mod inbox;
 mod lend;
 pub mod listener;

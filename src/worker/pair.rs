@@ -135,10 +135,11 @@ impl Pending {
         }
     }
 
-    /// The whole request head for an endpoint. `None` until the request is admitted.
-    pub fn write_request(&self, request: &Request<'_>, endpoint: &Endpoint, trace_seed: [u8; 24]) -> Option<Vec<u8>> {
-        let (route, facts) = (self.route.as_ref()?, self.facts(request));
-        let variables = Variables { facts: &facts, route: &route.name, captures: &self.captures };
+    /// The whole request head for an endpoint; `facts` are its own. `None` until the request is
+    /// admitted.
+    pub fn write_request(&self, facts: &Facts<'_>, endpoint: &Endpoint, trace_seed: [u8; 24]) -> Option<Vec<u8>> {
+        let route = self.route.as_ref()?;
+        let variables = Variables { facts, route: &route.name, captures: &self.captures };
         let add = Forwarding {
             path: &route.rewrite.apply(&endpoint.base, &variables),
             host: route.host_header.as_deref(),
@@ -150,7 +151,7 @@ impl Pending {
             trace_seed,
             edits: &route.request_headers.edits(&variables),
         };
-        Some(handshake::write_request(request, &add))
+        Some(handshake::write_request(facts.request, &add))
     }
 }
 

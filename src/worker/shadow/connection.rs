@@ -3,17 +3,18 @@
 //!
 //! `held + backlog <= buffer`, but for one read.
 
-use crate::policy::candidates::{Candidates, Next};
+use crate::policy::candidates::Candidates;
 use crate::policy::endpoint::Pick;
 use crate::proto::Millis;
 use crate::proto::settings::Settings;
 use crate::proto::shadow::{Opening, Refused, ShadowEnd, ShadowResponse};
 use crate::worker::buffers::Backlog;
 use crate::worker::conn::{Conn, Handshake, Input};
+use crate::worker::dial::{Dialled, dial};
 use crate::worker::lend::Io;
 use crate::worker::pair::Pending;
 use crate::worker::socket::Progress;
-use crate::worker::sys::{self, Sys, is_exhaustion, is_out_of_ports};
+use crate::worker::sys::{self, Sys};
 use crate::worker::token::{Role, SlotKey, Token};
 use std::sync::Arc;
 
@@ -279,28 +280,20 @@ impl<K> Shadow<K> {
         }
         // It must not count against its own limit.
         self.pick = None;
+        let role = self.attempt_role;
+        let token = Token::Shadow(self.key, role).pack();
         loop {
-            let (pick, target, source) = match attempts.candidates.next(io.now) {
-                Next::Try { pick, target, source } => (pick, target, source),
-                // Sessions go first.
-                Next::Wait { .. } => return Err(ShadowEnd::Limit),
-                Next::Refuse(_) => return Err(ShadowEnd::Connect),
-            };
-            let role = self.attempt_role;
-            let sock = io.sys.connect(sys::Target::new(&target, source));
-            let token = Token::Shadow(self.key, role).pack();
-            match sock.and_then(|sock| io.sys.register(&sock, token).map(|()| sock)) {
-                Ok(sock) => {
-                    attempts.candidates.advance();
+            match dial(&mut attempts.candidates, (token, role), io.sys, io.now) {
+                Dialled::Connecting(pick, conn) => {
                     self.attempt_role = role.next_attempt();
                     attempts.attempt_until = io.now + self.settings.timeouts.connect_ms;
-                    (self.pick, self.conn) = (Some(pick), Some(Conn::connecting(sock, role)));
+                    (self.pick, self.conn) = (Some(pick), Some(conn));
                     return Ok(());
                 }
-                // Sessions need the descriptors more.
-                Err(error) if is_exhaustion(&error) => return Err(ShadowEnd::Limit),
-                Err(error) if is_out_of_ports(&error) && attempts.candidates.next_source() => {}
-                Err(_) => attempts.candidates.advance(),
+                // Sessions need the descriptors more, and go first.
+                Dialled::NoSocket(_) | Dialled::Wait { .. } => return Err(ShadowEnd::Limit),
+                Dialled::Failed(..) => {}
+                Dialled::Refuse(_) => return Err(ShadowEnd::Connect),
             }
         }
     }
@@ -330,7 +323,8 @@ impl<K> Shadow<K> {
         attempts.requested = true;
         attempts.until = io.now + self.settings.timeouts.upstream_head_ms;
         let request = attempts.response.opening().request();
-        let head = request.and_then(|request| attempts.pending.write_request(&request, pick.endpoint(), seed));
+        let pending = &attempts.pending;
+        let head = request.and_then(|r| pending.write_request(&pending.facts(&r), pick.endpoint(), seed));
         conn.write(&[], &head.unwrap_or_default(), false, io);
     }
 

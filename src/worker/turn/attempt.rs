@@ -2,13 +2,13 @@
 //! connection. The bottom of a turn: uses no other file of it.
 
 use super::Turn;
-use crate::policy::candidates::{Candidates, Next};
+use crate::policy::candidates::Candidates;
 use crate::proto::Side;
 use crate::proto::end::{Cause, End, Party, Phase};
 use crate::proto::interface::Event;
 use crate::proto::settings::EndpointDown;
-use crate::worker::conn::Conn;
-use crate::worker::sys::{self, Sys, is_exhaustion, is_out_of_ports};
+use crate::worker::dial::{Dialled, dial};
+use crate::worker::sys::Sys;
 use crate::worker::token::Token;
 use std::io::ErrorKind;
 
@@ -26,38 +26,23 @@ impl<S: Sys> Turn<'_, '_, S> {
         // It must not count against its own limit.
         self.pair.pick = None;
         let role = self.pair.attempt_role;
-        loop {
-            let now = self.res.now;
-            let Some(candidates) = self.candidates() else { return Some(Event::Exhausted(None)) };
-            let (pick, target, source) = match candidates.next(now) {
-                Next::Try { pick, target, source } => (pick, target, source),
-                Next::Wait { until } => return Some(Event::Queued { until }),
-                Next::Refuse(cause) => return Some(Event::Exhausted(cause)),
-            };
-            self.pair.pick = Some(pick);
-            let io = &mut self.res.core.sys;
-            let sock = io.connect(sys::Target::new(&target, source));
-            let token = Token::Pair(self.key, role).pack();
-            let sock = sock.and_then(|sock| io.register(&sock, token).map(|()| sock));
-            // Neither this endpoint nor another one is at fault: the attempt is made again.
-            if sock.as_ref().is_err_and(is_exhaustion) {
-                return Some(Event::NoSocket);
+        let token = Token::Pair(self.key, role).pack();
+        let candidates = self.pair.pending.as_mut().and_then(|pending| pending.candidates.as_deref_mut());
+        let Some(candidates) = candidates else { return Some(Event::Exhausted(None)) };
+        let (pick, event) = match dial(candidates, (token, role), &mut self.res.core.sys, self.res.now) {
+            Dialled::Connecting(pick, conn) => {
+                // Only what was registered can leave stale events behind.
+                self.pair.attempt_role = role.next_attempt();
+                self.pair.conns[Side::Upstream] = Some(conn);
+                (pick, None)
             }
-            let Some(candidates) = self.candidates() else { return Some(Event::Exhausted(None)) };
-            if sock.as_ref().is_err_and(is_out_of_ports) && candidates.next_source() {
-                continue;
-            }
-            candidates.advance();
-            return match sock {
-                Ok(sock) => {
-                    // Only what was registered can leave stale events behind.
-                    self.pair.attempt_role = role.next_attempt();
-                    self.pair.conns[Side::Upstream] = Some(Conn::connecting(sock, role));
-                    None
-                }
-                Err(error) => Some(Event::ConnectFailed(cause_of(&error))),
-            };
-        }
+            Dialled::NoSocket(pick) => (pick, Some(Event::NoSocket)),
+            Dialled::Failed(pick, error) => (pick, Some(Event::ConnectFailed(cause_of(&error)))),
+            Dialled::Wait { until } => return Some(Event::Queued { until }),
+            Dialled::Refuse(cause) => return Some(Event::Exhausted(cause)),
+        };
+        self.pair.pick = Some(pick);
+        event
     }
 
     /// The endpoint under way failed after the request had been sent: starts an attempt with the

@@ -59,7 +59,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         let facts = Facts { draining: self.res.core.draining, now: self.res.now, ..pending.facts(&request) };
         let variables = Variables { facts: &facts, route: &route.name, captures: &pending.captures };
         let endpoint = self.pair.pick.as_ref()?.endpoint();
-        let sent = pending.write_request(&request, endpoint, trace_seed)?;
+        let sent = pending.write_request(&facts, endpoint, trace_seed)?;
         let candidates = pending.candidates.as_ref()?;
         let mut response = route.response_headers.edits(&variables);
         if let Some(cookie) = candidates.set_cookie(facts.secure) {
