@@ -23,7 +23,6 @@ use std::time::Duration;
 use toml::Value;
 
 const WORKERS_MAX: usize = 1024;
-const SESSIONS_MAX: usize = 100_000_000;
 const HEAD_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 20;
 const BUFFER_BYTES: RangeInclusive<u64> = 2 * SCRATCH_BYTES as u64..=1 << 40;
 /// The top bit of a 64-bit length is always 0 (RFC 6455 section 5.2).
@@ -209,7 +208,7 @@ impl Builder<'_, '_> {
 
     fn limits(&mut self, typed: &file::Limits, threads: &file::Workers, workers: usize) -> Limits {
         let default = Limits::default();
-        let count = |v: &Value| value::count_or_auto(v, SESSIONS_MAX);
+        let count = |v: &Value| value::count_or_auto(v, value::SESSIONS_MAX);
         let size =
             |range| move |v: &Value| value::size(v, range).map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let limits = Limits {

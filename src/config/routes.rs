@@ -16,13 +16,11 @@ use crate::proto::settings::{
     BAD_GATEWAY, EndpointDown, Failure, Mode, RelaySettings, RetryOn, SERVICE_RESTART, Settings,
 };
 use std::collections::HashMap;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::sync::Arc;
 use toml::{Spanned, Value};
 
 const NO_UPSTREAM: &str = "missing; expected the name of an [[upstream]] or a URL such as \"ws://10.0.0.1:9000\"";
-
-const SESSIONS: RangeInclusive<u64> = 1..=100_000_000;
 
 /// The names and patterns of earlier routes, which must be unique, with their places.
 #[derive(Default)]
@@ -127,6 +125,7 @@ impl Builder<'_, '_> {
         }
         let timeouts = self.timeouts("route.timeouts", &typed.timeouts, &inherited.timeouts);
         let retry_on = self.retry_on(typed);
+        let max_sessions = self.read("route.limits.max_sessions", &typed.limits.max_sessions, value::sessions);
         let relay = self.relay_settings(typed, &inherited.relay);
         Route {
             rewrite: self.path_rewrite(typed, path, &path.names()),
@@ -143,7 +142,7 @@ impl Builder<'_, '_> {
                 &path.names(),
             ),
             host_header: self.read("route.host_header", &typed.host_header, |v| pattern::host_header(text(v)?)),
-            sessions: SessionLimit::new(self.max_sessions(typed)),
+            sessions: SessionLimit::new(max_sessions),
             settings: Arc::new(Settings { timeouts, relay, retry_on, ..inherited.clone() }),
             ..Route::with_action(route_name(typed), action)
         }
@@ -165,11 +164,6 @@ impl Builder<'_, '_> {
             splice: self.splice(typed),
             pace: inherited.pace,
         }
-    }
-
-    fn max_sessions(&mut self, typed: &file::Route) -> Option<usize> {
-        let max = self.read("route.limits.max_sessions", &typed.limits.max_sessions, |v| value::number(v, SESSIONS));
-        max.map(|max| usize::try_from(max).unwrap_or(usize::MAX))
     }
 
     fn on_endpoint_down(&mut self, typed: &Typed) -> EndpointDown {

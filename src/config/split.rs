@@ -1,7 +1,6 @@
 //! A route over several upstreams: `split = [{ upstream = "a", weight = 9 }, ...]`.
 
 use super::build::Builder;
-use super::error::suggestion;
 use super::file::{Route, Section};
 use super::routes::{Destination, destination};
 use super::upstreams::hash_key;
@@ -58,10 +57,7 @@ impl Builder<'_, '_> {
 fn part(value: &Value, upstreams: &[Arc<Upstream>]) -> Parsed<(Destination, u32)> {
     let right = "expected for example { upstream = \"app\", weight = 9 }";
     let table = value.as_table().ok_or_else(|| format!("{} is not a part of a split; {right}", value::shown(value)))?;
-    let known = ["upstream", "weight"];
-    if let Some(unknown) = table.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(format!("unknown key {}{}", quoted(unknown), suggestion(unknown, &known)));
-    }
+    value::only_keys(table, &["upstream", "weight"])?;
     let (Some(upstream), Some(weight)) = (table.get("upstream"), table.get("weight")) else {
         return Err(format!("has no upstream or no weight; {right}"));
     };

@@ -3,7 +3,6 @@
 use super::build::Builder;
 use super::discovery::{DISCOVERING_MAX, Discovery};
 use super::endpoint;
-use super::error::suggestion;
 use super::file::{self, Section};
 use super::value::{self, Parsed, duration_text, quoted, shown, text};
 use crate::policy::balance::{Balance, ENDPOINTS_MAX};
@@ -21,7 +20,6 @@ use toml::{Spanned, Value};
 
 const WEIGHT: RangeInclusive<u64> = 1..=1_000;
 const PRIORITY: RangeInclusive<u64> = 0..=255;
-const SESSIONS: RangeInclusive<u64> = 1..=100_000_000;
 const QUEUE: RangeInclusive<u64> = 0..=1_000_000;
 const COUNT: RangeInclusive<u64> = 0..=1_000_000;
 const PERCENT: RangeInclusive<u64> = 0..=100;
@@ -179,10 +177,7 @@ impl Builder<'_, '_> {
     }
 
     fn room(&mut self, sessions_key: &str, sessions: &file::Typed, pending_key: &str, pending: &file::Typed) -> Limits {
-        let mut read = |key: &str, typed| {
-            let most = self.read(&format!("upstream.limits.{key}"), typed, |v| value::number(v, SESSIONS));
-            most.map(|most| usize::try_from(most).unwrap_or(usize::MAX))
-        };
+        let mut read = |key: &str, typed| self.read(&format!("upstream.limits.{key}"), typed, value::sessions);
         Limits { sessions: read(sessions_key, sessions), pending: read(pending_key, pending) }
     }
 
@@ -231,10 +226,7 @@ fn member(value: &Value) -> Parsed<Member> {
     let Value::Table(table) = value else {
         return endpoint::endpoint(text(value)?).map(Member::from);
     };
-    let known = ["url", "weight", "priority"];
-    if let Some(unknown) = table.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(format!("unknown key {}{}", quoted(unknown), suggestion(unknown, &known)));
-    }
+    value::only_keys(table, &["url", "weight", "priority"])?;
     let url =
         table.get("url").ok_or("has no url; expected for example { url = \"ws://10.0.0.1:9000\", weight = 2 }")?;
     let read = |key: &str, default: u64, range: RangeInclusive<u64>| {

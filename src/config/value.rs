@@ -14,6 +14,9 @@ pub type Parsed<T> = Result<T, String>;
 /// The range of timeouts. The worker's timers tick every 100 ms.
 pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(30 * 24 * 3600);
 
+/// The most sessions that any limit can allow.
+pub const SESSIONS_MAX: usize = 100_000_000;
+
 /// A value as written, for messages.
 pub fn shown(value: &Value) -> String {
     match value {
@@ -122,6 +125,19 @@ fn sized(value: &Value, range: RangeInclusive<u64>, zero: &str) -> Parsed<u64> {
     }
     let (min, max) = (size_text(*range.start()), size_text(*range.end()));
     Err(format!("{} is out of range; expected \"{min}\" to \"{max}\"{zero}", shown(value)))
+}
+
+/// A table in a list, with no other keys than these.
+pub fn only_keys(table: &toml::Table, known: &[&str]) -> Parsed<()> {
+    match table.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(unknown) => Err(format!("unknown key {}{}", quoted(unknown), suggestion(unknown, known))),
+        None => Ok(()),
+    }
+}
+
+/// A number of sessions, at least one.
+pub fn sessions(value: &Value) -> Parsed<usize> {
+    number(value, 1..=SESSIONS_MAX as u64).map(|sessions| usize::try_from(sessions).unwrap_or(usize::MAX))
 }
 
 /// A whole number.

@@ -66,7 +66,8 @@ impl Control {
 
     fn upstream(&self, upstream: &Upstream) -> Value {
         let (sessions, pending) = upstream.sessions();
-        let endpoints: Vec<_> = self.rows(upstream).map(|member| self.endpoint(upstream, &member)).collect();
+        let endpoints: Vec<_> =
+            self.rows(upstream).map(|member| endpoint_json(&member, self.source_of(upstream, &member))).collect();
         json!({
             "name": upstream.name,
             "balance": upstream.rules.balance.name(),
@@ -76,12 +77,6 @@ impl Control {
             "discovery": self.sources.as_ref().and_then(|sources| sources.status_of(&upstream.name)).map(status_json),
             "endpoints": endpoints,
         })
-    }
-
-    fn endpoint(&self, upstream: &Upstream, member: &Member) -> Value {
-        let mut json = endpoint_json(member);
-        json["source"] = self.source_of(upstream, member).into();
-        json
     }
 
     /// The source that found an endpoint.
@@ -129,7 +124,7 @@ fn seconds_in_state(endpoint: &Endpoint) -> Option<u64> {
     (since > 0).then(|| now_ms().saturating_sub(since) / 1_000)
 }
 
-fn endpoint_json(member: &Member) -> Value {
+fn endpoint_json(member: &Member, source: &str) -> Value {
     let endpoint = &member.endpoint;
     let (ok, failed, ejected) = endpoint.health.totals();
     let since = seconds_in_state(endpoint).map(|seconds| unix_ms() / 1_000 - seconds);
@@ -144,6 +139,7 @@ fn endpoint_json(member: &Member) -> Value {
         "handshakes_ok": ok,
         "handshakes_failed": failed,
         "ejections": ejected,
+        "source": source,
     })
 }
 

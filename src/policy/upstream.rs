@@ -123,9 +123,10 @@ impl Upstream {
         let members = members.iter().map(|member| member.clone().known_among(&members)).collect::<Vec<_>>();
         let rules = Rules::default();
         let state = ArcSwap::from_pointee(State::new(&rules));
-        let pool = ArcSwap::from_pointee(Pool::new(members, rules.balance, None));
+        let pool = ArcSwap::from_pointee(Pool::new(Vec::new(), rules.balance, None));
         let upstream = Upstream { name, rules, tls: UpstreamTls::default(), check: None, pool, state };
         upstream.apply_rules();
+        upstream.store(members, &upstream.pool.load());
         upstream
     }
 
@@ -134,8 +135,8 @@ impl Upstream {
         let members = self.members();
         let state = ArcSwap::from_pointee(State::new(&rules));
         let upstream = Upstream { rules, tls, state, ..self };
-        upstream.store(members);
         upstream.apply_rules();
+        upstream.store(members, &upstream.pool.load());
         upstream
     }
 
@@ -171,7 +172,7 @@ impl Upstream {
         members.iter().for_each(|member| member.endpoint.set_removed(false));
         let is_new = |member: &&Member| !known.iter().any(|known| Arc::ptr_eq(&known.endpoint, &member.endpoint));
         members.iter().filter(is_new).for_each(|member| self.hold(member));
-        self.store(members);
+        self.store(members, &self.pool.load());
         self.mark_removed(&known);
     }
 
@@ -188,9 +189,9 @@ impl Upstream {
         self.state.store(Arc::new(State::continued(before, &self.rules)));
         let known = before.members();
         let members: Vec<_> = self.members().into_iter().map(|member| member.known_among(&known)).collect();
-        self.pool.store(Arc::new(self.make_pool(members, &before.pool.load())));
-        self.mark_removed(&known);
         self.apply_rules();
+        self.store(members, &before.pool.load());
+        self.mark_removed(&known);
     }
 
     /// Sessions of its endpoints, and those of them that wait for their 101.
@@ -213,8 +214,8 @@ impl Upstream {
         let anew = |member: Member| Member { endpoint: Arc::new(member.endpoint.anew()), ..member };
         let members = self.members().into_iter().map(anew).collect();
         self.state.store(Arc::new(state));
-        self.pool.store(Arc::new(self.make_pool(members, &self.pool.load())));
         self.apply_rules();
+        self.store(members, &self.pool.load());
     }
 
     pub(super) fn pool(&self) -> Arc<Pool> {
@@ -225,8 +226,9 @@ impl Upstream {
         self.state.load_full()
     }
 
-    fn store(&self, members: Vec<Member>) {
-        let pool = self.make_pool(members, &self.pool.load());
+    /// The members from now on. `before`: the pool whose tables are used again.
+    fn store(&self, members: Vec<Member>, before: &Pool) {
+        let pool = self.make_pool(members, before);
         self.state.load().shared.recount(pool.members().iter().map(|member| &member.endpoint));
         self.pool.store(Arc::new(pool));
     }
@@ -244,7 +246,6 @@ impl Upstream {
         let state = self.state.load();
         state.queue.set_max(self.rules.queue.max);
         state.shared.set_ejection(self.rules.ejection.clone());
-        state.shared.recount(self.pool.load().members().iter().map(|member| &member.endpoint));
     }
 }
 
