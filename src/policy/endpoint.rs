@@ -2,6 +2,7 @@
 //! share it: one that a reload does not change is the same object before and after it, with its
 //! counts.
 
+use super::counts::Count;
 use super::health::{Ejection, Health, Order, State};
 use super::retry::Budget;
 use crate::proto::Millis;
@@ -15,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 #[derive(Debug)]
 pub struct Endpoint {
     /// Sessions that hold a [`Pick`] of it, over all workers.
-    sessions: AtomicUsize,
+    sessions: OnceLock<Count>,
     /// Those of them that wait for their 101.
     pending: AtomicUsize,
     pub health: Health,
@@ -58,7 +59,7 @@ impl Endpoint {
             tls,
             base,
             resolved: ArcSwap::from_pointee(Vec::new()),
-            sessions: AtomicUsize::new(0),
+            sessions: OnceLock::new(),
             pending: AtomicUsize::new(0),
             health: Health::default(),
             counts_as_ejected: AtomicBool::new(false),
@@ -86,7 +87,21 @@ impl Endpoint {
 
     /// Sessions that go to it.
     pub fn sessions(&self) -> usize {
-        self.sessions.load(Relaxed)
+        self.count().get()
+    }
+
+    /// The count of its sessions.
+    pub(super) fn count(&self) -> &Count {
+        self.sessions.get_or_init(Count::default)
+    }
+
+    pub(super) fn has_count(&self) -> bool {
+        self.sessions.get().is_some()
+    }
+
+    /// Sets where its sessions are counted, unless that is known.
+    pub(super) fn set_count(&self, count: Count) {
+        self.sessions.get_or_init(|| count);
     }
 
     /// The `n`-th address to try; `None` when there are no more.
@@ -276,7 +291,7 @@ pub struct Pick(Arc<Endpoint>);
 impl Pick {
     pub(super) fn new(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) -> Pick {
         endpoint.shared.get_or_init(|| Arc::clone(shared)).sessions.fetch_add(1, Relaxed);
-        endpoint.sessions.fetch_add(1, Relaxed);
+        endpoint.count().add();
         Pick(Arc::clone(endpoint))
     }
 
@@ -287,7 +302,7 @@ impl Pick {
 
 impl Drop for Pick {
     fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Relaxed);
+        self.0.count().subtract();
         if let Some(shared) = self.0.shared.get() {
             shared.sessions.fetch_sub(1, Relaxed);
         }

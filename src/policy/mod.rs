@@ -10,6 +10,7 @@ pub mod ask;
 pub mod balance;
 pub mod candidates;
 pub mod check;
+pub mod counts;
 pub mod endpoint;
 pub mod headers;
 pub mod health;

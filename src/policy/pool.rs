@@ -2,6 +2,7 @@
 //! or go. Health is not part of it: that lives in the endpoints.
 
 use super::balance::{Balance, Draw, Group, Prepared, Weights};
+use super::counts::{Count, Loads};
 use super::endpoint::{Endpoint, Member};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -22,6 +23,8 @@ struct Priority {
     range: Range<usize>,
     weights: Weights,
     prepared: Prepared,
+    /// For [`Balance::LeastSessions`].
+    loads: Loads,
 }
 
 /// The ids of the members in cookies: none, or one for each.
@@ -36,6 +39,7 @@ impl Pool {
     /// one takes milliseconds.
     pub fn new(mut members: Vec<Member>, balance: Balance, before: Option<&Pool>) -> Pool {
         members.sort_by_key(|member| member.priority);
+        give_counts(&members);
         let mut groups = Vec::new();
         let mut start = 0;
         for chunk in members.chunk_by(|a, b| a.priority == b.priority) {
@@ -45,7 +49,13 @@ impl Pool {
             };
             let known = before.filter(|before| before.balance == balance).and_then(|before| before.prepared_for(chunk));
             let prepared = known.unwrap_or_else(|| Prepared::new(balance, chunk));
-            groups.push(Priority { range: start..start + chunk.len(), weights, prepared });
+            let loads = match balance {
+                Balance::LeastSessions => {
+                    Loads::new(chunk.iter().map(|member| (member.endpoint.count(), member.weight)))
+                }
+                _ => Loads::default(),
+            };
+            groups.push(Priority { range: start..start + chunk.len(), weights, prepared, loads });
             start += chunk.len();
         }
         Pool { members, balance, groups, ids: Ids::default() }
@@ -90,9 +100,17 @@ impl Pool {
     pub fn choose(&self, balance: Balance, draw: &mut Draw<'_>, usable: impl Fn(usize) -> bool) -> Option<usize> {
         self.groups.iter().find_map(|group| {
             let (start, members) = (group.range.start, self.part(group));
-            let choice = Group { members, weights: group.weights, prepared: &group.prepared };
+            let choice = Group { members, weights: group.weights, prepared: &group.prepared, loads: &group.loads };
             Some(start + choice.choose(balance, draw, |index| usable(start + index))?)
         })
+    }
+}
+
+/// Counts side by side for the endpoints that have none yet.
+fn give_counts(members: &[Member]) {
+    let new: Vec<_> = members.iter().filter(|member| !member.endpoint.has_count()).collect();
+    for (count, member) in Count::row(new.len()).zip(new) {
+        member.endpoint.set_count(count);
     }
 }
 

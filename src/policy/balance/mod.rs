@@ -7,6 +7,7 @@ mod schedule;
 pub use maglev::{ENDPOINTS_MAX, Table};
 pub use schedule::Schedule;
 
+use super::counts::Loads;
 use super::endpoint::Member;
 use super::key::{Random, mix, scale};
 use crate::proto::Millis;
@@ -61,6 +62,7 @@ pub struct Group<'a> {
     /// The sum of their weights, and the largest.
     pub weights: Weights,
     pub prepared: &'a Prepared,
+    pub loads: &'a Loads,
 }
 
 /// What the choice among a group needs and takes long to make.
@@ -191,25 +193,18 @@ impl Group<'_> {
         self.random(draw, usable)
     }
 
-    /// Looks at all: so one that is better for its count and weight is asked whether it is usable
-    /// only then. Ties go to the next one in turn.
+    /// Looks at all. Ties go to the next one in turn.
     fn least_sessions(&self, draw: &Draw<'_>, usable: &impl Fn(usize) -> bool) -> Option<usize> {
         let start = (draw.turn as usize).checked_rem(self.members.len())?;
-        let (before, from) = self.members.split_at_checked(start)?;
-        // Any is better than this.
-        let (mut best, mut fewest, mut of) = (None, 1, 0);
-        for (first, part) in [(start, from), (0, before)] {
-            for (n, member) in part.iter().enumerate() {
-                let sessions = member.endpoint.sessions() as u64 + 1;
-                // Without slow start the common case is two multiplications.
-                let full = u64::from(member.weight) * 1_000;
-                let weight = if draw.slow_start_ms == 0 { full } else { self.weight(first + n, draw) };
-                if sessions.wrapping_mul(of) < weight.wrapping_mul(fewest) && usable(first + n) {
-                    (best, fewest, of) = (Some(first + n), sessions, weight);
-                }
-            }
+        if draw.slow_start_ms == 0 {
+            return self.loads.least(start, |_, load| load, usable);
         }
-        best
+        let ramped = |index: usize, load: u64| {
+            let full = self.members.get(index).map_or(0, |member| u64::from(member.weight) * 1_000);
+            let weight = self.weight(index, draw);
+            if weight == full { load } else { (load / weight.max(1)).saturating_mul(full) }
+        };
+        self.loads.least(start, ramped, usable)
     }
 
     fn two_choices(&self, draw: &mut Draw<'_>, usable: &impl Fn(usize) -> bool) -> Option<usize> {
