@@ -34,11 +34,11 @@ fn routes(count: usize) -> Routes {
     config::parse(&text, "bench").expect("valid routes").routes
 }
 
-/// Routes that only a header tells apart.
-fn tenants(count: usize, comparison: &str) -> Routes {
+/// Routes that only this condition tells apart.
+fn tenants(count: usize, condition: impl Fn(usize) -> String) -> Routes {
     let mut text = "[[listener]]\nlisten = \"0.0.0.0:8080\"\n".to_owned();
     for n in 0..count {
-        let condition = format!("match = [{{ header = \"x-tenant\", {comparison} = \"t{n:03}\" }}]");
+        let condition = format!("match = [{{ {} }}]", condition(n));
         text += &format!("[[route]]\nname = \"r{n}\"\nupstream = \"ws://10.0.0.1:9000\"\n{condition}\n");
     }
     config::parse(&text, "bench").expect("valid routes").routes
@@ -132,10 +132,13 @@ fn main() {
     ] {
         bench_find(name, &routes, (host, target, field), Some(expected));
     }
-    for (name, comparison, field) in [
-        ("1000 routes for one path, header is", "is", "X-Tenant: t999\r\n"),
-        ("1000 routes for one path, header prefix", "prefix", "X-Tenant: t999-x\r\n"),
+    let header = |comparison| move |n| format!("header = \"x-tenant\", {comparison} = \"t{n:03}\"");
+    let network = |n: usize| format!("client = [\"192.0.{}.{}/32\"]", 2 + n / 250, n % 250);
+    for (name, routes, field, expected) in [
+        ("1000 routes for one path, header is", tenants(1_000, header("is")), "X-Tenant: t999\r\n", "r999"),
+        ("1000 routes for one path, header prefix", tenants(1_000, header("prefix")), "X-Tenant: t999-x\r\n", "r999"),
+        ("1000 routes for one path, client", tenants(1_000, network), "", "r1"),
     ] {
-        bench_find(name, &tenants(1_000, comparison), ("h", "/chat", field), Some("r999"));
+        bench_find(name, &routes, ("h", "/chat", field), Some(expected));
     }
 }

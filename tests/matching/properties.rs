@@ -17,12 +17,15 @@ fn keys() -> impl Strategy<Value = String> {
     let condition = select(vec![
         "header = \"h\", is = \"1\"",
         "header = \"h\", prefix = \"1\"",
+        "header = \"h\", prefix = \"12\"",
+        "subprotocol = { prefix = \"p\" }",
         "header = \"h\", regex = \"[12]+\"",
         "header = \"h\", present = true",
         "query = \"q\", is = \"1\"",
         "cookie = \"c\", present = true",
         "client = \"10.0.0.0/8\"",
         "client = \"10.1.0.0/16\"",
+        "client = [\"10.2.2.3\", \"10.1.9.9/16\", \"::/0\"]",
         "subprotocol = \"p\"",
         "method = \"GET\"",
     ]);

@@ -1,14 +1,18 @@
-//! Finds a route among thousands: hosts by hash, paths by a tree of segments, conditions for
-//! equality by hash. The time depends on the length of the request's host and path, and on how many
-//! routes match both and have no condition for equality, not on the number of routes.
+//! Finds a route among thousands: hosts by hash, paths by a tree of segments, conditions on values,
+//! prefixes and networks by hash. The time depends on the length of the request's host and path, on
+//! how many lengths of prefixes there are, and on how many routes match both and have none of these
+//! conditions, not on the number of routes.
 
 use super::condition::{Predicate, Test};
 use super::input::Input;
 use super::pattern::{HostPattern, Segment};
 use super::{Condition, Entry};
 use crate::policy::Facts;
+use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::BuildHasherDefault;
+use std::net::IpAddr;
 
 /// Its keys are those of the configuration: no request can make them collide. So the hash needs no
 /// secret, and what a look-up costs can be counted.
@@ -50,34 +54,86 @@ impl Default for Node {
 struct Bucket {
     /// By the value that an input must be equal to.
     equal: Vec<(Input, ByValue)>,
+    /// By what an input must begin with.
+    prefix: Vec<(Input, ByPrefix)>,
+    /// By networks that the client must be in one of.
+    network: ByNetwork,
     /// All others.
     others: Vec<usize>,
 }
 
 type ByValue = HashMap<Vec<u8>, Vec<usize>>;
 
+#[derive(Debug, Default)]
+struct ByPrefix {
+    /// The lengths of the prefixes.
+    lengths: BTreeSet<usize>,
+    prefixes: ByValue,
+}
+
+#[derive(Debug, Default)]
+struct ByNetwork {
+    /// The prefix lengths of the networks, of both families.
+    lengths: BTreeSet<u8>,
+    networks: HashMap<IpNet, Vec<usize>>,
+}
+
 impl Bucket {
-    /// Files the entry `at` under the first of its conditions that asks for equality.
+    /// Files the entry `at` under the strictest of its conditions that has a place here.
     fn add(&mut self, at: usize, conditions: &[Condition]) {
-        let Some((input, text)) = conditions.iter().find_map(equality) else {
-            self.others.push(at);
-            return;
-        };
-        let known = self.equal.iter().position(|(known, _)| known == input);
-        let known = known.unwrap_or_else(|| {
-            self.equal.push((input.clone(), HashMap::default()));
-            self.equal.len() - 1
+        let asked = || conditions.iter().filter(|condition| !condition.negated).map(|condition| &condition.predicate);
+        let is = asked().find_map(|predicate| match predicate {
+            Predicate::Value(input, Test::Is(text)) => Some((input, text)),
+            _ => None,
         });
-        if let Some((_, values)) = self.equal.get_mut(known) {
-            values.entry(text.as_bytes().to_vec()).or_default().push(at);
+        let prefix = asked().filter_map(|predicate| match predicate {
+            Predicate::Value(input, Test::Prefix(text)) => Some((input, text)),
+            _ => None,
+        });
+        let networks = asked().find_map(|predicate| match predicate {
+            Predicate::Client(networks) => Some(networks),
+            _ => None,
+        });
+        if let Some((input, text)) = is {
+            of(&mut self.equal, input).entry(text.as_bytes().to_vec()).or_default().push(at);
+        } else if let Some((input, text)) = prefix.max_by_key(|(_, text)| text.len()) {
+            let known = of(&mut self.prefix, input);
+            known.lengths.insert(text.len());
+            known.prefixes.entry(text.as_bytes().to_vec()).or_default().push(at);
+        } else if let Some(networks) = networks {
+            for network in networks {
+                self.network.lengths.insert(network.prefix_len());
+                self.network.networks.entry(network.trunc()).or_default().push(at);
+            }
+        } else {
+            self.others.push(at);
         }
     }
 }
 
-fn equality(condition: &Condition) -> Option<(&Input, &str)> {
-    match &condition.predicate {
-        Predicate::Value(input, Test::Is(text)) if !condition.negated => Some((input, text)),
-        _ => None,
+/// What is known of this input, made if there is nothing yet.
+fn of<'a, T: Default>(known: &'a mut Vec<(Input, T)>, input: &Input) -> &'a mut T {
+    let at = known.iter().position(|(known, _)| known == input).unwrap_or(known.len());
+    if at == known.len() {
+        known.push((input.clone(), T::default()));
+    }
+    &mut known[at].1
+}
+
+impl ByPrefix {
+    /// The entries for each prefix of `value`.
+    fn of<'a>(&'a self, value: &'a [u8]) -> impl Iterator<Item = &'a [usize]> {
+        let prefixes = self.lengths.iter().map_while(|length| value.get(..*length));
+        prefixes.filter_map(|prefix| self.prefixes.get(prefix)).map(Vec::as_slice)
+    }
+}
+
+impl ByNetwork {
+    /// The entries for each network that `client` is in.
+    fn of(&self, client: IpAddr) -> impl Iterator<Item = &[usize]> {
+        // No address has a longer prefix than its own length.
+        let networks = self.lengths.iter().map_while(move |length| IpNet::new(client, *length).ok());
+        networks.filter_map(|network| self.networks.get(&network.trunc())).map(Vec::as_slice)
     }
 }
 
@@ -163,13 +219,21 @@ impl Search<'_> {
     }
 
     fn consider(&mut self, bucket: &Bucket) {
+        let facts = self.facts;
+        // Where an input has several values, any of them counts: no look-up ends the search.
         for (input, values) in &bucket.equal {
-            input.any(self.facts, |value| {
+            input.any(facts, |value| {
                 self.try_each(values.get(value).map_or(&[], Vec::as_slice));
-                // Where there are several values, any of them counts.
                 false
             });
         }
+        for (input, prefixes) in &bucket.prefix {
+            input.any(facts, |value| {
+                prefixes.of(value).for_each(|positions| self.try_each(positions));
+                false
+            });
+        }
+        bucket.network.of(facts.client).for_each(|positions| self.try_each(positions));
         self.try_each(&bucket.others);
     }
 
