@@ -19,6 +19,8 @@ mod file;
 mod kubernetes;
 #[path = "discovery/reload.rs"]
 mod reload;
+#[path = "discovery/server.rs"]
+mod server;
 
 use common::{Proxy, accept, connect, eventually, open, plain, read_all, read_frame, read_head, request, switching};
 use std::io::Write;

@@ -94,16 +94,78 @@ impl Endpoints {
             if matches!(known.endpoint.address, Address::Unix(_)) {
                 continue;
             }
-            let all = ports.saturating_mul(known.upstream.rules.bind.len().max(1));
-            let percent = known.endpoint.sessions().saturating_mul(100) / all.max(1);
-            if percent >= PORTS_HIGH && !known.short_of_ports {
-                let (name, url, sessions) = (&known.upstream.name, &known.endpoint.url, known.endpoint.sessions());
+            let used = PortUse::new(known.endpoint.sessions(), ports, known.upstream.rules.bind.len());
+            let short = used.is_short(known.short_of_ports);
+            if short && !known.short_of_ports {
+                let (name, url, PortUse { sessions, all }) = (&known.upstream.name, &known.endpoint.url, used);
                 ::log::warn!(
-                    "upstream {name}: {url} has {sessions} sessions, {percent} % of the {all} ports for connections \
-                     to it; add addresses to upstream.bind, or endpoints"
+                    "upstream {name}: {url} has {sessions} sessions, {} % of the {all} ports for connections \
+                     to it; add addresses to upstream.bind, or endpoints",
+                    used.percent()
                 );
             }
-            known.short_of_ports = percent >= if known.short_of_ports { PORTS_LOW } else { PORTS_HIGH };
+            known.short_of_ports = short;
+        }
+    }
+}
+
+/// How many of the ports for connections to an endpoint are in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PortUse {
+    sessions: usize,
+    all: usize,
+}
+
+impl PortUse {
+    /// `ports`: of one source address; `sources`: those in `upstream.bind`, 0 where the kernel
+    /// chooses one.
+    fn new(sessions: usize, ports: usize, sources: usize) -> PortUse {
+        PortUse { sessions, all: ports.saturating_mul(sources.max(1)) }
+    }
+
+    fn percent(self) -> usize {
+        self.sessions.saturating_mul(100) / self.all.max(1)
+    }
+
+    /// `before`: whether they were running out at the last look.
+    fn is_short(self, before: bool) -> bool {
+        self.percent() >= if before { PORTS_LOW } else { PORTS_HIGH }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_short_above_a_share_of_them() {
+        // Sessions, ports of an address, addresses; short when they were not before, and were.
+        for (sessions, ports, sources, fresh, again) in [
+            (0, 28_232, 0, false, false),
+            (22_585, 28_232, 0, false, false),
+            (22_586, 28_232, 0, false, true),
+            (25_408, 28_232, 0, false, true),
+            (25_409, 28_232, 0, true, true),
+            (28_232, 28_232, 0, true, true),
+            // One address is as many as the kernel chooses.
+            (25_408, 28_232, 1, false, true),
+            (25_409, 28_232, 1, true, true),
+            // Two addresses have twice as many ports.
+            (25_409, 28_232, 2, false, false),
+            (50_817, 28_232, 2, false, true),
+            (50_818, 28_232, 2, true, true),
+            (8, 10, 0, false, true),
+            (9, 10, 0, true, true),
+            (0, 1, 0, false, false),
+            (1, 1, 0, true, true),
+            // A name with several addresses may have more sessions than one of them has ports.
+            (60_000, 28_232, 0, true, true),
+            (0, 0, 0, false, false),
+            (usize::MAX, usize::MAX, usize::MAX, false, false),
+        ] {
+            let used = PortUse::new(sessions, ports, sources);
+            let short = [false, true].map(|before| used.is_short(before));
+            assert_eq!(short, [fresh, again], "{used:?}, {} %", used.percent());
         }
     }
 }

@@ -1,255 +1,157 @@
-//! Backends that fail on demand, and clients that echo through the proxy until they are told to
-//! stop.
+//! What the suites share: the configuration, and the comparison of what the process says with what
+//! clients and backends see.
 
-use super::common::*;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
-use std::thread::{JoinHandle, park_timeout};
-use std::time::Duration;
+use super::backend::Backend;
+use super::crowd::{Crowd, Outcome, View};
+use crate::common::*;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-/// How long a slow backend waits before each echo.
-const SLOW: Duration = Duration::from_millis(40);
-/// How long a client waits between two messages: many clients share few processors.
-const PAUSE: Duration = Duration::from_millis(20);
-/// How often a client that waits for an echo looks whether it is to stop.
-const LOOK: Duration = Duration::from_millis(100);
+pub const BACKENDS: u8 = 8;
+pub const SESSIONS: usize = 3_000;
+/// Echoes that make sure that a session lives.
+pub const ECHOES: u64 = 2;
 
-/// What a backend does with messages and new connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Mode {
-    Serves,
-    /// Later.
-    Slow,
-    /// Accepts, and never answers.
-    Stalls,
+/// As the client asked for it.
+pub const STOPPED: Outcome = Outcome { stopped: true, close: Some(1000), end: End::Fin };
+/// The upstream ended without a Close: `on_upstream_loss`.
+pub const LOST: Outcome = Outcome { stopped: false, close: Some(1012), end: End::Fin };
+
+/// One test at a time: each takes some 6,000 descriptors here, and as many in its proxy.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let descriptors = framegate::os::raise_nofile().unwrap();
+    assert!(descriptors >= 3 * SESSIONS as u64, "{descriptors} descriptors (ulimit -Hn) are too few for this suite");
+    turn
 }
 
-/// A WebSocket server: its echoes begin with its number.
-pub struct Backend {
-    pub addr: SocketAddr,
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+/// A configuration with the upstream `app`, whose further keys are `keys`.
+pub fn config<'a>(backends: impl IntoIterator<Item = &'a Backend>, keys: &str) -> String {
+    let urls: Vec<_> = backends.into_iter().map(Backend::url).collect();
+    format!(
+        "[workers]\ncount = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n\
+         [timeouts]\nupstream_head = \"1s\"\nclose = \"2s\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
+         [[route]]\nupstream = \"app\"\nretry_on = [\"timeout\", \"closed\"]\non_upstream_loss = \"close\"\n\
+         [[upstream]]\nname = \"app\"\nendpoints = {urls:?}\n{keys}\n"
+    )
 }
 
-#[derive(Default)]
-struct Shared {
-    number: u8,
-    mode: AtomicU8,
-    killed: AtomicBool,
-    /// Established sessions.
-    sessions: AtomicUsize,
-    /// All connections that it has accepted.
-    streams: Mutex<Vec<TcpStream>>,
-}
-
-impl Backend {
-    pub fn start(number: u8) -> Backend {
-        let (listener, addr) = listen();
-        let shared = Arc::new(Shared { number, ..Shared::default() });
-        let of_thread = Arc::clone(&shared);
-        let thread = Some(std::thread::spawn(move || of_thread.accept(&listener)));
-        Backend { addr, shared, thread }
-    }
-
-    pub fn set(&self, mode: Mode) {
-        self.shared.mode.store(mode as u8, SeqCst);
-    }
-
-    /// As the end of a process does: the port refuses from now on, and all connections end.
-    pub fn kill(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
-        self.shared.killed.store(true, SeqCst);
-        // Wakes the thread; it is gone already if this fails.
-        drop(TcpStream::connect(self.addr));
-        thread.join().expect("a backend does not panic");
-        for stream in self.shared.streams.lock().unwrap().drain(..) {
-            // It may have ended by itself.
-            let _ = stream.shutdown(Shutdown::Both);
+/// Waits until what the process says equals the truth.
+#[track_caller]
+pub fn becomes<T: PartialEq + Debug>(what: &str, mut said: impl FnMut() -> T, mut truth: impl FnMut() -> T) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (said, truth) = (said(), truth());
+        if said == truth {
+            return;
         }
+        assert!(Instant::now() < deadline, "{what}:\n{said:?} but in truth\n{truth:?}");
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
     }
+}
 
-    pub fn sessions(&self) -> usize {
-        self.shared.sessions.load(SeqCst)
-    }
+/// The upstream in `/upstreams`.
+pub fn upstream(proxy: &Proxy) -> Value {
+    let admin = proxy.admin();
+    let answer = http(admin, &format!("GET /upstreams HTTP/1.1\r\nHost: {admin}\r\n\r\n"));
+    let body = answer.split_once("\r\n\r\n").expect("a response").1;
+    serde_json::from_str::<Value>(body).expect("JSON")[0].take()
+}
 
-    /// All of its connections have been ended by the proxy.
-    pub fn is_deserted(&self) -> bool {
-        let ended = |stream: &TcpStream| {
-            stream.set_nonblocking(true).unwrap();
-            match (&*stream).read(&mut [0; 4096]) {
-                Ok(n) => n == 0,
-                Err(error) => error.kind() != ErrorKind::WouldBlock,
-            }
+/// The state of an endpoint; empty if it is not listed.
+pub fn state(proxy: &Proxy, backend: &Backend) -> String {
+    let upstream = upstream(proxy);
+    let mut rows = upstream["endpoints"].as_array().unwrap().iter();
+    let row = rows.find(|row| row["url"] == backend.url());
+    row.and_then(|row| row["state"].as_str()).unwrap_or_default().to_owned()
+}
+
+/// `/upstreams` lists these endpoints with the sessions that they have and have had, as clients and
+/// backends count them, and no handshake is under way.
+#[track_caller]
+pub fn upstreams_are_true<'a>(proxy: &Proxy, crowd: &Crowd, backends: impl IntoIterator<Item = &'a Backend> + Clone) {
+    let said = || {
+        let upstream = upstream(proxy);
+        let number = |row: &Value, key: &str| row[key].as_u64().unwrap() as usize;
+        let row = |row: &Value| {
+            let counts = ["sessions", "sessions", "handshakes_ok", "pending"].map(|key| number(row, key));
+            (row["url"].as_str().unwrap().to_owned(), counts)
         };
-        self.shared.streams.lock().unwrap().iter().all(ended)
+        let rows: BTreeMap<_, _> = upstream["endpoints"].as_array().unwrap().iter().map(row).collect();
+        (rows, ["sessions", "pending", "queued"].map(|key| number(&upstream, key)))
+    };
+    let truth = || {
+        let row = |backend: &'a Backend| {
+            let number = backend.number;
+            (backend.url(), [crowd.live_on(number), backend.sessions(), crowd.ever_on(number), 0])
+        };
+        let rows: BTreeMap<_, _> = backends.clone().into_iter().map(row).collect();
+        let sum = rows.values().map(|row| row[0]).sum();
+        (rows, [sum, 0, 0])
+    };
+    becomes("/upstreams", said, truth);
+}
+
+/// The sum of a counter over all its labels that contain each of `labels`.
+fn sum(metrics: &str, name: &str, labels: &[&str]) -> usize {
+    let fits = |line: &&str| line.starts_with(name) && labels.iter().all(|label| line.contains(label));
+    let values = metrics.lines().filter(fits).map(|line| line.rsplit_once(' ').unwrap().1);
+    values.map(|value| value.parse::<usize>().unwrap()).sum()
+}
+
+/// Sessions that have been opened and have ended, as the process counts them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub live: usize,
+    pub opened: usize,
+    /// Handshakes that did not succeed, or are under way.
+    pub not_opened: usize,
+    pub ended: usize,
+    /// Those that the backend's loss ended.
+    pub lost: usize,
+    /// Those that their client closed.
+    pub stopped: usize,
+}
+
+#[track_caller]
+pub fn counts_are(proxy: &Proxy, truth: Counts) {
+    let said = || {
+        let admin = proxy.admin();
+        let text = http(admin, &format!("GET /metrics HTTP/1.1\r\nHost: {admin}\r\n\r\n"));
+        let handshakes = "framegate_handshakes_total{";
+        let ended = "framegate_sessions_ended_total{";
+        let opened = sum(&text, handshakes, &["\"ok\""]);
+        Counts {
+            live: sum(&text, "framegate_sessions{", &[]),
+            opened,
+            not_opened: sum(&text, handshakes, &[]) - opened + sum(&text, "framegate_handshakes ", &[]),
+            ended: sum(&text, ended, &[]),
+            lost: sum(&text, ended, &["\"upstream\"", "\"upstream-loss\""]),
+            stopped: sum(&text, ended, &["\"downstream\"", "\"close\""]),
+        }
+    };
+    becomes("/metrics", said, || truth.clone());
+}
+
+/// Every session ended as one on its backend should.
+#[track_caller]
+pub fn ended_as(views: &[View], expected: impl Fn(u8) -> Outcome) {
+    for view in views {
+        let backend = view.backend.expect("its session is open");
+        assert_eq!(view.outcome, Some(expected(backend)), "on backend {backend}");
     }
 }
 
-impl Drop for Backend {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-impl Shared {
-    fn mode(&self) -> Mode {
-        [Mode::Serves, Mode::Slow, Mode::Stalls][usize::from(self.mode.load(SeqCst))]
-    }
-
-    fn accept(self: Arc<Self>, listener: &TcpListener) {
-        while let Ok((stream, _)) = listener.accept() {
-            if self.killed.load(SeqCst) {
-                return;
-            }
-            let stream = patient(stream);
-            self.streams.lock().unwrap().push(stream.try_clone().unwrap());
-            let shared = Arc::clone(&self);
-            std::thread::spawn(move || {
-                // The end of a connection is the proxy's business, or the test's: it is looked for
-                // there.
-                let _ = shared.serve(&stream);
-            });
-        }
-    }
-
-    fn serve(&self, mut stream: &TcpStream) -> io::Result<()> {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte)?;
-            head.push(byte[0]);
-        }
-        if self.mode() == Mode::Stalls {
-            return Ok(());
-        }
-        self.sessions.fetch_add(1, SeqCst);
-        let ended = stream.write_all(switching("").as_bytes()).and_then(|()| self.echo(stream));
-        self.sessions.fetch_sub(1, SeqCst);
-        ended
-    }
-
-    fn echo(&self, mut stream: &TcpStream) -> io::Result<()> {
-        loop {
-            let (first, payload) = read_message(stream)?;
-            match self.mode() {
-                Mode::Stalls => return Ok(()),
-                Mode::Slow => park_timeout(SLOW),
-                Mode::Serves => {}
-            }
-            if first == 0x88 {
-                return stream.write_all(&plain(0x88, &payload));
-            }
-            stream.write_all(&plain(first, &[&[self.number], &payload[..]].concat()))?;
-        }
-    }
-}
-
-/// One short frame: first byte and unmasked payload.
-fn read_message(mut stream: &TcpStream) -> io::Result<(u8, Vec<u8>)> {
-    let mut head = [0; 2];
-    stream.read_exact(&mut head)?;
-    let mut key = [0; 4];
-    if head[1] & 0x80 != 0 {
-        stream.read_exact(&mut key)?;
-    }
-    let mut payload = vec![0; usize::from(head[1] & 0x7f)];
-    stream.read_exact(&mut payload)?;
-    payload.iter_mut().enumerate().for_each(|(i, byte)| *byte ^= key[i % 4]);
-    Ok((head[0], payload))
-}
-
-/// How a client's session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// By the client, as it was told, after echoes without a gap.
-    Stopped,
-    /// The last message had no echo when it was told to stop.
-    Waiting,
-    /// Without the client.
-    Lost,
-}
-
-/// A client that sends one message after the other, and compares their echoes.
-pub struct Client {
-    pub backend: u8,
-    shared: Arc<Progress>,
-    thread: JoinHandle<Outcome>,
-}
-
-#[derive(Default)]
-struct Progress {
-    echoes: AtomicU64,
-    stop: AtomicBool,
-}
-
-impl Client {
-    /// A handshake that must succeed, and a first echo, which says where it went.
-    #[track_caller]
-    pub fn open(proxy: &Proxy) -> Client {
-        let mut stream = connect(proxy.addr);
-        stream.write_all(request("/", "").as_bytes()).unwrap();
-        let head = read_head(&stream);
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        stream.write_all(&masked(0x81, b"hello")).unwrap();
-        let (first, payload) = read_message(&stream).unwrap();
-        assert_eq!((first, &payload[1..]), (0x81, &b"hello"[..]));
-        let (backend, shared) = (payload[0], Arc::new(Progress::default()));
-        let of_thread = Arc::clone(&shared);
-        let thread = std::thread::spawn(move || of_thread.run(&stream, backend));
-        Client { backend, shared, thread }
-    }
-
-    pub fn echoes(&self) -> u64 {
-        self.shared.echoes.load(SeqCst)
-    }
-
-    pub fn tell_to_stop(&self) {
-        self.shared.stop.store(true, SeqCst);
-    }
-
-    pub fn join(self) -> (u8, Outcome) {
-        (self.backend, self.thread.join().expect("all echoes are right"))
-    }
-}
-
-impl Progress {
-    fn run(&self, mut stream: &TcpStream, backend: u8) -> Outcome {
-        let mut outcome = Outcome::Stopped;
-        while outcome == Outcome::Stopped && !self.stop.load(SeqCst) {
-            outcome = self.echo(stream, backend);
-            park_timeout(PAUSE);
-        }
-        if outcome != Outcome::Lost {
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let closed = stream.write_all(&masked(0x88, &close_payload(1000, "")));
-            // A backend that stalls does not answer, and the close deadline ends it.
-            let answer = closed.and_then(|()| read_message(stream));
-            let fits = matches!(answer, Ok((0x88, _))) || outcome == Outcome::Waiting;
-            assert!(fits, "backend {backend}: a Close was answered with {answer:?}");
-        }
-        outcome
-    }
-
-    fn echo(&self, mut stream: &TcpStream, backend: u8) -> Outcome {
-        let text = format!("message {}", self.echoes.load(SeqCst));
-        if stream.write_all(&masked(0x81, text.as_bytes())).is_err() {
-            return Outcome::Lost;
-        }
-        stream.set_read_timeout(Some(LOOK)).unwrap();
-        while let Err(error) = stream.peek(&mut [0]) {
-            match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::TimedOut if self.stop.load(SeqCst) => return Outcome::Waiting,
-                ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
-                _ => return Outcome::Lost,
-            }
-        }
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let Ok((first, payload)) = read_message(stream) else { return Outcome::Lost };
-        assert_eq!((first, payload[0], &payload[1..]), (0x81, backend, text.as_bytes()));
-        self.echoes.fetch_add(1, SeqCst);
-        Outcome::Stopped
-    }
+/// No connection to any of them is left half open.
+pub fn are_deserted(backends: &[Backend]) {
+    let left = || backends.iter().map(|backend| (backend.number, backend.connections(), backend.sessions()));
+    becomes(
+        "connections and sessions of backends",
+        || left().collect::<Vec<_>>(),
+        || backends.iter().map(|backend| (backend.number, 0, 0)).collect(),
+    );
 }
