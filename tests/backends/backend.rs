@@ -24,13 +24,15 @@ pub enum Mode {
     Slow,
     /// Accepts, and never answers.
     Stalls,
+    /// Ends connections instead of answering their requests; sessions stay.
+    Closes,
     /// Its port refuses; sessions stay.
     Refuses,
     /// As the end of a process: its port refuses, and all connections end.
     Killed,
 }
 
-const MODES: [Mode; 5] = [Mode::Serves, Mode::Slow, Mode::Stalls, Mode::Refuses, Mode::Killed];
+const MODES: [Mode; 6] = [Mode::Serves, Mode::Slow, Mode::Stalls, Mode::Closes, Mode::Refuses, Mode::Killed];
 
 pub struct Backend {
     pub number: u8,
@@ -204,6 +206,9 @@ impl Server {
         if !connection.open {
             if !connection.input.ends_with(b"\r\n\r\n") {
                 return Ok(());
+            }
+            if mode == Mode::Closes {
+                return Err(ErrorKind::ConnectionAborted.into());
             }
             connection.input.clear();
             connection.stream.write_all(switching("").as_bytes())?;

@@ -1,5 +1,5 @@
 //! Backends that are not the same from one moment to the next: a name that moves in DNS, a port
-//! that opens and closes.
+//! that closes and opens.
 
 use crate::backend::{Backend, Mode};
 use crate::common::*;
@@ -10,6 +10,8 @@ use crate::rig::*;
 
 /// How often the port of a backend closes and opens.
 const FLAPS: usize = 5;
+/// Failed handshakes each time, before its port closes.
+const FAILURES: u64 = 2;
 /// Visits while it is in each state.
 const VISITS: usize = 50;
 
@@ -27,7 +29,11 @@ fn flapping_backend_fails_no_handshake() {
     let on_it = crowd.live_on(flapping.number);
     assert!(on_it > 0);
     crowd.receive_visitors(true);
+    let failed = || endpoint(&proxy, flapping)["handshakes_failed"].as_u64().unwrap();
     for _ in 0..FLAPS {
+        let before = failed();
+        flapping.set(Mode::Closes);
+        eventually("handshakes with it fail", || (failed() >= before + FAILURES).then_some(()));
         flapping.set(Mode::Refuses);
         eventually("checks fail", || (state(&proxy, flapping) == "down").then_some(()));
         more_visits(&crowd, None);

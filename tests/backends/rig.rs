@@ -62,12 +62,15 @@ pub fn upstream(proxy: &Proxy) -> Value {
     serde_json::from_str::<Value>(body).expect("JSON")[0].take()
 }
 
-/// The state of an endpoint; empty if it is not listed.
-pub fn state(proxy: &Proxy, backend: &Backend) -> String {
+/// An endpoint there; null if it is not listed.
+pub fn endpoint(proxy: &Proxy, backend: &Backend) -> Value {
     let upstream = upstream(proxy);
     let mut rows = upstream["endpoints"].as_array().unwrap().iter();
-    let row = rows.find(|row| row["url"] == backend.url());
-    row.and_then(|row| row["state"].as_str()).unwrap_or_default().to_owned()
+    rows.find(|row| row["url"] == backend.url()).cloned().unwrap_or_default()
+}
+
+pub fn state(proxy: &Proxy, backend: &Backend) -> String {
+    endpoint(proxy, backend)["state"].as_str().unwrap_or_default().to_owned()
 }
 
 /// `/upstreams` lists these endpoints with the sessions that they have and have had, as clients and
