@@ -25,6 +25,7 @@ fn main() {
     let add = Forwarding {
         client: None,
         path: request.path,
+        query: None,
         host: None,
         peer: [203, 0, 113, 7].into(),
         trusted: false,

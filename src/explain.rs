@@ -196,9 +196,10 @@ fn write_plan(out: &mut String, mut plan: Plan, facts: &Facts<'_>) -> fmt::Resul
     let balance = plan.candidates.upstream().rules.balance;
     write_endpoint(out, &mut plan.candidates, balance)?;
     let base = plan.candidates.last().map(|endpoint| endpoint.base.clone()).unwrap_or_default();
-    let variables = Variables { facts, route: &plan.route.name, captures: &plan.captures };
-    write_forwarded(out, &plan.route, &base, &variables)?;
+    let identity = plan.identity.as_deref();
+    let variables = Variables { facts, route: &plan.route.name, captures: &plan.captures, identity };
     let mut edits = plan.route.response_headers.edits(&variables);
+    write_forwarded(out, &plan.route, &base, &variables, &mut edits)?;
     if let Some(cookie) = plan.candidates.set_cookie(facts.secure) {
         edits.add("Set-Cookie", cookie.into_bytes());
     }
@@ -216,6 +217,9 @@ fn write_edits(out: &mut String, edits: &FieldEdits) -> fmt::Result {
     }
     for (name, value) in edits.added() {
         writeln!(out, "  {name}: {}", String::from_utf8_lossy(value))?;
+    }
+    for (name, value) in edits.missing() {
+        writeln!(out, "\nadded unless the upstream sends one\n  {name}: {}", String::from_utf8_lossy(value))?;
     }
     Ok(())
 }
@@ -257,10 +261,18 @@ fn write_endpoint(out: &mut String, candidates: &mut Candidates, balance: Balanc
 }
 
 /// The request as the upstream gets it.
-fn write_forwarded(out: &mut String, route: &Route, base: &str, variables: &Variables<'_>) -> fmt::Result {
+fn write_forwarded(
+    out: &mut String,
+    route: &Route,
+    base: &str,
+    variables: &Variables<'_>,
+    response: &mut FieldEdits,
+) -> fmt::Result {
     let facts = variables.facts;
+    let (query, edits) = route.forwarded(variables, response);
     let add = Forwarding {
         path: &route.rewrite.apply(base, variables),
+        query: Some(&query),
         host: route.host_header.as_deref(),
         peer: facts.peer,
         trusted: facts.trusted,
@@ -268,7 +280,7 @@ fn write_forwarded(out: &mut String, route: &Route, base: &str, variables: &Vari
         client: facts.cert.map(|cert| (cert.subject, cert.sha256)),
         request_id: facts.request_id,
         trace_seed: [0; 24],
-        edits: &route.request_headers.edits(variables),
+        edits: &edits,
     };
     let head = handshake::write_request(facts.request, &add);
     writeln!(out, "\nrequest to the upstream, with ids made up")?;

@@ -1,5 +1,7 @@
 //! Configuration files: their meaning, and the errors of invalid ones.
 
+#[path = "config/auth.rs"]
+mod auth;
 #[path = "config/discovery.rs"]
 mod discovery;
 #[path = "config/example.rs"]
@@ -457,8 +459,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "[accounting]\n",
         "5:2: accounting",
-        "unknown key; expected \"workers\", \"listener\", \"route\", \"upstream\", \"limits\", \"timeouts\", \
-         \"sockets\", \"drain\", \"log\" or \"admin\"",
+        "unknown key; expected \"workers\", \"listener\", \"route\", \"upstream\", \"auth\", \"limits\", \
+         \"timeouts\", \"sockets\", \"drain\", \"log\" or \"admin\"",
     ),
     ("limits = { max_frames = 1 }\n", "5:12: route.limits.max_frames", "unknown key; did you mean \"max_frame\"?"),
     // Shapes.

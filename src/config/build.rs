@@ -11,6 +11,7 @@ use super::{
     Workers,
 };
 use crate::memory::SCRATCH_BYTES;
+use crate::policy::auth::secret_parameters;
 use crate::policy::endpoint::{Address, Endpoint};
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
 use crate::policy::route::Route;
@@ -79,6 +80,7 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint)
         routes: Routes::new(vec![entry]),
         upstreams: vec![upstream],
         discoveries: Vec::new(),
+        secret_parameters: Vec::new(),
         limits: Limits::default(),
         settings: Arc::default(),
         sockets: Sockets::default(),
@@ -101,7 +103,8 @@ impl Builder<'_, '_> {
         let mut limits = self.limits(&file.limits, &file.workers, workers.count.unwrap_or(1));
         let settings = self.settings(file, &limits);
         let (mut upstreams, discoveries) = self.upstreams(&file.upstream);
-        let routes = self.routes(&file.route, &mut upstreams, &settings);
+        let methods = self.auth_methods(&file.auth);
+        let routes = self.routes(&file.route, (&mut upstreams, &methods), &settings);
         self.shadow_limits(&file.limits, &routes, &mut limits);
         Snapshot {
             limits,
@@ -114,6 +117,7 @@ impl Builder<'_, '_> {
             routes,
             upstreams,
             discoveries,
+            secret_parameters: secret_parameters(&methods),
             settings: Arc::new(settings),
         }
     }

@@ -9,6 +9,7 @@ use crate::memory::{
     CHECK_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES, SOURCE_BYTES,
     TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
+use crate::policy::auth::Auth;
 use crate::policy::matching::{Condition, Entry};
 use crate::policy::route::{Route, RouteAction};
 use crate::policy::tls::TlsVersion;
@@ -103,6 +104,11 @@ impl Snapshot {
             for entry in self.routes.entries().iter().filter(needs) {
                 let why = "it requires a client certificate, and no listener has client_auth";
                 writeln!(out, "warning    route {} can never match: {why}", entry.route.name)?;
+            }
+            let asks = |entry: &&Entry| entry.route.auth.as_ref().is_some_and(Auth::asks_for_certificates);
+            for entry in self.routes.entries().iter().filter(asks) {
+                let why = "asks for a client certificate, and no listener has client_auth";
+                writeln!(out, "warning    route {} {why}", entry.route.name)?;
             }
         }
         for error in self.resource_errors(nofile, cpus) {
@@ -302,6 +308,16 @@ fn write_conditions(out: &mut String, entry: &Entry) -> fmt::Result {
     }
 }
 
+fn write_auth(out: &mut String, auth: &Auth) -> fmt::Result {
+    write!(out, ", credentials {}", auth.requirement)?;
+    for (what, names) in [("scopes", &auth.scopes), ("roles", &auth.roles)] {
+        if !names.is_empty() {
+            write!(out, ", {what} {}", names.join(" "))?;
+        }
+    }
+    Ok(())
+}
+
 fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     rewrite::write_path(out, &route.rewrite)?;
     if let Some(host) = &route.host_header {
@@ -322,6 +338,9 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     }
     if route.settings.relay.splice {
         write!(out, ", splice on")?;
+    }
+    if let Some(auth) = &route.auth {
+        write_auth(out, auth)?;
     }
     rewrite::write_headers(out, route)?;
     if let Some(shadow) = &route.shadow {

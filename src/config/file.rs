@@ -32,6 +32,7 @@ pub struct File {
     pub listener: Vec<Section<Listener>>,
     pub route: Vec<Section<Route>>,
     pub upstream: Vec<Section<Upstream>>,
+    pub auth: Vec<Section<Auth>>,
     pub limits: Table<Limits>,
     pub timeouts: Table<Timeouts>,
     pub sockets: Table<Sockets>,
@@ -122,6 +123,9 @@ pub struct Route {
     pub on_endpoint_down_code: Typed,
     pub splice: Typed,
     pub retry_on: TypedList,
+    pub auth: Typed,
+    pub scopes: TypedList,
+    pub roles: TypedList,
     pub shadow: Option<Section<Shadow>>,
     pub limits: Table<RouteLimits>,
     pub timeouts: Table<Timeouts>,
@@ -190,6 +194,17 @@ pub struct Shadow {
     pub upstream: Typed,
     pub percent: Typed,
     pub buffer: Typed,
+}
+
+/// One way to show who one is.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    pub name: Typed,
+    #[serde(rename = "type")]
+    pub kind: Typed,
+    pub from: TypedList,
+    pub keys: TypedList,
 }
 
 /// The [`Limits`] that a route can set.

@@ -3,11 +3,12 @@
 //! only the file, and the bodies of responses that it names.
 //!
 //! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `rewrite.rs`,
-//! `actions.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`, `health.rs` and `tls.rs` convert it
-//! to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs` and `pattern.rs`
-//! parse single values; `describe.rs` is the text of `check`.
+//! `actions.rs`, `auth.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`, `health.rs` and `tls.rs`
+//! convert it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs` and
+//! `pattern.rs` parse single values; `describe.rs` is the text of `check`.
 
 mod actions;
+mod auth;
 mod build;
 mod describe;
 pub mod discovery;
@@ -120,6 +121,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// In the order of the file, shared by the routes to them.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Query parameters that hold credentials: their values do not stand in the log.
+    pub secret_parameters: Vec<String>,
     /// Of the upstreams that find endpoints at run time.
     pub discoveries: Vec<Discovery>,
     pub limits: Limits,

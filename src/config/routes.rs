@@ -5,6 +5,7 @@ use super::error::suggestion;
 use super::file::{self, Section, Typed};
 use super::value::{self, Parsed, quoted, text};
 use super::{endpoint, pattern};
+use crate::policy::auth::Method;
 use crate::policy::endpoint::Endpoint;
 use crate::policy::headers::Direction;
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
@@ -34,7 +35,7 @@ impl Builder<'_, '_> {
     pub fn routes(
         &mut self,
         typed: &[Section<file::Route>],
-        upstreams: &mut Vec<Arc<Upstream>>,
+        (upstreams, methods): (&mut Vec<Arc<Upstream>>, &[Arc<Method>]),
         inherited: &Settings,
     ) -> Routes {
         let mut seen = Seen::default();
@@ -49,6 +50,7 @@ impl Builder<'_, '_> {
             if let Some(action) = action {
                 let mut route = self.route(section.get_ref(), &path, action, inherited);
                 route.shadow = self.shadow(section.get_ref(), upstreams);
+                route.auth = self.route_auth(section.get_ref(), methods);
                 let entry = Entry { host, path, conditions, priority, route: Arc::new(route) };
                 self.check_unique(section, &mut seen, &entry);
                 entries.push(entry);

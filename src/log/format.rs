@@ -83,6 +83,9 @@ fn info_fields(info: &SessionInfo, endpoint: Option<&Endpoint>, put: Put<'_>) {
     put("client", Value::Shown(&info.peer));
     put("host", Value::Bytes(info.host()));
     put("path", Value::Bytes(info.target()));
+    if let Some(identity) = &info.identity {
+        put("user", Value::Bytes(identity.subject.as_bytes()));
+    }
     let Some(route) = &info.route else { return };
     put("route", Value::Bytes(route.name.as_bytes()));
     if let Some(endpoint) = endpoint {
@@ -222,10 +225,10 @@ mod tests {
     use super::*;
     use crate::policy::endpoint::Address;
     use crate::policy::route::Route;
+    use crate::policy::session::Text;
     use crate::policy::upstream::Upstream;
     use crate::proto::Sides;
     use crate::proto::end::{Cause, End, Party, Phase};
-    use crate::proto::http1::Request;
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -237,9 +240,12 @@ mod tests {
     fn info(target: &str) -> Arc<SessionInfo> {
         let upstream = Arc::new(Upstream::new("app".into(), vec![endpoint()]));
         let route = Arc::new(Route::new("chat".into(), upstream));
-        let fields = Vec::new();
-        let request = Request { method: "GET", target, path: target, query: "", host: "example.com", fields };
-        Arc::new(SessionInfo::new(b"abc", &request, "1.2.3.4:5".parse().unwrap(), Some(route), 0))
+        Arc::new(SessionInfo::new(
+            Text { id: b"abc", host: "example.com", target },
+            "1.2.3.4:5".parse().unwrap(),
+            Some(route),
+            0,
+        ))
     }
 
     fn start() -> Record {

@@ -1,8 +1,6 @@
 //! Questions of policy to other parties: which check of a route asks what, and what follows from
 //! the answer. Asking and waiting is the worker's business: a subrequest is a call of the worker
 //! (`worker/calls.rs`), a service answers from a thread of its own (`service.rs`).
-//!
-//! No configuration key adds a check yet: forward authentication and introspection will.
 
 use super::upstream::Upstream;
 use crate::proto::Millis;
@@ -30,24 +28,15 @@ pub struct Subrequest {
     pub connect_ms: Millis,
 }
 
-/// One check of a route, to be asked.
+/// One check, to be asked, with the answers that the request has got before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// The checks of the route before it, which have admitted.
-    passed: Vec<Check>,
+    answers: Answers,
     pub check: Check,
 }
 
-impl Question {
-    /// Whether these are still the checks that it was asked for. A reload may have changed them.
-    fn is_of(&self, checks: &[Check]) -> bool {
-        let at = self.passed.len();
-        checks.starts_with(&self.passed) && checks.get(at) == Some(&self.check)
-    }
-}
-
 /// The answer to a question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The status of a response, or a service's verdict in the same terms.
     Status(u16),
@@ -55,66 +44,85 @@ pub enum Answer {
     Unavailable,
 }
 
-/// The next question of `checks`; `None` when all are answered. Fails closed: an answer to a
-/// question that is not asked any more counts for nothing, and the checks are made from the first
-/// one on.
-pub(super) fn next(checks: &[Check], answered: Option<(&Question, Answer)>) -> Result<Option<Question>, Cause> {
-    let passed = match answered.filter(|(question, _)| question.is_of(checks)) {
-        None => 0,
-        Some((question, Answer::Status(200..=299))) => question.passed.len() + 1,
-        Some((_, Answer::Status(_))) => return Err(Cause::Forbidden),
-        Some((_, Answer::Unavailable)) => return Err(Cause::DecisionTimeout),
-    };
-    let next = checks.split_at_checked(passed).and_then(|(passed, rest)| Some((passed, rest.first()?)));
-    Ok(next.map(|(passed, check)| Question { passed: passed.to_vec(), check: check.clone() }))
+/// The answers that a request has got, by what was asked. A check that a reload has changed is not
+/// equal to the one that was asked, and is asked: everything fails closed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answers(Vec<(Check, Answer)>);
+
+impl Answers {
+    /// Those that came with `answered`: the question that was asked before, and its answer.
+    pub fn with(answered: Option<(&Question, Answer)>) -> Answers {
+        let Some((question, answer)) = answered else { return Answers::default() };
+        let mut answers = question.answers.clone();
+        answers.0.push((question.check.clone(), answer));
+        answers
+    }
+
+    pub fn get(&self, check: &Check) -> Option<&Answer> {
+        self.0.iter().find(|(asked, _)| asked == check).map(|(_, answer)| answer)
+    }
+
+    /// The question that asks this check next.
+    pub fn question(&self, check: Check) -> Question {
+        Question { answers: self.clone(), check }
+    }
+}
+
+/// The first of `checks` that has no answer; `None` when all have admitted.
+pub(super) fn next<'a>(checks: &'a [Check], answers: &Answers) -> Result<Option<&'a Check>, Cause> {
+    for check in checks {
+        match answers.get(check) {
+            None => return Ok(Some(check)),
+            Some(Answer::Status(200..=299)) => {}
+            Some(Answer::Status(_)) => return Err(Cause::Forbidden),
+            Some(Answer::Unavailable) => return Err(Cause::DecisionTimeout),
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn checks_are_asked_in_order_and_fail_closed() {
-        let checks = [Check::Service(7), Check::Service(8)];
-        let first = next(&checks, None).unwrap().unwrap();
-        assert_eq!(first.check, checks[0]);
-        let second = next(&checks, Some((&first, Answer::Status(204)))).unwrap().unwrap();
-        assert_eq!(second.check, checks[1]);
-        assert_eq!(next(&checks, Some((&second, Answer::Status(200)))), Ok(None));
-        assert_eq!(next(&checks, Some((&first, Answer::Status(401)))), Err(Cause::Forbidden));
-        assert_eq!(next(&checks, Some((&first, Answer::Status(302)))), Err(Cause::Forbidden));
-        assert_eq!(next(&checks, Some((&second, Answer::Unavailable))), Err(Cause::DecisionTimeout));
-        assert_eq!(next(&[], None), Ok(None));
+    /// What follows from these answers to `checks`, asked one after the other.
+    fn answered(checks: &[Check], answers: &[(Check, Answer)]) -> Result<Option<Check>, Cause> {
+        let mut so_far = Answers::default();
+        for (check, answer) in answers {
+            so_far = Answers::with(Some((&so_far.question(check.clone()), answer.clone())));
+        }
+        next(checks, &so_far).map(|check| check.cloned())
     }
 
     #[test]
-    fn an_answer_counts_only_for_the_checks_it_was_asked_for() {
-        let [a, b, c] = [7, 8, 9].map(Check::Service);
-        let of = |checks: &[Check]| {
-            let first = next(checks, None).unwrap().unwrap();
-            let second = next(checks, Some((&first, Answer::Status(200)))).unwrap().unwrap();
-            (first, second)
-        };
-        let (first, second) = of(&[a.clone(), b.clone()]);
-        let (ok, denied) = (Answer::Status(200), Answer::Status(403));
-        // More checks behind, or other ones: what was asked still stands.
-        let after = [a.clone(), b.clone(), c.clone()];
-        assert_eq!(next(&after, Some((&second, ok))).unwrap().unwrap().check, c);
-        assert_eq!(next(&after, Some((&first, ok))).unwrap().unwrap().check, b);
-        // Another check in its place, or before it: from the first one on.
-        for (checks, question) in [
-            (vec![b.clone()], &first),
-            (vec![c.clone(), b.clone()], &second),
-            (vec![b.clone(), a.clone()], &first),
-            (vec![c.clone(), a.clone(), b.clone()], &second),
-        ] {
-            for answer in [ok, denied, Answer::Unavailable] {
-                let asked = next(&checks, Some((question, answer))).unwrap().unwrap();
-                assert_eq!((asked.check, asked.passed), (checks[0].clone(), Vec::new()));
-            }
+    fn checks_are_asked_in_order_and_fail_closed() {
+        let [a, b] = [7, 8].map(Check::Service);
+        let checks = [a.clone(), b.clone()];
+        let status = |check: &Check, status| (check.clone(), Answer::Status(status));
+        assert_eq!(answered(&checks, &[]), Ok(Some(a.clone())));
+        assert_eq!(answered(&checks, &[status(&a, 204)]), Ok(Some(b.clone())));
+        assert_eq!(answered(&checks, &[status(&a, 204), status(&b, 200)]), Ok(None));
+        for denied in [101, 199, 300, 302, 401, 500] {
+            assert_eq!(answered(&checks, &[status(&a, denied)]), Err(Cause::Forbidden), "{denied}");
+            assert_eq!(answered(&checks, &[status(&a, 200), status(&b, denied)]), Err(Cause::Forbidden), "{denied}");
         }
-        // Fewer: the one that was asked is gone.
-        assert_eq!(next(&[a], Some((&second, denied))).unwrap().unwrap().passed, []);
-        assert_eq!(next(&[], Some((&first, denied))), Ok(None));
+        assert_eq!(answered(&checks, &[(a, Answer::Unavailable)]), Err(Cause::DecisionTimeout));
+        assert_eq!(answered(&[], &[]), Ok(None));
+    }
+
+    #[test]
+    fn an_answer_counts_only_for_the_check_it_was_asked_for() {
+        let [a, b, c] = [7, 8, 9].map(Check::Service);
+        for answer in [Answer::Status(200), Answer::Status(403), Answer::Unavailable] {
+            // A reload has put another check in its place, or before it.
+            assert_eq!(answered(std::slice::from_ref(&b), &[(a.clone(), answer.clone())]), Ok(Some(b.clone())));
+            let before = [c.clone(), a.clone()];
+            assert_eq!(answered(&before, &[(a.clone(), answer.clone())]), Ok(Some(c.clone())));
+            // It is gone.
+            assert_eq!(answered(&[], &[(a.clone(), answer)]), Ok(None));
+        }
+        // What still stands counts.
+        let admitted = (a.clone(), Answer::Status(200));
+        assert_eq!(answered(&[a, c.clone()], &[admitted]), Ok(Some(c)));
     }
 }

@@ -6,14 +6,19 @@ use std::borrow::Cow;
 
 /// The first cookie called `name`, as sent (RFC 6265 section 5.4; names are case-sensitive).
 pub fn cookie<'a>(request: &Request<'a>, name: &str) -> Option<&'a [u8]> {
+    cookies(request, name).next()
+}
+
+/// All cookies called `name`, as sent.
+pub fn cookies<'a>(request: &Request<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let pairs = values(&request.fields, "cookie").flat_map(|value| value.split(|byte| *byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    pairs.map(<[u8]>::trim_ascii).filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 /// The first query parameter called `name`; empty where it has no value. Name and value are
 /// percent-decoded, and `+` is a space, as browsers encode forms and URLSearchParams.
 pub fn query<'a>(request: &Request<'a>, name: &str) -> Option<Cow<'a, [u8]>> {
-    parameter(request.query, name)
+    parameters(request.query, name).next()
 }
 
 /// Several values as one; `None` of none.
@@ -27,14 +32,18 @@ pub fn joined<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, 
     Some(value)
 }
 
-/// The first parameter called `name` in `query`, which is empty or begins with its question mark.
-/// One without `=` has an empty value.
-fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
+/// The parameters called `name` in `query`, which is empty or begins with its question mark. One
+/// without `=` has an empty value.
+pub fn parameters<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, [u8]>> {
     let query = query.strip_prefix('?').unwrap_or(query);
-    query.split('&').filter(|pair| !pair.is_empty()).find_map(|pair| {
-        let (written, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (*form_decoded(written) == *name.as_bytes()).then(|| form_decoded(value))
-    })
+    let pairs = query.split('&').filter(move |pair| is_parameter(pair, name));
+    pairs.map(|pair| form_decoded(pair.split_once('=').map_or("", |(_, value)| value)))
+}
+
+/// Whether a part of a query, between its `&`, is a parameter called `name`.
+pub fn is_parameter(pair: &str, name: &str) -> bool {
+    let written = pair.split_once('=').map_or(pair, |(name, _)| name);
+    !pair.is_empty() && *form_decoded(written) == *name.as_bytes()
 }
 
 /// As application/x-www-form-urlencoded (WHATWG URL, section 5.1): a `%` that begins no encoding
@@ -89,9 +98,9 @@ mod tests {
             ("?w=v&xv=1", None),
             ("?v=%C3%A9", Some("é")),
         ] {
-            assert_eq!(parameter(query, "v").as_deref(), value.map(str::as_bytes), "{query}");
+            assert_eq!(parameters(query, "v").next().as_deref(), value.map(str::as_bytes), "{query}");
         }
-        assert_eq!(parameter("?a+b=1", "a b").as_deref(), Some(&b"1"[..]));
+        assert_eq!(parameters("?a+b=1", "a b").next().as_deref(), Some(&b"1"[..]));
     }
 
     #[test]
@@ -118,7 +127,7 @@ mod tests {
             prop_assert_eq!(&*form_decoded(&encoded), &bytes[..]);
             let query = format!("?a=1&{encoded}x={encoded}&{encoded}x=2");
             if let Ok(name) = String::from_utf8([&bytes[..], b"x"].concat()) {
-                let found = parameter(&query, &name);
+                let found = parameters(&query, &name).next();
                 prop_assert_eq!(found.as_deref(), Some(&bytes[..]));
             }
         }
@@ -126,7 +135,7 @@ mod tests {
         #[test]
         fn any_query_is_read(query in "(%|\\+|&|=|[a-f0-9]|é){0,20}", name in "[a-f0-9%]{0,3}") {
             prop_assert!(form_decoded(&query).len() <= query.len());
-            let found = parameter(&query, &name).map(|value| value.len());
+            let found = parameters(&query, &name).next().map(|value| value.len());
             prop_assert!(found.is_none_or(|length| length <= query.len()));
         }
     }

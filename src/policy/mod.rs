@@ -7,6 +7,7 @@
 //! values.
 
 pub mod ask;
+pub mod auth;
 pub mod balance;
 pub mod candidates;
 pub mod check;
@@ -37,7 +38,8 @@ use crate::proto::end::Cause;
 use crate::proto::handshake;
 use crate::proto::http1::Request;
 use crate::proto::interface::Refusal;
-use ask::{Answer, Question};
+use ask::{Answer, Answers, Check, Question};
+use auth::{Identity, Judgement};
 use balance::Balance;
 use candidates::{Ask, Candidates};
 use limit::{Permit, Permits};
@@ -110,6 +112,8 @@ pub struct Plan {
     pub captures: Captures,
     /// The endpoints to try.
     pub candidates: Box<Candidates>,
+    /// Who the client is, on a route that asks for credentials.
+    pub identity: Option<Arc<Identity>>,
     /// The endpoints to try for its shadow, if it gets one.
     pub shadow: Option<Box<Candidates>>,
     /// Counts the session while it is held.
@@ -128,7 +132,7 @@ pub fn request_id<'a>(request: &Request<'a>, trusted: bool) -> Option<&'a str> {
 pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Question, Answer)>) -> Verdict {
     if let Some(port) = facts.redirect {
         let location = handshake::location(facts.request, port).into_boxed_str();
-        return Verdict::Deny(Refusal { location: Some(location), ..Cause::Redirected.into() });
+        return Verdict::Deny(Refusal { field: Some(("Location", location)), ..Cause::Redirected.into() });
     }
     let Some(Found { entry, captures }) = policy.routes.find(facts) else {
         return Verdict::Deny(Cause::NoRoute.into());
@@ -142,24 +146,55 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
             return Verdict::Deny(Cause::Draining.into());
         }
     }
-    match ask::next(&route.checks, answered) {
-        Ok(None) => {}
-        Ok(Some(question)) => return Verdict::Ask(question),
-        Err(cause) => return Verdict::Deny(cause.into()),
-    }
-    let variables = Variables { facts, route: &route.name, captures: &captures };
+    let answers = Answers::with(answered);
+    let identity = match judge(route, facts, &answers) {
+        Ok(identity) => identity.map(Arc::new),
+        Err(NotYet::Ask(check)) => return Verdict::Ask(answers.question(check)),
+        Err(NotYet::Refused(refusal)) => return Verdict::Deny(refusal),
+    };
+    let variables = Variables { facts, route: &route.name, captures: &captures, identity: identity.as_deref() };
     let refusal = match &route.action {
-        RouteAction::Proxy(upstream) => return admit((route, upstream), captures, facts, policy),
-        RouteAction::Split(split) => return admit((route, split.choose(facts)), captures, facts, policy),
+        RouteAction::Proxy(upstream) => return admit(Admitted { route, captures, identity }, upstream, facts, policy),
+        RouteAction::Split(split) => {
+            return admit(Admitted { route, captures, identity }, split.choose(facts), facts, policy);
+        }
         RouteAction::Respond(respond) => respond.refusal(&variables),
         RouteAction::Redirect(redirect) => redirect.refusal(&variables),
     };
     Verdict::Reply(Arc::clone(route), refusal)
 }
 
-fn admit(
-    (route, upstream): (&Arc<Route>, &Arc<Upstream>),
+/// Why a request is not admitted at this moment.
+enum NotYet {
+    Ask(Check),
+    Refused(Refusal),
+}
+
+/// Who the client is, if the route wants to know, once all of its checks have admitted.
+fn judge(route: &Route, facts: &Facts<'_>, answers: &Answers) -> Result<Option<Identity>, NotYet> {
+    match ask::next(&route.checks, answers) {
+        Ok(None) => {}
+        Ok(Some(check)) => return Err(NotYet::Ask(check.clone())),
+        Err(cause) => return Err(NotYet::Refused(cause.into())),
+    }
+    match route.auth.as_ref().map(|auth| auth.judge(facts, answers)) {
+        None => Ok(None),
+        Some(Judgement::Granted(identity)) => Ok(Some(identity)),
+        Some(Judgement::Ask(check)) => Err(NotYet::Ask(check)),
+        Some(Judgement::Refused(refusal)) => Err(NotYet::Refused(refusal)),
+    }
+}
+
+/// A request that its route admits.
+struct Admitted<'a> {
+    route: &'a Arc<Route>,
     captures: Captures,
+    identity: Option<Arc<Identity>>,
+}
+
+fn admit(
+    Admitted { route, captures, identity }: Admitted<'_>,
+    upstream: &Arc<Upstream>,
     facts: &Facts<'_>,
     policy: &Policy<'_>,
 ) -> Verdict {
@@ -169,7 +204,7 @@ fn admit(
     };
     let (route, candidates) = (Arc::clone(route), candidates(upstream, facts));
     let shadow = shadow(&route, facts);
-    Verdict::Allow(Plan { route, captures, candidates, shadow, permit })
+    Verdict::Allow(Plan { route, captures, candidates, identity, shadow, permit })
 }
 
 fn shadow(route: &Route, facts: &Facts<'_>) -> Option<Box<Candidates>> {

@@ -3,15 +3,19 @@
 
 use super::Facts;
 use super::ask::Check;
+use super::auth::Auth;
 use super::headers::HeaderRules;
 use super::key::{HashKey, mix, scale};
 use super::limit::Permits;
 use super::reply::{Redirect, Respond};
 use super::rewrite::PathRewrite;
 use super::shadow::Shadow;
+use super::template::Variables;
 use super::upstream::Upstream;
+use crate::proto::http1::FieldEdits;
 use crate::proto::settings::Settings;
 use arc_swap::ArcSwap;
+use std::borrow::Cow;
 use std::slice;
 use std::sync::Arc;
 
@@ -32,6 +36,8 @@ pub struct Route {
     pub host_header: Option<String>,
     /// Checked in this order, after the rules of the handshake.
     pub checks: Vec<Check>,
+    /// Checked last; `None` admits everybody.
+    pub auth: Option<Auth>,
     pub sessions: SessionLimit,
     /// A share of the sessions goes to a second upstream as well.
     pub shadow: Option<Shadow>,
@@ -152,10 +158,25 @@ impl Route {
             response_headers: HeaderRules::default(),
             host_header: None,
             checks: Vec::new(),
+            auth: None,
             shadow: None,
             sessions: SessionLimit::new(None),
             settings: Arc::default(),
         }
+    }
+
+    /// The query that its upstream gets, and the changes to the fields of the request: what the
+    /// route says, then who the client is, and no credential that is not the upstream's business.
+    /// `response` gets what follows for the response.
+    pub fn forwarded<'a>(&self, variables: &Variables<'a>, response: &mut FieldEdits) -> (Cow<'a, str>, FieldEdits) {
+        let request = variables.facts.request;
+        let mut edits = self.request_headers.edits(variables);
+        for (name, value) in variables.identity.iter().flat_map(|identity| &identity.fields) {
+            edits.set(name, value.clone());
+        }
+        let Some(auth) = &self.auth else { return (request.query.into(), edits) };
+        auth.conceal(request, &mut edits, response);
+        (auth.public_query(request.query), edits)
     }
 
     /// Its requests go to an upstream, and must be WebSocket handshakes.

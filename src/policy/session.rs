@@ -2,9 +2,9 @@
 //! while it lives. The pair holds it, the access log borrows it. Holds the client's bytes as they
 //! were sent.
 
+use super::auth::Identity;
 use super::route::Route;
 use crate::proto::Millis;
-use crate::proto::http1::Request;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -23,27 +23,32 @@ pub struct SessionInfo {
     host_len: u16,
     pub peer: SocketAddr,
     pub route: Option<Arc<Route>>,
+    /// Who the client is, on a route that asks for credentials.
+    pub identity: Option<Arc<Identity>>,
     /// When the connection was accepted, on the process-wide monotonic clock.
     pub started: Millis,
 }
 
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<SessionInfo>() <= 72);
+const _: () = assert!(size_of::<SessionInfo>() <= 80);
+
+/// What a request says, as the log is to have it.
+#[derive(Debug, Clone, Copy)]
+pub struct Text<'a> {
+    /// The request id.
+    pub id: &'a [u8],
+    pub host: &'a str,
+    pub target: &'a str,
+}
 
 impl SessionInfo {
-    pub fn new(
-        request_id: &[u8],
-        request: &Request<'_>,
-        peer: SocketAddr,
-        route: Option<Arc<Route>>,
-        started: Millis,
-    ) -> SessionInfo {
-        let (id, host, target) = (request_id, request.host.as_bytes(), request.target.as_bytes());
+    pub fn new(text: Text<'_>, peer: SocketAddr, route: Option<Arc<Route>>, started: Millis) -> SessionInfo {
+        let (id, host, target) = (text.id, text.host.as_bytes(), text.target.as_bytes());
         let mut text = Vec::with_capacity(id.len() + host.len() + target.len());
         let id_len = cut_into(&mut text, id, ID_MAX);
         let host_len = cut_into(&mut text, host, HOST_MAX);
         cut_into(&mut text, target, TARGET_MAX);
-        SessionInfo { text: text.into_boxed_slice(), id_len, host_len, peer, route, started }
+        SessionInfo { text: text.into_boxed_slice(), id_len, host_len, peer, route, identity: None, started }
     }
 
     /// The request id.
@@ -91,8 +96,7 @@ mod tests {
     use super::*;
 
     fn info(id: &[u8], host: &str, target: &str) -> SessionInfo {
-        let request = Request { method: "GET", target, path: target, query: "", host, fields: Vec::new() };
-        SessionInfo::new(id, &request, "[::1]:80".parse().unwrap(), None, 0)
+        SessionInfo::new(Text { id, host, target }, "[::1]:80".parse().unwrap(), None, 0)
     }
 
     #[test]

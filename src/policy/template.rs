@@ -6,6 +6,7 @@
 //! [`FieldEdits`]: crate::proto::http1::FieldEdits
 
 use super::Facts;
+use super::auth::Identity;
 use super::lookup;
 use super::matching::Captures;
 use super::path::normal_host;
@@ -43,6 +44,10 @@ pub enum Variable {
     /// Subject and SHA-256 of the certificate that the client has shown.
     TlsSubject,
     TlsSha256,
+    /// Who the client is: the subject of its credentials.
+    Identity,
+    /// A claim of its credentials, by its path.
+    Claim(String),
     /// The first query parameter of that name, decoded.
     Parameter(String),
     /// All header fields of that name, joined by `, `.
@@ -56,7 +61,7 @@ pub enum Variable {
 }
 
 /// The variables of one word.
-const WORDS: [(&str, Variable); 9] = [
+const WORDS: [(&str, Variable); 10] = [
     ("client_ip", Variable::ClientIp),
     ("method", Variable::Method),
     ("host", Variable::Host),
@@ -66,6 +71,7 @@ const WORDS: [(&str, Variable); 9] = [
     ("route", Variable::Route),
     ("tls.subject", Variable::TlsSubject),
     ("tls.sha256", Variable::TlsSha256),
+    ("identity", Variable::Identity),
 ];
 
 /// Why a text is not a template.
@@ -100,6 +106,7 @@ impl Names<'_> {
             Some(("query", of)) => Some(Variable::Parameter(of.to_owned())),
             Some(("header", of)) => Some(Variable::Header(of.to_owned())),
             Some(("cookie", of)) => Some(Variable::Cookie(of.to_owned())),
+            Some(("claim", of)) => Some(Variable::Claim(of.to_owned())),
             Some(("path", of)) => self.capture(of),
             Some(_) => None,
             None => self.group(name).or_else(|| self.capture(name)),
@@ -121,7 +128,7 @@ impl Names<'_> {
     /// All names, for a message: those of a prefix with a placeholder.
     pub fn all(&self) -> Vec<String> {
         let mut names: Vec<String> = WORDS.iter().map(|(word, _)| (*word).to_owned()).collect();
-        names.extend(["query.NAME", "header.NAME", "cookie.NAME"].map(str::to_owned));
+        names.extend(["query.NAME", "header.NAME", "cookie.NAME", "claim.NAME"].map(str::to_owned));
         names.extend(self.groups.iter().flatten().cloned());
         let hidden = |name: &str| is_word(name) || self.groups.iter().flatten().any(|group| group == name);
         let capture = |name: &&str| if hidden(name) { format!("path.{name}") } else { (*name).to_owned() };
@@ -153,6 +160,8 @@ pub struct Variables<'a> {
     /// The name of the route.
     pub route: &'a str,
     pub captures: &'a Captures,
+    /// Who the client is, where the route asks for credentials.
+    pub identity: Option<&'a Identity>,
 }
 
 impl Template {
@@ -272,6 +281,13 @@ impl Variables<'_> {
             Variable::Route => out.extend_from_slice(self.route.as_bytes()),
             Variable::TlsSubject => out.extend_from_slice(cert.map_or("", |cert| cert.subject).as_bytes()),
             Variable::TlsSha256 => out.extend_from_slice(cert.map_or("", |cert| cert.sha256).as_bytes()),
+            Variable::Identity => {
+                out.extend_from_slice(self.identity.map_or("", |identity| &identity.subject).as_bytes());
+            }
+            Variable::Claim(path) => {
+                let claim = self.identity.and_then(|identity| identity.claim(path));
+                out.extend_from_slice(claim.unwrap_or_default().as_bytes());
+            }
             Variable::Parameter(name) => {
                 out.extend_from_slice(&lookup::query(request, name).unwrap_or_default());
             }

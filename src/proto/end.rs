@@ -143,6 +143,11 @@ causes! {
     NoRoute "no-route" 404 0 "No route matches this request.";
     /// A check of the route denied the request.
     Forbidden "forbidden" 403 0 "Access denied.";
+    /// The route asks for credentials, and the request has none.
+    NoCredentials "no-credentials" 401 0 "Authentication required.";
+    BadCredentials "bad-credentials" 401 0 "The credentials are not valid.";
+    /// The client is known, and lacks a scope or role of the route.
+    NotPermitted "not-permitted" 403 0 "Not permitted.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";
     MaxRouteSessions "max-route-sessions" 503 0 "Too many sessions on this route.";
     /// The proxy had no descriptor or memory left for the upstream's socket.

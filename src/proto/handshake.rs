@@ -98,6 +98,8 @@ pub fn location(request: &Request<'_>, port: u16) -> String {
 pub struct Forwarding<'a> {
     /// Target path after the route's rewrite, without query.
     pub path: &'a str,
+    /// Replaces the query; the client's is kept with `None`. Empty, or with its question mark.
+    pub query: Option<&'a str>,
     /// Replaces Host; the client's is kept with `None`.
     pub host: Option<&'a str>,
     pub peer: IpAddr,
@@ -122,7 +124,7 @@ pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
     let fields = &request.fields;
     let named = Named::of(fields);
     let mut out = Vec::with_capacity(1024);
-    push(&mut out, &[b"GET ", add.path.as_bytes(), request.query.as_bytes(), b" HTTP/1.1\r\n"]);
+    push(&mut out, &[b"GET ", add.path.as_bytes(), add.query.unwrap_or(request.query).as_bytes(), b" HTTP/1.1\r\n"]);
     push_field(&mut out, "Host", add.host.unwrap_or(request.host).as_bytes());
     push_upgrade(&mut out);
     let parent = only(fields, "traceparent").filter(|_| !named.contains("traceparent"));
@@ -340,6 +342,11 @@ pub fn write_switching(response: &Response<'_>, accept: &[u8; 28], edits: &Field
         }
     }
     push_added(&mut out, edits);
+    for (name, value) in edits.missing() {
+        if !response.fields.iter().any(|field| field.name.eq_ignore_ascii_case(name) && !offers_nothing(field)) {
+            push_field(&mut out, name, value);
+        }
+    }
     out.extend_from_slice(b"\r\n");
     out
 }

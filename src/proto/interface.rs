@@ -110,8 +110,8 @@ pub struct Upgrade {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     pub cause: Cause,
-    /// Where the redirect of a listener leads.
-    pub location: Option<Box<str>>,
+    /// A field that its response has beside those of every refusal: Location, WWW-Authenticate.
+    pub field: Option<(&'static str, Box<str>)>,
     /// What a route answers instead.
     pub reply: Option<Box<Reply>>,
 }
@@ -125,7 +125,7 @@ impl Refusal {
 
 impl From<Cause> for Refusal {
     fn from(cause: Cause) -> Refusal {
-        Refusal { cause, location: None, reply: None }
+        Refusal { cause, field: None, reply: None }
     }
 }
 

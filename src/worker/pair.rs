@@ -8,6 +8,7 @@ use super::conn::Conn;
 use super::token::{Role, SlotKey};
 use crate::config::Listener;
 use crate::policy::ask::Question;
+use crate::policy::auth::Identity;
 use crate::policy::candidates::Candidates;
 use crate::policy::endpoint::{Endpoint, Pick};
 use crate::policy::limit::Permit;
@@ -18,7 +19,7 @@ use crate::policy::template::Variables;
 use crate::policy::{ClientCert, Facts};
 use crate::proto::end::Cause;
 use crate::proto::handshake::{self, Forwarding};
-use crate::proto::http1::Request;
+use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::{Event, ReadInterest, Timer};
 use crate::proto::session::Session;
 use crate::proto::{Millis, Side, Sides};
@@ -85,6 +86,8 @@ pub struct Pending {
     pub route: Option<Arc<Route>>,
     /// What the names in the route's path stand for.
     pub captures: Captures,
+    /// Who the client is, on a route that asks for credentials.
+    pub identity: Option<Arc<Identity>>,
     pub candidates: Option<Box<Candidates>>,
     /// The endpoints to try for its shadow, if it gets one.
     pub shadow: Option<Box<Candidates>>,
@@ -107,6 +110,7 @@ impl Pending {
             call: None,
             route: None,
             captures: Captures::default(),
+            identity: None,
             candidates: None,
             shadow: None,
             tls: None,
@@ -135,13 +139,22 @@ impl Pending {
         }
     }
 
-    /// The whole request head for an endpoint; `facts` are its own. `None` until the request is
-    /// admitted.
-    pub fn write_request(&self, facts: &Facts<'_>, endpoint: &Endpoint, trace_seed: [u8; 24]) -> Option<Vec<u8>> {
+    /// The whole request head for an endpoint; `facts` are its own, and `response` gets what
+    /// follows for the response. `None` until the request is admitted.
+    pub fn write_request(
+        &self,
+        facts: &Facts<'_>,
+        endpoint: &Endpoint,
+        trace_seed: [u8; 24],
+        response: &mut FieldEdits,
+    ) -> Option<Vec<u8>> {
         let route = self.route.as_ref()?;
-        let variables = Variables { facts, route: &route.name, captures: &self.captures };
+        let identity = self.identity.as_deref();
+        let variables = Variables { facts, route: &route.name, captures: &self.captures, identity };
+        let (query, edits) = route.forwarded(&variables, response);
         let add = Forwarding {
             path: &route.rewrite.apply(&endpoint.base, &variables),
+            query: Some(&query),
             host: route.host_header.as_deref(),
             peer: facts.peer,
             trusted: facts.trusted,
@@ -149,7 +162,7 @@ impl Pending {
             client: facts.cert.map(|cert| (cert.subject, cert.sha256)),
             request_id: facts.request_id,
             trace_seed,
-            edits: &route.request_headers.edits(&variables),
+            edits: &edits,
         };
         Some(handshake::write_request(facts.request, &add))
     }

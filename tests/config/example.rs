@@ -106,7 +106,7 @@ fn example_has_every_key() {
     let all = uncommented(|line| default_line(line).or(other_line(line)));
     let mut keys = 0;
     for section in known_keys(&format!("{UNLIKE} = 1\n")) {
-        let several = ["listener", "route", "upstream"].contains(&section.as_str());
+        let several = ["listener", "route", "upstream", "auth"].contains(&section.as_str());
         let header = if several { format!("[[{section}]]") } else { format!("[{section}]") };
         let start = all.find(&format!("\n{header}\n")).unwrap_or_else(|| panic!("{header}")) + header.len() + 2;
         let body = all[start..].split("\n[").next().unwrap();

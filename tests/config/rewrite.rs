@@ -121,7 +121,8 @@ const PROXIED: &[(&str, &str, &str)] = &[
         "rewrite = { pattern = \"(a)\", replace = \"/{2}\" }",
         "5:40: route.rewrite.replace",
         "there is no variable \"{2}\"; expected \"client_ip\", \"method\", \"host\", \"path\", \"query\", \
-         \"request_id\", \"route\", \"tls.subject\", \"tls.sha256\", \"query.NAME\", \"header.NAME\" or \"cookie.NAME\"",
+         \"request_id\", \"route\", \"tls.subject\", \"tls.sha256\", \"identity\", \"query.NAME\", \"header.NAME\", \
+         \"cookie.NAME\" or \"claim.NAME\"",
     ),
     (
         "rewrite = { pattern = \"a\", replace = \"/{host\" }",
@@ -157,7 +158,8 @@ const PROXIED: &[(&str, &str, &str)] = &[
         "rewrite = { path = \"/{name}\" }",
         "5:20: route.rewrite.path",
         "there is no variable \"{name}\"; expected \"client_ip\", \"method\", \"host\", \"path\", \"query\", \
-         \"request_id\", \"route\", \"tls.subject\", \"tls.sha256\", \"query.NAME\", \"header.NAME\" or \"cookie.NAME\"",
+         \"request_id\", \"route\", \"tls.subject\", \"tls.sha256\", \"identity\", \"query.NAME\", \"header.NAME\", \
+         \"cookie.NAME\" or \"claim.NAME\"",
     ),
     (
         "path = \"/{room}/{id}\"\nrewrite = { path = \"/{rooom}\" }",

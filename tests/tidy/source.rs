@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("text", &[], &[]),
     ("proto", &["text"], &["httparse", "sha1", "base64"]),
     ("service", &[], &[]),
-    ("policy", &["proto", "text"], &["arc_swap", "aws_lc_rs", "ipnet", "regex"]),
+    ("policy", &["proto", "text"], &["arc_swap", "aws_lc_rs", "ipnet", "regex", "serde_json"]),
     ("config", &["policy", "proto", "memory"], &["serde", "toml", "humantime", "parse_size", "ipnet", "log"]),
     ("metrics", &["proto"], &[]),
     (

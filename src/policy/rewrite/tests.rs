@@ -34,7 +34,7 @@ fn sent_with(rule: &PathRule, [base, prefix]: [&str; 2], path: &str, captured: [
     let captures: Captures =
         CAPTURES.iter().zip(captured).map(|(name, text)| (Arc::from(*name), text.to_owned())).collect();
     let rewrite = PathRewrite { rule: rule.clone(), add_prefix: prefix.to_owned() };
-    let variables = Variables { facts: &facts, route: "r", captures: &captures };
+    let variables = Variables { facts: &facts, route: "r", captures: &captures, identity: None };
     rewrite.apply(base, &variables).into_owned()
 }
 

@@ -49,7 +49,8 @@ fn with_facts<R>(use_: impl FnOnce(&Facts<'_>) -> R) -> R {
 fn field_value(text: &str) -> Option<String> {
     with_facts(|facts| {
         let captures = captures();
-        let value = parsed(text).field_value(&Variables { facts, route: "chat", captures: &captures })?;
+        let value =
+            parsed(text).field_value(&Variables { facts, route: "chat", captures: &captures, identity: None })?;
         Some(String::from_utf8_lossy(&value).into_owned())
     })
 }
@@ -57,7 +58,7 @@ fn field_value(text: &str) -> Option<String> {
 fn target(text: &str) -> String {
     with_facts(|facts| {
         let captures = captures();
-        parsed(text).target(&Variables { facts, route: "chat", captures: &captures })
+        parsed(text).target(&Variables { facts, route: "chat", captures: &captures, identity: None })
     })
 }
 
@@ -255,11 +256,12 @@ fn heads(value: &[u8], room: &str) -> [Vec<u8>; 4] {
     let cert = ClientCert { subject: &subject, sha256: "" };
     let facts = Facts { cert: Some(cert), ..Facts::of(&request) };
     let captures: Captures = [(Arc::from("room"), room.to_owned())].into_iter().collect();
-    let variables = Variables { facts: &facts, route: "r", captures: &captures };
+    let variables = Variables { facts: &facts, route: "r", captures: &captures, identity: None };
     let edits = rules().edits(&variables);
     let sent = Request { fields: Vec::new(), ..parse_request(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap() };
     let add = Forwarding {
         path: "/",
+        query: None,
         host: None,
         peer: facts.peer,
         trusted: false,

@@ -144,6 +144,7 @@ fn add(trusted: bool) -> Forwarding<'static> {
     let peer = [203, 0, 113, 7].into();
     Forwarding {
         path: "/up",
+        query: None,
         host: None,
         peer,
         trusted,

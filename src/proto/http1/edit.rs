@@ -12,12 +12,14 @@ use super::scan::{is_text, is_token};
 pub struct FieldEdits {
     removed: Vec<String>,
     added: Vec<(String, Vec<u8>)>,
+    /// Added where the peer sends no field with that name.
+    missing: Vec<(String, Vec<u8>)>,
 }
 
 impl FieldEdits {
     /// No change.
     pub const fn new() -> FieldEdits {
-        FieldEdits { removed: Vec::new(), added: Vec::new() }
+        FieldEdits { removed: Vec::new(), added: Vec::new(), missing: Vec::new() }
     }
 
     /// Drops all fields of the peer called `name`, in any case.
@@ -29,20 +31,13 @@ impl FieldEdits {
     /// space, and white space around it is removed: "a recipient of CR, LF, or NUL within a field
     /// value MUST either reject the message or replace each of those characters with SP" (RFC 9110
     /// section 5.5). A `name` that is no token adds nothing.
-    pub fn add(&mut self, name: &str, mut value: Vec<u8>) {
-        if !is_token(name.as_bytes()) {
-            return;
-        }
-        for byte in &mut value {
-            if !is_text(&[*byte]) {
-                *byte = b' ';
-            }
-        }
-        let trimmed = value.trim_ascii();
-        if trimmed.len() < value.len() {
-            value = trimmed.to_vec();
-        }
-        self.added.push((name.to_owned(), value));
+    pub fn add(&mut self, name: &str, value: Vec<u8>) {
+        self.added.extend(line(name, value));
+    }
+
+    /// The same, unless the peer sends a field called `name`.
+    pub fn add_unless_sent(&mut self, name: &str, value: Vec<u8>) {
+        self.missing.extend(line(name, value));
     }
 
     /// Replaces all fields of the peer called `name` by one.
@@ -52,7 +47,12 @@ impl FieldEdits {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.added.is_empty()
+        self.removed.is_empty() && self.added.is_empty() && self.missing.is_empty()
+    }
+
+    /// The fields to add where the peer sends none with that name.
+    pub fn missing(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.missing.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
     /// Whether fields of the peer called `name` are dropped.
@@ -70,6 +70,23 @@ impl FieldEdits {
     pub fn added(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.added.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
     }
+}
+
+/// A field line, safe to write; see [`FieldEdits::add`].
+fn line(name: &str, mut value: Vec<u8>) -> Option<(String, Vec<u8>)> {
+    if !is_token(name.as_bytes()) {
+        return None;
+    }
+    for byte in &mut value {
+        if !is_text(&[*byte]) {
+            *byte = b' ';
+        }
+    }
+    let trimmed = value.trim_ascii();
+    if trimmed.len() < value.len() {
+        value = trimmed.to_vec();
+    }
+    Some((name.to_owned(), value))
 }
 
 #[cfg(test)]

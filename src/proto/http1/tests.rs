@@ -465,7 +465,7 @@ fn the_framing_of_an_answer_stays() {
 }
 
 fn refused(cause: Cause, request_id: &str) -> Refused<'_> {
-    Refused { cause, request_id, location: None, head_only: false }
+    Refused { cause, request_id, field: None, head_only: false }
 }
 
 #[test]

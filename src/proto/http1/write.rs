@@ -48,8 +48,8 @@ pub fn write_response(response: &Response<'_>, request_id: &str, edits: &FieldEd
 pub struct Refused<'a> {
     pub cause: Cause,
     pub request_id: &'a str,
-    /// Where a redirect leads.
-    pub location: Option<&'a str>,
+    /// One more field: Location, WWW-Authenticate.
+    pub field: Option<(&'static str, &'a str)>,
     /// The request was a HEAD: its response has no body.
     pub head_only: bool,
 }
@@ -68,8 +68,8 @@ pub fn write_refusal(refused: &Refused<'_>) -> Vec<u8> {
     push(&mut out, &[b"HTTP/1.1 ", status.as_bytes(), b" ", reason_of(info.status).as_bytes(), b"\r\n"]);
     push_field(&mut out, "Content-Type", b"text/plain; charset=utf-8");
     push_field(&mut out, "Content-Length", (info.text.len() + 1).to_string().as_bytes());
-    if let Some(location) = refused.location {
-        push_field(&mut out, "Location", location.as_bytes());
+    if let Some((name, value)) = refused.field {
+        push_field(&mut out, name, value.as_bytes());
     }
     match info.status {
         405 => push_field(&mut out, "Allow", b"GET"),

@@ -6,6 +6,7 @@
 use crate::policy::candidates::Candidates;
 use crate::policy::endpoint::Pick;
 use crate::proto::Millis;
+use crate::proto::http1::FieldEdits;
 use crate::proto::settings::Settings;
 use crate::proto::shadow::{Opening, Refused, ShadowEnd, ShadowResponse};
 use crate::worker::buffers::Backlog;
@@ -324,7 +325,9 @@ impl<K> Shadow<K> {
         attempts.until = io.now + self.settings.timeouts.upstream_head_ms;
         let request = attempts.response.opening().request();
         let pending = &attempts.pending;
-        let head = request.and_then(|r| pending.write_request(&pending.facts(&r), pick.endpoint(), seed));
+        // Its response goes nowhere.
+        let edits = &mut FieldEdits::new();
+        let head = request.and_then(|r| pending.write_request(&pending.facts(&r), pick.endpoint(), seed, edits));
         conn.write(&[], &head.unwrap_or_default(), false, io);
     }
 

@@ -5,7 +5,8 @@
 use super::Turn;
 use crate::log::record::{EndRecord, Record, StartRecord, field};
 use crate::policy::ask::{Answer, Check};
-use crate::policy::session::SessionInfo;
+use crate::policy::auth::redacted_target;
+use crate::policy::session::{SessionInfo, Text};
 use crate::policy::{self, Facts, Plan, Policy, Verdict};
 use crate::proto::Side;
 use crate::proto::end::{Cause, End, Phase};
@@ -95,20 +96,24 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
         let question = pending.question.take();
         let facts = Facts { draining: core.draining, now, random, ..pending.facts(&request) };
+        let was_answered = answer.is_some();
         let answered = question.as_ref().zip(answer);
-        if answer.is_some() && answered.is_none() {
+        if was_answered && answered.is_none() {
             // The question has been withdrawn.
             return;
         }
         let shared = Policy { routes: &core.snapshot.routes, sessions: &core.sessions };
         let verdict = policy::decide(&facts, &shared, answered);
-        let route = match &verdict {
-            Verdict::Allow(plan) => Some(Arc::clone(&plan.route)),
-            Verdict::Reply(route, _) => Some(Arc::clone(route)),
-            Verdict::Deny(_) | Verdict::Ask(_) => None,
+        let (route, identity) = match &verdict {
+            Verdict::Allow(plan) => (Some(Arc::clone(&plan.route)), plan.identity.clone()),
+            Verdict::Reply(route, _) => (Some(Arc::clone(route)), None),
+            Verdict::Deny(_) | Verdict::Ask(_) => (None, None),
         };
-        let id = pending.request_id.as_bytes();
-        self.pair.info = Some(Arc::new(SessionInfo::new(id, &request, pending.peer, route, pending.opened_at)));
+        let target = redacted_target(request.target, &core.snapshot.secret_parameters);
+        let text = Text { id: pending.request_id.as_bytes(), host: request.host, target: &target };
+        let mut info = SessionInfo::new(text, pending.peer, route, pending.opened_at);
+        info.identity = identity;
+        self.pair.info = Some(Arc::new(info));
         if core.log.is_on() {
             let value = |name: &str| field(http1::values(&request.fields, name).next());
             (pending.origin, pending.agent) = (value("origin"), value("user-agent"));
@@ -134,6 +139,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         pending.tls = Some(Arc::clone(&self.res.core.tls));
         pending.route = Some(plan.route);
         pending.captures = plan.captures;
+        pending.identity = plan.identity;
         pending.shadow = plan.shadow;
         let shadowed = pending.shadow.is_some();
         self.pair.permit = Some(plan.permit);
@@ -182,7 +188,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             None => http1::write_refusal(&http1::Refused {
                 cause: refusal.cause,
                 request_id,
-                location: refusal.location.as_deref(),
+                field: refusal.field.as_ref().map(|(name, value)| (*name, value.as_ref())),
                 head_only,
             }),
         };

@@ -57,11 +57,12 @@ impl<S: Sys> Turn<'_, '_, S> {
         let (session, pending) = (self.pair.session.as_ref()?, self.pair.pending.as_ref()?);
         let (request, route) = (session.request()?, pending.route.as_ref()?);
         let facts = Facts { draining: self.res.core.draining, now: self.res.now, ..pending.facts(&request) };
-        let variables = Variables { facts: &facts, route: &route.name, captures: &pending.captures };
+        let identity = pending.identity.as_deref();
+        let variables = Variables { facts: &facts, route: &route.name, captures: &pending.captures, identity };
         let endpoint = self.pair.pick.as_ref()?.endpoint();
-        let sent = pending.write_request(&facts, endpoint, trace_seed)?;
         let candidates = pending.candidates.as_ref()?;
         let mut response = route.response_headers.edits(&variables);
+        let sent = pending.write_request(&facts, endpoint, trace_seed, &mut response)?;
         if let Some(cookie) = candidates.set_cookie(facts.secure) {
             response.add("Set-Cookie", cookie.into_bytes());
         }

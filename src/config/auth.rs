@@ -1,0 +1,216 @@
+//! Credentials: `[[auth]]`, and what routes ask for with `auth`, `scopes` and `roles`.
+
+use super::build::Builder;
+use super::error::suggestion;
+use super::file::{self, Section, Typed};
+use super::value::{self, Parsed, quoted, shown, text};
+use crate::policy::auth::{ApiKey, ApiKeys, Auth, Kind, Method, Requirement, Source};
+use std::collections::HashMap;
+use std::sync::Arc;
+use toml::Value;
+
+/// Methods that are combined in one route, at all levels.
+const METHODS_MAX: usize = 16;
+/// Levels of `any` and `all`.
+const DEPTH_MAX: usize = 3;
+
+const FROM: &str = "expected \"authorization\", \"header:NAME\", \"cookie:NAME\", \"query:NAME\", \
+                    \"subprotocol:PREFIX*\" or \"subprotocol:NAME,*\"";
+
+/// The types, by their words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Type {
+    ApiKeys,
+    ClientCertificate,
+}
+
+const TYPES: [(&str, Type); 2] = [("api_keys", Type::ApiKeys), ("client_certificate", Type::ClientCertificate)];
+
+impl Builder<'_, '_> {
+    pub fn auth_methods(&mut self, typed: &[Section<file::Auth>]) -> Vec<Arc<Method>> {
+        let mut methods: Vec<Arc<Method>> = Vec::new();
+        for section in typed {
+            let one = section.get_ref();
+            self.require(section, "auth.name", &one.name, "name = \"users\"");
+            self.require(section, "auth.type", &one.kind, "type = \"api_keys\"");
+            let name = self.read("auth.name", &one.name, value::name);
+            let kind = self.read("auth.type", &one.kind, |v| value::word(v, &TYPES));
+            let (Some(name), Some(kind)) = (name, kind) else { continue };
+            if let (true, Some(at)) = (methods.iter().any(|known| known.name == name), &one.name) {
+                let why = format!("{} is the name of an earlier [[auth]]; choose another", quoted(&name));
+                self.problems.add(at.span(), "auth.name", &why);
+            }
+            methods.push(Arc::new(self.method(section, name, kind)));
+        }
+        methods
+    }
+
+    /// Reports a key that is missing.
+    fn require(&mut self, section: &Section<file::Auth>, key: &str, typed: &Typed, example: &str) {
+        if typed.is_none() {
+            self.problems.add(section.span(), key, &format!("missing; add for example {example}"));
+        }
+    }
+
+    fn method(&mut self, section: &Section<file::Auth>, name: String, kind: Type) -> Method {
+        let typed = section.get_ref();
+        let mut from = self.list("auth.from", &typed.from, source);
+        match (kind, &typed.from) {
+            (Type::ClientCertificate, Some(at)) => {
+                let why = "has no effect on certificates, which are shown in the TLS handshake; remove it";
+                self.problems.add(at.span(), "auth.from", why);
+            }
+            (Type::ClientCertificate, None) => {}
+            (_, Some(at)) if at.get_ref().is_empty() => {
+                self.problems.add(at.span(), "auth.from", &format!("is empty; {FROM}"));
+            }
+            (_, None) => from = vec![Source::Authorization("Bearer")],
+            (_, Some(_)) => {}
+        }
+        if let (true, Some(keys)) = (kind != Type::ApiKeys, &typed.keys) {
+            self.problems.add(keys.span(), "auth.keys", "belongs to type = \"api_keys\"; remove it");
+        }
+        let kind = match kind {
+            Type::ClientCertificate => Kind::ClientCertificate,
+            Type::ApiKeys => Kind::ApiKeys(self.api_keys(section)),
+        };
+        Method { name, from, kind }
+    }
+
+    fn api_keys(&mut self, section: &Section<file::Auth>) -> ApiKeys {
+        let typed = &section.get_ref().keys;
+        if typed.is_none() {
+            let why = "missing; add for example keys = [{ owner = \"acme\", sha256 = \"...\" }]";
+            self.problems.add(section.span(), "auth.keys", why);
+        }
+        let keys = self.list("auth.keys", typed, api_key);
+        let mut seen = HashMap::new();
+        for (key, at) in keys.iter().zip(typed.iter().flat_map(|list| list.get_ref())) {
+            if let Some(owner) = seen.insert(key.hash, key.owner.clone()) {
+                let why = format!("is the key of {} already; each owner needs one of its own", quoted(&owner));
+                self.problems.add(at.span(), "auth.keys", &why);
+            }
+        }
+        ApiKeys::new(keys)
+    }
+
+    /// What a route asks for; `None` if nothing.
+    pub fn route_auth(&mut self, route: &file::Route, methods: &[Arc<Method>]) -> Option<Auth> {
+        let scopes = self.list("route.scopes", &route.scopes, permission);
+        let roles = self.list("route.roles", &route.roles, permission);
+        if route.auth.is_none() {
+            for (key, typed) in [("route.scopes", &route.scopes), ("route.roles", &route.roles)] {
+                if let Some(at) = typed {
+                    self.problems.add(at.span(), key, "has no effect without auth, which says whose they are");
+                }
+            }
+        }
+        let requirement = self.read("route.auth", &route.auth, |v| {
+            let requirement = requirement(v, methods, 0)?;
+            match requirement.methods().len() {
+                0..=METHODS_MAX => Ok(requirement),
+                many => Err(format!("combines {many} methods; at most {METHODS_MAX}")),
+            }
+        })?;
+        Some(Auth::new(requirement, scopes, roles))
+    }
+}
+
+/// `"users"`, `{ any = ["users", "keys"] }`, `{ all = [...] }`, and these within each other.
+fn requirement(value: &Value, methods: &[Arc<Method>], depth: usize) -> Parsed<Requirement> {
+    const RIGHT: &str = "expected the name of an [[auth]], { any = [...] } or { all = [...] }";
+    match value {
+        Value::String(name) => {
+            let known = methods.iter().find(|method| method.name == *name);
+            known.map(|method| Requirement::Method(Arc::clone(method))).ok_or_else(|| {
+                let names: Vec<_> = methods.iter().map(|method| method.name.as_str()).collect();
+                let right = match names.as_slice() {
+                    [] => "; add an [[auth]] section with that name".to_owned(),
+                    names => suggestion(name, names),
+                };
+                format!("no [[auth]] is named {}{right}", quoted(name))
+            })
+        }
+        Value::Table(table) if depth < DEPTH_MAX => {
+            value::only_keys(table, &["any", "all"])?;
+            let parts = |list: &Value| -> Parsed<Vec<Requirement>> {
+                let list = list.as_array().filter(|list| !list.is_empty()).ok_or(RIGHT)?;
+                list.iter().map(|part| requirement(part, methods, depth + 1)).collect()
+            };
+            match (table.get("any"), table.get("all")) {
+                (Some(any), None) => parts(any).map(Requirement::Any),
+                (None, Some(all)) => parts(all).map(Requirement::All),
+                _ => Err(format!("needs one of any and all; {RIGHT}")),
+            }
+        }
+        Value::Table(_) => Err(format!("is nested more than {DEPTH_MAX} levels deep")),
+        value => Err(format!("{} is not valid; {RIGHT}", shown(value))),
+    }
+}
+
+fn source(value: &Value) -> Parsed<Source> {
+    let written = text(value)?;
+    let wrong = || format!("{} is not a place of credentials; {FROM}", quoted(written));
+    let (kind, name) = written.split_once(':').unwrap_or((written, ""));
+    let is_token = |name: &str| {
+        let special = b"!#$%&'*+-.^_`|~";
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || special.contains(&byte))
+    };
+    match kind {
+        "authorization" if written == kind => Ok(Source::Authorization("Bearer")),
+        "header" if is_token(name) && !name.eq_ignore_ascii_case("authorization") => {
+            Ok(Source::Header(name.to_owned()))
+        }
+        "cookie" if is_token(name) => Ok(Source::Cookie(name.to_owned())),
+        "query" if !name.is_empty() => Ok(Source::Query(name.to_owned())),
+        "subprotocol" => match (name.strip_suffix(",*"), name.strip_suffix('*')) {
+            (Some(name), _) if is_token(name) => Ok(Source::SubprotocolAfter(name.to_owned())),
+            (None, Some(prefix)) if is_token(prefix) => Ok(Source::SubprotocolPrefix(prefix.to_owned())),
+            _ => Err(wrong()),
+        },
+        _ => Err(wrong()),
+    }
+}
+
+fn api_key(value: &Value) -> Parsed<ApiKey> {
+    const RIGHT: &str = "expected for example { owner = \"acme\", sha256 = \"...\", scopes = [\"chat\"] }";
+    // What stands there may be a key: no message shows it.
+    let table = value.as_table().ok_or_else(|| format!("is not a table; {RIGHT}"))?;
+    value::only_keys(table, &["owner", "sha256", "scopes", "roles"])?;
+    let (Some(owner), Some(hash)) = (table.get("owner"), table.get("sha256")) else {
+        return Err(format!("has no owner or no sha256; {RIGHT}"));
+    };
+    let owner = value::name(owner).map_err(|e| format!("owner: {e}"))?;
+    let hash = hash
+        .as_str()
+        .and_then(sha256)
+        .ok_or("sha256: is not a SHA-256 in hexadecimal; make it with: printf %s \"$KEY\" | sha256sum")?;
+    let list = |key: &str| -> Parsed<Vec<String>> {
+        let Some(list) = table.get(key) else { return Ok(Vec::new()) };
+        let list = list.as_array().ok_or_else(|| format!("{key}: is not a list; {RIGHT}"))?;
+        list.iter().map(permission).collect()
+    };
+    Ok(ApiKey { hash, owner, scopes: list("scopes")?, roles: list("roles")? })
+}
+
+fn sha256(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?, 16).ok()?;
+    }
+    Some(hash)
+}
+
+/// A scope or a role (RFC 6749 section 3.3).
+fn permission(value: &Value) -> Parsed<String> {
+    let written = text(value)?;
+    let fits = !written.is_empty() && written.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\".contains(&byte));
+    if fits {
+        Ok(written.to_owned())
+    } else {
+        Err(format!("{} is not a scope or role; it has no spaces", quoted(written)))
+    }
+}

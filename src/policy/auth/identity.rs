@@ -1,0 +1,100 @@
+//! Who a client is, once its credentials have been checked.
+
+use serde_json::{Map, Value};
+
+/// A client that has shown valid credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Identity {
+    /// The owner of an API key, the `sub` of a token, the user, the subject of a certificate.
+    pub subject: String,
+    /// The name of the `[[auth]]` section that says so.
+    pub method: String,
+    /// The id of the token (`jti`), or of the key, by which it can be revoked.
+    pub token_id: Option<String>,
+    /// What the client may do; in tokens the claim `scope` or `scp`.
+    pub scopes: Vec<String>,
+    pub roles: Vec<String>,
+    /// Everything that the issuer says of the client.
+    pub claims: Map<String, Value>,
+    /// When the credentials end, in milliseconds since the Unix epoch.
+    pub expires_unix_ms: Option<u64>,
+    /// Fields for the upstream, in place of those of the client.
+    pub fields: Vec<(String, Vec<u8>)>,
+}
+
+impl Identity {
+    /// The claim at `path`, whose parts are separated by dots, as text: a list has commas. `None`
+    /// if there is none.
+    pub fn claim(&self, path: &str) -> Option<String> {
+        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+        // A name with dots in it comes first: they are common in the claims of OpenID providers.
+        let whole = self.claims.get(path);
+        let nested = || rest.and_then(|rest| self.claims.get(first).and_then(|value| below(value, rest)));
+        whole.or_else(nested).map(shown)
+    }
+
+    /// This client by both credentials: the first says who it is, the sooner end counts.
+    pub(super) fn and(mut self, other: Identity) -> Identity {
+        let soonest = [self.expires_unix_ms, other.expires_unix_ms].into_iter().flatten().min();
+        for (name, value) in other.claims {
+            self.claims.entry(name).or_insert(value);
+        }
+        self.scopes.extend(other.scopes);
+        self.roles.extend(other.roles);
+        self.fields.extend(other.fields);
+        Identity { expires_unix_ms: soonest, token_id: self.token_id.or(other.token_id), ..self }
+    }
+}
+
+fn below<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    let value = value.get(first)?;
+    rest.map_or(Some(value), |rest| below(value, rest))
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(","),
+        value => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_are_found_by_their_path() {
+        let claims = serde_json::json!({
+            "tenant": "acme", "level": 3, "admin": true, "groups": ["a", "b"],
+            "realm_access": { "roles": ["x", 1] }, "https://example.com/plan": "gold", "none": null
+        });
+        let Value::Object(claims) = claims else { panic!() };
+        let identity = Identity { claims, ..Identity::default() };
+        for (path, value) in [
+            ("tenant", Some("acme")),
+            ("level", Some("3")),
+            ("admin", Some("true")),
+            ("groups", Some("a,b")),
+            ("realm_access.roles", Some("x,1")),
+            ("https://example.com/plan", Some("gold")),
+            ("none", Some("null")),
+            ("tenant.x", None),
+            ("realm_access.other", None),
+            ("", None),
+        ] {
+            assert_eq!(identity.claim(path).as_deref(), value, "{path}");
+        }
+    }
+
+    #[test]
+    fn both_credentials_end_with_the_first_that_ends() {
+        let one = |expires| Identity { expires_unix_ms: expires, ..Identity::default() };
+        for (first, second, both) in
+            [(None, None, None), (Some(5), None, Some(5)), (None, Some(7), Some(7)), (Some(5), Some(3), Some(3))]
+        {
+            assert_eq!(one(first).and(one(second)).expires_unix_ms, both);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Credentials: what a route asks of its clients, and the judgement of what they show. Each kind of
+//! credential is a file; `source` says where in a request a credential stands, `identity` who the
+//! client is then. What must be asked of others, or takes long, is a [`Check`]: judgement goes on
+//! with its answer.
+
+mod api_keys;
+mod identity;
+mod source;
+
+pub use api_keys::{ApiKey, ApiKeys};
+pub use identity::Identity;
+pub use source::{Found, Source, redacted_target};
+
+use super::Facts;
+use super::ask::{Answers, Check};
+use crate::proto::end::Cause;
+use crate::proto::http1::{FieldEdits, Request};
+use crate::proto::interface::Refusal;
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+/// One way to show who one is: an `[[auth]]` section.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Method {
+    pub name: String,
+    /// Where the credential stands; the first that has one counts.
+    pub from: Vec<Source>,
+    pub kind: Kind,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Kind {
+    ApiKeys(ApiKeys),
+    /// The certificate that the client has shown in its TLS handshake, which the listener has
+    /// verified.
+    ClientCertificate,
+}
+
+/// What a route asks of the credentials of its requests.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Auth {
+    pub requirement: Requirement,
+    /// The client must have all of these.
+    pub scopes: Vec<String>,
+    pub roles: Vec<String>,
+    /// Of all methods: what WWW-Authenticate says (RFC 9110 section 11.6.1).
+    challenge: String,
+}
+
+/// Methods, combined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requirement {
+    Method(Arc<Method>),
+    /// The first that admits decides who the client is.
+    Any(Vec<Requirement>),
+    /// All of them admit; the first says who the client is.
+    All(Vec<Requirement>),
+}
+
+/// The judgement of a request's credentials.
+#[derive(Debug)]
+pub enum Judgement {
+    Granted(Identity),
+    Refused(Refusal),
+    /// This must be asked first.
+    Ask(Check),
+}
+
+impl Judgement {
+    fn refused(cause: Cause) -> Judgement {
+        Judgement::Refused(cause.into())
+    }
+}
+
+impl Auth {
+    pub fn new(requirement: Requirement, scopes: Vec<String>, roles: Vec<String>) -> Auth {
+        let mut challenges: Vec<&str> = requirement.methods().iter().map(|method| method.challenge()).collect();
+        challenges.sort_unstable();
+        challenges.dedup();
+        Auth { challenge: challenges.join(", "), requirement, scopes, roles }
+    }
+
+    /// Whether the client of a request is admitted, and who it is.
+    pub fn judge(&self, facts: &Facts<'_>, answers: &Answers) -> Judgement {
+        match self.requirement.judge(facts, answers) {
+            Judgement::Granted(identity) if !self.permits(&identity) => Judgement::refused(Cause::NotPermitted),
+            Judgement::Refused(refusal) if refusal.reply.is_none() && refusal.status() == 401 => {
+                let field = Some(("WWW-Authenticate", self.challenge.as_str().into()));
+                Judgement::Refused(Refusal { field, ..refusal })
+            }
+            judgement => judgement,
+        }
+    }
+
+    /// A client may need a certificate to be admitted.
+    pub fn asks_for_certificates(&self) -> bool {
+        self.requirement.methods().iter().any(|method| method.kind == Kind::ClientCertificate)
+    }
+
+    fn permits(&self, identity: &Identity) -> bool {
+        let has_all = |wanted: &[String], has: &[String]| wanted.iter().all(|wanted| has.contains(wanted));
+        has_all(&self.scopes, &identity.scopes) && has_all(&self.roles, &identity.roles)
+    }
+
+    /// The query that the upstream gets: no credential stands in it.
+    pub fn public_query<'a>(&self, query: &'a str) -> Cow<'a, str> {
+        let methods = self.requirement.methods();
+        let names: Vec<_> = methods.iter().flat_map(|method| &method.from).filter_map(Source::parameter).collect();
+        source::public_query(query, &names)
+    }
+
+    /// Keeps credentials in subprotocols from the upstream.
+    pub fn conceal(&self, request: &Request<'_>, edits: &mut FieldEdits, response: &mut FieldEdits) {
+        let methods = self.requirement.methods();
+        let sources: Vec<_> = methods.iter().flat_map(|method| &method.from).collect();
+        source::conceal_protocols(&sources, request, edits, response);
+    }
+}
+
+impl Requirement {
+    fn judge(&self, facts: &Facts<'_>, answers: &Answers) -> Judgement {
+        match self {
+            Requirement::Method(method) => method.judge(facts, answers),
+            Requirement::Any(parts) => any(parts, facts, answers),
+            Requirement::All(parts) => all(parts, facts, answers),
+        }
+    }
+
+    /// All methods in it.
+    pub fn methods(&self) -> Vec<&Arc<Method>> {
+        match self {
+            Requirement::Method(method) => vec![method],
+            Requirement::Any(parts) | Requirement::All(parts) => parts.iter().flat_map(Requirement::methods).collect(),
+        }
+    }
+}
+
+/// The refusal that says most: not of a method whose credentials the client does not use.
+fn any(parts: &[Requirement], facts: &Facts<'_>, answers: &Answers) -> Judgement {
+    let mut refused: Option<Refusal> = None;
+    for part in parts {
+        match part.judge(facts, answers) {
+            Judgement::Refused(refusal) => {
+                let says_more = refused.as_ref().is_none_or(|known| known.cause == Cause::NoCredentials);
+                if says_more {
+                    refused = Some(refusal);
+                }
+            }
+            judgement => return judgement,
+        }
+    }
+    Judgement::Refused(refused.unwrap_or_else(|| Cause::NoCredentials.into()))
+}
+
+fn all(parts: &[Requirement], facts: &Facts<'_>, answers: &Answers) -> Judgement {
+    let mut both: Option<Identity> = None;
+    for part in parts {
+        match part.judge(facts, answers) {
+            Judgement::Granted(identity) => {
+                both = Some(match both {
+                    None => identity,
+                    Some(first) => first.and(identity),
+                });
+            }
+            judgement => return judgement,
+        }
+    }
+    both.map_or_else(|| Judgement::refused(Cause::NoCredentials), Judgement::Granted)
+}
+
+impl Method {
+    fn judge(&self, facts: &Facts<'_>, answers: &Answers) -> Judgement {
+        // The kinds that ask others will look at it.
+        let _ = answers;
+        match &self.kind {
+            Kind::ClientCertificate => match facts.cert {
+                Some(cert) => Judgement::Granted(self.identity_of(cert.subject)),
+                None => Judgement::refused(Cause::NoCredentials),
+            },
+            Kind::ApiKeys(keys) => match self.credential(facts.request) {
+                Found::Nothing => Judgement::refused(Cause::NoCredentials),
+                Found::Several => Judgement::refused(Cause::BadCredentials),
+                Found::One(credential) => match keys.owner(&credential) {
+                    Some(identity) => Judgement::Granted(Identity { method: self.name.clone(), ..identity.clone() }),
+                    None => Judgement::refused(Cause::BadCredentials),
+                },
+            },
+        }
+    }
+
+    /// The credential of the first source that has one.
+    fn credential<'a>(&self, request: &Request<'a>) -> Found<'a> {
+        let found = self.from.iter().map(|source| source.find(request));
+        found.into_iter().find(|found| *found != Found::Nothing).unwrap_or(Found::Nothing)
+    }
+
+    fn identity_of(&self, subject: &str) -> Identity {
+        Identity { subject: subject.to_owned(), method: self.name.clone(), ..Identity::default() }
+    }
+
+    /// For WWW-Authenticate.
+    fn challenge(&self) -> &'static str {
+        match self.kind {
+            Kind::ApiKeys(_) | Kind::ClientCertificate => "Bearer",
+        }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |parts: &[Requirement]| parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Requirement::Method(method) => f.write_str(&method.name),
+            Requirement::Any(parts) => write!(f, "any of ({})", list(parts)),
+            Requirement::All(parts) => write!(f, "all of ({})", list(parts)),
+        }
+    }
+}
+
+/// The query parameters that hold credentials of these methods.
+pub fn secret_parameters(methods: &[Arc<Method>]) -> Vec<String> {
+    let parameters = methods.iter().flat_map(|method| &method.from).filter_map(Source::parameter);
+    let mut names: Vec<_> = parameters.map(str::to_owned).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests;
