@@ -23,11 +23,12 @@ fn main() {
     let switching = judge_response(&request, &response).expect("a good handshake");
     let edits = FieldEdits::new();
     let add = Forwarding {
-        client: None,
+        cert: None,
         path: request.path,
         query: None,
         host: None,
         peer: [203, 0, 113, 7].into(),
+        client: [203, 0, 113, 7].into(),
         trusted: false,
         secure: false,
         request_id: "0123456789abcdef0123456789abcdef",

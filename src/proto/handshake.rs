@@ -103,13 +103,15 @@ pub struct Forwarding<'a> {
     /// Replaces Host; the client's is kept with `None`.
     pub host: Option<&'a str>,
     pub peer: IpAddr,
+    /// The client: the peer, or whom trusted proxies name ([`client_of`]).
+    pub client: IpAddr,
     /// The peer is one of the listener's trusted proxies: its forwarding fields are kept and
     /// appended to.
     pub trusted: bool,
     /// The client came over TLS.
     pub secure: bool,
     /// Subject and SHA-256 of the certificate that it has shown.
-    pub client: Option<(&'a str, &'a str)>,
+    pub cert: Option<(&'a str, &'a str)>,
     /// 32 hex digits, already chosen (kept from a trusted peer, else new).
     pub request_id: &'a str,
     /// Random 8 bytes for the span (and 16 for the trace where none is continued).
@@ -204,9 +206,9 @@ fn push_forwarding(out: &mut Vec<u8>, request: &Request<'_>, add: &Forwarding<'_
         push_field(out, "X-Forwarded-Host", request.host.as_bytes());
     }
     if !kept("x-real-ip") {
-        push_field(out, "X-Real-IP", peer.as_bytes());
+        push_field(out, "X-Real-IP", add.client.to_canonical().to_string().as_bytes());
     }
-    if let Some((subject, sha256)) = add.client.filter(|_| !kept(CLIENT_SUBJECT) && !kept(CLIENT_SHA256)) {
+    if let Some((subject, sha256)) = add.cert.filter(|_| !kept(CLIENT_SUBJECT) && !kept(CLIENT_SHA256)) {
         push_field(out, CLIENT_SUBJECT, subject.as_bytes());
         push_field(out, CLIENT_SHA256, sha256.as_bytes());
     }

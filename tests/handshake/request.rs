@@ -133,6 +133,16 @@ fn the_upstream_gets_a_request_written_anew() {
             ],
             ..BARE
         },
+        Golden {
+            name: "the client of trusted proxies that do not name it in X-Real-IP",
+            config: ["", TRUSTING_LISTENER],
+            lines: "X-Forwarded-For: 1.2.3.4, 5.6.7.8\r\nX-Forwarded-For: 127.0.0.9\r\n",
+            added: &const {
+                let hops = "X-Forwarded-For: 1.2.3.4, 5.6.7.8, 127.0.0.9, 127.0.0.1";
+                [hops, ADDED[1], ADDED[2], "X-Real-IP: 5.6.7.8", ADDED[4], ADDED[5]]
+            },
+            ..BARE
+        },
         Golden { name: "a trusted proxy without claims", config: ["", TRUSTING_LISTENER], ..BARE },
         Golden {
             name: "a trace",

@@ -147,9 +147,10 @@ fn add(trusted: bool) -> Forwarding<'static> {
         query: None,
         host: None,
         peer,
+        client: peer,
         trusted,
         secure: false,
-        client: None,
+        cert: None,
         request_id: "rid",
         trace_seed: SEED,
         edits: &NO_EDITS,
@@ -272,8 +273,8 @@ fn route_peer_and_transport_show_in_the_request() {
     let add = Forwarding {
         host: Some("backend:9000"),
         peer: "::ffff:192.0.2.1".parse().unwrap(),
+        client: "::ffff:192.0.2.1".parse().unwrap(),
         secure: true,
-        client: None,
         path: "/base/y",
         ..add(false)
     };
