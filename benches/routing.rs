@@ -11,7 +11,7 @@ use framegate::policy::endpoint::{Address, Endpoint, Member};
 use framegate::policy::health::Order;
 use framegate::policy::key::mix;
 use framegate::policy::matching::Routes;
-use framegate::policy::upstream::{Rules, Upstream};
+use framegate::policy::upstream::{Options, Rules, Upstream};
 use framegate::proto::http1::parse_request;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -78,7 +78,7 @@ fn upstream(weight: impl Fn(usize) -> u16, rules: Rules) -> Arc<Upstream> {
         Member { endpoint: Arc::new(endpoint), weight: weight(n), priority: 0 }
     };
     let members = (0..ENDPOINTS).map(member).collect();
-    Arc::new(Upstream::with_members("bench".to_owned(), members).with(rules, Default::default()))
+    Arc::new(Upstream::new("bench".to_owned(), members, Options { rules, ..Options::default() }))
 }
 
 /// Everything that policy does to choose an endpoint for a session, with the session's end.

@@ -13,3 +13,5 @@ mod preference;
 mod rig;
 #[path = "balancing/split.rs"]
 mod split;
+#[path = "balancing/threads.rs"]
+mod threads;

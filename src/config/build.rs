@@ -71,7 +71,7 @@ pub fn demo(listeners: Vec<Listener>, admin: SocketAddr, backend: SocketAddr) ->
 }
 
 fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint) -> Snapshot {
-    let upstream = Arc::new(Upstream::new(endpoint.url.clone(), vec![endpoint]));
+    let upstream = Arc::new(Upstream::new(endpoint.url.clone(), vec![endpoint.into()], Default::default()));
     let route = Route::new("/*".to_owned(), Arc::clone(&upstream));
     let entry = Entry::new(HostPattern::Any, PathPattern::Under(String::new()), Arc::new(route));
     Snapshot {

@@ -34,6 +34,7 @@ use crate::policy::matching::Routes;
 use crate::policy::tls::TlsVersion;
 pub use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls};
 use crate::policy::upstream::Upstream;
+use crate::proto::Millis;
 use crate::proto::settings::Settings;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -156,12 +157,12 @@ impl Snapshot {
         discovers || upstream.endpoints().iter().any(|endpoint| endpoint.tls)
     }
 
-    /// Takes over the runtime state of `before`: endpoints that have not changed stay the same
+    /// Takes over the runtime state of `before` at `now`: endpoints that have not changed stay the same
     /// objects.
-    pub fn inherit(&self, before: &Snapshot) {
+    pub fn inherit(&self, before: &Snapshot, now: Millis) {
         for upstream in &self.upstreams {
             if let Some(known) = before.upstreams.iter().find(|known| known.name == upstream.name) {
-                upstream.inherit(known);
+                upstream.inherit(known, now);
             }
         }
         let known: HashMap<_, _> = before.routes.entries().iter().map(|entry| (&entry.route.name, entry)).collect();

@@ -11,7 +11,7 @@ use crate::policy::health::Ejection;
 use crate::policy::key::HashKey;
 use crate::policy::retry::RetryLimits;
 use crate::policy::sticky::{SameSite, Sticky};
-use crate::policy::upstream::{Queue, Rules, Upstream};
+use crate::policy::upstream::{Options, Queue, Rules, Upstream};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl Builder<'_, '_> {
                 }
             }
             let check = self.health(one.health.as_ref(), &members);
-            upstreams.push(Arc::new(Upstream::with_members(name, members).with(rules, tls).with_check(check)));
+            upstreams.push(Arc::new(Upstream::new(name, members, Options { rules, tls, check })));
         }
         (upstreams, discoveries)
     }

@@ -9,6 +9,7 @@ use crate::os;
 use crate::resolver::{self, Resolve};
 use crate::worker::inbox::{Added, Command};
 use crate::worker::listener::{Bound, bind_all};
+use crate::worker::sys::now_ms;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -68,7 +69,7 @@ impl Control {
         let limits = next.resolved_limits(self.parts.nofile);
         self.parts.sessions.set_max(limits.max_sessions);
         self.parts.handshakes.set_max(limits.max_handshakes);
-        next.inherit(&self.snapshot);
+        next.inherit(&self.snapshot, now_ms());
         if let Some(sources) = &mut self.sources {
             sources.replace(prepared, &next, Some(&self.snapshot));
         }

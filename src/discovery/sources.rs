@@ -7,6 +7,7 @@ use crate::config::discovery::Discovery;
 use crate::policy::balance::ENDPOINTS_MAX;
 use crate::policy::endpoint::Endpoint;
 use crate::policy::upstream::{Member, Upstream};
+use crate::worker::sys::now_ms;
 use crate::resolver::Resolve;
 use crate::service::Asker;
 use std::sync::Arc;
@@ -208,7 +209,7 @@ impl Running {
             ::log::warn!("upstream \"{name}\": {all} endpoints are too many, only the first {ENDPOINTS_MAX} are used");
             members.truncate(ENDPOINTS_MAX);
         }
-        upstream.set_members(members);
+        upstream.set_members(members, now_ms());
     }
 
     fn status(&self) -> Status {

@@ -212,7 +212,8 @@ mod tests {
     }
 
     fn upstream(name: &str, ports: &[u16]) -> Arc<Upstream> {
-        Arc::new(Upstream::with_members(name.to_owned(), ports.iter().map(|port| member(*port)).collect()))
+        let members = ports.iter().map(|port| member(*port)).collect();
+        Arc::new(Upstream::new(name.to_owned(), members, Default::default()))
     }
 
     fn watched(upstream: &Arc<Upstream>, interval_ms: u64) -> Watched {
@@ -257,7 +258,7 @@ mod tests {
         let gone = Arc::clone(&upstream.endpoints()[0]);
         let failed = |n| gone.health.on_check(false, HealthCheck::THRESHOLDS, n);
         assert_eq!([1, 2, 3].map(failed), [None, None, Some(false)]);
-        upstream.set_members(vec![member(2), member(3)]);
+        upstream.set_members(vec![member(2), member(3)], 0);
         schedule.refresh(50, &mut none);
         assert_eq!(gone.health.state(), State::Removed);
         assert_eq!(due(&mut schedule, 50), [3]);
@@ -274,7 +275,7 @@ mod tests {
         let (before, after) = (upstream("a", &[1]), upstream("a", &[1, 2]));
         schedule.set(vec![watched(&before, 100)], 0, &mut none);
         assert_eq!(due(&mut schedule, 0), [1]);
-        after.inherit(&before);
+        after.inherit(&before, 0);
         schedule.set(vec![watched(&after, 100)], 30, &mut none);
         assert_eq!((due(&mut schedule, 30), due(&mut schedule, 99)), (vec![2], vec![]));
         assert_eq!(due(&mut schedule, 100), [1]);

@@ -75,10 +75,10 @@ fn members_that_discovery_adds_are_checked_and_removed_ones_are_not() {
         let address = crate::policy::endpoint::Address::Tcp(addr);
         Endpoint::new(format!("ws://{addr}"), address, false, String::new()).into()
     };
-    upstream.set_members(vec![member(first), member(other)]);
+    upstream.set_members(vec![member(first), member(other)], 0);
     second.accept().unwrap();
     second.accept().unwrap();
-    upstream.set_members(vec![member(first)]);
+    upstream.set_members(vec![member(first)], 0);
     second.set_nonblocking(true).unwrap();
     eventually("five checks of the one that stays, and none of the other", || {
         let passed = results(&checks, &snapshot).0;

@@ -238,7 +238,7 @@ mod tests {
     }
 
     fn info(target: &str) -> Arc<SessionInfo> {
-        let upstream = Arc::new(Upstream::new("app".into(), vec![endpoint()]));
+        let upstream = Arc::new(Upstream::new("app".into(), vec![endpoint().into()], Default::default()));
         let route = Arc::new(Route::new("chat".into(), upstream));
         Arc::new(SessionInfo::new(
             Text { id: b"abc", host: "example.com", target },

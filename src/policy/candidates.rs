@@ -2,7 +2,7 @@
 //! endpoints are at that moment, until one answers or none is left.
 
 use super::balance::Draw;
-use super::endpoint::{Attempt, Endpoint, Limits, Pick, Target};
+use super::endpoint::{Attempt, Bounds, Endpoint, Full, Limits, Pick, Shared, Target};
 use super::key::Random;
 use super::limit::Permit;
 use super::pool::Pool;
@@ -26,6 +26,9 @@ pub struct Candidates {
     sticky: Option<usize>,
     /// Positions of endpoints that are not to be tried again.
     tried: Vec<usize>,
+    /// Those that had no room left when this choice was about to take it: other sessions were
+    /// faster. Empty between two choices.
+    passed: Vec<usize>,
     /// Those that were tried before the members were replaced.
     tried_before: Vec<Arc<Endpoint>>,
     current: Option<Current>,
@@ -49,6 +52,12 @@ struct Current {
     tried: bool,
     /// Source addresses that had no port left for it.
     sources: usize,
+}
+
+impl Current {
+    fn is_down(&self) -> bool {
+        self.attempt.endpoint().health.is_down()
+    }
 }
 
 /// A place in the queue of the upstream.
@@ -95,6 +104,7 @@ impl Upstream {
             key,
             random: Random::new(seed),
             tried: Vec::new(),
+            passed: Vec::new(),
             tried_before: Vec::new(),
             current: None,
             last: None,
@@ -109,6 +119,16 @@ impl Candidates {
         &self.upstream
     }
 
+    /// What the sessions of its upstream share: those that wait for the same room.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.state.shared
+    }
+
+    /// It waits for room no longer: its place is free for another session.
+    pub fn stop_waiting(&mut self) {
+        self.place = None;
+    }
+
     /// The endpoint that was tried last.
     pub fn last(&self) -> Option<&Arc<Endpoint>> {
         self.last.as_ref()
@@ -116,14 +136,16 @@ impl Candidates {
 
     /// Where to connect now. The same again until [`Candidates::advance`] is called.
     pub fn next(&mut self, now: Millis) -> Next {
-        let waits = self.current.as_ref().filter(|current| !current.tried);
-        if waits.is_some_and(|current| current.attempt.endpoint().health.is_down()) {
-            // It has gone down while there was no socket for the attempt: it was not tried, and
-            // may be another time.
+        let untried = self.current.as_ref().filter(|current| !current.tried && current.address == 0);
+        let (untried, is_down) = (untried.is_some(), untried.is_some_and(|current| current.is_down()));
+        if let Some(next) = (!is_down).then(|| self.next_address()).flatten() {
+            return next;
+        }
+        if untried {
+            // While there was no socket for the attempt, it has gone down, or another session has
+            // taken its room: it was not tried, and may be another time.
             self.current = None;
             self.tried.pop();
-        } else if let Some(next) = self.next_address() {
-            return next;
         } else {
             self.fail(now);
         }
@@ -131,31 +153,51 @@ impl Candidates {
         let rules = &self.upstream.rules;
         let shared = &self.state.shared;
         // Those that wait already go first.
-        let others_wait = self.place.is_none() && !self.failed && self.state.queue.taken() > 0;
+        let others_wait = self.place.is_none() && !self.failed && shared.waiting() > 0;
         if others_wait || !rules.limits.allow(shared.sessions(), shared.pending()) {
             return self.wait(now);
         }
-        while let Some(index) = self.choose(now, self.upstream.rules.endpoint_limits) {
-            self.tried.push(index);
+        let next = self.next_endpoint(now, rules.bounds());
+        self.passed.clear();
+        match next {
+            Some(next) => next,
+            None if self.has_usable(now, Limits::default()) => self.wait(now),
+            None => Next::Refuse(if self.failed { None } else { Some(Cause::NoEndpoint) }),
+        }
+    }
+
+    /// Takes room at one endpoint after the other until one has it. `None`: none has.
+    fn next_endpoint(&mut self, now: Millis, bounds: Bounds) -> Option<Next> {
+        while let Some(index) = self.choose(now, bounds.endpoint) {
             let endpoint = self.pool.members().get(index).map(|member| &member.endpoint);
-            // A name may have no address yet, and another session may have taken the one trial.
-            let endpoint = endpoint.filter(|endpoint| endpoint.target(0).is_some());
-            let Some(attempt) = endpoint.and_then(|endpoint| Attempt::begin(endpoint, &self.state.shared)) else {
+            // A name may have no address yet.
+            let Some(endpoint) = endpoint.filter(|endpoint| endpoint.target(0).is_some()) else {
+                self.tried.push(index);
                 continue;
             };
-            if self.failed && !self.state.shared.retries.spend(&self.upstream.rules.retries) {
-                return Next::Refuse(None);
+            let shared = &self.state.shared;
+            let begun = Attempt::begin(endpoint, shared, bounds);
+            let taken = begun.and_then(|attempt| Ok((Pick::take(endpoint, shared, bounds)?, attempt)));
+            let (pick, attempt) = match taken {
+                Ok(taken) => taken,
+                Err(Full::Endpoint) => {
+                    self.passed.push(index);
+                    continue;
+                }
+                Err(Full::Upstream) => return Some(self.wait(now)),
+            };
+            if self.failed && !shared.retries.spend(&self.upstream.rules.retries) {
+                return Some(Next::Refuse(None));
             }
+            self.tried.push(index);
             self.place = None;
             self.last = Some(Arc::clone(attempt.endpoint()));
             let id = self.pool.id(index).filter(|_| self.sticky != Some(index)).map(str::to_owned);
+            let target = attempt.endpoint().target(0);
             self.current = Some(Current { attempt, id, address: 0, tried: false, sources: 0 });
-            return self.next_address().unwrap_or(Next::Refuse(None));
+            return Some(target.map_or(Next::Refuse(None), |target| self.to_try(pick, target)));
         }
-        if self.has_usable(now, Limits::default()) {
-            return self.wait(now);
-        }
-        Next::Refuse(if self.failed { None } else { Some(Cause::NoEndpoint) })
+        None
     }
 
     /// The members may have been replaced since the last choice.
@@ -223,16 +265,22 @@ impl Candidates {
         Some(sticky.set_cookie(self.current.as_ref()?.id.as_deref()?, secure))
     }
 
-    /// The address under way, or the next one of the same endpoint.
+    /// The address under way, or the next one of the same endpoint. `None`: there is none, or the
+    /// endpoint has no room any more.
     fn next_address(&mut self) -> Option<Next> {
         let current = self.current.as_mut()?;
         if current.tried {
             (current.address, current.tried, current.sources) = (current.address + 1, false, 0);
         }
         let target = current.attempt.endpoint().target(current.address)?;
-        let pick = Pick::new(current.attempt.endpoint(), &self.state.shared);
-        let sources = self.turn as usize + current.sources;
-        Some(Next::Try { pick, source: self.source_for(&target, sources), target })
+        let bounds = self.upstream.rules.bounds();
+        let pick = Pick::take(current.attempt.endpoint(), &self.state.shared, bounds).ok()?;
+        Some(self.to_try(pick, target))
+    }
+
+    fn to_try(&self, pick: Pick, target: Target) -> Next {
+        let sources = self.turn as usize + self.current.as_ref().map_or(0, |current| current.sources);
+        Next::Try { pick, source: self.source_for(&target, sources), target }
     }
 
     /// The source address for a connection, each in turn.
@@ -270,6 +318,7 @@ impl Candidates {
         let endpoint = self.pool.members().get(index).map(|member| &member.endpoint);
         endpoint.is_some_and(|endpoint| endpoint.health.is_available(now) && endpoint.has_room(limits))
             && !self.tried.contains(&index)
+            && !self.passed.contains(&index)
     }
 
     /// Takes a place in the queue, or keeps the one that it has.
@@ -277,7 +326,7 @@ impl Candidates {
         if let Some(place) = &self.place {
             return Next::Wait { until: place.until };
         }
-        let Some(permit) = self.state.queue.take() else { return Next::Refuse(Some(Cause::UpstreamFull)) };
+        let Some(permit) = self.state.shared.queue.take() else { return Next::Refuse(Some(Cause::UpstreamFull)) };
         let until = now + self.upstream.rules.queue.timeout_ms;
         self.place = Some(Place { _permit: permit, until });
         Next::Wait { until }
@@ -288,15 +337,20 @@ impl Candidates {
 mod tests {
     use super::*;
     use crate::policy::endpoint::{Address, Endpoint};
-    use crate::policy::upstream::Rules;
+    use crate::policy::upstream::{Options, Rules};
     use std::net::SocketAddr;
 
-    fn upstream(endpoints: u16) -> Arc<Upstream> {
-        let endpoint = |n| {
+    fn with(endpoints: u16, rules: Rules) -> Arc<Upstream> {
+        let member = |n| {
             let addr = SocketAddr::from(([10, 0, 0, 1], n + 1));
-            Endpoint::new(format!("ws://{addr}"), Address::Tcp(addr), false, String::new())
+            Endpoint::new(format!("ws://{addr}"), Address::Tcp(addr), false, String::new()).into()
         };
-        Arc::new(Upstream::new("app".into(), (0..endpoints).map(endpoint).collect()))
+        let options = Options { rules, ..Options::default() };
+        Arc::new(Upstream::new("app".into(), (0..endpoints).map(member).collect(), options))
+    }
+
+    fn upstream(endpoints: u16) -> Arc<Upstream> {
+        with(endpoints, Rules::default())
     }
 
     fn next_port(candidates: &mut Candidates) -> Option<u16> {
@@ -319,7 +373,7 @@ mod tests {
     fn every_endpoint_is_tried_once() {
         for endpoints in 0..5 {
             let rules = Rules { ejection: None, ..Rules::default() };
-            let upstream = Arc::new(Arc::into_inner(upstream(endpoints)).unwrap().with(rules, Default::default()));
+            let upstream = with(endpoints, rules);
             for turn in 0..9 {
                 let mut tried = order(&mut upstream.candidates(&Ask::default()));
                 tried.sort_unstable();
@@ -333,7 +387,7 @@ mod tests {
         let name = Endpoint::new("ws://app:80".into(), Address::Name("app:80".into()), false, String::new());
         let next =
             Endpoint::new("ws://10.0.0.9:9".into(), Address::Tcp(([10, 0, 0, 9], 9).into()), false, String::new());
-        let upstream = Arc::new(Upstream::new("app".into(), vec![name, next]));
+        let upstream = Arc::new(Upstream::new("app".into(), vec![name.into(), next.into()], Options::default()));
         assert_eq!(order(&mut upstream.candidates(&Ask::default())), [9], "not resolved yet");
         let addresses = [81, 82].map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
         assert!(upstream.endpoints()[0].set_resolved(addresses.to_vec()));
@@ -348,7 +402,7 @@ mod tests {
         let mut candidates = before.candidates(&Ask::default());
         let Next::Try { pick, .. } = candidates.next(0) else { panic!() };
         assert_eq!((pick.endpoint().sessions(), before.sessions()), (1, (1, 1)));
-        after.inherit(&before);
+        after.inherit(&before, 0);
         let sessions = |upstream: &Upstream| upstream.endpoints().iter().map(|e| e.sessions()).collect::<Vec<_>>();
         assert_eq!(sessions(&after), [1, 0, 0], "the endpoint is the same object");
         candidates.succeed(0);
@@ -362,8 +416,7 @@ mod tests {
         let limits = Limits { sessions: Some(1), pending: None };
         let queue = crate::policy::upstream::Queue { max: 1, timeout_ms: 50 };
         let rules = Rules { endpoint_limits: limits, queue, ..Rules::default() };
-        let upstream = Arc::into_inner(upstream(1)).unwrap().with(rules, Default::default());
-        let upstream = Arc::new(upstream);
+        let upstream = with(1, rules);
         let (mut first, mut second, mut third) = (
             upstream.candidates(&Ask::default()),
             upstream.candidates(&Ask::default()),
@@ -382,7 +435,7 @@ mod tests {
     #[test]
     fn retries_end_with_their_budget() {
         let rules = Rules { retries: crate::policy::retry::RetryLimits { percent: 0, reserve: 1 }, ..Rules::default() };
-        let upstream = Arc::new(Arc::into_inner(upstream(3)).unwrap().with(rules, Default::default()));
+        let upstream = with(3, rules);
         assert_eq!(order(&mut upstream.candidates(&Ask::default())).len(), 2);
         assert_eq!(order(&mut upstream.candidates(&Ask::default())).len(), 1);
     }
@@ -405,7 +458,7 @@ mod tests {
     fn sources_are_used_in_turn() {
         let bind: Vec<IpAddr> = ["127.0.0.2", "::2", "127.0.0.3"].iter().map(|ip| ip.parse().unwrap()).collect();
         let rules = Rules { bind: bind.clone(), ..Rules::default() };
-        let upstream = Arc::new(Arc::into_inner(upstream(1)).unwrap().with(rules, Default::default()));
+        let upstream = with(1, rules);
         let sources: Vec<_> = (0..4)
             .map(|_| match upstream.candidates(&Ask::default()).next(0) {
                 Next::Try { source, .. } => source.unwrap(),

@@ -34,13 +34,20 @@ impl Count {
         self.cell().map_or(0, |cell| cell.load(Relaxed))
     }
 
-    pub fn add(&self) {
-        self.cell().map(|cell| cell.fetch_add(1, Relaxed));
+    /// See [`add_below`].
+    pub fn add_below(&self, max: Option<usize>) -> bool {
+        self.cell().is_some_and(|cell| add_below(cell, max))
     }
 
     pub fn subtract(&self) {
         self.cell().map(|cell| cell.fetch_sub(1, Relaxed));
     }
+}
+
+/// Adds one, unless the count is `max` already. However threads interleave, it never exceeds that.
+pub fn add_below(count: &AtomicUsize, max: Option<usize>) -> bool {
+    let more = |count| max.is_none_or(|max| count < max).then_some(count + 1);
+    count.fetch_update(Relaxed, Relaxed, more).is_ok()
 }
 
 /// The counts of a group's members in their order, and what one session weighs on each.
@@ -151,7 +158,7 @@ mod tests {
             let counts: Vec<_> = (0..rows).flat_map(|_| Count::row(1 + random.below(9) as usize)).collect();
             let weights: Vec<_> = counts.iter().map(|_| 1 + random.below(heaviest) as u16).collect();
             for count in &counts {
-                (0..random.below(30)).for_each(|_| count.add());
+                (0..random.below(30)).for_each(|_| assert!(count.add_below(None)));
             }
             let start = random.below(counts.len() as u64) as usize;
             let closed = random.number();

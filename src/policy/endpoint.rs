@@ -2,8 +2,9 @@
 //! share it: one that a reload does not change is the same object before and after it, with its
 //! counts.
 
-use super::counts::Count;
+use super::counts::{Count, add_below};
 use super::health::{Ejection, Health, Order, State};
+use super::limit::Permits;
 use super::retry::Budget;
 use crate::proto::Millis;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -29,6 +30,8 @@ pub struct Endpoint {
     pub base: String,
     /// What `address` resolved to, if it is a name. Old answers stay where resolving fails.
     resolved: ArcSwap<Vec<SocketAddr>>,
+    /// It is, or was, a member of an upstream.
+    introduced: AtomicBool,
     /// It is one of those that [`Shared::ejected`] counts.
     counts_as_ejected: AtomicBool,
     /// Known from the first session on.
@@ -62,6 +65,7 @@ impl Endpoint {
             sessions: OnceLock::new(),
             pending: AtomicUsize::new(0),
             health: Health::default(),
+            introduced: AtomicBool::new(false),
             counts_as_ejected: AtomicBool::new(false),
             shared: OnceLock::new(),
         }
@@ -70,6 +74,11 @@ impl Endpoint {
     /// The same endpoint without its runtime state.
     pub(super) fn anew(&self) -> Endpoint {
         Endpoint::new(self.url.clone(), self.address.clone(), self.tls, self.base.clone())
+    }
+
+    /// It becomes a member of an upstream: whether for the first time.
+    pub(super) fn introduce(&self) -> bool {
+        !self.introduced.swap(true, Relaxed)
     }
 
     /// What its name resolved to. Whether anything has changed.
@@ -164,6 +173,10 @@ pub struct Shared {
     pub(super) asked: AtomicU64,
     pub(super) turns: AtomicU64,
     pub(super) retries: Budget,
+    /// Places for sessions that wait for room.
+    pub(super) queue: Arc<Permits>,
+    /// Sessions and handshakes that have ended while others waited for their room.
+    left: AtomicU64,
 }
 
 impl Shared {
@@ -173,6 +186,23 @@ impl Shared {
 
     pub fn pending(&self) -> usize {
         self.pending.load(Relaxed)
+    }
+
+    /// Sessions that wait for room.
+    pub fn waiting(&self) -> usize {
+        self.queue.taken()
+    }
+
+    /// Changes whenever room is left that a waiting session may take.
+    pub fn left(&self) -> u64 {
+        self.left.load(Relaxed)
+    }
+
+    fn leave(&self, counter: &AtomicUsize) {
+        counter.fetch_sub(1, Relaxed);
+        if self.waiting() > 0 {
+            self.left.fetch_add(1, Relaxed);
+        }
     }
 
     pub(super) fn set_ejection(&self, ejection: Option<Arc<Ejection>>) {
@@ -213,6 +243,20 @@ impl Limits {
     pub(super) fn allow(self, sessions: usize, pending: usize) -> bool {
         self.sessions.is_none_or(|max| sessions < max) && self.pending.is_none_or(|max| pending < max)
     }
+}
+
+/// The limits of an upstream, and of each of its endpoints.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub upstream: Limits,
+    pub endpoint: Limits,
+}
+
+/// What has no room for one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    Endpoint,
+    Upstream,
 }
 
 impl Endpoint {
@@ -289,10 +333,22 @@ impl Endpoint {
 pub struct Pick(Arc<Endpoint>);
 
 impl Pick {
-    pub(super) fn new(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) -> Pick {
-        endpoint.shared.get_or_init(|| Arc::clone(shared)).sessions.fetch_add(1, Relaxed);
-        endpoint.count().add();
-        Pick(Arc::clone(endpoint))
+    /// Counts a session within `bounds`.
+    pub(super) fn take(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>, bounds: Bounds) -> Result<Pick, Full> {
+        let shared = endpoint.shared.get_or_init(|| Arc::clone(shared));
+        if !endpoint.count().add_below(bounds.endpoint.sessions) {
+            return Err(Full::Endpoint);
+        }
+        if !add_below(&shared.sessions, bounds.upstream.sessions) {
+            endpoint.count().subtract();
+            return Err(Full::Upstream);
+        }
+        Ok(Pick(Arc::clone(endpoint)))
+    }
+
+    /// Another session waits for room at the upstream.
+    pub fn is_awaited(&self) -> bool {
+        self.0.shared.get().is_some_and(|shared| shared.waiting() > 0)
     }
 
     pub fn endpoint(&self) -> &Arc<Endpoint> {
@@ -304,7 +360,7 @@ impl Drop for Pick {
     fn drop(&mut self) {
         self.0.count().subtract();
         if let Some(shared) = self.0.shared.get() {
-            shared.sessions.fetch_sub(1, Relaxed);
+            shared.leave(&shared.sessions);
         }
     }
 }
@@ -319,12 +375,23 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    /// `None`: the endpoint is ejected, and another session tries it already.
-    pub fn begin(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>) -> Option<Attempt> {
-        let trial = endpoint.health.take_trial()?;
-        endpoint.shared.get_or_init(|| Arc::clone(shared)).pending.fetch_add(1, Relaxed);
-        endpoint.pending.fetch_add(1, Relaxed);
-        Some(Attempt { endpoint: Arc::clone(endpoint), trial })
+    /// Counts a pending handshake within `bounds`. An ejected endpoint that another session tries
+    /// already has no room for a second one.
+    pub fn begin(endpoint: &Arc<Endpoint>, shared: &Arc<Shared>, bounds: Bounds) -> Result<Attempt, Full> {
+        let trial = endpoint.health.take_trial().ok_or(Full::Endpoint)?;
+        let shared = endpoint.shared.get_or_init(|| Arc::clone(shared));
+        let full = if !add_below(&endpoint.pending, bounds.endpoint.pending) {
+            Full::Endpoint
+        } else if !add_below(&shared.pending, bounds.upstream.pending) {
+            endpoint.pending.fetch_sub(1, Relaxed);
+            Full::Upstream
+        } else {
+            return Ok(Attempt { endpoint: Arc::clone(endpoint), trial });
+        };
+        if trial {
+            endpoint.health.release_trial();
+        }
+        Err(full)
     }
 
     pub fn endpoint(&self) -> &Arc<Endpoint> {
@@ -344,7 +411,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         self.endpoint.pending.fetch_sub(1, Relaxed);
         if let Some(shared) = self.endpoint.shared.get() {
-            shared.pending.fetch_sub(1, Relaxed);
+            shared.leave(&shared.pending);
         }
         if self.trial {
             self.endpoint.health.release_trial();

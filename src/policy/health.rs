@@ -31,7 +31,7 @@ pub struct Health {
     against: AtomicU32,
     /// When the state last changed; 0 since the start.
     since: AtomicU64,
-    /// When it last became available again; 0 if it always was.
+    /// When it last became available again, or joined others; 0 if it was there from the start.
     recovered: AtomicU64,
     /// Handshakes in a row that failed.
     failures: AtomicU32,
@@ -172,7 +172,7 @@ impl Health {
     }
 
     /// Its part of `weight` while it starts slowly: from a tenth up to the whole within `slow_ms`
-    /// after it has recovered.
+    /// after it has recovered or joined.
     #[inline]
     pub fn ramped(&self, weight: u64, now: Millis, slow_ms: Millis) -> u64 {
         let recovered = self.recovered.load(Relaxed);
@@ -188,6 +188,12 @@ impl Health {
 
     pub fn is_ejected(&self) -> bool {
         self.blocked.load(Relaxed) & EJECTED != 0
+    }
+
+    /// It joins endpoints that have sessions already.
+    pub(super) fn start_slowly(&self, now: Millis) {
+        // 0 means never.
+        self.recovered.store(now.max(1), Relaxed);
     }
 
     /// Down until health checks say otherwise.
@@ -302,8 +308,7 @@ impl Health {
         if before & bits != 0 {
             self.since.store(now, Relaxed);
             if before & !bits == 0 {
-                // 0 means never.
-                self.recovered.store(now.max(1), Relaxed);
+                self.start_slowly(now);
             }
         }
     }

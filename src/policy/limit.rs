@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-#[derive(Debug)]
+/// By default none can be taken.
+#[derive(Debug, Default)]
 pub struct Permits {
     taken: AtomicUsize,
     max: AtomicUsize,

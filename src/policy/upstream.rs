@@ -3,10 +3,9 @@
 use super::balance::Balance;
 use super::check::HealthCheck;
 pub use super::endpoint::Member;
-use super::endpoint::{Endpoint, Limits, Shared};
+use super::endpoint::{Bounds, Endpoint, Limits, Shared};
 use super::health::Ejection;
 use super::key::HashKey;
-use super::limit::Permits;
 use super::pool::Pool;
 use super::retry::RetryLimits;
 use super::sticky::{Namer, Sticky};
@@ -43,7 +42,8 @@ pub struct Rules {
     /// For [`Balance::ConsistentHash`]: no endpoint gets more than this percentage of its fair
     /// share of the sessions; 0 for no bound.
     pub hash_load_percent: u32,
-    /// A recovered endpoint gets its full share after this time; 0 at once.
+    /// An endpoint that has recovered, or has joined an upstream with sessions, gets its full share
+    /// after this time; 0 at once.
     pub slow_start_ms: Millis,
     /// When handshakes eject an endpoint.
     pub ejection: Option<Arc<Ejection>>,
@@ -85,12 +85,24 @@ impl Default for Rules {
     }
 }
 
+impl Rules {
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds { upstream: self.limits, endpoint: self.endpoint_limits }
+    }
+}
+
+/// What is configured of an upstream beside its name and its endpoints.
+#[derive(Debug, Default)]
+pub struct Options {
+    pub rules: Rules,
+    pub tls: UpstreamTls,
+    pub check: Option<HealthCheck>,
+}
+
 /// What an upstream keeps over a reload.
 #[derive(Debug)]
 pub(super) struct State {
     pub shared: Arc<Shared>,
-    /// Places in the queue.
-    pub queue: Arc<Permits>,
     /// Makes the ids of cookies; `None` without stickiness.
     namer: Option<Arc<Namer>>,
 }
@@ -99,7 +111,7 @@ impl State {
     fn new(rules: &Rules) -> State {
         let sticky = rules.sticky.as_ref();
         let namer = sticky.and_then(|sticky| Namer::new(sticky.secret.as_deref())).map(Arc::new);
-        State { shared: Arc::default(), queue: Permits::new(rules.queue.max), namer }
+        State { shared: Arc::default(), namer }
     }
 
     /// The state of `before` under other rules.
@@ -109,48 +121,48 @@ impl State {
         let fresh = State::new(rules);
         // A random key stays, and with it the cookies.
         let namer = if is_random(rules) && is_random(&before.rules) { state.namer.clone() } else { fresh.namer };
-        State { shared: Arc::clone(&state.shared), queue: Arc::clone(&state.queue), namer }
+        State { shared: Arc::clone(&state.shared), namer }
+    }
+
+    /// `before`: the pool whose tables are used again.
+    fn pool(&self, members: Vec<Member>, balance: Balance, before: Option<&Pool>) -> Pool {
+        let pool = Pool::new(members, balance, before);
+        match &self.namer {
+            None => pool,
+            Some(namer) => pool.with_ids(|endpoint| namer.id(&endpoint.url)),
+        }
     }
 }
 
 impl Upstream {
-    pub fn new(name: String, endpoints: Vec<Endpoint>) -> Upstream {
-        Upstream::with_members(name, endpoints.into_iter().map(Member::from).collect())
-    }
-
     /// An endpoint that is listed twice is one object, and gets two turns.
-    pub fn with_members(name: String, members: Vec<Member>) -> Upstream {
-        let members = members.iter().map(|member| member.clone().known_among(&members)).collect::<Vec<_>>();
-        let rules = Rules::default();
-        let state = ArcSwap::from_pointee(State::new(&rules));
-        let pool = ArcSwap::from_pointee(Pool::new(Vec::new(), rules.balance, None));
-        let upstream = Upstream { name, rules, tls: UpstreamTls::default(), check: None, pool, state };
+    pub fn new(name: String, members: Vec<Member>, options: Options) -> Upstream {
+        let Options { rules, tls, check } = options;
+        let members: Vec<_> = members.iter().map(|member| member.clone().known_among(&members)).collect();
+        let state = State::new(&rules);
+        let pool = ArcSwap::from_pointee(state.pool(members, rules.balance, None));
+        let upstream = Upstream { name, rules, tls, check, pool, state: ArcSwap::from_pointee(state) };
+        upstream.introduce(&upstream.members());
         upstream.apply_rules();
-        upstream.store(members, &upstream.pool.load());
+        upstream.recount();
         upstream
     }
 
-    /// The same under other rules, and with other settings for TLS.
-    pub fn with(self, rules: Rules, tls: UpstreamTls) -> Upstream {
-        let members = self.members();
-        let state = ArcSwap::from_pointee(State::new(&rules));
-        let upstream = Upstream { rules, tls, state, ..self };
-        upstream.apply_rules();
-        upstream.store(members, &upstream.pool.load());
-        upstream
-    }
-
-    /// The same with a health check.
-    pub fn with_check(self, check: Option<HealthCheck>) -> Upstream {
-        let upstream = Upstream { check, ..self };
-        upstream.members().iter().for_each(|member| upstream.hold(member));
-        upstream
-    }
-
-    /// Keeps a new endpoint down until its checks pass, if that is what the check says.
-    fn hold(&self, member: &Member) {
+    /// Those of `members` that have never been one of an upstream. They are down until their checks
+    /// pass, if that is what the check says.
+    fn introduce(&self, members: &[Member]) -> Vec<Member> {
+        let new: Vec<_> = members.iter().filter(|member| member.endpoint.introduce()).cloned().collect();
         if self.check.as_ref().is_some_and(|check| !check.initially_up) {
-            member.endpoint.health.hold();
+            new.iter().for_each(|member| member.endpoint.health.hold());
+        }
+        new
+    }
+
+    /// The slow start of those that join `stay` other members at `now`. Where nobody has asked for
+    /// a session yet, or all members are new, all have their share at once.
+    fn start_slowly(&self, joining: &[Member], stay: usize, now: Millis) {
+        if stay > 0 && self.state.load().shared.asked.load(Relaxed) > 0 {
+            joining.iter().for_each(|member| member.endpoint.health.start_slowly(now));
         }
     }
 
@@ -164,14 +176,14 @@ impl Upstream {
         self.pool.load().members().to_vec()
     }
 
-    /// Replaces the members. Endpoints that are known already stay the same objects, with their
-    /// runtime state.
-    pub fn set_members(&self, members: Vec<Member>) {
+    /// Replaces the members at `now`. Endpoints that are known already stay the same objects, with
+    /// their runtime state.
+    pub fn set_members(&self, members: Vec<Member>, now: Millis) {
         let known = self.members();
         let members: Vec<_> = members.into_iter().map(|member| member.known_among(&known)).collect();
         members.iter().for_each(|member| member.endpoint.set_removed(false));
-        let is_new = |member: &&Member| !known.iter().any(|known| Arc::ptr_eq(&known.endpoint, &member.endpoint));
-        members.iter().filter(is_new).for_each(|member| self.hold(member));
+        let new = self.introduce(&members);
+        self.start_slowly(&new, members.len() - new.len(), now);
         self.store(members, &self.pool.load());
         self.mark_removed(&known);
     }
@@ -184,11 +196,14 @@ impl Upstream {
         gone.for_each(|member| member.endpoint.set_removed(true));
     }
 
-    /// Takes over the runtime state of `before`, and of the endpoints that have not changed.
-    pub fn inherit(&self, before: &Upstream) {
+    /// Takes over the runtime state of `before` at `now`, and of the endpoints that have not changed.
+    pub fn inherit(&self, before: &Upstream, now: Millis) {
         self.state.store(Arc::new(State::continued(before, &self.rules)));
-        let known = before.members();
-        let members: Vec<_> = self.members().into_iter().map(|member| member.known_among(&known)).collect();
+        let (known, own) = (before.members(), self.members());
+        let members: Vec<_> = own.iter().map(|member| member.clone().known_among(&known)).collect();
+        let is_new = |(own, member): &(&Member, &Member)| Arc::ptr_eq(&own.endpoint, &member.endpoint);
+        let new: Vec<_> = own.iter().zip(&members).filter(is_new).map(|(own, _)| own.clone()).collect();
+        self.start_slowly(&new, members.len() - new.len(), now);
         self.apply_rules();
         self.store(members, &before.pool.load());
         self.mark_removed(&known);
@@ -202,7 +217,7 @@ impl Upstream {
 
     /// Sessions that wait for room.
     pub fn queued(&self) -> usize {
-        self.state.load().queue.taken()
+        self.state.load().shared.waiting()
     }
 
     /// Replaces all runtime state, as if the process had just started, with turns that begin at
@@ -212,7 +227,8 @@ impl Upstream {
         state.shared.asked.store(turn, Relaxed);
         state.shared.turns.store(turn, Relaxed);
         let anew = |member: Member| Member { endpoint: Arc::new(member.endpoint.anew()), ..member };
-        let members = self.members().into_iter().map(anew).collect();
+        let members: Vec<_> = self.members().into_iter().map(anew).collect();
+        self.introduce(&members);
         self.state.store(Arc::new(state));
         self.apply_rules();
         self.store(members, &self.pool.load());
@@ -228,23 +244,20 @@ impl Upstream {
 
     /// The members from now on. `before`: the pool whose tables are used again.
     fn store(&self, members: Vec<Member>, before: &Pool) {
-        let pool = self.make_pool(members, before);
-        self.state.load().shared.recount(pool.members().iter().map(|member| &member.endpoint));
+        let pool = self.state.load().pool(members, self.rules.balance, Some(before));
         self.pool.store(Arc::new(pool));
+        self.recount();
     }
 
-    fn make_pool(&self, members: Vec<Member>, before: &Pool) -> Pool {
-        let pool = Pool::new(members, self.rules.balance, Some(before));
-        match &self.state.load().namer {
-            None => pool,
-            Some(namer) => pool.with_ids(|endpoint| namer.id(&endpoint.url)),
-        }
+    fn recount(&self) {
+        let pool = self.pool.load();
+        self.state.load().shared.recount(pool.members().iter().map(|member| &member.endpoint));
     }
 
     /// Puts the rules into the state that older snapshots share.
     fn apply_rules(&self) {
         let state = self.state.load();
-        state.queue.set_max(self.rules.queue.max);
+        state.shared.queue.set_max(self.rules.queue.max);
         state.shared.set_ejection(self.rules.ejection.clone());
     }
 }

@@ -214,10 +214,10 @@ impl World {
                 });
                 assert!(catch_unwind::<_, ()>(worker).is_err());
             }
-            Step::Members(bits) => self.upstream.set_members(chosen(*bits)),
+            Step::Members(bits) => self.upstream.set_members(chosen(*bits), self.now),
             Step::Reload(bits, rules) => {
                 let after = upstream(chosen(*bits), rules.rules());
-                after.inherit(&self.upstream);
+                after.inherit(&self.upstream, self.now);
                 (self.upstream, self.max_percent) = (after, if rules.ejects { rules.max_percent } else { 0 });
             }
             Step::Order(which, order) => {

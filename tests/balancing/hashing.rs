@@ -35,7 +35,7 @@ fn one_more_of_a_hundred_moves_two_percent() {
     let upstream = hashed(&[1; 100], 0);
     let before = homes(&upstream);
     assert_eq!(before, homes(&upstream), "the same key has the same endpoint");
-    upstream.set_members(members(&[1; 101]));
+    upstream.set_members(members(&[1; 101]), 0);
     let after = homes(&upstream);
     let all = moved(&before, &after).count() as u64;
     assert!((1..=KEYS / 50).contains(&all), "{all} of {KEYS} keys have moved");
@@ -47,7 +47,7 @@ fn one_fewer_of_a_hundred_moves_its_own_keys() {
     let before = homes(&upstream);
     let mut fewer = members(&[1; 100]);
     fewer.remove(37);
-    upstream.set_members(fewer);
+    upstream.set_members(fewer, 0);
     let after = homes(&upstream);
     assert!(!after.contains(&37));
     let others = moved(&before, &after).filter(|(before, _)| *before != 37).count() as u64;
@@ -75,7 +75,7 @@ fn an_endpoint_that_goes_down_moves_its_own_keys_alone_and_to_many() {
 fn a_reload_moves_no_key() {
     let (before, after) = (hashed(&[1, 5, 2], 0), hashed(&[1, 5, 2], 0));
     let homes_before = homes(&before);
-    after.inherit(&before);
+    after.inherit(&before, 0);
     assert_eq!(homes_before, homes(&after));
 }
 

@@ -166,7 +166,7 @@ fn cookies_outlive_a_reload() {
         let home = number(visit(&before, Some(&cookie), 0).0.endpoint());
         // The endpoints stand in another order.
         let after = upstream(members(&[1; 6]).into_iter().rev().collect(), sticky(secret, Balance::Random));
-        after.inherit(&before);
+        after.inherit(&before, 0);
         assert_eq!(number(visit(&after, Some(&cookie), 9).0.endpoint()), home);
     }
 }

@@ -3,7 +3,7 @@
 use framegate::policy::balance::Balance;
 use framegate::policy::candidates::{Ask, Candidates, Next};
 use framegate::policy::endpoint::{Address, Endpoint, Member, Pick};
-use framegate::policy::upstream::{Rules, Upstream};
+use framegate::policy::upstream::{Options, Rules, Upstream};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub fn members(weights: &[u16]) -> Vec<Member> {
 }
 
 pub fn upstream(members: Vec<Member>, rules: Rules) -> Arc<Upstream> {
-    Arc::new(Upstream::with_members("app".into(), members).with(rules, Default::default()))
+    Arc::new(Upstream::new("app".into(), members, Options { rules, ..Options::default() }))
 }
 
 pub fn balanced(weights: &[u16], balance: Balance) -> Arc<Upstream> {

@@ -130,7 +130,8 @@ impl Group {
     fn replace(&mut self, session: usize, seats: &[Seat], now: Micros, told: Option<bool>) {
         let Some(upstream) = &self.upstream else { return };
         if let Some(secure) = told {
-            upstream.set_members(seats.iter().map(|seat| subject::member(session, *seat, secure)).collect());
+            let members = seats.iter().map(|seat| subject::member(session, *seat, secure)).collect();
+            upstream.set_members(members, now / 1_000);
             for object in upstream.endpoints() {
                 let endpoint = subject::number_of(&object);
                 let same = self.newest(endpoint).is_some_and(|known| Arc::ptr_eq(&known.object, &object));

@@ -22,7 +22,7 @@ use framegate::policy::health::{Ejection, Thresholds};
 use framegate::policy::limit::Permits;
 use framegate::policy::matching::{Entry, PathPattern, Routes};
 use framegate::policy::route::Route;
-use framegate::policy::upstream::{Member, Queue, Rules, Upstream};
+use framegate::policy::upstream::{Member, Options, Queue, Rules, Upstream};
 use framegate::proto::Sides;
 use framegate::proto::end::End;
 use framegate::proto::settings::{Pace, RelaySettings, Settings};
@@ -264,7 +264,8 @@ impl Variant<'_> {
             return Arc::clone(base);
         }
         let members = fleet.seats.iter().map(|seat| member(self.index, *seat, self.secure)).collect();
-        Arc::new(Upstream::with_members(base.name.clone(), members).with(rules(fleet), base.tls.clone()))
+        let options = Options { rules: rules(fleet), tls: base.tls.clone(), check: None };
+        Arc::new(Upstream::new(base.name.clone(), members, options))
     }
 
     fn check(&self, snapshot: &Snapshot, at: usize, ask: &Ask) -> Check {
