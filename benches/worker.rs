@@ -240,6 +240,7 @@ fn core<'a>() -> (WorkerCore<Memory<'a>>, rtrb::Consumer<Record>) {
         generation: 0,
         workers: 1,
         draining: false,
+        peers: Default::default(),
     };
     (core, records)
 }

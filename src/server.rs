@@ -14,7 +14,7 @@ use crate::policy::limit::Permits;
 use crate::resolver::Resolve;
 use crate::service::{Asker, Questions};
 use crate::tls::TlsConfigs;
-use crate::worker::inbox::{Outbox, inbox};
+use crate::worker::inbox::{Outbox, Peers, inbox};
 use crate::worker::listener::{BindError, Bound, Listening, Twin, bind_all};
 use crate::worker::service::Services;
 use crate::worker::sys::{self, MioSys, RandomPool, now_ms};
@@ -101,6 +101,7 @@ fn start(
         handshakes: control.handshakes(),
         restarts: control.restarts(),
         workers,
+        peers: Peers::new(workers),
         cpus: os::affinity().unwrap_or_default(),
         ended,
         waker: control.waker(),
@@ -190,6 +191,7 @@ struct Starter {
     restarts: Arc<AtomicU64>,
     /// The number of workers.
     workers: usize,
+    peers: Peers,
     /// CPUs available to the process.
     cpus: Vec<usize>,
     /// Receives the index of a worker that has ended.
@@ -218,7 +220,9 @@ impl Starter {
 
     fn start(&self, index: usize, listeners: Vec<Listening<Twin>>, log: log::Ring) -> Result<Started, Failure> {
         let sys = MioSys::new(self.snapshot.sockets.clone()).map_err(|e| failed("cannot start a worker", e))?;
-        let (outbox, inbox) = inbox(sys.waker().map_err(|e| failed("cannot start a worker", e))?);
+        let waker = sys.waker().map_err(|e| failed("cannot start a worker", e))?;
+        let peers = self.peers.of(index, Arc::clone(&waker));
+        let (outbox, inbox) = inbox(waker);
         let shard = Arc::new(Shard::default());
         let core = WorkerCore {
             sys,
@@ -236,6 +240,7 @@ impl Starter {
             generation: 0,
             workers: self.workers,
             draining: false,
+            peers,
         };
         let cpu = self.cpus.get(index % self.cpus.len().max(1)).copied().filter(|_| self.snapshot.workers.pin);
         let (restarts, ended, waker) = (Arc::clone(&self.restarts), self.ended.clone(), Arc::clone(&self.waker));

@@ -166,6 +166,7 @@ fn core_of(snapshot: Snapshot, tls: Arc<TlsConfigs>) -> (WorkerCore<Counted>, So
         generation: 0,
         workers: 1,
         draining: false,
+        peers: Default::default(),
     };
     (core, addr)
 }

@@ -157,8 +157,8 @@ impl Snapshot {
         discovers || upstream.endpoints().iter().any(|endpoint| endpoint.tls)
     }
 
-    /// Takes over the runtime state of `before` at `now`: endpoints that have not changed stay the same
-    /// objects.
+    /// Takes over the runtime state of `before` at `now`: endpoints that have not changed stay the
+    /// same objects.
     pub fn inherit(&self, before: &Snapshot, now: Millis) {
         for upstream in &self.upstreams {
             if let Some(known) = before.upstreams.iter().find(|known| known.name == upstream.name) {

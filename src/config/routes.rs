@@ -92,7 +92,8 @@ impl Builder<'_, '_> {
         match destination {
             Destination::Named(upstream) => upstream,
             Destination::Inline(endpoint) => {
-                let upstream = Arc::new(Upstream::new(endpoint.url.clone(), vec![(*endpoint).into()], Default::default()));
+                let upstream =
+                    Arc::new(Upstream::new(endpoint.url.clone(), vec![(*endpoint).into()], Default::default()));
                 upstreams.push(Arc::clone(&upstream));
                 upstream
             }

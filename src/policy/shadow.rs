@@ -43,7 +43,11 @@ mod tests {
     }
 
     fn chosen(share: u32, numbers: impl Iterator<Item = u64>) -> usize {
-        let shadow = Shadow { upstream: Arc::new(Upstream::new("s".into(), Vec::new(), Default::default())), share, buffer_bytes: 0 };
+        let shadow = Shadow {
+            upstream: Arc::new(Upstream::new("s".into(), Vec::new(), Default::default())),
+            share,
+            buffer_bytes: 0,
+        };
         numbers.filter(|number| shadow.chooses(*number)).count()
     }
 

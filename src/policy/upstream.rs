@@ -158,8 +158,8 @@ impl Upstream {
         new
     }
 
-    /// The slow start of those that join `stay` other members at `now`. Where nobody has asked for
-    /// a session yet, or all members are new, all have their share at once.
+    /// The slow start of those that join `stay` other members at `now`. Where no session has been
+    /// asked for yet, or all members are new, all have their share at once.
     fn start_slowly(&self, joining: &[Member], stay: usize, now: Millis) {
         if stay > 0 && self.state.load().shared.asked.load(Relaxed) > 0 {
             joining.iter().for_each(|member| member.endpoint.health.start_slowly(now));
@@ -196,7 +196,8 @@ impl Upstream {
         gone.for_each(|member| member.endpoint.set_removed(true));
     }
 
-    /// Takes over the runtime state of `before` at `now`, and of the endpoints that have not changed.
+    /// Takes over the runtime state of `before` at `now`, and of the endpoints that have not
+    /// changed.
     pub fn inherit(&self, before: &Upstream, now: Millis) {
         self.state.store(Arc::new(State::continued(before, &self.rules)));
         let (known, own) = (before.members(), self.members());

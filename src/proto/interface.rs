@@ -64,6 +64,8 @@ pub enum Event {
     Queued {
         until: Millis,
     },
+    /// There may be room now: a session that has been queued asks again at once.
+    Room,
     /// No endpoint is left to try. The cause, unless it is that of the last attempt.
     Exhausted(Option<Cause>),
     /// The bytes of that side have ended; all that arrived before has been delivered.

@@ -140,6 +140,7 @@ impl Session {
             Event::ConnectFailed(cause) => exchange.on_connect_failed(cause, step),
             Event::NoSocket => exchange.on_no_socket(step),
             Event::Queued { until } => exchange.on_queued(until, step),
+            Event::Room => exchange.on_room(step),
             Event::Exhausted(cause) => exchange.on_exhausted(cause, step),
             Event::Ended(side, end) => exchange.on_end(side, end, step),
             Event::Flushed(_) => {}
@@ -191,6 +192,7 @@ impl Session {
             | Event::ConnectFailed(_)
             | Event::NoSocket
             | Event::Queued { .. }
+            | Event::Room
             | Event::Exhausted(_) => {}
         }
     }

@@ -8,8 +8,9 @@ use crate::policy::ask::Answer;
 use crate::policy::endpoint::Endpoint;
 use crate::tls::TlsConfigs;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 
 /// What control tells a worker. `L` is a listening socket of the worker's own.
 #[derive(Debug)]
@@ -69,4 +70,82 @@ impl<L> Outbox<L> {
 pub fn inbox<L>(waker: Arc<dyn Wake>) -> (Outbox<L>, Inbox<L>) {
     let (sender, receiver) = channel();
     (Outbox { sender, waker }, receiver)
+}
+
+/// The workers of the process, as one of them sees them: it can wake those others that have
+/// sessions waiting for room at an upstream. By default there are none.
+#[derive(Clone, Default)]
+pub struct Peers {
+    all: Arc<Vec<Peer>>,
+    own: usize,
+}
+
+#[derive(Default)]
+struct Peer {
+    waits: AtomicBool,
+    /// Known once the worker has been made.
+    waker: OnceLock<Arc<dyn Wake>>,
+}
+
+impl Peers {
+    pub fn new(workers: usize) -> Peers {
+        Peers { all: Arc::new((0..workers).map(|_| Peer::default()).collect()), own: 0 }
+    }
+
+    /// The same for the worker with this number, whose wait `waker` ends.
+    pub fn of(&self, own: usize, waker: Arc<dyn Wake>) -> Peers {
+        if let Some(peer) = self.all.get(own) {
+            // A worker is made once.
+            let _ = peer.waker.set(waker);
+        }
+        Peers { all: Arc::clone(&self.all), own }
+    }
+
+    /// Whether this worker has sessions that wait.
+    pub(super) fn set_waiting(&self, waits: bool) {
+        if let Some(peer) = self.all.get(self.own) {
+            peer.waits.store(waits, SeqCst);
+        }
+    }
+
+    /// Wakes the other workers with sessions that wait.
+    pub(super) fn wake_waiting(&self) {
+        let others = self.all.iter().enumerate().filter(|(number, _)| *number != self.own);
+        let wait = others.filter(|(_, peer)| peer.waits.load(SeqCst));
+        wait.filter_map(|(_, peer)| peer.waker.get()).for_each(|waker| waker.wake());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+
+    impl Wake for Counter {
+        fn wake(&self) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn only_others_that_wait_are_woken() {
+        let (peers, counters) = (Peers::new(3), [const { Counter(AtomicUsize::new(0)) }; 3].map(Arc::new));
+        let peers: Vec<_> =
+            counters.iter().enumerate().map(|(n, counter)| peers.of(n, Arc::clone(counter) as Arc<dyn Wake>)).collect();
+        let woken = || counters.each_ref().map(|counter| counter.0.swap(0, SeqCst));
+        peers[0].wake_waiting();
+        assert_eq!(woken(), [0; 3]);
+        peers[0].set_waiting(true);
+        peers[2].set_waiting(true);
+        peers[0].wake_waiting();
+        assert_eq!(woken(), [0, 0, 1]);
+        peers[1].wake_waiting();
+        assert_eq!(woken(), [1, 0, 1]);
+        peers[2].set_waiting(false);
+        peers[1].wake_waiting();
+        assert_eq!(woken(), [1, 0, 0]);
+    }
 }

@@ -23,6 +23,7 @@ pub mod sys;
 mod timers;
 pub mod token;
 mod turn;
+mod waiting;
 
 pub use resources::WorkerCore;
 
@@ -36,7 +37,7 @@ use crate::proto::settings::EndpointDown;
 use crate::proto::{Millis, Side};
 use closings::{Closings, Reason};
 use conn::Conn;
-use inbox::{Added, Command};
+use inbox::Command;
 use listener::{ACCEPTS_MAX, BACKOFF_MS, Listening};
 use pair::{Pair, Pending, SlotUse};
 use resources::Resources;
@@ -50,12 +51,15 @@ use sys::Sys;
 use timers::Wheel;
 use token::{Role, SlotKey, Token};
 use turn::Turn;
+use waiting::Ticket;
 
 /// Steps of TLS handshakes in a loop iteration: some 100 us each where keys are exchanged.
 const HANDSHAKE_STEPS_MAX: usize = 8;
 /// An iteration with fewer events is not timed where there is no TLS: too short for the cost of two
 /// clock reads.
 const TIMED_EVENTS_MIN: usize = 32;
+/// Waiting sessions of an upstream that get room in a loop iteration: each connects.
+const SERVED_MAX: usize = 64;
 /// Counters are published to other threads at most this often.
 const PUBLISH_MS: Millis = 100;
 
@@ -136,6 +140,9 @@ impl<'h, S: Sys> Worker<'h, S> {
         if !self.res.shadows.is_idle() {
             self.run_shadows();
         }
+        if self.res.waiting.may_have_room() {
+            self.run_waiting();
+        }
         self.free_slots();
         if let Some(began_us) = began_us {
             let us = self.res.core.sys.busy_us().saturating_sub(began_us);
@@ -173,7 +180,10 @@ impl<'h, S: Sys> Worker<'h, S> {
                     listening.accept_pending = true;
                 }
             }
-            Some(Token::Waker) => self.read_inbox(),
+            Some(Token::Waker) => {
+                self.read_inbox();
+                self.res.waiting.on_wake();
+            }
             Some(Token::Call(key, role)) => self.on_call_event(key, role, event),
             Some(Token::Shadow(key, role)) => {
                 let known = self.res.shadows.on_event((key, role), event);
@@ -302,6 +312,27 @@ impl<'h, S: Sys> Worker<'h, S> {
         }
     }
 
+    /// Sessions wait for room that was left: those that have waited longest get it.
+    #[cold]
+    fn run_waiting(&mut self) {
+        for ticket in self.res.waiting.look() {
+            self.serve(ticket);
+        }
+        self.res.waiting.wake_others();
+    }
+
+    /// The sessions in the line of this one ask for room, in order, until one has to wait on.
+    fn serve(&mut self, ticket: Ticket) {
+        for _ in 0..SERVED_MAX {
+            let Some(first) = self.res.waiting.first(ticket) else { return };
+            self.report(first, Event::Room);
+            if self.res.waiting.first(ticket) == Some(first) {
+                return;
+            }
+        }
+        self.res.waiting.look_again(ticket);
+    }
+
     fn on_call_event(&mut self, key: SlotKey, role: Role, event: &sys::Event) {
         let Some(mut input) = self.res.input.take() else { return };
         let (calls, mut io) = self.res.calls();
@@ -346,6 +377,11 @@ impl<'h, S: Sys> Worker<'h, S> {
         let (now, tls_ms) = (self.res.now, self.res.core.snapshot.settings.timeouts.tls_ms);
         let Some(pair) = self.pair_mut(key).filter(|pair| pair.wheel_at == at) else { return };
         pair.wheel_at = Millis::MAX;
+        if let Some(ticket) = pair.ticket() {
+            // It is about to ask for room: those that have waited longer ask before it.
+            self.serve(ticket);
+        }
+        let Some(pair) = self.pair_mut(key).filter(|pair| pair.slot == SlotUse::Live) else { return };
         match pair.deadline(tls_ms) {
             Some((at, event)) if at <= now => self.with_turn(key, |turn| turn.on_deadline(event)),
             _ => self.after(key, true),
@@ -457,7 +493,7 @@ impl<'h, S: Sys> Worker<'h, S> {
 
     /// How long poll may wait.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ring.is_empty() || !self.handshakes.is_empty() {
+        if !self.ring.is_empty() || !self.handshakes.is_empty() || self.res.waiting.may_have_room() {
             return Some(Duration::ZERO);
         }
         let mut soonest = self.wheel.next_at();
@@ -484,7 +520,8 @@ impl<'h, S: Sys> Worker<'h, S> {
             match command {
                 Command::Swap { snapshot, tls, added, removed } => {
                     (self.res.core.snapshot, self.res.core.tls) = (snapshot, tls);
-                    self.swap_listeners(added, &removed);
+                    self.res.core.swap_listeners(added, &removed);
+                    self.res.reload();
                 }
                 Command::Answer { to, answer } => self.answer(to, answer),
                 Command::EndpointDown(endpoint) => self.close_sessions_of(&endpoint),
@@ -493,24 +530,6 @@ impl<'h, S: Sys> Worker<'h, S> {
                 Command::Panic => panic!("panic requested by fault injection"),
             }
         }
-    }
-
-    fn swap_listeners(&mut self, added: Vec<Added<S::Listener>>, removed: &[SocketAddr]) {
-        let core = &mut *self.res.core;
-        for listening in &mut core.listeners {
-            if removed.contains(&listening.addr()) {
-                listening.end();
-            } else {
-                listening.reload(&core.snapshot, &core.tls);
-            }
-        }
-        for Added { addr, listener } in added {
-            let Some(mut listening) = Listening::new(addr, listener, &core.snapshot, &core.tls) else { continue };
-            // If registering fails for want of memory, its queue is still looked at, tick by tick.
-            listening.polled = listening.register(&mut core.sys).is_err();
-            core.listeners.push(listening);
-        }
-        self.res.reload();
     }
 
     /// The keys of all pairs, in the order of their slots.

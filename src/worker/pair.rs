@@ -6,6 +6,7 @@
 
 use super::conn::Conn;
 use super::token::{Role, SlotKey};
+use super::waiting::Ticket;
 use crate::config::Listener;
 use crate::policy::ask::Question;
 use crate::policy::auth::Identity;
@@ -89,6 +90,8 @@ pub struct Pending {
     /// Who the client is, on a route that asks for credentials.
     pub identity: Option<Arc<Identity>>,
     pub candidates: Option<Box<Candidates>>,
+    /// While it waits for room.
+    pub ticket: Option<Ticket>,
     /// The endpoints to try for its shadow, if it gets one.
     pub shadow: Option<Box<Candidates>>,
     /// The TLS configurations of when the session was admitted.
@@ -112,6 +115,7 @@ impl Pending {
             captures: Captures::default(),
             identity: None,
             candidates: None,
+            ticket: None,
             shadow: None,
             tls: None,
         })
@@ -185,6 +189,11 @@ impl<S> Pair<S> {
             queued: false,
             slot: SlotUse::Live,
         }
+    }
+
+    /// While it waits for room at its upstream.
+    pub fn ticket(&self) -> Option<Ticket> {
+        self.pending.as_ref()?.ticket
     }
 
     /// An established session in which nothing but messages happens.

@@ -4,19 +4,21 @@
 use super::buffers::Pool;
 use super::calls::Calls;
 use super::conn::Input;
-use super::inbox::Inbox;
+use super::inbox::{Added, Inbox, Peers};
 use super::lend::Io;
 use super::listener::Listening;
 use super::service::Services;
 use super::shadow::Shadows;
 use super::stalls::Stalls;
 use super::sys::Sys;
+use super::waiting::Waiting;
 use crate::config::Snapshot;
 use crate::log::{Record, Ring};
 use crate::metrics::{Shard, Tally};
 use crate::policy::limit::Permits;
 use crate::proto::Millis;
 use crate::tls::{Buffer, TlsConfigs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// What outlives a worker that unwinds: its sockets' poll, its listeners with their queues, its
@@ -46,6 +48,26 @@ pub struct WorkerCore<S: Sys> {
     pub workers: usize,
     /// A drain has begun: no new session is admitted.
     pub draining: bool,
+    pub peers: Peers,
+}
+
+impl<S: Sys> WorkerCore<S> {
+    /// The listeners of a new snapshot.
+    pub(super) fn swap_listeners(&mut self, added: Vec<Added<S::Listener>>, removed: &[SocketAddr]) {
+        for listening in &mut self.listeners {
+            if removed.contains(&listening.addr()) {
+                listening.end();
+            } else {
+                listening.reload(&self.snapshot, &self.tls);
+            }
+        }
+        for Added { addr, listener } in added {
+            let Some(mut listening) = Listening::new(addr, listener, &self.snapshot, &self.tls) else { continue };
+            // If registering fails for want of memory, its queue is still looked at, tick by tick.
+            listening.polled = listening.register(&mut self.sys).is_err();
+            self.listeners.push(listening);
+        }
+    }
 }
 
 /// The working side of a worker.
@@ -61,6 +83,8 @@ pub(super) struct Resources<'h, S: Sys> {
     pub handshake_steps: usize,
     pub pool: Pool,
     pub stalls: Stalls,
+    /// Sessions that wait for room at their upstream.
+    pub waiting: Waiting,
     pub calls: Calls<S::Sock>,
     pub shadows: Shadows<S::Sock>,
     /// What shadows have not taken yet: nothing of it is taken from the buffers of sessions.
@@ -76,6 +100,7 @@ impl<'h, S: Sys> Resources<'h, S> {
         let (shadow_bytes, shadows_max) = (limits.shadow_buffer_bytes / workers, limits.max_shadows.div_ceil(workers));
         Resources {
             pool: Pool::new(limits.buffer_bytes / workers),
+            waiting: Waiting::new(core.peers.clone()),
             core,
             input: Some(Box::default()),
             authored: Vec::new(),

@@ -4,7 +4,7 @@ use super::rig::*;
 use framegate::policy::balance::Balance;
 use framegate::policy::candidates::Ask;
 use framegate::policy::health::Order;
-use framegate::policy::upstream::Rules;
+use framegate::policy::upstream::{Rules, Upstream};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -213,4 +213,55 @@ fn a_recovered_endpoint_starts_slowly_under_every_balancer() {
         let rises = begin < 0.3 && (0.3..0.75).contains(&middle) && (0.9..1.15).contains(&end);
         assert!(rises, "{balance:?}: {begin:.2}, {middle:.2}, {end:.2} of its share");
     }
+}
+
+/// The parts of 100 that the endpoints of an upstream have at this time while they start slowly,
+/// in the order of their numbers.
+fn parts(upstream: &Upstream, now: u64) -> Vec<u64> {
+    let mut endpoints = upstream.endpoints();
+    endpoints.sort_by_key(|endpoint| number(endpoint));
+    endpoints.iter().map(|endpoint| endpoint.health.ramped(100, now, 10_000)).collect()
+}
+
+#[test]
+fn an_endpoint_that_joins_others_with_sessions_starts_slowly() {
+    let rules = Rules { slow_start_ms: 10_000, ..Rules::default() };
+    let numbered = |range: std::ops::Range<usize>| range.map(|number| member(number, 1, 0)).collect::<Vec<_>>();
+    let before = upstream(numbered(0..2), rules.clone());
+    assert_eq!(parts(&before, 1_000), [100, 100], "those of the start");
+    before.set_members(numbered(0..3), 1_000);
+    assert_eq!(parts(&before, 1_000), [100; 3], "nobody has asked for a session");
+    drop(open_at(&before, &Ask::default(), 1_000));
+    before.set_members(numbered(0..4), 20_000);
+    assert_eq!(parts(&before, 20_000), [100, 100, 100, 10]);
+    assert_eq!(parts(&before, 25_000), [100, 100, 100, 50]);
+
+    // Number 4 is new in the file, 3 has been found before, and is found again.
+    let after = upstream([numbered(0..3), numbered(4..5)].concat(), rules.clone());
+    let found = before.members();
+    after.inherit(&before, 25_000);
+    assert_eq!(parts(&after, 25_000), [100, 100, 100, 10]);
+    after.set_members([after.members(), found[3..].to_vec()].concat(), 26_000);
+    assert_eq!(parts(&after, 26_000), [100, 100, 100, 60, 10], "it goes on, as if nothing had happened");
+    // One that has gone is new when it comes again.
+    after.set_members(numbered(0..4), 50_000);
+    after.set_members(numbered(0..5), 60_000);
+    assert_eq!(parts(&after, 60_000), [100, 100, 100, 100, 10]);
+    after.set_members(numbered(5..7), 61_000);
+    assert_eq!(parts(&after, 61_000), [100, 100], "all are new");
+}
+
+#[test]
+fn an_endpoint_that_joins_gets_a_small_share_at_first() {
+    let rules = Rules { slow_start_ms: 10_000, ..Rules::default() };
+    let upstream = upstream(members(&[1; 2]), rules);
+    let share = |now| {
+        let asks = (0..3_000).map(|seed| Ask { seed, ..Ask::default() });
+        let held: Vec<_> = asks.map(|ask| open_at(&upstream, &ask, now)).collect();
+        held.iter().filter(|pick| number(pick.endpoint()) == 2).count()
+    };
+    assert_eq!(share(1), 0);
+    upstream.set_members(members(&[1; 3]), 100_000);
+    let [begin, end] = [100_100, 111_000].map(share);
+    assert!(begin < 300 && (950..1_050).contains(&end), "{begin} and {end} of 3000");
 }

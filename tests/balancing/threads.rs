@@ -65,7 +65,11 @@ fn no_interleaving_exceeds_a_limit() {
         assert!(served.into_inner() > THREADS);
         let endpoints = upstream.endpoints();
         let left: Vec<_> = endpoints.iter().map(|one| (one.sessions(), one.pending())).collect();
-        assert_eq!((upstream.sessions(), left), ((0, 0), vec![(0, 0); ENDPOINTS]), "refused ones leave no count behind");
+        assert_eq!(
+            (upstream.sessions(), left),
+            ((0, 0), vec![(0, 0); ENDPOINTS]),
+            "refused ones leave no count behind"
+        );
     }
 }
 

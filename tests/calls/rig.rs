@@ -108,6 +108,7 @@ impl Plan {
             generation: 0,
             workers: 1,
             draining: false,
+            peers: Default::default(),
         };
         let (sender, verdicts) = channel();
         let run = move || {

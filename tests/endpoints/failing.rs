@@ -99,6 +99,23 @@ fn an_endpoint_is_ejected_and_tried_again_ever_later() {
 }
 
 #[test]
+fn a_failure_counts_when_the_client_is_told_not_when_it_has_gone() {
+    for (mode, status) in [(Mode::Closes, 502), (Mode::Status(500), 500), (Mode::Stalls, 504)] {
+        let backends = Backend::several(2);
+        backends[0].set(mode);
+        let rules = "ejection = { failures = 1, time = \"1h\", max_time = \"1h\" }";
+        let proxy = Proxy::start(&first_of(&backends, TIMEOUT, rules));
+        // It does not close: the proxy waits for that.
+        let lingers = visit(&proxy, "/", "");
+        assert_eq!(lingers.status(), status, "{mode:?}");
+        assert_eq!(session(&proxy).backend(), 1, "{mode:?}");
+        assert_eq!(endpoint(&proxy, &backends[0])["state"], "ejected", "{mode:?}");
+        assert_eq!(backends[0].requests(), 1, "{mode:?}");
+        drop(lingers);
+    }
+}
+
+#[test]
 fn one_session_at_a_time_tries_an_ejected_endpoint() {
     let backends = Backend::several(2);
     backends[0].set(Mode::Closes);

@@ -2,7 +2,9 @@
 
 use crate::common::*;
 use crate::rig::*;
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 /// Refused with 503 for this cause, and told when to come again.
 #[track_caller]
@@ -124,4 +126,106 @@ fn a_route_has_a_limit_which_outlives_a_reload() {
     wait_upstream(&proxy, "sessions", 1);
     assert_eq!(visit(&proxy, "/", "").status(), 503, "one is left, and may be");
     assert_eq!(backends[0].requests(), 3);
+}
+
+/// How long it took from before a session was closed until the one that waits had its response.
+fn handed_on(held: Client, waits: TcpStream) -> (Duration, Client) {
+    let begun = Instant::now();
+    held.close();
+    let served = Client::answered(waits);
+    assert_eq!(served.status(), 101, "{}", served.head);
+    (begun.elapsed(), served)
+}
+
+/// The times in which one session of an upstream gets the room of another one, in order.
+fn times_to_hand_on(workers: usize, limit: &str) -> Vec<Duration> {
+    const ROUNDS: usize = 20;
+    let backends = Backend::several(1);
+    let rules = format!("limits = {{ {limit} = 1, queue = 1, queue_timeout = \"1m\" }}");
+    let workers = format!("count = {workers}");
+    let proxy = Proxy::start(&config(&backends, "", &rules).replace("count = 1", &workers));
+    let mut held = session(&proxy);
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let waits = begin(&proxy, "/", "");
+        wait_upstream(&proxy, "queued", 1);
+        let (time, served) = handed_on(held, waits);
+        times.push(time);
+        held = served;
+    }
+    times.sort_unstable();
+    times
+}
+
+/// Waiting sessions ask every 100 ms in any case. Here they begin to wait just before room is left,
+/// so that would take nearly as long.
+const NOT_THE_TIMER: Duration = Duration::from_millis(50);
+
+#[test]
+fn room_that_is_left_is_given_to_a_waiting_session_at_once() {
+    for limit in ["endpoint_sessions", "max_sessions"] {
+        let times = times_to_hand_on(1, limit);
+        assert!(times[times.len() / 2] < NOT_THE_TIMER, "{limit}: {times:?}");
+    }
+}
+
+/// In half of the rounds another worker has the session that waits.
+#[test]
+fn room_that_is_left_is_given_to_sessions_of_other_workers_at_once() {
+    let times = times_to_hand_on(2, "max_sessions");
+    assert!(times[times.len() * 4 / 5] < NOT_THE_TIMER, "{times:?}");
+}
+
+#[test]
+fn who_came_first_is_served_first() {
+    const WAITING: usize = 5;
+    let backends = Backend::several(1);
+    let rules = format!("limits = {{ endpoint_sessions = 1, queue = {WAITING}, queue_timeout = \"1m\" }}");
+    let proxy = Proxy::start(&config(&backends, "", &rules));
+    let mut held = session(&proxy);
+    let mut line: VecDeque<_> = (1..=WAITING)
+        .map(|queued| {
+            let waits = begin(&proxy, "/", "");
+            wait_upstream(&proxy, "queued", queued as u64);
+            waits
+        })
+        .collect();
+    // One in the middle leaves.
+    drop(line.remove(2));
+    wait_upstream(&proxy, "queued", WAITING as u64 - 1);
+    while let Some(first) = line.pop_front() {
+        held = handed_on(held, first).1;
+        line.iter().for_each(assert_quiet);
+    }
+    held.echoes();
+}
+
+#[test]
+fn a_handshake_that_ends_leaves_its_room_to_a_waiting_session() {
+    let backends = Backend::several(1);
+    backends[0].set(Mode::Stalls);
+    let rules = "limits = { max_pending = 1, queue = 1, queue_timeout = \"1m\" }";
+    let proxy = Proxy::start(&config(&backends, "", rules));
+    let stalls = begin(&proxy, "/", "");
+    wait_upstream(&proxy, "pending", 1);
+    let waits = begin(&proxy, "/", "");
+    wait_upstream(&proxy, "queued", 1);
+    backends[0].set(Mode::Serves);
+    drop(stalls);
+    assert_eq!(Client::answered(waits).status(), 101);
+    assert_eq!(backends[0].requests(), 2);
+}
+
+#[test]
+fn a_refused_client_that_lingers_has_left_the_queue() {
+    let backends = Backend::several(1);
+    let rules = "limits = { endpoint_sessions = 1, queue = 1, queue_timeout = \"1s\" }";
+    let proxy = Proxy::start(&config(&backends, "", rules));
+    let held = session(&proxy);
+    let lingers = visit(&proxy, "/", "");
+    assert_eq!(lingers.status(), 503);
+    let waits = begin(&proxy, "/", "");
+    wait_upstream(&proxy, "queued", 1);
+    handed_on(held, waits);
+    drop(lingers);
 }

@@ -316,6 +316,7 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
             generation: 0,
             workers: 1,
             draining: false,
+            peers: Default::default(),
         };
         let mut worker = Worker::new(&mut core).map_err(|e| e.to_string())?;
         drive(&mut || worker.run_once().expect("poll of the simulation does not fail"))?;

@@ -68,6 +68,12 @@ impl Connect {
         self.attempt_since = step.now;
     }
 
+    pub fn on_room(&mut self, step: &mut Step<'_>) {
+        if let WaitsFor::Room(_) = self.waits_for {
+            self.try_again(step);
+        }
+    }
+
     pub fn on_exhausted(&mut self, cause: Option<Cause>, step: &mut Step<'_>) {
         let party = if cause.is_some_and(is_ours) { Party::Proxy } else { Party::Upstream };
         self.refuse(party, cause.unwrap_or(self.last), step);

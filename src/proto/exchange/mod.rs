@@ -215,6 +215,12 @@ impl Exchange {
         }
     }
 
+    pub(super) fn on_room(&mut self, step: &mut Step<'_>) {
+        if let Phase::Connect(connect) = &mut self.phase {
+            connect.on_room(step);
+        }
+    }
+
     pub(super) fn on_exhausted(&mut self, cause: Option<Cause>, step: &mut Step<'_>) {
         if let Phase::Connect(connect) = &mut self.phase {
             connect.on_exhausted(cause, step);

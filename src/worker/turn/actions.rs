@@ -180,6 +180,7 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     fn refuse(&mut self, refusal: &Refusal, head_only: bool) {
         self.withdraw_question();
+        self.leave_queue();
         let fresh = text::hex(&self.res.random::<16>());
         let id = self.pair.pending.as_ref().map(|pending| pending.request_id.as_str()).filter(|id| !id.is_empty());
         let request_id = id.unwrap_or(&fresh);
@@ -202,6 +203,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         let Some(mut pending) = self.pair.pending.take() else { return };
         if let Some(candidates) = pending.candidates.as_mut() {
             candidates.succeed(now);
+            self.note_room();
         }
         if let Some(info) = &self.pair.info {
             let start = StartRecord {
@@ -340,6 +342,8 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.withdraw_question();
         self.pair.permit = None;
         self.report_outcome(end, self.age_ms());
+        self.note_room();
+        self.stop_waiting();
         let info = self.pair.info.take();
         let endpoint = self.pair.pick.take().map(|pick| Arc::clone(pick.endpoint()));
         let pending = self.pair.pending.take();

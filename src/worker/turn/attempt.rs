@@ -3,6 +3,7 @@
 
 use super::Turn;
 use crate::policy::candidates::Candidates;
+use crate::policy::endpoint::Pick;
 use crate::proto::Side;
 use crate::proto::end::{Cause, End, Party, Phase};
 use crate::proto::interface::Event;
@@ -24,12 +25,18 @@ impl<S: Sys> Turn<'_, '_, S> {
     pub(super) fn connect(&mut self) -> Option<Event> {
         drop(self.take_sock(Side::Upstream));
         // It must not count against its own limit.
+        self.note_room();
         self.pair.pick = None;
         let role = self.pair.attempt_role;
         let token = Token::Pair(self.key, role).pack();
         let candidates = self.pair.pending.as_mut().and_then(|pending| pending.candidates.as_deref_mut());
         let Some(candidates) = candidates else { return Some(Event::Exhausted(None)) };
-        let (pick, event) = match dial(candidates, (token, role), &mut self.res.core.sys, self.res.now) {
+        let dialled = dial(candidates, (token, role), &mut self.res.core.sys, self.res.now);
+        match dialled {
+            Dialled::Wait { .. } => self.wait_for_room(),
+            _ => self.stop_waiting(),
+        }
+        let (pick, event) = match dialled {
             Dialled::Connecting(pick, conn) => {
                 // Only what was registered can leave stale events behind.
                 self.pair.attempt_role = role.next_attempt();
@@ -71,6 +78,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             let pick = self.pair.pick.as_ref().filter(|_| end.party == Party::Upstream && end.cause != Cause::Close);
             return pick.map(|pick| pick.endpoint().on_early_end(age_ms, now)).unwrap_or_default();
         }
+        self.note_room();
         let Some(candidates) = self.candidates() else { return };
         match (end.phase, end.cause) {
             (Phase::Connect | Phase::Response, Cause::UpstreamResponse) if status < 500 => candidates.succeed(now),
@@ -87,6 +95,36 @@ impl<S: Sys> Turn<'_, '_, S> {
         let session = self.pair.session.as_mut().filter(|_| is_down);
         if let Some(session) = session.filter(|session| session.on_endpoint_down() != EndpointDown::Keep) {
             session.on_event(Event::EndpointDown, self.res.now);
+        }
+    }
+
+    /// The room that the session has at its endpoint, or a part of it, is about to be free.
+    pub(super) fn note_room(&mut self) {
+        if self.pair.pick.as_ref().is_some_and(Pick::is_awaited) {
+            self.res.waiting.on_room();
+        }
+    }
+
+    /// It stands in the line of its upstream.
+    fn wait_for_room(&mut self) {
+        let Some(pending) = self.pair.pending.as_mut().filter(|pending| pending.ticket.is_none()) else { return };
+        let shared = pending.candidates.as_ref().map(|candidates| candidates.shared());
+        pending.ticket = shared.map(|shared| self.res.waiting.join(shared, self.key));
+    }
+
+    /// It has room, or needs none any more.
+    pub(super) fn stop_waiting(&mut self) {
+        let Some(pending) = self.pair.pending.as_mut() else { return };
+        if let Some(ticket) = pending.ticket.take() {
+            self.res.waiting.leave(ticket);
+        }
+    }
+
+    /// A refused client may linger, but not in the queue of the upstream.
+    pub(super) fn leave_queue(&mut self) {
+        self.stop_waiting();
+        if let Some(candidates) = self.candidates() {
+            candidates.stop_waiting();
         }
     }
 

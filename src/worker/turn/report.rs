@@ -61,6 +61,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             | Event::ConnectFailed(_)
             | Event::NoSocket
             | Event::Queued { .. }
+            | Event::Room
             | Event::Exhausted(_)
             | Event::EndpointDown
             | Event::Flushed(_)
