@@ -267,8 +267,8 @@ pub fn endpoint(proxy: &Proxy, backend: &Backend) -> Value {
     endpoints.find(|endpoint| endpoint["url"] == backend.url()).expect("an endpoint").clone()
 }
 
-/// Waits until the endpoint has this state: a failure counts when its session has ended, which may
-/// be after the client has its response.
+/// Waits until the endpoint has this state: a failure counts in the turn in which the client gets
+/// its response, maybe a moment after it.
 pub fn wait_state(proxy: &Proxy, backend: &Backend, state: &str) {
     eventually(state, || (endpoint(proxy, backend)["state"] == state).then_some(()));
 }
