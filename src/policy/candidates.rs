@@ -249,7 +249,9 @@ impl Candidates {
     }
 
     /// Another endpoint can be tried, and the budget allows a retry, as far as can be told now.
-    pub fn has_more(&self, now: Millis) -> bool {
+    pub fn has_more(&mut self, now: Millis) -> bool {
+        // Members may have come since the choice of the endpoint under way.
+        self.follow_members();
         let rules = &self.upstream.rules;
         self.state.shared.retries.has_one(&rules.retries) && self.has_usable(now, rules.endpoint_limits)
     }
@@ -438,6 +440,21 @@ mod tests {
         let upstream = with(3, rules);
         assert_eq!(order(&mut upstream.candidates(&Ask::default())).len(), 2);
         assert_eq!(order(&mut upstream.candidates(&Ask::default())).len(), 1);
+    }
+
+    #[test]
+    fn members_that_come_during_a_handshake_count_for_its_retry() {
+        let upstream = upstream(1);
+        let mut candidates = upstream.candidates(&Ask::default());
+        assert_eq!(next_port(&mut candidates), Some(1));
+        candidates.advance();
+        assert!(!candidates.has_more(0));
+        let addr = SocketAddr::from(([10, 0, 0, 1], 9));
+        let next = Endpoint::new(format!("ws://{addr}"), Address::Tcp(addr), false, String::new());
+        upstream.set_members(vec![next.into()]);
+        assert!(candidates.has_more(0));
+        candidates.fail(0);
+        assert_eq!(next_port(&mut candidates), Some(9));
     }
 
     #[test]

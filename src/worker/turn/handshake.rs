@@ -54,6 +54,9 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     fn upgrade(&mut self) -> Option<Upgrade> {
         let trace_seed = self.res.random();
+        let now = self.res.now;
+        let candidates = self.pair.pending.as_mut().and_then(|pending| pending.candidates.as_mut());
+        let may_retry = candidates.is_some_and(|candidates| candidates.has_more(now));
         let (session, pending) = (self.pair.session.as_ref()?, self.pair.pending.as_ref()?);
         let (request, route) = (session.request()?, pending.route.as_ref()?);
         let facts = Facts { draining: self.res.core.draining, now: self.res.now, ..pending.facts(&request) };
@@ -66,7 +69,6 @@ impl<S: Sys> Turn<'_, '_, S> {
         if let Some(cookie) = candidates.set_cookie(facts.secure) {
             response.add("Set-Cookie", cookie.into_bytes());
         }
-        let may_retry = candidates.has_more(self.res.now);
         Some(Upgrade { request: sent, response, may_retry })
     }
 
