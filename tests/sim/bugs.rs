@@ -34,6 +34,12 @@ pub enum Bug {
     IgnoredCheck,
     /// Replaced members are not used.
     OldMembers,
+    /// An order of an administrator is not carried out.
+    IgnoredOrder,
+    /// The worker does not learn that an endpoint has gone down.
+    NoSweep,
+    /// A reload begins with new counts and new objects.
+    NoInherit,
     /// A session counts for ever.
     LeakedPick,
     /// The head of a response to a call is complete when the connection ends.
@@ -46,7 +52,7 @@ impl Bug {
     /// Mistakes of whatever relays.
     pub const OF_RELAYS: [Bug; 4] = [Bug::FinEdge, Bug::UrgentData, Bug::ListenerEdge, Bug::StaleToken];
     /// Mistakes of what has frames of its own, asks, and pauses.
-    pub const OF_WORKERS: [Bug; 11] = [
+    pub const OF_WORKERS: [Bug; 14] = [
         Bug::InsideFrame,
         Bug::AnswerToSlot,
         Bug::FailOpen,
@@ -55,6 +61,9 @@ impl Bug {
         Bug::NoCallTimeout,
         Bug::IgnoredCheck,
         Bug::OldMembers,
+        Bug::IgnoredOrder,
+        Bug::NoSweep,
+        Bug::NoInherit,
         Bug::LeakedPick,
         Bug::CutHead,
         Bug::ShortPause,

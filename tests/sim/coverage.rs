@@ -23,6 +23,15 @@ met! {
     DownInSession "the endpoint of an established session went down";
     RemovedInSession "the endpoint of an established session was removed";
     RemovedInHandshake "the endpoint of a handshake was removed";
+    OrderInSession "the endpoint of an established session was drained or forced down";
+    ClosedForEndpoint "a session was closed because its endpoint was down";
+    KeptOnEndpoint "a session stayed on an endpoint that was down";
+    ReloadInSession "the configuration was replaced in an established session";
+    ReloadInHandshake "the configuration was replaced in a handshake";
+    CameBack "a client came back to the endpoint of its cookie";
+    Moved "a client with a cookie got another endpoint, and another cookie";
+    Retried "a request was sent to another endpoint after a failure";
+    RetriesSpent "the retries were used up";
     NoneLeft "no endpoint was available";
     Ejected "an endpoint was ejected";
     Tried "an ejected endpoint was tried again";

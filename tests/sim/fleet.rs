@@ -1,10 +1,11 @@
 //! The endpoints of a session's upstream, and what becomes of them while the schedule runs: health
-//! checks that flap or come late, members that are replaced. Part of the script: drawn from its
-//! seed.
+//! checks that flap or come late, members that are replaced, orders of an administrator, reloads.
+//! Part of the script: drawn from its seed.
 
 use crate::kernel::Micros;
 use crate::rng::Rng;
 use crate::schedule::Connect;
+use framegate::policy::health::Order;
 
 /// Endpoints that an upstream may ever have.
 pub const ENDPOINTS: usize = 4;
@@ -23,6 +24,11 @@ pub enum Change {
     Check { endpoint: usize, passed: bool, late_ms: u64 },
     /// The members are replaced by these.
     Members(Vec<Seat>),
+    /// What the admin listener asks of an endpoint.
+    Order { endpoint: usize, order: Order },
+    /// Another configuration, in which the upstream has these members. Those of the other sessions
+    /// stay as they are.
+    Reload(Vec<Seat>),
     /// A session of another worker begins: how long its handshake takes, and what comes of it.
     Other { hold_us: Micros, outcome: Outcome, seed: u64 },
 }
@@ -44,6 +50,18 @@ pub struct Ejects {
     pub max_percent: u32,
 }
 
+/// The cookie that the client of a session sends, where its upstream has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cookie {
+    Missing,
+    Of(usize),
+    /// Nobody made it.
+    Wrong,
+}
+
+/// Close code toward the client for an endpoint that has gone down. One that nothing else sends.
+pub const DOWN_CODE: u16 = 1013;
+
 #[derive(Debug, Clone, Default)]
 pub struct Fleet {
     /// The members at the start.
@@ -57,6 +75,12 @@ pub struct Fleet {
     /// Health checks in a row that change the state of an endpoint.
     pub rise: u32,
     pub fall: u32,
+    /// Clients come back by a cookie.
+    pub sticky: Option<Cookie>,
+    /// The session is closed within this time when its endpoint goes down; `None` keeps it.
+    pub closes_ms: Option<u64>,
+    /// Retries that there are in all; `None` for more than there are endpoints.
+    pub retries: Option<u64>,
     /// With their time, from the start of the session on.
     pub changes: Vec<(Micros, Change)>,
     /// One endpoint stays a member and passes all its checks.
@@ -75,11 +99,24 @@ impl Fleet {
         self.changes.iter().any(|(_, change)| matches!(change, Change::Other { .. }))
     }
 
+    /// The session may be closed because its endpoint goes down.
+    pub fn may_close(&self) -> bool {
+        self.closes_ms.is_some() && !self.changes.is_empty()
+    }
+
+    /// There is a reload among the changes.
+    pub fn reloads(&self) -> bool {
+        self.changes.iter().any(|(_, change)| matches!(change, Change::Reload(_)))
+    }
+
     /// Whether an attempt certainly works: nothing happens to the endpoints, or not to the one that
     /// matters. `None`: that depends.
     pub fn works(&self, connects: [Connect; 2]) -> Option<bool> {
         match (self.changes.is_empty(), self.seats.len()) {
-            (true, n) => Some(connects.iter().take(n).any(|connect| *connect == Connect::Works)),
+            (true, n) => {
+                let tries = self.retries.map_or(n, |retries| n.min(1 + retries as usize));
+                Some(connects.iter().take(tries).any(|connect| *connect == Connect::Works))
+            }
             (false, _) => (self.anchored && connects == [Connect::Works; 2]).then_some(true),
         }
     }
@@ -90,11 +127,14 @@ pub fn draw(rng: &mut Rng, whole: bool, connects: [Connect; 2]) -> Fleet {
     let (rise, fall) = (rng.pick(&[1, 1, 2, 3]), rng.pick(&[1, 1, 2, 3]));
     let seats = PLAIN.to_vec();
     let mut fleet = Fleet { seats, balance: rng.size(0, 5), rise, fall, ..Fleet::default() };
+    fleet.sticky = rng.one_in(4).then(|| draw_cookie(rng));
+    fleet.retries = (!whole && rng.one_in(6)).then(|| rng.below(2));
     if rng.one_in(2) {
         return fleet;
     }
     // Where an attempt fails there must be another endpoint, which is there and available.
     let anchored = whole || rng.one_in(3);
+    fleet.closes_ms = (!whole && rng.one_in(2)).then(|| rng.pick(&[0, 500, 20_000]));
     let moves = !whole || connects == [Connect::Works; 2];
     let fewest = if moves { usize::from(anchored) } else { 2 };
     fleet.anchored = anchored;
@@ -112,6 +152,14 @@ pub fn draw(rng: &mut Rng, whole: bool, connects: [Connect; 2]) -> Fleet {
     fleet
 }
 
+fn draw_cookie(rng: &mut Rng) -> Cookie {
+    match rng.below(6) {
+        0 => Cookie::Missing,
+        1 => Cookie::Wrong,
+        _ => Cookie::Of(rng.size(0, ENDPOINTS - 1)),
+    }
+}
+
 fn draw_seats(rng: &mut Rng, anchored: bool, fewest: usize) -> Vec<Seat> {
     let mut seats = Vec::new();
     let first = rng.size(0, ENDPOINTS - 1);
@@ -127,7 +175,12 @@ fn draw_seats(rng: &mut Rng, anchored: bool, fewest: usize) -> Vec<Seat> {
 
 fn draw_change(rng: &mut Rng, anchored: bool) -> Change {
     if rng.one_in(3) {
-        return Change::Members(draw_seats(rng, anchored, usize::from(anchored)));
+        let seats = draw_seats(rng, anchored, usize::from(anchored));
+        return if rng.one_in(8) { Change::Reload(seats) } else { Change::Members(seats) };
+    }
+    if rng.one_in(3) {
+        let endpoint = rng.size(usize::from(anchored), ENDPOINTS - 1);
+        return Change::Order { endpoint, order: rng.pick(&[Order::Drain, Order::Down, Order::Ready]) };
     }
     if !anchored && rng.one_in(2) {
         let outcome = rng.pick(&[Outcome::Succeeds, Outcome::Fails, Outcome::Fails, Outcome::Leaves]);

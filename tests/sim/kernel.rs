@@ -58,6 +58,8 @@ pub enum What {
     Change(usize, usize),
     /// The handshake that began with this change is over.
     Over(usize, usize),
+    /// Control looks for endpoints of a session's upstream that have gone down.
+    Sweep(usize),
     /// For a planted bug: the socket of a call that was given up is closed only now.
     Cancelled(Id),
 }
@@ -178,6 +180,8 @@ pub struct Kernel {
     pub changing: Vec<(usize, usize)>,
     /// The handshakes of other workers that are over.
     pub over: Vec<(usize, usize)>,
+    /// The upstreams whose endpoints control looks at.
+    pub sweeping: Vec<usize>,
     /// Descriptors that the worker holds, and how many it ever had.
     pub open_fds: usize,
     pub opened_fds: u64,
@@ -207,6 +211,7 @@ impl Kernel {
         self.answering.clear();
         self.changing.clear();
         self.over.clear();
+        self.sweeping.clear();
         self.digest = 0;
         (self.open_fds, self.opened_fds) = (0, 0);
     }
@@ -244,6 +249,7 @@ impl Kernel {
                 What::Answer(session) => self.answering.push(session),
                 What::Change(session, n) => self.changing.push((session, n)),
                 What::Over(session, n) => self.over.push((session, n)),
+                What::Sweep(session) => self.sweeping.push(session),
                 What::Cancelled(id) => self.close(id),
                 What::Queue(id) => return Some(id),
             }
@@ -251,6 +257,7 @@ impl Kernel {
                 || !self.answering.is_empty()
                 || !self.changing.is_empty()
                 || !self.over.is_empty()
+                || !self.sweeping.is_empty()
             {
                 return None;
             }

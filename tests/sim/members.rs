@@ -1,17 +1,18 @@
 //! The upstreams of the sessions as they are at this moment: carries out what the script says of
-//! their endpoints, as health checks and discovery do from other threads, and sees to it that every
-//! attempt goes to a member that is available, once, and that endpoints count their sessions.
+//! their endpoints, as health checks, discovery and the admin listener do from other threads, and
+//! sees to it that every attempt goes to a member that is available, once, and to that of the
+//! client's cookie first, and that endpoints count their sessions.
 
 use crate::bugs::Bug;
 use crate::coverage::Met;
-use crate::fleet::{Change, Outcome, Seat};
+use crate::fleet::{Change, Cookie, Outcome, Seat};
 use crate::kernel::{Id, Micros, What, trace};
 use crate::peers::{Peer, Stage};
 use crate::schedule::Connect;
 use crate::subject::{self, Other};
 use crate::world::World;
 use framegate::policy::endpoint::Endpoint;
-use framegate::policy::health::State;
+use framegate::policy::health::{Order, State};
 use framegate::policy::upstream::Upstream;
 use framegate::proto::Side;
 use std::sync::Arc;
@@ -34,6 +35,18 @@ pub struct Group {
     others: Vec<(usize, Outcome, Other)>,
     /// An endpoint was ejected.
     ejected: bool,
+    /// Endpoints that were no members at some time, and those that were down or removed.
+    absent: Set,
+    fallen: Set,
+    /// A reload has replaced the upstream, and the members of the two are not the same.
+    reloaded: bool,
+    diverged: bool,
+    /// When its session comes.
+    began: Micros,
+    /// When control told the worker that an endpoint of the session is down: the last time, and
+    /// the first time of those at which its client was connected through.
+    told: Option<Micros>,
+    told_open: Option<Micros>,
 }
 
 /// A set of endpoints, one bit for each.
@@ -45,6 +58,13 @@ struct Known {
     endpoint: usize,
     object: Arc<Endpoint>,
     up: bool,
+    /// By an order.
+    drained: bool,
+    forced_down: bool,
+    /// It is not a member any more.
+    removed: bool,
+    /// Control has seen that it is down.
+    seen_down: bool,
     /// Checks in a row that contradict the state.
     against: u32,
     /// When it was last seen without an ejection, in milliseconds of the clock.
@@ -71,13 +91,31 @@ impl Known {
         }
         changes
     }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Drain => self.drained = true,
+            Order::Down => self.forced_down = true,
+            Order::Ready => (self.drained, self.forced_down) = (false, false),
+        }
+    }
+
+    /// Neither its checks nor an order take it out.
+    fn is_in(&self) -> bool {
+        self.up && !self.drained && !self.forced_down
+    }
+
+    fn is_down(&self) -> bool {
+        !self.is_in() || self.removed
+    }
 }
 
 impl Group {
-    /// The worker gets this upstream.
-    pub fn open(&mut self, upstream: Arc<Upstream>, seats: &[Seat], now: Micros) {
+    /// The worker gets this upstream. `began`: when its session comes.
+    pub fn open(&mut self, upstream: Arc<Upstream>, seats: &[Seat], now: Micros, began: Micros) {
         self.seats = seats.to_vec();
         self.upstream = Some(upstream);
+        self.began = began;
         self.meet_members(now);
     }
 
@@ -90,6 +128,10 @@ impl Group {
                     endpoint: subject::number_of(&object),
                     object,
                     up: true,
+                    drained: false,
+                    forced_down: false,
+                    removed: false,
+                    seen_down: false,
                     against: 0,
                     clear_at: now / 1_000,
                 });
@@ -100,9 +142,14 @@ impl Group {
 
     fn note(&mut self, now: Micros) {
         // One that was removed and came back is another object, and a session may have either.
-        let available = |seat: &&Seat| self.objects(seat.endpoint).all(|known| known.up);
+        let available = |seat: &&Seat| self.objects(seat.endpoint).all(Known::is_in);
         let set = self.seats.iter().filter(available).fold(0, |set, seat| set | 1 << seat.endpoint);
         self.history.push((now, set));
+        self.absent |= !self.seats.iter().fold(0, |set: Set, seat| set | 1 << seat.endpoint);
+        for known in &mut self.known {
+            known.removed |= !self.seats.iter().any(|seat| seat.endpoint == known.endpoint);
+            self.fallen |= Set::from(known.is_down()) << known.endpoint;
+        }
     }
 
     fn objects(&self, endpoint: usize) -> impl Iterator<Item = &Known> {
@@ -114,12 +161,12 @@ impl Group {
     }
 
     fn is_up(&self, endpoint: usize) -> bool {
-        self.objects(endpoint).any(|known| known.up)
+        self.objects(endpoint).any(Known::is_in)
     }
 
     /// It is up, and not ejected.
     fn may_get_one(&self, endpoint: usize) -> bool {
-        self.objects(endpoint).all(|known| known.up && !known.object.health.is_ejected())
+        self.objects(endpoint).all(|known| known.is_in() && !known.object.health.is_ejected())
     }
 
     fn is_member(&self, endpoint: usize) -> bool {
@@ -127,19 +174,108 @@ impl Group {
     }
 
     /// The members are replaced. Those that stay are the same objects, with their state.
-    fn replace(&mut self, session: usize, seats: &[Seat], now: Micros, told: Option<bool>) {
+    pub fn replace(&mut self, session: usize, seats: &[Seat], now: Micros, told: Option<bool>) {
         let Some(upstream) = &self.upstream else { return };
         if let Some(secure) = told {
-            let members = seats.iter().map(|seat| subject::member(session, *seat, secure)).collect();
-            upstream.set_members(members, now / 1_000);
-            for object in upstream.endpoints() {
-                let endpoint = subject::number_of(&object);
-                let same = self.newest(endpoint).is_some_and(|known| Arc::ptr_eq(&known.object, &object));
-                assert!(same || !self.is_member(endpoint), "endpoint {endpoint} is another object now");
-            }
+            upstream.set_members(seats.iter().map(|seat| subject::member(session, *seat, secure)).collect(), now / 1_000);
+            self.check_objects(upstream);
         }
+        self.diverged |= self.reloaded && self.seats != seats;
         self.seats = seats.to_vec();
         self.meet_members(now);
+    }
+
+    fn check_objects(&self, upstream: &Upstream) {
+        for object in upstream.endpoints() {
+            let endpoint = subject::number_of(&object);
+            let same = self.newest(endpoint).is_some_and(|known| Arc::ptr_eq(&known.object, &object));
+            assert!(same || !self.is_member(endpoint), "endpoint {endpoint} is another object now");
+        }
+    }
+
+    /// A reload brings another upstream, with these members, or those of before. Sessions under way
+    /// keep the old one, which learns of no new members.
+    pub fn reload(
+        &mut self,
+        session: usize,
+        after: Arc<Upstream>,
+        seats: Option<&[Seat]>,
+        (now, secure, inherits): (Micros, bool, bool),
+    ) {
+        let Some(before) = self.upstream.replace(Arc::clone(&after)) else { return };
+        let seats = seats.map_or_else(|| self.seats.clone(), <[Seat]>::to_vec);
+        after.set_members(seats.iter().map(|seat| subject::member(session, *seat, secure)).collect());
+        if inherits {
+            after.inherit(&before);
+            self.check_objects(&after);
+            assert_eq!(before.sessions(), after.sessions(), "the counts of an upstream live over a reload");
+            assert_eq!(before.queued(), after.queued(), "the queue of an upstream lives over a reload");
+        }
+        self.diverged |= self.seats != seats;
+        (self.reloaded, self.seats) = (true, seats);
+        self.meet_members(now);
+    }
+
+    /// Control has something to see at its endpoints.
+    pub fn has_news(&self) -> bool {
+        self.known.iter().any(|known| known.is_down() != known.seen_down)
+    }
+
+    /// The endpoints that have gone down since control looked last, and have sessions.
+    pub fn gone_down(&mut self) -> Vec<Arc<Endpoint>> {
+        let mut gone = Vec::new();
+        for known in &mut self.known {
+            let down = known.is_down();
+            if down && !known.seen_down && known.object.sessions() > 0 {
+                gone.push(Arc::clone(&known.object));
+            }
+            known.seen_down = down;
+        }
+        gone
+    }
+
+    /// The worker is told that an endpoint is down. `open`: the session's client is connected
+    /// through to it.
+    pub fn note_told(&mut self, object: &Arc<Endpoint>, now: Micros, open: bool) {
+        let others = self.others.iter().filter(|(.., other)| std::ptr::eq(other.endpoint(), &raw const **object));
+        // Else the session has another object of the same endpoint.
+        if object.sessions() > others.count() {
+            self.told = Some(now);
+            self.told_open = self.told_open.or(open.then_some(now));
+        }
+    }
+
+    /// The age that the session had when the worker was told of its endpoint, at most.
+    pub fn told_age_ms(&self) -> Option<u64> {
+        self.told.map(|at| at.saturating_sub(self.began) / 1_000)
+    }
+
+    /// The worker was certainly told while the session was established.
+    pub fn was_told_open(&self) -> bool {
+        self.told_open.is_some()
+    }
+
+    /// The endpoint of the last attempt.
+    pub fn last_endpoint(&self) -> Option<usize> {
+        self.attempts.last().map(|attempt| attempt.endpoint)
+    }
+
+    /// This endpoint was down or removed at some time.
+    pub fn has_fallen(&self, endpoint: usize) -> bool {
+        self.fallen & 1 << endpoint != 0
+    }
+
+    /// This endpoint was a member all the time.
+    pub fn was_always_member(&self, endpoint: usize) -> bool {
+        self.absent & 1 << endpoint == 0
+    }
+
+    /// What the endpoints say of themselves is what happened to them.
+    pub fn check_states(&self) {
+        for known in &self.known {
+            let says = known.object.health.is_down();
+            assert!(says == known.is_down(), "endpoint {} says that it is down: {says}", known.endpoint);
+        }
     }
 
     /// For a message: what was tried, and who was there.
@@ -163,8 +299,8 @@ impl Group {
     /// Whether there was a moment, from the last attempt on, at which no endpoint was left: each
     /// member had been tried or was not available.
     pub fn was_exhausted(&self) -> bool {
-        if self.ejected || !self.others.is_empty() {
-            // That changes without an event.
+        if self.ejected || self.diverged || !self.others.is_empty() {
+            // That changes without an event, or is not the same for all.
             return true;
         }
         let from = self.attempts.last().map_or(0, |last| last.at);
@@ -179,7 +315,7 @@ impl Group {
         const LONGER_THAN_AN_EJECTION_MS: u64 = 1_000_000;
         let later = now / 1_000 + LONGER_THAN_AN_EJECTION_MS;
         let mut members = self.known.iter().filter(|known| known.object.health.state() != State::Removed);
-        members.any(|known| known.up && !known.object.health.is_available(later))
+        members.any(|known| known.is_in() && !known.object.health.is_available(later))
     }
 
     fn has_ejected(&self) -> bool {
@@ -205,6 +341,25 @@ impl World {
                 group.replace(session, seats, now, told);
                 self.meet_removal(session);
             }
+            Change::Reload(seats) => {
+                let seats = seats.clone();
+                self.reload(session, &seats);
+                self.meet_removal(session);
+            }
+            Change::Order { endpoint, order } => {
+                let (endpoint, order) = (*endpoint, *order);
+                let Some(known) = group.known.iter_mut().rev().find(|known| known.endpoint == endpoint) else { return };
+                let was_down = known.is_down();
+                known.obey(order);
+                let fell = known.is_down() && !was_down;
+                if self.bug != Some(Bug::IgnoredOrder) {
+                    known.object.obey(order, now / 1_000);
+                }
+                group.note(now);
+                if fell && self.is_open_on(session) == Some(endpoint) {
+                    self.coverage.meet(Met::OrderInSession);
+                }
+            }
             Change::Other { hold_us, outcome, seed } => {
                 let Some(upstream) = &group.upstream else { return };
                 let Some(other) = Other::begin(upstream, *seed, now / 1_000) else { return };
@@ -224,10 +379,12 @@ impl World {
                 let down = changes && !known.up;
                 group.note(now);
                 if down {
-                    self.meet_down(session, *endpoint);
+                    let endpoint = *endpoint;
+                    self.meet_down(session, endpoint);
                 }
             }
         }
+        self.expect_sweep(session);
     }
 
     /// The handshake that began with the `n`-th change is over.
@@ -274,6 +431,14 @@ impl World {
         self.coverage.meet(met);
     }
 
+    /// The endpoint of a session whose client has its 101.
+    pub fn client_is_open_on(&self, session: usize) -> Option<usize> {
+        let open =
+            |peer: &Peer| (peer.session, peer.side, peer.stage) == (Some(session), Some(Side::Downstream), Stage::Open);
+        let last = self.groups[session].attempts.last()?;
+        self.peers[..self.peers_used].iter().any(open).then_some(last.endpoint)
+    }
+
     /// The endpoint of an established session.
     fn is_open_on(&self, session: usize) -> Option<usize> {
         let open = |peer: &Peer| peer.session == Some(session) && peer.stage == Stage::Open;
@@ -292,6 +457,7 @@ impl World {
         let seat = group.seats.iter().find(|seat| seat.endpoint == endpoint).copied();
         assert!(seat.is_some(), "an attempt goes to endpoint {endpoint}, which is no member");
         // An attempt for which there was no descriptor is made again with the same endpoint.
+        let first = group.chosen.is_none();
         let chosen = group.chosen.replace(endpoint) != Some(endpoint);
         assert!(group.tried() & 1 << endpoint == 0, "endpoint {endpoint} is tried again");
         assert!(!chosen || group.is_up(endpoint), "an attempt goes to endpoint {endpoint}, which is down");
@@ -299,7 +465,15 @@ impl World {
             let left = group.tried() & 1 << other.endpoint == 0 && group.may_get_one(other.endpoint);
             left && seat.is_some_and(|seat| other.priority < seat.priority)
         });
-        let ordered = !chosen || waited || better.is_none();
+        let named = match fleet.sticky {
+            Some(Cookie::Of(named)) if group.is_member(named) && group.tried() & 1 << named == 0 => Some(named),
+            _ => None,
+        };
+        // A cookie is looked up among the members of the moment at which the session comes.
+        let known = |named: usize| group.was_always_member(named) || first && !group.diverged;
+        let due = named.filter(|named| chosen && !waited && known(*named) && group.may_get_one(*named));
+        assert!(due.is_none_or(|due| due == endpoint), "endpoint {endpoint} is tried, the cookie names {due:?}");
+        let ordered = !chosen || waited || group.diverged || better.is_none() || named == Some(endpoint);
         assert!(ordered, "{seat:?} is tried though {better:?} is available");
         let Some(ejects) = fleet.ejects.filter(|_| chosen) else { return };
         let now = self.kernel.now / 1_000;
@@ -319,10 +493,13 @@ impl World {
     /// once, and by no other endpoint; and no longer than it has its client.
     pub fn check_counts(&self) {
         for (session, group) in self.groups.iter().enumerate().filter(|(_, group)| group.upstream.is_some()) {
+            group.check_states();
             let connected = |attempt: &Attempt| attempt.sock.is_some_and(|sock| !self.kernel.socks[sock].closed);
             let most = usize::from(self.has_client(session) || group.attempts.iter().any(connected));
             let most = most + group.others.len();
             let count = group.sessions();
+            let of_upstream = group.upstream.as_ref().map_or(0, |upstream| upstream.sessions().0);
+            assert!(count == of_upstream, "endpoints count {count} sessions, their upstream {of_upstream}");
             assert!(count <= most, "{count} sessions are counted for session {session}, {most} at most are there");
             for attempt in group.attempts.iter().filter(|attempt| connected(attempt)) {
                 let of_endpoint = group.known.iter().filter(|known| known.endpoint == attempt.endpoint);
@@ -335,7 +512,7 @@ impl World {
     }
 
     /// The worker holds the connection of the session's client.
-    fn has_client(&self, session: usize) -> bool {
+    pub fn has_client(&self, session: usize) -> bool {
         let of_client = |peer: &&Peer| peer.session == Some(session) && peer.side == Some(Side::Downstream);
         let client = self.peers[..self.peers_used].iter().find(of_client).map(|peer| peer.sock);
         let near = client.and_then(|sock| self.kernel.socks[sock].peer);

@@ -14,10 +14,14 @@ use framegate::proto::end::{Cause, Party, Phase};
 
 /// Everything known about one session.
 pub struct Case<'a> {
+    /// Which one it is.
+    pub index: usize,
     pub session: &'a Session,
     pub client: &'a Peer,
     /// The backend that the worker reached last.
     pub backend: Option<&'a Peer>,
+    /// Backends that got a whole request.
+    pub requests: usize,
     pub ended: &'a [Verdict],
     /// What became of each of its questions.
     pub asked: [Asked; ASKS_MAX],
@@ -62,7 +66,7 @@ const CONNECT_TIMEOUT_MS: u64 = 3_000;
 /// Longer than all pauses of both peers and all jumps of the clock together.
 const CLOSE_DEADLINE_MS: u64 = 5_000;
 
-type Judgement = Result<(), String>;
+pub type Judgement = Result<(), String>;
 
 macro_rules! ensure {
     ($holds:expr, $($arg:tt)*) => {
@@ -72,10 +76,13 @@ macro_rules! ensure {
     };
 }
 
+pub(crate) use ensure;
+
 impl Case<'_> {
     pub fn judge(&self) -> Judgement {
         ensure!(self.ended.len() <= 1, "more than one verdict: {:?}", self.ended);
         self.judge_record()?;
+        self.judge_requests()?;
         self.judge_questions()?;
         if self.was_judged() && self.ended_by_questions()? {
             return Ok(());
@@ -83,8 +90,13 @@ impl Case<'_> {
         if self.was_judged() && self.group.attempts.iter().all(|attempt| attempt.outcome != Connect::Works) {
             return self.judge_no_upstream();
         }
-        match self.session.opening {
+        match self.opening() {
             Opening::Good => self.judge_open(),
+            // The one that was to get it next may not have been reached.
+            opening if self.session.retry.is_some() => {
+                self.judge_heads()?;
+                self.judge_failed_retries(opening)
+            }
             opening => self.judge_handshake(opening),
         }
     }
@@ -105,6 +117,8 @@ impl Case<'_> {
         // An end that has arrived must be handled: a deadline must not hide a session that hangs.
         let deadline = match ended.cause {
             Cause::IdleTimeout => IDLE_MS,
+            // It is closed as soon as the worker knows.
+            Cause::EndpointDown => self.group.told_age_ms().unwrap_or(0) + CLOSE_DEADLINE_MS,
             Cause::WriteStall => WRITE_STALL_MS,
             Cause::ResponseTimeout | Cause::HeadTimeout | Cause::NoSockets | Cause::ConnectTimeout => HANDSHAKE_MS,
             Cause::DecisionTimeout if self.outlook().expires.is_some() => DECISION_MS,
@@ -120,7 +134,10 @@ impl Case<'_> {
         let asks: u64 = self.session.asks.iter().map(|ask| ask.delay_ms() + ASK_SLACK_MS).sum();
         let pauses = if self.session.pace.is_some() { PAUSES_MS } else { 0 };
         let queue = if self.session.fleet.is_shared() { self.session.fleet.queue as u64 * QUEUE_MS } else { 0 };
-        let waits = deadline + close + queue + lost * CONNECT_TIMEOUT_MS + asks + pauses + self.starved * STARVED_MS;
+        let silent = self.session.retry.is_some_and(|retry| retry.by == Opening::Silent);
+        let again = if silent { self.requests as u64 * HANDSHAKE_MS } else { 0 };
+        let waits =
+            deadline + again + close + queue + lost * CONNECT_TIMEOUT_MS + asks + pauses + self.starved * STARVED_MS;
         let most = CLOSE_DEADLINE_MS + waits;
         ensure!(*age_ms < most, "the session took {age_ms} ms, more than {most}, for {:?}", self.session.end);
         Ok(())
@@ -237,18 +254,23 @@ impl Case<'_> {
         let late = self.ended.iter().any(|verdict| verdict.age_ms >= HANDSHAKE_MS);
         let in_time = !late && self.lost() * CONNECT_TIMEOUT_MS < HANDSHAKE_MS;
         ensure!(
-            !in_time || self.group.was_exhausted(),
+            !in_time || self.is_spent() || self.group.was_exhausted(),
             "{cause:?} though an endpoint was left: {:?}",
             self.group.story()
         );
         self.refusal(status, &[cause])
     }
 
-    fn judge_handshake(&self, opening: Opening) -> Judgement {
+    fn judge_heads(&self) -> Judgement {
         if let Some(backend) = self.backend {
             ensure!(backend.facts.early == 0, "the backend got {} bytes before its 101", backend.facts.early);
             ensure!(backend.head.is_empty() || backend.facts.head_ok || !ends(&backend.head), "the request is wrong");
         }
+        Ok(())
+    }
+
+    fn judge_handshake(&self, opening: Opening) -> Judgement {
+        self.judge_heads()?;
         match opening {
             Opening::Good => Ok(()),
             Opening::Refused(kind) => {
@@ -284,7 +306,7 @@ impl Case<'_> {
         }
     }
 
-    fn refusal(&self, status: u16, whys: &[Cause]) -> Judgement {
+    pub fn refusal(&self, status: u16, whys: &[Cause]) -> Judgement {
         self.verdict(whys)?;
         let facts = &self.client.facts;
         ensure!(facts.status == status, "status {} instead of {status}", facts.status);
@@ -314,6 +336,7 @@ impl Case<'_> {
         let gone_early = !self.client.facts.opened && (self.urgent() || self.cut_short());
         ensure!(self.client.facts.head_ok || gone_early, "the client saw no good 101: {:?}", self.client.facts);
         self.judge_verdict()?;
+        self.judge_cookie()?;
         for side in Side::BOTH {
             let (from, to) = match side {
                 Side::Downstream => (self.client, backend),
@@ -352,9 +375,13 @@ impl Case<'_> {
         }
         let told = self.client.facts.urgent_told || self.backend.is_some_and(|b| b.facts.urgent_told);
         ensure!(
-            !told || matches!(self.session.end, End::Stall(_)),
+            !told || self.was_closed() || matches!(self.session.end, End::Stall(_)),
             "verdict {ended:?} though the worker was told of urgent data"
         );
+        self.judge_down(*ended)?;
+        if self.was_closed() {
+            return Ok(());
+        }
         ensure!(ended.phase == Phase::Open || self.cut_short(), "verdict {ended:?} on an open session");
         let opaque = self.session.leg == Leg::Opaque;
         // A Unix socket cannot be reset: its end is EOF.
@@ -394,7 +421,7 @@ impl Case<'_> {
             return self.ended_well(from, to);
         }
         // The reply to the proxy's own Close is consumed.
-        let answer = from.facts.answered_at.filter(|_| self.session.end == End::Idle);
+        let answer = from.facts.answered_at.filter(|_| self.session.end == End::Idle || self.was_closed());
         let bad = self.session.parts[side as usize].bad.filter(|_| from.facts.answered_at.is_none());
         let story =
             bad.map_or_else(|| through_close(log), |(at, _)| at.min(log.len())).min(answer.unwrap_or(usize::MAX));
@@ -409,7 +436,7 @@ impl Case<'_> {
             ensure!(passed + carry >= story, "{passed} of {story} bytes came out");
         }
         let closes = matches!(self.session.end, End::Violation(_) | End::BothViolate | End::Idle);
-        if closes && !self.urgent() {
+        if (closes || self.must_say_why(to)) && !self.urgent() {
             ensure!(got.len() > passed, "no Close from the proxy");
         }
         self.ended_well(from, to)
@@ -423,7 +450,9 @@ impl Case<'_> {
         // A deadline does not wait for room in a socket; a RST may overtake a close_notify;
         // truncation is forwarded.
         let rst = matches!(self.session.end, End::Rst(_) | End::Drop(_));
-        let hurried = rst || matches!(self.session.end, End::Unanswered(_) | End::Stall(_) | End::ViolationAndClose(_));
+        let hurried = rst
+            || self.may_be_closed()
+            || matches!(self.session.end, End::Unanswered(_) | End::Stall(_) | End::ViolationAndClose(_));
         let told = to.seal.is_none() || !to.facts.eof || to.broken || to.facts.notified || hurried || from.facts.cut;
         ensure!(told, "{:?} saw a cut where the script says {:?}", to.side, self.session.end);
         Ok(())
@@ -436,7 +465,7 @@ impl Case<'_> {
             End::Unanswered(s) | End::DataAfterClose(s) | End::Violation(s) => s == side,
             _ => false,
         };
-        other_end && !self.urgent()
+        other_end && !self.urgent() && !self.may_be_closed()
     }
 
     /// What does not come from the other peer must be one Close of the proxy, at a frame boundary.
@@ -475,7 +504,7 @@ impl Case<'_> {
         // A client whose upstream breaks the protocol gets 1014, an upstream whose client does
         // 1001.
         let other = if side == Side::Upstream { 1014 } else { 1001 };
-        if self.urgent() && (code == other || code == 1008) {
+        if self.urgent() && (code == other || code == 1008) || self.is_down_code(side, code) {
             return true;
         }
         let own = |s: Side| {

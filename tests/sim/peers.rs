@@ -71,6 +71,8 @@ pub struct Peer {
     pub side: Option<Side>,
     /// `None` for a decoy.
     pub session: Option<usize>,
+    /// Backends of its session before it.
+    pub nth: usize,
     pub sock: Id,
     pub stage: Stage,
     pub facts: Facts,
@@ -120,7 +122,8 @@ impl Peer {
     }
 
     /// Writes the request; for the client, once it has connected.
-    pub fn request(&mut self, script: &Script) {
+    /// `cookie`: a field of it.
+    pub fn request(&mut self, script: &Script, cookie: &[u8]) {
         let Some(session) = self.session.and_then(|i| script.sessions.get(i)) else { return };
         let index = self.session.unwrap_or_default();
         match session.opening {
@@ -139,6 +142,7 @@ impl Peer {
                     self.out.extend_from_slice(part.as_bytes());
                 }
                 self.out.extend_from_slice(b"Host: sim.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+                self.out.extend_from_slice(cookie);
                 for part in ["Sec-WebSocket-Key: ", key, "\r\nSec-WebSocket-Version: 13\r\n\r\n"] {
                     self.out.extend_from_slice(part.as_bytes());
                 }
@@ -269,8 +273,10 @@ impl Peer {
         self.facts.head_ok = self.head.starts_with(b"GET /") && self.head[..end].windows(key.len()).any(|w| w == key);
         self.facts.early = self.head.len() - end;
         let accept = KEYS[view.session.key].1;
-        let accept = if view.session.opening == Opening::Bad101 { KEYS[(view.session.key + 1) % 8].1 } else { accept };
-        match view.session.opening {
+        let fails = view.session.retry.filter(|retry| self.nth < retry.fails);
+        let opening = fails.map_or(view.session.opening, |retry| retry.by);
+        let accept = if opening == Opening::Bad101 { KEYS[(view.session.key + 1) % 8].1 } else { accept };
+        match opening {
             Opening::Silent => self.stage = Stage::Refused,
             Opening::Hangs => {
                 self.facts.cut = self.seal.is_some();

@@ -4,6 +4,7 @@ use crate::asks::{ASKS_MAX, Ask};
 use crate::bugs::Bug;
 use crate::coverage::{Coverage, MET, Met};
 use crate::faults::{Fault, KINDS, NAMES};
+use crate::fleet::Cookie;
 use crate::oracle::{Asked, Case};
 use crate::peers::Peer;
 use crate::schedule::{Opening, SESSIONS, Script};
@@ -119,7 +120,22 @@ fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
         verdicts[index] = ended.first().map(|verdict| verdict.ended);
         let asked = std::array::from_fn(|ask| asked(w, index, ask));
         let (group, first) = (&w.groups[index], index == 0);
-        let case = Case { session, client, backend, ended: &ended, asked, group, starved, secure, first, faults };
+        let backends = || peers.iter().filter(of(Side::Upstream));
+        let requests = backends().filter(|backend| backend.facts.head_ok).count();
+        let case = Case {
+            index,
+            session,
+            client,
+            backend,
+            requests,
+            ended: &ended,
+            asked,
+            group,
+            starved,
+            secure,
+            first,
+            faults,
+        };
         case.judge().map_err(|e| {
             format!("session {index} ({:?}, {:?}, {:?}): {e}", session.leg, session.opening, session.end)
         })?;
@@ -143,6 +159,7 @@ fn asked(w: &World, session: usize, ask: usize) -> Asked {
 
 /// What a session has met.
 fn cover(w: &mut World, index: usize, ended: &[Verdict]) {
+    cover_endpoints(w, index);
     let session = &w.script.sessions[index];
     let Some(verdict) = ended.iter().find(|verdict| verdict.port == 1000 + index as u16) else { return };
     if verdict.ended.cause == Cause::NoEndpoint {
@@ -164,6 +181,24 @@ fn cover(w: &mut World, index: usize, ended: &[Verdict]) {
         _ => return,
     };
     w.coverage.meet(met);
+}
+
+/// What a session has met that concerns its endpoint.
+fn cover_endpoints(w: &mut World, index: usize) {
+    let (session, group) = (&w.script.sessions[index], &w.groups[index]);
+    let peers = || w.peers[..w.peers_used].iter().filter(|peer| peer.session == Some(index));
+    let opened = peers().any(|peer| peer.side == Some(Side::Downstream) && peer.facts.opened);
+    let cookie = session.fleet.sticky.zip(group.last_endpoint()).filter(|_| opened);
+    let met = cookie.and_then(|(cookie, endpoint)| match cookie {
+        Cookie::Of(named) if named == endpoint => Some(Met::CameBack),
+        Cookie::Of(_) => Some(Met::Moved),
+        Cookie::Missing | Cookie::Wrong => None,
+    });
+    let requests = peers().filter(|peer| peer.side == Some(Side::Upstream) && peer.facts.head_ok).count();
+    let spent = session.fleet.retries.is_some_and(|retries| group.attempts.len() > retries as usize);
+    let failed = session.retry.is_some() && requests > 0 && !opened;
+    let kinds = [met, (requests > 1).then_some(Met::Retried), (spent && failed).then_some(Met::RetriesSpent)];
+    kinds.into_iter().flatten().for_each(|met| w.coverage.meet(met));
 }
 
 /// The totals of many schedules.

@@ -124,6 +124,15 @@ pub struct Part {
     pub deaf_after: Option<usize>,
 }
 
+/// The route sends a request again after one way to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// [`Opening::Answers`], [`Opening::Silent`] or [`Opening::Hangs`].
+    pub by: Opening,
+    /// So many backends fail so.
+    pub fails: usize,
+}
+
 #[derive(Debug, Clone)]
 pub struct Session {
     pub start_ms: u64,
@@ -144,6 +153,8 @@ pub struct Session {
     pub hints: bool,
     /// What is asked before it is admitted.
     pub asks: Vec<Ask>,
+    /// Its request is sent again after some failure.
+    pub retry: Option<Retry>,
     /// Its directions have a read allowance, and pause when it is used up.
     pub pace: Option<&'static Allowance>,
 }
@@ -188,6 +199,9 @@ impl Session {
             Opening::Bad101 | Opening::Answers | Opening::Silent => return true,
             Opening::Good => reaches == Some(true),
         };
+        if self.fleet.may_close() || self.retry.is_some() {
+            return false;
+        }
         let raced = match self.end {
             End::Close(_) | End::Unanswered(_) => self.leg == Leg::Opaque,
             End::Fin(_) | End::FinInFrame(_) | End::Idle | End::Violation(_) => false,
@@ -296,6 +310,7 @@ fn draw_session(rng: &mut Rng, Place { whole, judged, start_ms, haunted }: Place
     };
     let connects = if leg == Leg::Unix { [Connect::Works; 2] } else { connects };
     let fleet = if judged && leg != Leg::Unix { fleet::draw(rng, whole, connects) } else { Fleet::default() };
+    let retry = if judged && leg != Leg::Unix { draw_retry(rng, whole, opening, connects, &fleet) } else { None };
     let tiny = rng.one_in(16);
     let bulk = !tiny && rng.one_in(64);
     let wide = judged && !tiny && !bulk && rng.one_in(10);
@@ -319,7 +334,23 @@ fn draw_session(rng: &mut Rng, Place { whole, judged, start_ms, haunted }: Place
     let short = parts.iter().all(|part| part.plan.len() < PAUSES_MAX * allowance.bytes);
     let paced = judged && short && !tiny && (wide || rng.one_in(5));
     let (key, pace) = (rng.size(0, 7), Some(allowance).filter(|_| paced));
-    Session { start_ms, leg, opening, connects, fleet, end, parts, key, tiny, bulk, hints, asks, pace }
+    Session { start_ms, leg, opening, connects, fleet, end, parts, key, tiny, bulk, hints, asks, retry, pace }
+}
+
+fn draw_retry(rng: &mut Rng, whole: bool, opening: Opening, connects: [Connect; 2], fleet: &Fleet) -> Option<Retry> {
+    if !rng.one_in(10) {
+        return None;
+    }
+    // Of one that must open, another endpoint is there.
+    let plain = fleet.changes.is_empty() && fleet.seats.len() > 1 && connects == [Connect::Works; 2];
+    match opening {
+        Opening::Good if !whole || plain => {
+            let by = rng.pick(&[Opening::Answers, Opening::Hangs, Opening::Hangs, Opening::Silent]);
+            Some(Retry { by, fails: if whole { 1 } else { rng.size(1, 2) } })
+        }
+        Opening::Answers | Opening::Silent | Opening::Hangs => Some(Retry { by: opening, fails: usize::MAX }),
+        _ => None,
+    }
 }
 
 fn draw_opening(rng: &mut Rng) -> Opening {

@@ -5,12 +5,14 @@ use crate::asks::{ASKS_MAX, Ask, CALL_MS, CONNECT_MS, PATIENT_MS};
 use crate::bugs::Bug;
 use crate::callee::REQUEST;
 use crate::calls::{SimListener, SimSys};
-use crate::fleet::{Ejects, Fleet, Outcome, QUEUE_MS, Seat};
+use crate::control::Control;
+use crate::fleet::{DOWN_CODE, Ejects, Fleet, Outcome, QUEUE_MS, Seat};
 use crate::members::Group;
-use crate::schedule::{Leg, PAUSE_MS, SESSIONS, Script, Session};
+use crate::schedule::{Leg, Opening, PAUSE_MS, SESSIONS, Script, Session};
 use crate::seal::{NAME, PKI};
 use crate::services::{Hub, NoWake};
 use crate::world::{World, world};
+use aws_lc_rs::hmac;
 use framegate::config::{self, Snapshot};
 use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
@@ -21,11 +23,13 @@ use framegate::policy::endpoint::{Address, Endpoint, Limits, Pick};
 use framegate::policy::health::{Ejection, Thresholds};
 use framegate::policy::limit::Permits;
 use framegate::policy::matching::{Entry, PathPattern, Routes};
+use framegate::policy::retry::RetryLimits;
 use framegate::policy::route::Route;
+use framegate::policy::sticky::{SameSite, Sticky};
 use framegate::policy::upstream::{Member, Options, Queue, Rules, Upstream};
 use framegate::proto::Sides;
 use framegate::proto::end::End;
-use framegate::proto::settings::{Pace, RelaySettings, Settings};
+use framegate::proto::settings::{EndpointDown, Pace, RelaySettings, RetryOn, Settings};
 use framegate::tls::{TicketKeys, TlsConfigs};
 use framegate::worker::inbox::inbox;
 use framegate::worker::listener::Listening;
@@ -81,8 +85,8 @@ struct Made {
 }
 
 thread_local! {
-    /// Without and with TLS to clients, and to upstreams.
-    static MADE: RefCell<HashMap<[bool; 2], Made>> = RefCell::default();
+    /// Without and with TLS to clients, and to upstreams; at the start, and after a reload.
+    static MADE: RefCell<HashMap<([bool; 2], bool), Made>> = RefCell::default();
 }
 
 impl Made {
@@ -96,11 +100,11 @@ impl Made {
     }
 }
 
-/// The configuration of a schedule.
-fn made(secure: [bool; 2], script: &Script, bug: Option<Bug>) -> (Arc<Snapshot>, Arc<TlsConfigs>) {
+/// The configuration of a schedule: the one that it begins with, or that of its reload.
+fn made(secure: [bool; 2], reloaded: bool, script: &Script, bug: Option<Bug>) -> (Arc<Snapshot>, Arc<TlsConfigs>) {
     MADE.with(|made| {
         let mut made = made.borrow_mut();
-        let made = made.entry(secure).or_insert_with(|| Made::new(secure));
+        let made = made.entry((secure, reloaded)).or_insert_with(|| Made::new(secure));
         let routes = routes(made, script, secure[1], bug);
         match Arc::get_mut(&mut made.snapshot) {
             Some(snapshot) => snapshot.routes = routes,
@@ -193,6 +197,23 @@ pub fn report(endpoint: &Endpoint, passed: bool, [rise, fall]: [u32; 2], now: u6
     endpoint.health.on_check(passed, Thresholds { rise, fall }, now)
 }
 
+const COOKIE: &str = "seat";
+const SECRET: &str = "of the simulation";
+
+/// The value of a cookie that names an endpoint: 128 bits of HMAC-SHA256 of its URL.
+pub fn cookie_of(session: usize, endpoint: usize, secure: bool) -> String {
+    let url = format!("{}://{}", if secure { "wss" } else { "ws" }, address(session, endpoint));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let tag = hmac::sign(&key, url.as_bytes());
+    let hex: String = tag.as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{COOKIE}={hex}")
+}
+
+fn sticky() -> Sticky {
+    let (cookie, secret, path) = (COOKIE.to_owned(), Some(SECRET.to_owned()), "/".to_owned());
+    Sticky { cookie, secret, path, same_site: SameSite::Lax, max_age_s: None }
+}
+
 fn rules(fleet: &Fleet) -> Rules {
     let ejection = fleet.ejects.map(|ejects| {
         let Ejects { failures, time_ms, max_percent } = ejects;
@@ -203,6 +224,8 @@ fn rules(fleet: &Fleet) -> Rules {
         ejection,
         endpoint_limits: Limits { sessions: fleet.limit, pending: None },
         queue: Queue { max: fleet.queue, timeout_ms: QUEUE_MS },
+        sticky: fleet.sticky.map(|_| sticky()),
+        retries: fleet.retries.map_or_else(RetryLimits::default, |reserve| RetryLimits { percent: 0, reserve }),
         ..Rules::default()
     }
 }
@@ -250,11 +273,23 @@ impl Variant<'_> {
     fn of(&self, snapshot: &Snapshot, base: &Route, name: &str) -> Route {
         let pause_ms = if self.bug == Some(Bug::ShortPause) { 1 } else { PAUSE_MS };
         let pace = self.session.pace.map(|pace| Pace { bytes: pace.bytes as u64, pause_ms });
-        let relay = RelaySettings { pace, ..base.settings.relay.clone() };
-        let settings = Arc::new(Settings { relay, ..(*base.settings).clone() });
+        let keeps_or_closes =
+            |ms: Option<u64>| ms.map_or(EndpointDown::Keep, |spread_ms| EndpointDown::Close { spread_ms });
+        let endpoint_down = keeps_or_closes(self.session.fleet.closes_ms);
+        let relay = RelaySettings { pace, endpoint_down, endpoint_down_code: DOWN_CODE, ..base.settings.relay.clone() };
+        let settings = Arc::new(Settings { relay, retry_on: self.retry_on(), ..(*base.settings).clone() });
         let asks = self.session.asks.iter().enumerate();
         let checks = asks.map(|(at, ask)| self.check(snapshot, at, ask)).collect();
         Route { settings, checks, ..Route::new(name.to_owned(), self.upstream(&base.upstreams()[0])) }
+    }
+
+    fn retry_on(&self) -> RetryOn {
+        let by = self.session.retry.map(|retry| retry.by);
+        RetryOn {
+            closed: by == Some(Opening::Hangs),
+            timeout: by == Some(Opening::Silent),
+            statuses: (by == Some(Opening::Answers)).then_some(403).into_iter().collect(),
+        }
     }
 
     /// The upstream of the script.
@@ -287,13 +322,16 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
 
     fn run(bug: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
         let script = world(|w| w.script.clone());
-        let (snapshot, tls) = made([DOWN, UP], &script, bug);
+        let (snapshot, tls) = made([DOWN, UP], false, &script, bug);
+        let reloads = script.sessions.iter().any(|session| session.fleet.reloads());
+        let after = reloads.then(|| made([DOWN, UP], true, &script, bug));
         world(|w| open_upstreams(&snapshot, bug, w));
         let upstreams = snapshot.upstreams.clone();
         let (log, mut records) = tap(RECORDS);
         let (outbox, inbox) = inbox(Arc::new(NoWake));
         let services = world(|w| {
-            let (hub, services) = Hub::open(&w.script, outbox);
+            let (hub, services) = Hub::open(&w.script, outbox.clone());
+            w.control = Some(Control { worker: outbox, before: Arc::clone(&snapshot), after });
             w.services = Some(hub);
             services
         });
@@ -322,6 +360,7 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
         drive(&mut || worker.run_once().expect("poll of the simulation does not fail"))?;
         let (pairs, calls) = worker.held();
         drop(worker);
+        world(|w| w.control = None);
         let tally = &core.tally;
         let left = [(pairs + calls) as u64, tally.sessions, tally.handshakes, tally.backlog_bytes];
         let taken = [permits[0].taken(), permits[1].taken()];
@@ -356,12 +395,18 @@ fn open_upstreams(snapshot: &Snapshot, bug: Option<Bug>, w: &mut World) {
         upstream.restart(w.random.word());
     }
     for (index, session) in w.script.sessions.iter().enumerate().filter(|(_, session)| session.leg != Leg::Unix) {
-        let path = PathPattern::Exact(format!("/{index}/{}{}", session.leg.name(), session.suffix()));
-        let entry = snapshot.routes.entries().iter().find(|entry| entry.path == path).expect("a route of its own");
-        let upstream = Arc::clone(&entry.route.upstreams()[0]);
+        let upstream = upstream_of(snapshot, index, session).expect("an upstream of its own");
         if bug == Some(Bug::LeakedPick) {
             std::mem::forget(upstream.candidates(&Default::default()).next(w.kernel.now / 1_000));
         }
-        w.groups[index].open(upstream, &session.fleet.seats, w.kernel.now);
+        let began = w.kernel.now + session.start_ms * 1_000;
+        w.groups[index].open(upstream, &session.fleet.seats, w.kernel.now, began);
     }
+}
+
+/// The upstream of a session, unless that is a Unix socket.
+pub fn upstream_of(snapshot: &Snapshot, index: usize, session: &Session) -> Option<Arc<Upstream>> {
+    let path = PathPattern::Exact(format!("/{index}/{}{}", session.leg.name(), session.suffix()));
+    let entry = snapshot.routes.entries().iter().find(|entry| entry.path == path && session.leg != Leg::Unix)?;
+    Some(Arc::clone(&entry.route.upstreams()[0]))
 }

@@ -5,9 +5,11 @@
 use crate::asks::ASKS_MAX;
 use crate::bugs::Bug;
 use crate::callee::Callee;
+use crate::control::Control;
 use crate::coverage::{Coverage, Met};
 use crate::deadlines::Calls;
 use crate::faults::Fault;
+use crate::fleet::Cookie;
 use crate::kernel::{CALLEES, Id, Kernel, Micros, Owner, Sys, What, trace};
 use crate::members::Group;
 use crate::pace::Reads;
@@ -15,6 +17,7 @@ use crate::peers::{Peer, Stage};
 use crate::schedule::{Leg, SESSIONS, Script};
 use crate::seal::Seal;
 use crate::services::Hub;
+use crate::subject;
 use framegate::proto::{Side, Sides};
 use framegate::worker::sys::Event;
 use framegate::worker::token::Token;
@@ -71,6 +74,8 @@ pub struct World {
     /// The servers of the worker's own calls.
     pub callees: Vec<Callee>,
     pub services: Option<Hub>,
+    /// What control does; from the start of the worker on.
+    pub control: Option<Control>,
     /// The worker's inbox has something, and no poll has reported it.
     pub inbox_edge: bool,
     pub script: Script,
@@ -115,7 +120,7 @@ impl World {
         self.listener = Listener { queue: std::mem::take(&mut self.listener.queue), ..Listener::default() };
         self.peers_used = 0;
         self.callees.clear();
-        (self.services, self.inbox_edge) = (None, false);
+        (self.services, self.control, self.inbox_edge) = (None, None, false);
         self.script = script;
         self.reads.clear();
         self.calls.clear();
@@ -145,16 +150,32 @@ impl World {
         let peer = self.peers_used;
         let (far, near) = self.kernel.pair(Owner::Worker, Owner::Peer(peer), false);
         self.add_peer(Side::Downstream, session, near);
-        self.peers[peer].request(&self.script);
+        let cookie = session.map_or(String::new(), |index| self.cookie(index));
+        self.peers[peer].request(&self.script, cookie.as_bytes());
         self.windows(session, far, near);
         self.kernel.at(at, What::Queue(far));
+    }
+
+    /// The Cookie field of a session's request.
+    fn cookie(&self, index: usize) -> String {
+        match self.script.sessions[index].fleet.sticky {
+            None | Some(Cookie::Missing) => String::new(),
+            Some(Cookie::Wrong) => format!("Cookie: {}00\r\n", subject::cookie_of(index, 0, false)),
+            Some(Cookie::Of(endpoint)) => {
+                let secure = self.secure[Side::Upstream];
+                format!("Cookie: a=b; {}\r\n", subject::cookie_of(index, endpoint, secure))
+            }
+        }
     }
 
     pub fn add_peer(&mut self, side: Side, session: Option<usize>, sock: Id) {
         if self.peers.len() == self.peers_used {
             self.peers.push(Peer::default());
         }
+        let before = |peer: &&Peer| peer.session == session && peer.side == Some(Side::Upstream);
+        let nth = self.peers[..self.peers_used].iter().filter(before).count();
         self.peers[self.peers_used].begin(side, session, sock, &mut self.kernel);
+        self.peers[self.peers_used].nth = nth;
         if let Some(index) = session
             && self.secure[side]
             && (side == Side::Downstream || self.script.sessions[index].leg != Leg::Unix)
@@ -200,6 +221,8 @@ impl World {
                 self.change(session, n);
             } else if let Some((session, n)) = self.kernel.over.pop() {
                 self.end_other(session, n);
+            } else if let Some(session) = self.kernel.sweeping.pop() {
+                self.sweep(session);
             } else if self.kernel.next_due().is_some_and(|at| at <= self.kernel.now) {
                 if let Some(id) = self.kernel.run_due() {
                     self.enqueue(id);
