@@ -40,10 +40,12 @@ impl<S: Sys> Turn<'_, '_, S> {
     }
 
     /// The bytes of a side have ended. Where they were cut, the peer that reads the rest of them is
-    /// to see that too.
+    /// to see that too. Before the relay it reads none of them: what it gets is of ours, or of the
+    /// endpoint that is tried next.
     fn end(&mut self, from: Side, end: TransportEnd) {
+        let relayed = self.pair.session.as_ref().is_some_and(|session| session.is_established());
         match (end, &mut self.pair.conns[from.other()]) {
-            (TransportEnd::Cut, Some(other)) => other.mark_cut(),
+            (TransportEnd::Cut, Some(other)) if relayed => other.mark_cut(),
             (TransportEnd::Failed(_), _) => self.res.core.tally.tls_failed(from),
             _ => {}
         }
