@@ -6,6 +6,7 @@ use crate::callee::Callee;
 use crate::faults::Fault;
 use crate::kernel::{Id, Link, What, trace};
 use crate::schedule::Leg;
+use crate::subject::SHADOWS;
 use crate::world::{World, world, world_if_free};
 use framegate::proto::Millis;
 use framegate::worker::sys::{Event, PipeId, Sys, Target};
@@ -75,7 +76,11 @@ impl Sys for SimSys {
                 // The second part says who it is, the third which session's, the last one which
                 // endpoint.
                 let [_, area, session, endpoint] = addr.ip().octets().map(usize::from);
-                if area == 0 { w.connect(session, endpoint - 1, Leg::Tcp) } else { w.call(session, area - 1) }
+                match area {
+                    0 => w.connect(session, endpoint - 1, Leg::Tcp),
+                    SHADOWS => w.connect_shadow(session),
+                    _ => w.call(session, area - 1),
+                }
             }
             Target::Tcp(addr) | Target::TcpFrom(addr, _) => panic!("no backend at {addr}"),
             Target::Unix(path) => {

@@ -32,6 +32,8 @@ met! {
     Moved "a client with a cookie got another endpoint, and another cookie";
     Retried "a request was sent to another endpoint after a failure";
     RetriesSpent "the retries were used up";
+    Shadow "a shadow was opened";
+    ShadowCut "a shadow was cut";
     NoneLeft "no endpoint was available";
     Ejected "an endpoint was ejected";
     Tried "an ejected endpoint was tried again";

@@ -73,7 +73,7 @@ impl World {
     }
 
     /// The worker's end of a new connection to `far`, and the other end, if that will be reached.
-    fn dial(&mut self, outcome: Connect, far: Owner, unix: bool) -> Sys<(Id, Option<Id>)> {
+    pub fn dial(&mut self, outcome: Connect, far: Owner, unix: bool) -> Sys<(Id, Option<Id>)> {
         if outcome == Connect::NoSocket || self.kernel.faults.strikes(Fault::NoSocket) {
             self.starved_connects += 1;
             return Err(self.kernel.rng.pick(&STARVATION));

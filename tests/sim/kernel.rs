@@ -18,6 +18,8 @@ pub type Sys<T> = Result<T, i32>;
 
 /// The index of the first callee among the peers.
 pub const CALLEES: usize = 1 << 16;
+/// Where those of shadows begin.
+pub const MIRRORS: usize = 1 << 17;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {

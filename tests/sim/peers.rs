@@ -10,7 +10,7 @@ use crate::seal::Seal;
 use framegate::proto::Side;
 
 /// Keys with their accept values, computed elsewhere (RFC 6455, section 4.2.2).
-const KEYS: [(&str, &str); 8] = [
+pub const KEYS: [(&str, &str); 8] = [
     ("uz0FNGcNl28NzMyfHZdzWg==", "RXVoF/ehfIBPS+uA23o8Ad7EVIg="),
     ("dyI0qD9CHcEn5r0gXhjp5A==", "vVGtZANn3QjlLDpuZT/TdmYo6Y0="),
     ("p7PaohY4W3W0JHBYSufVjA==", "KGuWZu1QUFlUUivizGouVBEBNUg="),

@@ -136,7 +136,8 @@ fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
             first,
             faults,
         };
-        case.judge().map_err(|e| {
+        let whole = session.is_certain();
+        case.judge().and_then(|()| w.judge_shadow(index, whole)).map_err(|e| {
             format!("session {index} ({:?}, {:?}, {:?}): {e}", session.leg, session.opening, session.end)
         })?;
     }

@@ -5,6 +5,7 @@
 use crate::asks::{self, Ask, outlook};
 use crate::fleet::{self, Fleet};
 use crate::frames::{BINARY, CLOSE, FIN, Frame, PING, PONG, TEXT, push_close};
+use crate::mirror;
 use crate::rng::Rng;
 use framegate::proto::Side;
 use framegate::proto::end::Cause;
@@ -155,6 +156,8 @@ pub struct Session {
     pub asks: Vec<Ask>,
     /// Its request is sent again after some failure.
     pub retry: Option<Retry>,
+    /// A second server gets what its client says.
+    pub shadow: Option<mirror::Plan>,
     /// Its directions have a read allowance, and pause when it is used up.
     pub pace: Option<&'static Allowance>,
 }
@@ -329,12 +332,13 @@ fn draw_session(rng: &mut Rng, Place { whole, judged, start_ms, haunted }: Place
     if !judged {
         parts[0].glued = 0;
     }
+    let shadow = if judged { mirror::draw(rng) } else { None };
     let hints = judged && rng.one_in(8);
     let allowance = &ALLOWANCES[usize::from(wide)];
     let short = parts.iter().all(|part| part.plan.len() < PAUSES_MAX * allowance.bytes);
     let paced = judged && short && !tiny && (wide || rng.one_in(5));
     let (key, pace) = (rng.size(0, 7), Some(allowance).filter(|_| paced));
-    Session { start_ms, leg, opening, connects, fleet, end, parts, key, tiny, bulk, hints, asks, retry, pace }
+    Session { start_ms, leg, opening, connects, fleet, end, parts, key, tiny, bulk, hints, asks, retry, shadow, pace }
 }
 
 fn draw_retry(rng: &mut Rng, whole: bool, opening: Opening, connects: [Connect; 2], fleet: &Fleet) -> Option<Retry> {

@@ -25,6 +25,7 @@ use framegate::policy::limit::Permits;
 use framegate::policy::matching::{Entry, PathPattern, Routes};
 use framegate::policy::retry::RetryLimits;
 use framegate::policy::route::Route;
+use framegate::policy::shadow::{self, Shadow};
 use framegate::policy::sticky::{SameSite, Sticky};
 use framegate::policy::upstream::{Member, Options, Queue, Rules, Upstream};
 use framegate::proto::Sides;
@@ -147,7 +148,9 @@ fn snapshot([down, up]: [bool; 2]) -> Snapshot {
             }
         }
     }
-    config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"))
+    let mut snapshot = config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"));
+    (snapshot.limits.max_shadows, snapshot.limits.shadow_buffer_bytes) = (10, 16 << 20);
+    snapshot
 }
 
 /// The routes of a schedule: one for each session, with its questions, its read allowance and its
@@ -174,6 +177,15 @@ fn routes(made: &Made, script: &Script, secure: bool, bug: Option<Bug>) -> Route
 /// The address of an endpoint of a session's upstream.
 fn address(session: usize, endpoint: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, session as u8, endpoint as u8 + 1], 80))
+}
+
+/// The second part of the addresses of shadows.
+pub const SHADOWS: usize = 9;
+
+/// The endpoint of a session's shadow.
+fn shadow_endpoint(session: usize) -> Endpoint {
+    let addr = SocketAddr::from(([10, SHADOWS as u8, session as u8, 1], 80));
+    Endpoint::new(format!("ws://{addr}"), Address::Tcp(addr), false, String::new())
 }
 
 /// A member of a session's upstream, with an object of its own.
@@ -276,11 +288,18 @@ impl Variant<'_> {
         let keeps_or_closes =
             |ms: Option<u64>| ms.map_or(EndpointDown::Keep, |spread_ms| EndpointDown::Close { spread_ms });
         let endpoint_down = keeps_or_closes(self.session.fleet.closes_ms);
-        let relay = RelaySettings { pace, endpoint_down, endpoint_down_code: DOWN_CODE, ..base.settings.relay.clone() };
+        let shadow = self.session.shadow.map(|plan| {
+            let upstream = Arc::new(Upstream::new("shadow".into(), vec![shadow_endpoint(self.index)]));
+            Shadow { upstream, share: shadow::WHOLE, buffer_bytes: plan.buffer }
+        });
+        // What the kernel forwards cannot go to a shadow.
+        let splice = base.settings.relay.splice && shadow.is_none();
+        let relay =
+            RelaySettings { splice, pace, endpoint_down, endpoint_down_code: DOWN_CODE, ..base.settings.relay.clone() };
         let settings = Arc::new(Settings { relay, retry_on: self.retry_on(), ..(*base.settings).clone() });
         let asks = self.session.asks.iter().enumerate();
         let checks = asks.map(|(at, ask)| self.check(snapshot, at, ask)).collect();
-        Route { settings, checks, ..Route::new(name.to_owned(), self.upstream(&base.upstreams()[0])) }
+        Route { settings, checks, shadow, ..Route::new(name.to_owned(), self.upstream(&base.upstreams()[0])) }
     }
 
     fn retry_on(&self) -> RetryOn {
@@ -327,6 +346,8 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
         let after = reloads.then(|| made([DOWN, UP], true, &script, bug));
         world(|w| open_upstreams(&snapshot, bug, w));
         let upstreams = snapshot.upstreams.clone();
+        let shadows: Vec<_> = snapshot.routes.entries().iter().filter_map(|e| e.route.shadow.as_ref()).collect();
+        let shadows: Vec<_> = shadows.iter().map(|shadow| Arc::clone(&shadow.upstream)).collect();
         let (log, mut records) = tap(RECORDS);
         let (outbox, inbox) = inbox(Arc::new(NoWake));
         let services = world(|w| {
@@ -366,6 +387,12 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
         let taken = [permits[0].taken(), permits[1].taken()];
         let held: usize = upstreams.iter().flat_map(|u| u.endpoints().to_vec()).map(|e| e.sessions()).sum();
         let held = held + world(|w| w.groups.iter().map(Group::sessions).sum::<usize>());
+        let (of_shadows, waiting) =
+            shadows.iter().map(|upstream| upstream.sessions()).fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+        let shadowed = [(of_shadows + waiting) as u64, tally.shadow_sessions, tally.shadow_backlog_bytes];
+        if shadowed != [0; 3] {
+            return Err(format!("left over of shadows: counted, open, backlog {shadowed:?}"));
+        }
         let queued: usize = world(|w| w.groups.iter().map(Group::held).sum());
         let stuck = world(|w| w.groups.iter().filter(|group| group.has_stuck(w.kernel.now)).count());
         if stuck > 0 {

@@ -10,8 +10,9 @@ use crate::coverage::{Coverage, Met};
 use crate::deadlines::Calls;
 use crate::faults::Fault;
 use crate::fleet::Cookie;
-use crate::kernel::{CALLEES, Id, Kernel, Micros, Owner, Sys, What, trace};
+use crate::kernel::{CALLEES, Id, Kernel, MIRRORS, Micros, Owner, Sys, What, trace};
 use crate::members::Group;
+use crate::mirror::Mirror;
 use crate::pace::Reads;
 use crate::peers::{Peer, Stage};
 use crate::schedule::{Leg, SESSIONS, Script};
@@ -73,6 +74,10 @@ pub struct World {
     pub peers_used: usize,
     /// The servers of the worker's own calls.
     pub callees: Vec<Callee>,
+    /// Shadows that were reached.
+    pub mirrors: Vec<Mirror>,
+    /// Sessions have none.
+    pub no_shadows: bool,
     pub services: Option<Hub>,
     /// What control does; from the start of the worker on.
     pub control: Option<Control>,
@@ -120,8 +125,12 @@ impl World {
         self.listener = Listener { queue: std::mem::take(&mut self.listener.queue), ..Listener::default() };
         self.peers_used = 0;
         self.callees.clear();
+        self.mirrors.clear();
         (self.services, self.control, self.inbox_edge) = (None, None, false);
         self.script = script;
+        if self.no_shadows {
+            self.script.sessions.iter_mut().for_each(|session| session.shadow = None);
+        }
         self.reads.clear();
         self.calls.clear();
         self.coverage.begin();
@@ -247,6 +256,10 @@ impl World {
     }
 
     fn step(&mut self, peer: usize) {
+        if peer >= MIRRORS {
+            let mirror = &mut self.mirrors[peer - MIRRORS];
+            return mirror.step(peer - MIRRORS, &self.script.sessions[mirror.session], &mut self.kernel);
+        }
         if peer >= CALLEES {
             let callee = &mut self.callees[peer - CALLEES];
             return callee.step(peer - CALLEES, &self.script.sessions[callee.session], &mut self.kernel);
@@ -358,6 +371,7 @@ impl World {
         self.confirm_urgent();
         self.check_calls();
         self.check_counts();
+        self.check_mirrors();
         self.note_ejections();
         if self.kernel.faults.strikes(Fault::Interrupted) {
             return self.settle();
@@ -512,6 +526,11 @@ impl World {
         for peer in &mut self.peers[..self.peers_used] {
             if peer.stage != Stage::Gone && !self.kernel.socks[peer.sock].closed {
                 self.kernel.close(peer.sock);
+            }
+        }
+        for mirror in self.mirrors.iter().filter(|mirror| !mirror.gone) {
+            if !self.kernel.socks[mirror.sock].closed {
+                self.kernel.close(mirror.sock);
             }
         }
         for callee in self.callees.iter().filter(|callee| !callee.gone) {
