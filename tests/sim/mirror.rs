@@ -106,14 +106,15 @@ impl Mirror {
     }
 
     fn read(&mut self, me: usize, plan: Plan, kernel: &mut Kernel) {
-        while !self.eof && !self.reset && !(self.up && plan.manner == Manner::Deaf) {
+        let deaf = self.up && plan.manner == Manner::Deaf;
+        while !(self.eof || self.reset || deaf) {
             let (head, rx, up) = (&mut self.head, &mut self.rx, self.answered);
             // The worker says nothing behind its request before it has a response.
             let got = kernel.recv(self.sock, usize::MAX, |bytes| if up { rx } else { head }.extend_from_slice(bytes));
             trace!(kernel, "mirror {me} reads {got:?}");
             match got {
                 Ok(0) => self.eof = true,
-                Ok(_) if self.up && self.rx.len() % 7 == 0 => self.out.extend_from_slice(b"\x81\x05hello"),
+                Ok(_) if self.up && self.rx.len().is_multiple_of(7) => self.out.extend_from_slice(b"\x81\x05hello"),
                 Ok(_) => {}
                 Err(libc::EAGAIN) => return,
                 Err(_) => self.reset = true,
