@@ -387,12 +387,7 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
         let taken = [permits[0].taken(), permits[1].taken()];
         let held: usize = upstreams.iter().flat_map(|u| u.endpoints().to_vec()).map(|e| e.sessions()).sum();
         let held = held + world(|w| w.groups.iter().map(Group::sessions).sum::<usize>());
-        let (of_shadows, waiting) =
-            shadows.iter().map(|upstream| upstream.sessions()).fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
-        let shadowed = [(of_shadows + waiting) as u64, tally.shadow_sessions, tally.shadow_backlog_bytes];
-        if shadowed != [0; 3] {
-            return Err(format!("left over of shadows: counted, open, backlog {shadowed:?}"));
-        }
+        check_shadows(&shadows, [tally.shadow_sessions, tally.shadow_backlog_bytes])?;
         let queued: usize = world(|w| w.groups.iter().map(Group::held).sum());
         let stuck = world(|w| w.groups.iter().filter(|group| group.has_stuck(w.kernel.now)).count());
         if stuck > 0 {
@@ -413,6 +408,13 @@ impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
         }
         Ok(ends)
     }
+}
+
+/// Nothing is left of shadows: in the counts of their upstreams, and in those of the worker.
+fn check_shadows(upstreams: &[Arc<Upstream>], held: [u64; 2]) -> Result<(), String> {
+    let counted: Vec<_> = upstreams.iter().map(|upstream| upstream.sessions()).collect();
+    let left = counted.iter().any(|counts| *counts != (0, 0)) || held != [0; 2];
+    if left { Err(format!("left over of shadows: counted {counted:?}, open and backlog {held:?}")) } else { Ok(()) }
 }
 
 /// The world learns of the upstreams. Which endpoint is tried first depends on the seed alone.
