@@ -451,7 +451,7 @@ mod tests {
         assert!(!candidates.has_more(0));
         let addr = SocketAddr::from(([10, 0, 0, 1], 9));
         let next = Endpoint::new(format!("ws://{addr}"), Address::Tcp(addr), false, String::new());
-        upstream.set_members(vec![next.into()]);
+        upstream.set_members(vec![next.into()], 0);
         assert!(candidates.has_more(0));
         candidates.fail(0);
         assert_eq!(next_port(&mut candidates), Some(9));

@@ -6,6 +6,7 @@ use crate::calls::SimListener;
 use crate::coverage::Met;
 use crate::fleet::Seat;
 use crate::kernel::{Micros, What, trace};
+use crate::members::Reload;
 use crate::subject;
 use crate::world::World;
 use framegate::config::Snapshot;
@@ -68,12 +69,12 @@ impl World {
             return self.groups[session].replace(session, seats, now, Some(secure));
         };
         let of_callees = control.before.upstreams.iter().zip(&snapshot.upstreams);
-        of_callees.for_each(|(before, after)| after.inherit(before));
+        of_callees.for_each(|(before, after)| after.inherit(before, now / 1_000));
         for (index, of) in self.script.sessions.iter().enumerate() {
             let Some(upstream) = subject::upstream_of(&snapshot, index, of) else { continue };
             let seats = (index == session).then_some(seats);
             let inherits = self.bug != Some(Bug::NoInherit);
-            self.groups[index].reload(index, upstream, seats, (now, secure, inherits));
+            self.groups[index].reload(index, seats, upstream, Reload { now, secure, inherits });
         }
         control.worker.send(Command::Swap { snapshot, tls, added: Vec::new(), removed: Vec::new() });
         self.inbox_edge = true;

@@ -55,7 +55,7 @@ pub struct Ejects {
 pub enum Cookie {
     Missing,
     Of(usize),
-    /// Nobody made it.
+    /// Of no endpoint.
     Wrong,
 }
 
@@ -90,8 +90,8 @@ pub struct Fleet {
 /// Two endpoints to which nothing happens.
 const PLAIN: [Seat; 2] = [Seat { endpoint: 0, weight: 1, priority: 0 }, Seat { endpoint: 1, weight: 1, priority: 0 }];
 
-/// Ways to balance, by their position in [`Balance::ALL`](framegate::policy::balance::Balance::ALL).
-/// The last one, by a hash table, is drawn less often: its tables took half of the time of all schedules.
+/// Ways to balance, by their position in `Balance::ALL`. The last one, by a hash table, is drawn
+/// less often: its tables took half of the time of all schedules.
 const BALANCES: [usize; 14] = [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 5];
 
 /// How long a session may wait for room.

@@ -110,6 +110,16 @@ impl Known {
     }
 }
 
+/// When a reload comes, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Reload {
+    pub now: Micros,
+    /// Endpoints are spoken to over TLS.
+    pub secure: bool,
+    /// The new upstream takes over the state of the old one; it always should.
+    pub inherits: bool,
+}
+
 impl Group {
     /// The worker gets this upstream. `began`: when its session comes.
     pub fn open(&mut self, upstream: Arc<Upstream>, seats: &[Seat], now: Micros, began: Micros) {
@@ -177,7 +187,8 @@ impl Group {
     pub fn replace(&mut self, session: usize, seats: &[Seat], now: Micros, told: Option<bool>) {
         let Some(upstream) = &self.upstream else { return };
         if let Some(secure) = told {
-            upstream.set_members(seats.iter().map(|seat| subject::member(session, *seat, secure)).collect(), now / 1_000);
+            upstream
+                .set_members(seats.iter().map(|seat| subject::member(session, *seat, secure)).collect(), now / 1_000);
             self.check_objects(upstream);
         }
         self.diverged |= self.reloaded && self.seats != seats;
@@ -198,15 +209,15 @@ impl Group {
     pub fn reload(
         &mut self,
         session: usize,
-        after: Arc<Upstream>,
         seats: Option<&[Seat]>,
-        (now, secure, inherits): (Micros, bool, bool),
+        after: Arc<Upstream>,
+        Reload { now, secure, inherits }: Reload,
     ) {
         let Some(before) = self.upstream.replace(Arc::clone(&after)) else { return };
         let seats = seats.map_or_else(|| self.seats.clone(), <[Seat]>::to_vec);
-        after.set_members(seats.iter().map(|seat| subject::member(session, *seat, secure)).collect());
+        after.set_members(seats.iter().map(|seat| subject::member(session, *seat, secure)).collect(), now / 1_000);
         if inherits {
-            after.inherit(&before);
+            after.inherit(&before, now / 1_000);
             self.check_objects(&after);
             assert_eq!(before.sessions(), after.sessions(), "the counts of an upstream live over a reload");
             assert_eq!(before.queued(), after.queued(), "the queue of an upstream lives over a reload");
@@ -234,7 +245,7 @@ impl Group {
         gone
     }
 
-    /// The worker is told that an endpoint is down. `open`: the session's client is connected
+    /// The worker learns that an endpoint is down. `open`: the session's client is connected
     /// through to it.
     pub fn note_told(&mut self, object: &Arc<Endpoint>, now: Micros, open: bool) {
         let others = self.others.iter().filter(|(.., other)| std::ptr::eq(other.endpoint(), &raw const **object));

@@ -289,7 +289,8 @@ impl Variant<'_> {
             |ms: Option<u64>| ms.map_or(EndpointDown::Keep, |spread_ms| EndpointDown::Close { spread_ms });
         let endpoint_down = keeps_or_closes(self.session.fleet.closes_ms);
         let shadow = self.session.shadow.map(|plan| {
-            let upstream = Arc::new(Upstream::new("shadow".into(), vec![shadow_endpoint(self.index)]));
+            let upstream =
+                Arc::new(Upstream::new("shadow".into(), vec![shadow_endpoint(self.index).into()], Options::default()));
             Shadow { upstream, share: shadow::WHOLE, buffer_bytes: plan.buffer }
         });
         // What the kernel forwards cannot go to a shadow.
