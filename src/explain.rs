@@ -136,7 +136,8 @@ fn write(out: &mut String, snapshot: &Snapshot, facts: &Facts<'_>) -> Result<boo
         return Ok(false);
     }
     let sessions = Permits::new(1);
-    match policy::decide(facts, &Policy { routes: &snapshot.routes, sessions: &sessions }, None) {
+    let policy = Policy { routes: &snapshot.routes, sessions: &sessions, revoked: &snapshot.revoked };
+    match policy::decide(facts, &policy, None) {
         Verdict::Allow(plan) => write_plan(out, plan, facts)?,
         Verdict::Reply(_, refusal) => write_reply(out, &refusal, facts)?,
         Verdict::Deny(refusal) => {

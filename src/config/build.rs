@@ -11,7 +11,7 @@ use super::{
     Workers,
 };
 use crate::memory::SCRATCH_BYTES;
-use crate::policy::auth::secret_parameters;
+use crate::policy::auth::{Revoked, secret_parameters};
 use crate::policy::endpoint::{Address, Endpoint};
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
 use crate::policy::route::Route;
@@ -80,6 +80,7 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint)
         routes: Routes::new(vec![entry]),
         upstreams: vec![upstream],
         discoveries: Vec::new(),
+        revoked: Revoked::default(),
         secret_parameters: Vec::new(),
         limits: Limits::default(),
         settings: Arc::default(),
@@ -117,6 +118,7 @@ impl Builder<'_, '_> {
             routes,
             upstreams,
             discoveries,
+            revoked: Revoked::default(),
             secret_parameters: secret_parameters(&methods),
             settings: Arc::new(settings),
         }

@@ -121,6 +121,8 @@ pub struct Route {
     pub on_upstream_error_code: Typed,
     pub on_endpoint_down: Typed,
     pub on_endpoint_down_code: Typed,
+    pub on_expired_code: Typed,
+    pub on_revoked_code: Typed,
     pub splice: Typed,
     pub retry_on: TypedList,
     pub auth: Typed,

@@ -30,6 +30,7 @@ pub use error::Error;
 
 use self::discovery::Discovery;
 use crate::memory::CHECKS_MAX;
+use crate::policy::auth::Revoked;
 use crate::policy::matching::Routes;
 use crate::policy::tls::TlsVersion;
 pub use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls};
@@ -122,6 +123,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// In the order of the file, shared by the routes to them.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Credentials that do not count any more.
+    pub revoked: Revoked,
     /// Query parameters that hold credentials: their values do not stand in the log.
     pub secret_parameters: Vec<String>,
     /// Of the upstreams that find endpoints at run time.
@@ -165,6 +168,7 @@ impl Snapshot {
                 upstream.inherit(known, now);
             }
         }
+        self.revoked.inherit(&before.revoked);
         let known: HashMap<_, _> = before.routes.entries().iter().map(|entry| (&entry.route.name, entry)).collect();
         for entry in self.routes.entries() {
             if let Some(known) = known.get(&entry.route.name) {

@@ -14,7 +14,8 @@ use crate::policy::upstream::Upstream;
 use crate::proto::close;
 use crate::proto::end::Cause;
 use crate::proto::settings::{
-    BAD_GATEWAY, EndpointDown, Failure, Mode, RelaySettings, RetryOn, SERVICE_RESTART, Settings,
+    BAD_GATEWAY, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED, EndpointDown, Failure, Mode, RelaySettings, RetryOn,
+    SERVICE_RESTART, Settings,
 };
 use std::collections::HashMap;
 use std::ops::Range;
@@ -164,6 +165,8 @@ impl Builder<'_, '_> {
             upstream_error_code: self.take("route.on_upstream_error_code", error_code, BAD_GATEWAY, close_code),
             endpoint_down: self.on_endpoint_down(&typed.on_endpoint_down),
             endpoint_down_code: self.take("route.on_endpoint_down_code", down_code, SERVICE_RESTART, close_code),
+            expired_code: self.take("route.on_expired_code", &typed.on_expired_code, CREDENTIALS_EXPIRED, close_code),
+            revoked_code: self.take("route.on_revoked_code", &typed.on_revoked_code, CREDENTIALS_REVOKED, close_code),
             splice: self.splice(typed),
             pace: inherited.pace,
         }

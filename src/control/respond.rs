@@ -4,7 +4,10 @@ use super::state::{Control, Workers};
 use crate::admin::{Request, Response};
 use crate::discovery::{Sources, Status};
 use crate::metrics::{self, Discovered, Process};
+use crate::policy::auth::{REVOKED_MAX, Who};
 use crate::worker::inbox::Command;
+use crate::worker::sys::now_ms;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Control {
@@ -21,12 +24,32 @@ impl Control {
             Request::Page => self.page(),
             Request::Upstreams { table } => self.upstreams(table, workers),
             Request::Endpoint(order) => self.order(&order, workers),
+            Request::Revoke { who, for_ms } => self.revoke(who, for_ms, workers),
+            Request::Extend { who, until_unix_ms } => {
+                let who = Arc::new(who);
+                workers.send_all(|| Command::Extend { who: Arc::clone(&who), until_unix_ms });
+                Response::text(200, "extended")
+            }
             Request::Reload => match self.reload(workers) {
                 Ok(()) => Response::text(200, "reloaded"),
                 Err(error) => Response::text(422, &error),
             },
             Request::Panic { worker } => self.panic_worker(worker, workers),
         }
+    }
+
+    /// Sessions end in every worker; requests with the same credentials are refused from now on.
+    fn revoke(&self, who: Who, for_ms: u64, workers: &Workers) -> Response {
+        // A session has an id of its own: there is nothing to remember.
+        let remembered = !matches!(who, Who::Session(_));
+        if remembered && self.snapshot.revoked.add(who.clone(), now_ms().saturating_add(for_ms), now_ms()).is_err() {
+            let why = format!("{REVOKED_MAX} orders are in force; revoke for shorter times");
+            return Response::text(503, &why);
+        }
+        ::log::info!("credentials revoked by the admin listener");
+        let who = Arc::new(who);
+        workers.send_all(|| Command::Revoke(Arc::clone(&who)));
+        Response::text(200, "revoked")
     }
 
     fn page(&self) -> Response {

@@ -39,7 +39,7 @@ use crate::proto::handshake;
 use crate::proto::http1::Request;
 use crate::proto::interface::Refusal;
 use ask::{Answer, Answers, Check, Question};
-use auth::{Identity, Judgement};
+use auth::{Identity, Judgement, Revoked};
 use balance::Balance;
 use candidates::{Ask, Candidates};
 use limit::{Permit, Permits};
@@ -90,6 +90,7 @@ pub struct Policy<'a> {
     pub routes: &'a Routes,
     /// Admitted sessions.
     pub sessions: &'a Arc<Permits>,
+    pub revoked: &'a Revoked,
 }
 
 /// The answer to a request.
@@ -148,6 +149,9 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
     }
     let answers = Answers::with(answered);
     let identity = match judge(route, facts, &answers) {
+        Ok(Some(identity)) if policy.revoked.covers(&identity, facts.now) => {
+            return Verdict::Deny(Cause::Revoked.into());
+        }
         Ok(identity) => identity.map(Arc::new),
         Err(NotYet::Ask(check)) => return Verdict::Ask(answers.question(check)),
         Err(NotYet::Refused(refusal)) => return Verdict::Deny(refusal),

@@ -146,6 +146,8 @@ causes! {
     /// The route asks for credentials, and the request has none.
     NoCredentials "no-credentials" 401 0 "Authentication required.";
     BadCredentials "bad-credentials" 401 0 "The credentials are not valid.";
+    /// By order of the admin listener.
+    Revoked "revoked" 401 4403 "credentials revoked";
     /// The client is known, and lacks a scope or role of the route.
     NotPermitted "not-permitted" 403 0 "Not permitted.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";
@@ -197,6 +199,8 @@ causes! {
     UpstreamLoss "upstream-loss" 0 1012 "upstream lost";
     /// The endpoint was marked down, drained or removed, on a route with `on_endpoint_down`.
     EndpointDown "endpoint-down" 0 1012 "endpoint down";
+    /// The credentials that the session was admitted with have ended.
+    Expired "expired" 0 4401 "credentials expired";
     IdleTimeout "idle-timeout" 0 1001 "idle timeout";
     /// A receiver accepted nothing within the write-stall timeout.
     WriteStall "write-stall" 0 1001 "peer stalled";

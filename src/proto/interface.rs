@@ -81,6 +81,8 @@ pub enum Event {
     Drain,
     /// The endpoint gets no new sessions any more, and the settings end this one for that.
     EndpointDown,
+    /// The client's credentials do not count any more, for this cause.
+    CredentialsEnded(Cause),
     Stop,
     /// The deadline that [`Session::deadline`](super::session::Session::deadline) named has passed.
     Timer(Timer),

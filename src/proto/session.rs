@@ -150,6 +150,8 @@ impl Session {
             Event::Drain => exchange.on_drain(step),
             // A handshake shows by itself what the endpoint still does.
             Event::EndpointDown => {}
+            // The worker looks again when the session is established.
+            Event::CredentialsEnded(_) => {}
             Event::Stop => exchange.on_stop(step),
             Event::Timer(timer) => exchange.on_timer(timer, step),
         });
@@ -178,6 +180,10 @@ impl Session {
             }
             Event::EndpointDown => {
                 let found = relay.on_endpoint_down(settings);
+                self.note(Some(found));
+            }
+            Event::CredentialsEnded(cause) => {
+                let found = relay.on_credentials_ended(cause, settings);
                 self.note(Some(found));
             }
             Event::Stop => {

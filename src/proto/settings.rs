@@ -72,6 +72,9 @@ pub struct RelaySettings {
     pub endpoint_down: EndpointDown,
     /// Close code for that.
     pub endpoint_down_code: u16,
+    /// Close codes for the client when its credentials end, and when they are revoked.
+    pub expired_code: u16,
+    pub revoked_code: u16,
     /// Long payloads are spliced: they are forwarded in the kernel, unseen.
     pub splice: bool,
     /// A read allowance for each direction; `None` reads as fast as the receiver takes.
@@ -88,6 +91,11 @@ pub const GOING_AWAY: u16 = 1001;
 /// "The service is restarted. A client may reconnect, and if it chooses to do, should reconnect
 /// using a randomized delay" (IANA registry of WebSocket close codes).
 pub const SERVICE_RESTART: u16 = 1012;
+
+/// Of the codes "reserved for private use" (RFC 6455 section 7.4.2), after the HTTP statuses 401
+/// and 403.
+pub const CREDENTIALS_EXPIRED: u16 = 4401;
+pub const CREDENTIALS_REVOKED: u16 = 4403;
 
 /// What becomes of the sessions of an endpoint that gets no new ones any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +115,8 @@ impl Default for RelaySettings {
             upstream_error_code: BAD_GATEWAY,
             endpoint_down: EndpointDown::Keep,
             endpoint_down_code: SERVICE_RESTART,
+            expired_code: CREDENTIALS_EXPIRED,
+            revoked_code: CREDENTIALS_REVOKED,
             splice: false,
             pace: None,
         }

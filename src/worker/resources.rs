@@ -3,6 +3,7 @@
 
 use super::buffers::Pool;
 use super::calls::Calls;
+use super::closings::Closings;
 use super::conn::Input;
 use super::inbox::{Added, Inbox, Peers};
 use super::lend::Io;
@@ -89,6 +90,8 @@ pub(super) struct Resources<'h, S: Sys> {
     pub shadows: Shadows<S::Sock>,
     /// What shadows have not taken yet: nothing of it is taken from the buffers of sessions.
     pub shadow_pool: Pool,
+    /// Sessions that are to be closed at moments of their own.
+    pub closings: Closings,
     /// Read once per poll return.
     pub now: Millis,
 }
@@ -110,6 +113,7 @@ impl<'h, S: Sys> Resources<'h, S> {
             calls: Calls::new(now),
             shadows: Shadows::new(shadows_max, now),
             shadow_pool: Pool::new(shadow_bytes),
+            closings: Closings::default(),
             now,
         }
     }

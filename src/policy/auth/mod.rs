@@ -5,10 +5,12 @@
 
 mod api_keys;
 mod identity;
+mod revoked;
 mod source;
 
 pub use api_keys::{ApiKey, ApiKeys};
 pub use identity::Identity;
+pub use revoked::{REVOKED_MAX, Revoked, TooMany, Who};
 pub use source::{Found, Source, redacted_target};
 
 use super::Facts;

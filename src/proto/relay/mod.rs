@@ -314,6 +314,16 @@ impl Relay {
         (Party::Proxy, cause)
     }
 
+    /// The client's credentials do not count any more; the upstream is not at fault.
+    pub(super) fn on_credentials_ended(&mut self, cause: Cause, settings: &RelaySettings) -> (Party, Cause) {
+        let code = if cause == Cause::Revoked { settings.revoked_code } else { settings.expired_code };
+        let codes = Sides::new(code, GOING_AWAY);
+        for side in Side::BOTH {
+            self.close_toward(side, Close { code: codes[side], cause }, settings.mode);
+        }
+        (Party::Proxy, cause)
+    }
+
     pub(super) fn on_discarded(&mut self, from: Side, now: Millis) {
         let awaited = self.directions[from.other()].output.is_open();
         if matches!(self.directions[from].output, Output::PeerClosed(_)) && awaited {

@@ -15,6 +15,7 @@ use crate::proto::interface::{Action, Admission, Event, Refusal};
 use crate::proto::relay::OwnFrame;
 use crate::proto::shadow::Opening;
 use crate::text;
+use crate::worker::closings::Reason;
 use crate::worker::pair::SlotUse;
 use crate::worker::sys::{PipeId, Sys};
 use crate::worker::token::SlotKey;
@@ -102,7 +103,8 @@ impl<S: Sys> Turn<'_, '_, S> {
             // The question has been withdrawn.
             return;
         }
-        let shared = Policy { routes: &core.snapshot.routes, sessions: &core.sessions };
+        let snapshot = &core.snapshot;
+        let shared = Policy { routes: &snapshot.routes, sessions: &core.sessions, revoked: &snapshot.revoked };
         let verdict = policy::decide(&facts, &shared, answered);
         let (route, identity) = match &verdict {
             Verdict::Allow(plan) => (Some(Arc::clone(&plan.route)), plan.identity.clone()),
@@ -224,6 +226,17 @@ impl<S: Sys> Turn<'_, '_, S> {
             self.on_event(Event::Drain);
         }
         self.check_endpoint();
+        self.check_credentials();
+    }
+
+    /// They may have been revoked while the handshake was under way; and they may end.
+    fn check_credentials(&mut self) {
+        let Some(identity) = self.pair.info.as_ref().and_then(|info| info.identity.clone()) else { return };
+        if self.res.core.snapshot.revoked.covers(&identity, self.res.now) {
+            self.on_event(Event::CredentialsEnded(Cause::Revoked));
+        } else if let Some(left_ms) = identity.left_ms(self.res.unix_now()) {
+            self.res.closings.add(self.key, Reason::Expired, self.res.now.saturating_add(left_ms));
+        }
     }
 
     fn send_frame(&mut self, to: Side, frame: OwnFrame) {
