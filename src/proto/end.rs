@@ -197,6 +197,15 @@ causes! {
     UpstreamLoss "upstream-loss" 0 1012 "upstream lost";
     /// The endpoint was marked down, drained or removed, on a route with `on_endpoint_down`.
     EndpointDown "endpoint-down" 0 1012 "endpoint down";
+    /// More messages in a time than the route allows.
+    MessageRate "message-rate" 0 1008 "too many messages";
+    ByteRate "byte-rate" 0 1008 "too many bytes";
+    /// Pings and pongs.
+    ControlRate "control-rate" 0 1008 "too many control frames";
+    /// More frames in one message than the route allows.
+    TooManyFragments "too-many-fragments" 0 1008 "too many fragments";
+    /// The session has reached the age that the route allows.
+    SessionAge "session-age" 0 1001 "session age";
     IdleTimeout "idle-timeout" 0 1001 "idle timeout";
     /// A receiver accepted nothing within the write-stall timeout.
     WriteStall "write-stall" 0 1001 "peer stalled";
