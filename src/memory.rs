@@ -17,6 +17,11 @@ pub const CHECK_BYTES: usize = (64 << 10) + TLS_CONN_BYTES + TLS_HANDSHAKE_BYTES
 
 /// User memory of an idle session, at most.
 pub const SESSION_BYTES: usize = 768;
+/// What limits on messages, bytes, control frames, fragments or age add to a session, with the
+/// buckets that it may share with others, at most.
+pub const LIMITER_BYTES: usize = 256;
+/// What each bucket of its own adds to that.
+pub const BUCKET_BYTES: usize = 128;
 /// Kernel memory of the two TCP sockets of a session with empty buffers.
 pub const SESSION_KERNEL_BYTES: usize = 8 << 10;
 /// The largest answer or file of a source of endpoints.

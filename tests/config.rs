@@ -8,6 +8,8 @@ mod discovery;
 mod example;
 #[path = "common/facts.rs"]
 mod facts;
+#[path = "config/flow.rs"]
+mod flow;
 #[path = "config/health.rs"]
 mod health;
 #[path = "config/rewrite.rs"]
@@ -529,7 +531,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "limits = { \"ü\" = 1 }\n",
         "5:12: route.limits.ü",
-        "unknown key; expected \"max_frame\", \"max_message\" or \"max_sessions\"",
+        "unknown key; expected \"max_frame\", \"max_message\", \"max_sessions\", \"messages\", \"bytes\", \
+         \"control_frames\", \"upstream_messages\", \"upstream_bytes\", \"fragments\" or \"session_age\"",
     ),
     (
         "timeouts = { \"close\" = \"ü\", idle = \"x\" }\n",

@@ -16,7 +16,7 @@ use crate::policy::endpoint::{Address, Endpoint};
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
 use crate::policy::route::Route;
 use crate::policy::upstream::Upstream;
-use crate::proto::settings::{FrameLimits, RelaySettings, RetryOn, Settings, Timeouts};
+use crate::proto::settings::{FlowLimits, FrameLimits, Mode, RelaySettings, RetryOn, Settings, Timeouts};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -132,7 +132,11 @@ impl Builder<'_, '_> {
             head_bytes: limits.head_bytes,
             timeouts: self.timeouts("timeouts", &file.timeouts, &Timeouts::default()),
             retry_on: RetryOn::default(),
-            relay: RelaySettings { limits: frames, ..RelaySettings::default() },
+            relay: RelaySettings {
+                limits: frames,
+                flow: self.flow_limits("limits", typed.flow(), &FlowLimits::default(), Mode::Framed),
+                ..RelaySettings::default()
+            },
         }
     }
 

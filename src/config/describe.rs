@@ -3,17 +3,20 @@
 mod rewrite;
 mod upstream;
 
+use super::flow;
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
 use crate::memory::{
-    CHECK_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES, SOURCE_BYTES,
-    TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
+    BUCKET_BYTES, CHECK_BYTES, LIMITER_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES,
+    SESSION_KERNEL_BYTES, SHADOW_BYTES, SOURCE_BYTES, TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES,
+    TLS_WORKER_BYTES,
 };
 use crate::policy::auth::Auth;
 use crate::policy::matching::{Condition, Entry};
 use crate::policy::route::{Route, RouteAction};
 use crate::policy::tls::TlsVersion;
 use crate::policy::upstream::Upstream;
+use crate::proto::Side;
 use crate::proto::settings::{BAD_GATEWAY, EndpointDown, Timeouts};
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -210,6 +213,7 @@ impl Snapshot {
                 format!("{workers} workers, a read buffer of {} each", size(SCRATCH_BYTES)),
             ),
         ];
+        rows.extend(self.limiter_memory(sessions));
         rows.extend(self.shadow_memory());
         if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {
             let what = format!("{PIPES_MAX} pipes of {} in the kernel per worker", size(PIPE_BYTES));
@@ -221,6 +225,15 @@ impl Snapshot {
             rows.push((sources.saturating_mul(SOURCE_BYTES), what));
         }
         rows
+    }
+
+    /// Of sessions with limits on what they do, by the route that has most.
+    fn limiter_memory(&self, sessions: usize) -> Option<(usize, String)> {
+        let flows = self.routes.entries().iter().map(|entry| &entry.route.settings.relay.flow);
+        let limited = flows.filter(|flow| flow.are_set());
+        let buckets = limited.map(|flow| Side::BOTH.iter().map(|side| flow.rates[*side].len()).sum::<usize>()).max()?;
+        let each = LIMITER_BYTES + buckets * BUCKET_BYTES;
+        Some((sessions.saturating_mul(each), format!("limits of {sessions} sessions, {} each", size(each))))
     }
 
     fn shadow_memory(&self) -> Vec<(usize, String)> {
@@ -341,6 +354,9 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     }
     if let Some(auth) = &route.auth {
         write_auth(out, auth)?;
+    }
+    for limit in flow::describe(&route.settings.relay.flow) {
+        write!(out, ", {limit}")?;
     }
     rewrite::write_headers(out, route)?;
     if let Some(shadow) = &route.shadow {

@@ -3,8 +3,10 @@
 //! at once. `example.toml` documents the keys.
 
 pub mod discover;
+mod flow;
 
 pub use discover::Discover;
+pub use flow::{FlowKeys, RateLimit, SessionAge};
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -216,6 +218,13 @@ pub struct RouteLimits {
     pub max_frame: Typed,
     pub max_message: Typed,
     pub max_sessions: Typed,
+    pub messages: Option<Section<RateLimit>>,
+    pub bytes: Option<Section<RateLimit>>,
+    pub control_frames: Option<Section<RateLimit>>,
+    pub upstream_messages: Option<Section<RateLimit>>,
+    pub upstream_bytes: Option<Section<RateLimit>>,
+    pub fragments: Typed,
+    pub session_age: Option<Section<SessionAge>>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -309,6 +318,13 @@ pub struct Limits {
     pub shadow_buffers: Typed,
     pub max_frame: Typed,
     pub max_message: Typed,
+    pub messages: Option<Section<RateLimit>>,
+    pub bytes: Option<Section<RateLimit>>,
+    pub control_frames: Option<Section<RateLimit>>,
+    pub upstream_messages: Option<Section<RateLimit>>,
+    pub upstream_bytes: Option<Section<RateLimit>>,
+    pub fragments: Typed,
+    pub session_age: Option<Section<SessionAge>>,
 }
 
 /// For the whole process, and for a route.

@@ -15,6 +15,7 @@ pub mod discovery;
 mod endpoint;
 mod error;
 mod file;
+mod flow;
 mod health;
 mod matching;
 mod pattern;

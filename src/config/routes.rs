@@ -158,8 +158,9 @@ impl Builder<'_, '_> {
         let modes = [Mode::Framed, Mode::Opaque].map(|mode| (mode.name(), mode));
         let limits = &typed.limits;
         let (error_code, down_code) = (&typed.on_upstream_error_code, &typed.on_endpoint_down_code);
+        let mode = self.take("route.mode", &typed.mode, inherited.mode, |v| value::word(v, &modes));
         RelaySettings {
-            mode: self.take("route.mode", &typed.mode, inherited.mode, |v| value::word(v, &modes)),
+            mode,
             limits: self.frame_limits("route.limits", &limits.max_frame, &limits.max_message, inherited.limits),
             upstream_loss_code: self.on_upstream_loss(&typed.on_upstream_loss, &typed.on_upstream_loss_code),
             upstream_error_code: self.take("route.on_upstream_error_code", error_code, BAD_GATEWAY, close_code),
@@ -168,7 +169,7 @@ impl Builder<'_, '_> {
             expired_code: self.take("route.on_expired_code", &typed.on_expired_code, CREDENTIALS_EXPIRED, close_code),
             revoked_code: self.take("route.on_revoked_code", &typed.on_revoked_code, CREDENTIALS_REVOKED, close_code),
             splice: self.splice(typed),
-            pace: inherited.pace,
+            flow: self.flow_limits("route.limits", limits.flow(), &inherited.flow, mode),
         }
     }
 
@@ -266,7 +267,7 @@ fn priority(value: &Value) -> Parsed<i32> {
     })
 }
 
-fn close_code(value: &Value) -> Parsed<u16> {
+pub fn close_code(value: &Value) -> Parsed<u16> {
     let code = value.as_integer().and_then(|code| u16::try_from(code).ok()).filter(|code| close::may_pass(*code));
     code.ok_or_else(|| {
         let right = "expected 1000 to 1003, 1007 to 1014, or 3000 to 4999";

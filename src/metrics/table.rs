@@ -107,12 +107,14 @@ metrics! {
         = ended;
     Counter "framegate_frames_total" ["from" "opcode"] "Frames relayed, by the side they came from and by opcode."
         {
-            /// Frames and bytes. In mode `opaque` only bytes are counted.
+            /// Frames, bytes and pauses. In mode `opaque` no frames are counted.
             relay: Sides<Counts>
         }
         = frames;
     Counter "framegate_bytes_total" ["from"] "Bytes relayed in established sessions, by the side they came from."
         = bytes;
+    Counter "framegate_read_pauses_total" ["from"] "Times reading was paused by a rate limit, by the side to be read."
+        = pauses;
     Counter "framegate_discarded_bytes_total" [] "Bytes read and discarded after a Close or during a lingering close."
         { discarded_bytes: u64 }
         = |r, out| out.put(&[], r.total.discarded_bytes);
@@ -338,6 +340,12 @@ fn frames(r: &Reading, out: &mut Samples<'_>) {
 fn bytes(r: &Reading, out: &mut Samples<'_>) {
     for from in Side::BOTH {
         out.put(&[&from.name()], r.total.relay[from].bytes);
+    }
+}
+
+fn pauses(r: &Reading, out: &mut Samples<'_>) {
+    for from in Side::BOTH {
+        out.put(&[&from.name()], r.total.relay[from].pauses);
     }
 }
 

@@ -201,6 +201,15 @@ causes! {
     EndpointDown "endpoint-down" 0 1012 "endpoint down";
     /// The credentials that the session was admitted with have ended.
     Expired "expired" 0 4401 "credentials expired";
+    /// More messages in a time than the route allows.
+    MessageRate "message-rate" 0 1008 "too many messages";
+    ByteRate "byte-rate" 0 1008 "too many bytes";
+    /// Pings and pongs.
+    ControlRate "control-rate" 0 1008 "too many control frames";
+    /// More frames in one message than the route allows.
+    TooManyFragments "too-many-fragments" 0 1008 "too many fragments";
+    /// The session has reached the age that the route allows.
+    SessionAge "session-age" 0 1001 "session age";
     IdleTimeout "idle-timeout" 0 1001 "idle timeout";
     /// A receiver accepted nothing within the write-stall timeout.
     WriteStall "write-stall" 0 1001 "peer stalled";

@@ -113,7 +113,8 @@ impl Session {
     /// [`ReadInterest::Payload`] allowed.
     pub fn on_spliced(&mut self, side: Side, n: u64, input: RelayInput<'_>) {
         if let State::Relay(relay) = &mut self.state {
-            relay.on_spliced(side, n, &self.settings.relay, input);
+            let found = relay.on_spliced(side, n, &self.settings.relay, input);
+            self.note(found);
         }
     }
 
@@ -227,10 +228,8 @@ impl Session {
         let found = match timer {
             Timer::Idle => Some(relay.close_both(Cause::IdleTimeout, mode)),
             Timer::DataAfterClose => relay.on_data_after_close(mode),
-            Timer::Resume => {
-                relay.on_resume(now);
-                None
-            }
+            Timer::Resume => relay.on_resume(&self.settings.relay, now),
+            Timer::Age => Some(relay.on_age(&self.settings.relay)),
             Timer::Close => return self.over(),
             // Deadlines of an exchange that is over.
             Timer::RequestHead

@@ -12,7 +12,7 @@ use crate::proto::Side;
 use crate::proto::end::{Cause, End, Phase};
 use crate::proto::http1;
 use crate::proto::interface::{Action, Admission, Event, Refusal};
-use crate::proto::relay::OwnFrame;
+use crate::proto::relay::{OwnFrame, SessionLimits};
 use crate::proto::shadow::Opening;
 use crate::text;
 use crate::worker::closings::Reason;
@@ -145,7 +145,8 @@ impl<S: Sys> Turn<'_, '_, S> {
         pending.shadow = plan.shadow;
         let shadowed = pending.shadow.is_some();
         self.pair.permit = Some(plan.permit);
-        self.on_event(Event::Admitted(Admission { request_id, settings, shadowed }));
+        let limits = SessionLimits { shared: Vec::new(), random: u64::from_ne_bytes(self.res.random()) };
+        self.on_event(Event::Admitted(Admission { request_id, settings, shadowed, limits }));
     }
 
     /// Puts a question to whom it is for; `false` if it cannot be asked.
