@@ -2,6 +2,8 @@
 
 #[path = "config/auth.rs"]
 mod auth;
+#[path = "config/clients.rs"]
+mod clients;
 #[path = "config/discovery.rs"]
 mod discovery;
 #[path = "config/example.rs"]
@@ -531,7 +533,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "limits = { \"ü\" = 1 }\n",
         "5:12: route.limits.ü",
-        "unknown key; expected \"max_frame\", \"max_message\", \"max_sessions\", \"messages\", \"bytes\", \
+        "unknown key; expected \"max_frame\", \"max_message\", \"max_sessions\", \"per_address\", \"per_identity\", \
+         \"messages\", \"bytes\", \
          \"control_frames\", \"upstream_messages\", \"upstream_bytes\", \"fragments\" or \"session_age\"",
     ),
     (

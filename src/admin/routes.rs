@@ -180,11 +180,11 @@ fn parameter(query: &str, name: &str) -> Option<String> {
 }
 
 fn who_of(query: &str) -> Result<Who, Refusal> {
-    let kinds: [(&str, fn(String) -> Who); 3] =
-        [("subject", Who::Subject), ("token", Who::Token), ("session", Who::Session)];
-    let mut named = kinds.iter().filter_map(|(name, who)| Some(who(parameter(query, name).filter(|v| !v.is_empty())?)));
-    match (named.next(), named.next()) {
-        (Some(who), None) => Ok(who),
+    let named = |name| parameter(query, name).filter(|value| !value.is_empty());
+    match (named("subject"), named("token"), named("session")) {
+        (Some(subject), None, None) => Ok(Who::Subject(subject)),
+        (None, Some(id), None) => Ok(Who::Token(id)),
+        (None, None, Some(id)) => Ok(Who::Session(id)),
         _ => Err(bad(BAD_WHO)),
     }
 }

@@ -3,6 +3,7 @@
 mod rewrite;
 mod upstream;
 
+use super::clients;
 use super::flow;
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
@@ -12,6 +13,7 @@ use crate::memory::{
     TLS_WORKER_BYTES,
 };
 use crate::policy::auth::Auth;
+use crate::policy::keyed::PLACE_BYTES;
 use crate::policy::matching::{Condition, Entry};
 use crate::policy::route::{Route, RouteAction};
 use crate::policy::tls::TlsVersion;
@@ -215,6 +217,12 @@ impl Snapshot {
         ];
         rows.extend(self.limiter_memory(sessions));
         rows.extend(self.shadow_memory());
+        let keyed = self.routes.entries().iter().flat_map(|entry| [&entry.route.by_address, &entry.route.by_identity]);
+        let entries: usize = keyed.flatten().map(|keyed| keyed.limit.entries).sum();
+        if entries > 0 {
+            let what = format!("{entries} addresses and clients with limits of their own, {} each", size(PLACE_BYTES));
+            rows.push((entries.saturating_mul(PLACE_BYTES), what));
+        }
         if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {
             let what = format!("{PIPES_MAX} pipes of {} in the kernel per worker", size(PIPE_BYTES));
             rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), what));
@@ -351,6 +359,9 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     }
     if route.settings.relay.splice {
         write!(out, ", splice on")?;
+    }
+    for keyed in [&route.by_address, &route.by_identity].into_iter().flatten() {
+        write!(out, ", {}", clients::describe(keyed))?;
     }
     if let Some(auth) = &route.auth {
         write_auth(out, auth)?;

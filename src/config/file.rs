@@ -211,6 +211,17 @@ pub struct Auth {
     pub keys: TypedList,
 }
 
+/// What each client may have.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientLimit {
+    pub sessions: Typed,
+    pub handshakes: Typed,
+    pub burst: Typed,
+    pub ipv6_prefix: Typed,
+    pub entries: Typed,
+}
+
 /// The [`Limits`] that a route can set.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -218,6 +229,8 @@ pub struct RouteLimits {
     pub max_frame: Typed,
     pub max_message: Typed,
     pub max_sessions: Typed,
+    pub per_address: Option<Section<ClientLimit>>,
+    pub per_identity: Option<Section<ClientLimit>>,
     pub messages: Option<Section<RateLimit>>,
     pub bytes: Option<Section<RateLimit>>,
     pub control_frames: Option<Section<RateLimit>>,

@@ -151,7 +151,7 @@ fn fragments(value: &Value) -> Parsed<u32> {
 }
 
 /// `100/60s`, `1MiB/s`; `None` for `off`.
-fn rate(value: &Value, measure: Measure) -> Parsed<Option<Rate>> {
+pub fn rate(value: &Value, measure: Measure) -> Parsed<Option<Rate>> {
     let example = if measure == Measure::Bytes { "\"1MiB/s\"" } else { "\"100/60s\"" };
     let wrong =
         |why: &str| format!("{} is not a rate: {why}; expected for example {example}, or \"off\"", shown(value));

@@ -3,13 +3,15 @@
 //! only the file, and the bodies of responses that it names.
 //!
 //! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `rewrite.rs`,
-//! `actions.rs`, `auth.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`, `health.rs` and `tls.rs`
-//! convert it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs` and
-//! `pattern.rs` parse single values; `describe.rs` is the text of `check`.
+//! `actions.rs`, `auth.rs`, `clients.rs`, `flow.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`,
+//! `health.rs` and `tls.rs` convert it to a snapshot, or to errors with line and column;
+//! `value.rs`, `endpoint.rs` and `pattern.rs` parse single values; `describe.rs` is the text of
+//! `check`.
 
 mod actions;
 mod auth;
 mod build;
+mod clients;
 mod describe;
 pub mod discovery;
 mod endpoint;
@@ -173,7 +175,7 @@ impl Snapshot {
         let known: HashMap<_, _> = before.routes.entries().iter().map(|entry| (&entry.route.name, entry)).collect();
         for entry in self.routes.entries() {
             if let Some(known) = known.get(&entry.route.name) {
-                entry.route.sessions.inherit(&known.route.sessions);
+                entry.route.inherit(&known.route);
             }
         }
     }

@@ -52,6 +52,7 @@ impl Builder<'_, '_> {
                 let mut route = self.route(section.get_ref(), &path, action, inherited);
                 route.shadow = self.shadow(section.get_ref(), upstreams);
                 route.auth = self.route_auth(section.get_ref(), methods);
+                (route.by_address, route.by_identity) = self.client_limits(section.get_ref());
                 let entry = Entry { host, path, conditions, priority, route: Arc::new(route) };
                 self.check_unique(section, &mut seen, &entry);
                 entries.push(entry);

@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod headers;
 pub mod health;
 pub mod key;
+pub mod keyed;
 pub mod limit;
 pub mod lookup;
 pub mod matching;
@@ -42,6 +43,7 @@ use ask::{Answer, Answers, Check, Question};
 use auth::{Identity, Judgement, Revoked};
 use balance::Balance;
 use candidates::{Ask, Candidates};
+use keyed::Excess;
 use limit::{Permit, Permits};
 use matching::{Captures, Found, Routes};
 use route::{Route, RouteAction};
@@ -147,6 +149,13 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
             return Verdict::Deny(Cause::Draining.into());
         }
     }
+    // Once, however often it is decided: before the first question.
+    if answered.is_none()
+        && let Some(by_address) = &route.by_address
+        && let Err(excess) = by_address.handshake(&by_address.address(facts.client), facts.now)
+    {
+        return Verdict::Deny(excess.into());
+    }
     let answers = Answers::with(answered);
     let identity = match judge(route, facts, &answers) {
         Ok(Some(identity)) if policy.revoked.covers(&identity, facts.now) => {
@@ -206,9 +215,30 @@ fn admit(
     let Some(permit) = permit.and(&route.sessions.permits()) else {
         return Verdict::Deny(Cause::MaxRouteSessions.into());
     };
+    let permit = match by_client(route, identity.as_deref(), facts, permit) {
+        Ok(permit) => permit,
+        Err(excess) => return Verdict::Deny(excess.into()),
+    };
     let (route, candidates) = (Arc::clone(route), candidates(upstream, facts));
     let shadow = shadow(&route, facts);
     Verdict::Allow(Plan { route, captures, candidates, identity, shadow, permit })
+}
+
+/// Counts the session for its client, too.
+fn by_client(route: &Route, client: Option<&Identity>, facts: &Facts<'_>, permit: Permit) -> Result<Permit, Excess> {
+    let mut permit = permit;
+    if let Some(limit) = &route.by_address
+        && let Some(counted) = limit.session(&limit.address(facts.client), facts.now)?
+    {
+        permit = permit.with(counted);
+    }
+    if let (Some(limit), Some(client)) = (&route.by_identity, client) {
+        limit.handshake(&client.subject, facts.now)?;
+        if let Some(counted) = limit.session(&client.subject, facts.now)? {
+            permit = permit.with(counted);
+        }
+    }
+    Ok(permit)
 }
 
 fn shadow(route: &Route, facts: &Facts<'_>) -> Option<Box<Candidates>> {

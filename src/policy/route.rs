@@ -6,6 +6,7 @@ use super::ask::Check;
 use super::auth::Auth;
 use super::headers::HeaderRules;
 use super::key::{HashKey, mix, scale};
+use super::keyed::Keyed;
 use super::limit::Permits;
 use super::reply::{Redirect, Respond};
 use super::rewrite::PathRewrite;
@@ -39,6 +40,9 @@ pub struct Route {
     /// Checked last; `None` admits everybody.
     pub auth: Option<Auth>,
     pub sessions: SessionLimit,
+    /// What each client may have, by its address and by who it is.
+    pub by_address: Option<Keyed>,
+    pub by_identity: Option<Keyed>,
     /// A share of the sessions goes to a second upstream as well.
     pub shadow: Option<Shadow>,
     pub settings: Arc<Settings>,
@@ -161,6 +165,8 @@ impl Route {
             auth: None,
             shadow: None,
             sessions: SessionLimit::new(None),
+            by_address: None,
+            by_identity: None,
             settings: Arc::default(),
         }
     }
@@ -177,6 +183,16 @@ impl Route {
         let Some(auth) = &self.auth else { return (request.query.into(), edits) };
         auth.conceal(request, &mut edits, response);
         (auth.public_query(request.query), edits)
+    }
+
+    /// Goes on counting where `before` is.
+    pub fn inherit(&self, before: &Route) {
+        self.sessions.inherit(&before.sessions);
+        for (own, known) in [(&self.by_address, &before.by_address), (&self.by_identity, &before.by_identity)] {
+            if let (Some(own), Some(known)) = (own, known) {
+                own.inherit(known);
+            }
+        }
     }
 
     /// Its requests go to an upstream, and must be WebSocket handshakes.

@@ -152,6 +152,12 @@ causes! {
     NotPermitted "not-permitted" 403 0 "Not permitted.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";
     MaxRouteSessions "max-route-sessions" 503 0 "Too many sessions on this route.";
+    /// The client's address makes more handshakes in a time than the route allows.
+    AddressRate "address-rate" 429 0 "Too many requests from this address.";
+    AddressSessions "address-sessions" 429 0 "Too many sessions from this address.";
+    /// The client does, whatever its address.
+    IdentityRate "identity-rate" 429 0 "Too many requests of this client.";
+    IdentitySessions "identity-sessions" 429 0 "Too many sessions of this client.";
     /// The proxy had no descriptor or memory left for the upstream's socket.
     NoSockets "no-sockets" 503 0 "The server is out of sockets.";
     /// A call or service the decision depends on did not answer in time, or could not be asked.

@@ -180,11 +180,12 @@ impl Session {
                 self.note(Some(found));
             }
             Event::EndpointDown => {
-                let found = relay.on_endpoint_down(settings);
+                let found = relay.close_client(Cause::EndpointDown, settings.endpoint_down_code, mode);
                 self.note(Some(found));
             }
             Event::CredentialsEnded(cause) => {
-                let found = relay.on_credentials_ended(cause, settings);
+                let code = if cause == Cause::Revoked { settings.revoked_code } else { settings.expired_code };
+                let found = relay.close_client(cause, code, mode);
                 self.note(Some(found));
             }
             Event::Stop => {

@@ -373,22 +373,11 @@ impl Relay {
         (Party::Proxy, cause)
     }
 
-    /// The endpoint gets no new sessions any more: both sides learn it.
-    pub(super) fn on_endpoint_down(&mut self, settings: &RelaySettings) -> (Party, Cause) {
-        let cause = Cause::EndpointDown;
-        let codes = Sides::new(settings.endpoint_down_code, GOING_AWAY);
-        for side in Side::BOTH {
-            self.close_toward(side, Close { code: codes[side], cause }, settings.mode);
-        }
-        (Party::Proxy, cause)
-    }
-
-    /// The client's credentials do not count any more; the upstream is not at fault.
-    pub(super) fn on_credentials_ended(&mut self, cause: Cause, settings: &RelaySettings) -> (Party, Cause) {
-        let code = if cause == Cause::Revoked { settings.revoked_code } else { settings.expired_code };
+    /// The proxy ends the session for a reason that has a close code of its own for the client.
+    pub(super) fn close_client(&mut self, cause: Cause, code: u16, mode: Mode) -> (Party, Cause) {
         let codes = Sides::new(code, GOING_AWAY);
         for side in Side::BOTH {
-            self.close_toward(side, Close { code: codes[side], cause }, settings.mode);
+            self.close_toward(side, Close { code: codes[side], cause }, mode);
         }
         (Party::Proxy, cause)
     }
