@@ -5,6 +5,7 @@ use crate::admin::{Request, Response};
 use crate::discovery::{Sources, Status};
 use crate::metrics::{self, Discovered, Process};
 use crate::worker::inbox::Command;
+use crate::worker::sys::now_ms;
 use std::sync::atomic::Ordering;
 
 impl Control {
@@ -65,6 +66,7 @@ impl Control {
             certificates: self.parts.certificates.days_left(),
             upstreams: self.snapshot.upstreams.iter().map(|upstream| workers.checks.report(upstream)).collect(),
             checks_in_progress: workers.checks.in_progress() as u64,
+            denied: self.deny_files.status(now_ms()),
             discovered: self.sources.iter().flat_map(Sources::status).map(discovered).collect(),
         }
     }

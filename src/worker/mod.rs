@@ -416,7 +416,12 @@ impl<'h, S: Sys> Worker<'h, S> {
             match core.sys.accept(&listening.listener) {
                 Ok((sock, peer)) => {
                     listening.took_one();
-                    self.insert(index, sock, peer, permit);
+                    if listening.config.refuses_peer(peer.ip()) {
+                        self.unpublished = true;
+                        self.res.refuse_peer(sock, peer);
+                    } else {
+                        self.insert(index, sock, peer, permit);
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => listening.drained(self.res.now),
                 Err(error) if sys::is_exhaustion(&error) => {
