@@ -3,9 +3,9 @@
 //! only the file, and the bodies of responses and the lists of addresses that it names.
 //!
 //! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `rewrite.rs`,
-//! `actions.rs`, `access.rs`, `auth.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`, `health.rs` and
-//! `tls.rs` convert it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs`
-//! and `pattern.rs` parse single values; `describe.rs` is the text of `check`.
+//! `actions.rs`, `access.rs`, `auth.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`, `health.rs`
+//! and `tls.rs` convert it to a snapshot, or to errors with line and column; `value.rs`,
+//! `endpoint.rs` and `pattern.rs` parse single values; `describe.rs` is the text of `check`.
 
 mod access;
 mod actions;
