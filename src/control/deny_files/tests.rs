@@ -139,4 +139,8 @@ fn a_file_that_has_settled_is_not_read_again() {
     files.on_tick(750);
     assert!(!denies(&snapshot, "192.0.2.1"), "nothing was read");
     assert_eq!(files.status(750)[0].age_ms, 0);
+    // One that could not be used is not in force, however long it stays the same.
+    files.files[0].error = Some("line 1".to_owned());
+    files.on_tick(1_000);
+    assert_eq!(files.status(1_000)[0].age_ms, 250);
 }

@@ -144,6 +144,8 @@ const SENT: &[(&str, bool)] = &[
     ("https://a.sub.example.net.", false),
     ("https://a.sub.example.net:8443", false),
     ("http://a.sub.example.net", false),
+    ("http://a.sub.example.net:443", false),
+    ("wss://a.sub.example.net", false),
     ("https://*.sub.example.net", false),
     ("https://evil.net/.sub.example.net", false),
     ("https://evil.net#.sub.example.net", false),
