@@ -111,6 +111,7 @@ impl Sample {
             request_id: MADE_UP_ID,
             secure: self.tls || shows,
             cert: shows.then_some(cert),
+            access: None,
             redirect: None,
             draining: false,
             now: 0,

@@ -39,3 +39,10 @@ pub const TLS_HANDSHAKE_BYTES: usize = 2 * TLS_RECORD_BYTES;
 /// What TLS adds to a worker: cached key schedules, and one buffer each for plaintext and
 /// ciphertext.
 pub const TLS_WORKER_BYTES: usize = 1 << 20;
+/// The largest file with denied addresses, and the most networks in one.
+pub const DENY_FILE_BYTES: usize = 64 << 20;
+pub const DENY_FILE_NETWORKS: usize = 1_000_000;
+/// What such a file takes at most, while it is read: its text, what has been read from it (18 bytes
+/// a network), the networks, and those that they replace (36 bytes each).
+pub const DENY_FILE_MEMORY: usize = 150 << 20;
+const _: () = assert!(DENY_FILE_BYTES + DENY_FILE_NETWORKS * (18 + 2 * 36) <= DENY_FILE_MEMORY);

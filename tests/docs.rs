@@ -7,7 +7,7 @@
 mod markdown;
 
 use framegate::config;
-use framegate::metrics::{self, Discovered, Process, Shard, UpstreamHealth};
+use framegate::metrics::{self, Denied, Discovered, Process, Shard, UpstreamHealth};
 use framegate::policy::health::State;
 use framegate::proto::end::CAUSES;
 use markdown::{blocks, calls, pages};
@@ -169,7 +169,9 @@ fn rendered_metrics() -> String {
         UpstreamHealth { endpoints, checks: Some([0; 3]), changes: Some([0; 2]), ..UpstreamHealth::default() };
     let discovered =
         Discovered { upstream: "app".into(), source: "dns", endpoints: 1, age_ms: 1, failures: 0, changes: 1 };
+    let denied = Denied { file: "denied.txt".into(), networks: 1, age_ms: 1, failures: 0 };
     let process = Process {
+        denied: vec![denied],
         discovered: vec![discovered],
         certificates: vec![("chain.pem".into(), 1)],
         upstreams: vec![UpstreamHealth { upstream: "app".into(), ..checked }],
@@ -350,7 +352,10 @@ fn summary_lists_every_page_once() {
 /// A part of a file becomes a whole one: a listener, a route and the upstreams it names are added
 /// where missing.
 fn completed(part: &str) -> String {
-    let mut file = part.to_owned();
+    // A file that must be there.
+    let denied = std::env::temp_dir().join("framegate-docs-denied.txt");
+    std::fs::write(&denied, "# none\n").unwrap();
+    let mut file = part.replace("/etc/framegate/denied.txt", &denied.display().to_string());
     if !file.contains("[[route]]") {
         file += "\n[[route]]\nupstream = \"ws://10.0.0.1:9000\"\n";
     }

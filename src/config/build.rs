@@ -11,9 +11,11 @@ use super::{
     Workers,
 };
 use crate::memory::SCRATCH_BYTES;
+use crate::policy::access::DenyFile;
 use crate::policy::auth::{Revoked, secret_parameters};
 use crate::policy::endpoint::{Address, Endpoint};
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
+use crate::policy::origin::Origins;
 use crate::policy::route::Route;
 use crate::policy::upstream::Upstream;
 use crate::proto::settings::{FlowLimits, FrameLimits, Mode, RelaySettings, RetryOn, Settings, Timeouts};
@@ -38,7 +40,7 @@ pub fn from_text(text: &str, name: &str) -> Result<Snapshot, Error> {
         problems.add_toml(&e);
         None
     });
-    let snapshot = file.map(|file| Builder { problems: &mut problems }.snapshot(&file));
+    let snapshot = file.map(|file| Builder { problems: &mut problems, deny_files: Vec::new() }.snapshot(&file));
     match (snapshot, problems.into_error()) {
         (Some(snapshot), None) => Ok(snapshot),
         (_, Some(error)) => Err(error),
@@ -62,17 +64,18 @@ pub fn from_flags(flags: &Flags) -> Result<Snapshot, Error> {
         listeners.push(Listener::secure(addr, files));
     }
     let endpoint = endpoint::endpoint(&flags.upstream).map_err(|e| Error::flag("--upstream", &e))?;
-    Ok(one_route(listeners, None, endpoint))
+    Ok(one_route(listeners, None, endpoint, Origins::default()))
 }
 
 pub fn demo(listeners: Vec<Listener>, admin: SocketAddr, backend: SocketAddr) -> Snapshot {
     let endpoint = Endpoint::new(format!("ws://{backend}"), Address::Tcp(backend), false, String::new());
-    one_route(listeners, Some(Admin { addr: admin, fault_injection: false }), endpoint)
+    // Its page is served on another port, and cookies of other local services may come with it.
+    one_route(listeners, Some(Admin { addr: admin, fault_injection: false }), endpoint, Origins::Any)
 }
 
-fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint) -> Snapshot {
+fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint, origins: Origins) -> Snapshot {
     let upstream = Arc::new(Upstream::new(endpoint.url.clone(), vec![endpoint.into()], Default::default()));
-    let route = Route::new("/*".to_owned(), Arc::clone(&upstream));
+    let route = Route { origins, ..Route::new("/*".to_owned(), Arc::clone(&upstream)) };
     let entry = Entry::new(HostPattern::Any, PathPattern::Under(String::new()), Arc::new(route));
     Snapshot {
         workers: Workers::default(),
@@ -95,6 +98,8 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint)
 /// TLS in `tls.rs`.
 pub struct Builder<'p, 't> {
     pub problems: &'p mut Problems<'t>,
+    /// Files with denied addresses, read so far.
+    pub deny_files: Vec<Arc<DenyFile>>,
 }
 
 impl Builder<'_, '_> {

@@ -1,5 +1,6 @@
 //! The text of `check`, and the resources that a snapshot needs.
 
+mod access;
 mod rewrite;
 mod upstream;
 
@@ -131,7 +132,9 @@ impl Snapshot {
         }
         write_conditions(out, entry)?;
         if let Some(reply) = rewrite::reply_text(&route.action) {
-            return writeln!(out, " -> {reply}");
+            write!(out, " -> {reply}")?;
+            access::write_lists(out, route)?;
+            return writeln!(out);
         }
         let part = |(upstream, weight): (&Arc<Upstream>, u32)| format!("{} ({weight})", upstream.name);
         let upstreams: Vec<_> = match &route.action {
@@ -142,6 +145,8 @@ impl Snapshot {
         let (frame, message) =
             (size_text(route.settings.relay.limits.max_frame), size_text(route.settings.relay.limits.max_message));
         write!(out, ", frames up to {frame}, messages up to {message}")?;
+        access::write_origins(out, &route.origins)?;
+        access::write_lists(out, route)?;
         write_rewrite(out, route)?;
         let changed = timeouts_text(&route.settings.timeouts, Some(&self.settings.timeouts));
         writeln!(out, "{}{changed}", if changed.is_empty() { "" } else { ", " })
@@ -223,6 +228,7 @@ impl Snapshot {
             let what = format!("{entries} addresses and clients with limits of their own, {} each", size(PLACE_BYTES));
             rows.push((entries.saturating_mul(PLACE_BYTES), what));
         }
+        rows.extend(access::memory(self));
         if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {
             let what = format!("{PIPES_MAX} pipes of {} in the kernel per worker", size(PIPE_BYTES));
             rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), what));
@@ -308,7 +314,7 @@ fn listener_text(listener: &Listener) -> String {
     if !trusted.is_empty() {
         text += &format!(", trusts {}", trusted.join(", "));
     }
-    text
+    text + &access::addresses_text(listener.access.as_deref())
 }
 
 fn version_text(version: TlsVersion) -> &'static str {

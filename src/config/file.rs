@@ -55,6 +55,9 @@ pub struct Workers {
 pub struct Listener {
     pub listen: Typed,
     pub trusted_proxies: TypedList,
+    pub allow: TypedList,
+    pub deny: TypedList,
+    pub deny_file: Typed,
     pub redirect: Typed,
     pub tls: Option<Table<ListenerTls>>,
 }
@@ -106,6 +109,10 @@ pub struct Route {
     #[serde(rename = "match")]
     pub conditions: Vec<Section<Condition>>,
     pub priority: Typed,
+    pub origins: TypedList,
+    pub allow: TypedList,
+    pub deny: TypedList,
+    pub deny_file: Typed,
     pub upstream: Typed,
     pub split: TypedList,
     pub split_key: Typed,

@@ -1,13 +1,12 @@
 //! The snapshot: one validated, immutable configuration. Its values need no further check, except
 //! against the resources of the machine ([`Snapshot::resource_errors`]). Starts nothing and opens
-//! only the file, and the bodies of responses that it names.
+//! only the file, and the bodies of responses and the lists of addresses that it names.
 //!
-//! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `rewrite.rs`,
-//! `actions.rs`, `auth.rs`, `clients.rs`, `flow.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`,
-//! `health.rs` and `tls.rs` convert it to a snapshot, or to errors with line and column;
-//! `value.rs`, `endpoint.rs` and `pattern.rs` parse single values; `describe.rs` is the text of
-//! `check`.
+//! `file.rs` is the TOML as written, `build.rs` converts it to a snapshot, or to errors with line
+//! and column; the files of single sections and keys help it. `value.rs`, `endpoint.rs` and
+//! `pattern.rs` parse single values; `describe.rs` is the text of `check`.
 
+mod access;
 mod actions;
 mod auth;
 mod build;
@@ -29,10 +28,12 @@ mod tls;
 mod upstreams;
 mod value;
 
+pub use access::{parse_deny_file, read_text};
 pub use error::Error;
 
 use self::discovery::Discovery;
 use crate::memory::CHECKS_MAX;
+use crate::policy::access::Access;
 use crate::policy::auth::Revoked;
 use crate::policy::matching::Routes;
 use crate::policy::tls::TlsVersion;
@@ -198,6 +199,8 @@ impl Default for Workers {
 pub struct Listener {
     pub addr: SocketAddr,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// The addresses that it admits: of the peer at accept, of the client at its request.
+    pub access: Option<Arc<Access>>,
     pub tls: Option<ListenerTls>,
     /// Redirects every request to this port of the same host, over TLS.
     pub redirect: Option<u16>,
@@ -210,13 +213,19 @@ impl Listener {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 
+    /// Connections from `peer` are closed at accept. A trusted proxy is not the client that the
+    /// lists are about: that is judged with its request.
+    pub fn refuses_peer(&self, peer: IpAddr) -> bool {
+        self.access.as_ref().is_some_and(|access| !self.trusts(peer) && access.refuses(peer))
+    }
+
     pub fn asks_for_certificates(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off)
     }
 
     /// A listener without TLS.
     pub fn plain(addr: SocketAddr) -> Listener {
-        Listener { addr, trusted_proxies: Vec::new(), tls: None, redirect: None }
+        Listener { addr, trusted_proxies: Vec::new(), access: None, tls: None, redirect: None }
     }
 
     /// A listener with TLS and one certificate.

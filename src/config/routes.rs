@@ -1,5 +1,6 @@
 //! Routes: `[[route]]`.
 
+use super::access::Lists;
 use super::build::Builder;
 use super::error::suggestion;
 use super::file::{self, Section, Typed};
@@ -132,7 +133,10 @@ impl Builder<'_, '_> {
         let retry_on = self.retry_on(typed);
         let max_sessions = self.read("route.limits.max_sessions", &typed.limits.max_sessions, value::sessions);
         let relay = self.relay_settings(typed, &inherited.relay);
+        let (allow, deny, deny_file) = (&typed.allow, &typed.deny, &typed.deny_file);
         Route {
+            origins: self.origins(&typed.origins),
+            access: self.access("route", &Lists { allow, deny, deny_file }),
             rewrite: self.path_rewrite(typed, path, &path.names()),
             request_headers: self.header_rules(
                 "route.request_headers",

@@ -88,6 +88,7 @@ impl Control {
             certificates: self.parts.certificates.days_left(),
             upstreams: self.snapshot.upstreams.iter().map(|upstream| workers.checks.report(upstream)).collect(),
             checks_in_progress: workers.checks.in_progress() as u64,
+            denied: self.deny_files.status(now_ms()),
             discovered: self.sources.iter().flat_map(Sources::status).map(discovered).collect(),
         }
     }

@@ -98,6 +98,13 @@ metrics! {
     Counter "framegate_discovery_changes_total" ["upstream" "source"]
         "Changed lists of endpoints applied; those that come within 100 ms are applied as one."
         = |r, out| discovered(r, out, |one| one.changes);
+    Gauge "framegate_deny_file_networks" ["file"] "Networks that a deny_file denies, without those within others."
+        = |r, out| denied(r, out, |one| one.networks);
+    Gauge "framegate_deny_file_age_seconds" ["file"]
+        "Time since the content of a deny_file was last known to be in force; it grows while the file cannot be used."
+        = |r, out| denied(r, out, |one| Thousandths(one.age_ms));
+    Counter "framegate_deny_file_failures_total" ["file"] "Times a deny_file was missing or could not be used."
+        = |r, out| denied(r, out, |one| one.failures);
     Counter "framegate_sessions_ended_total" ["cause" "ended_by"]
         "Established sessions that ended, by cause and by the party that ended them."
         {
@@ -237,6 +244,8 @@ pub struct Process {
     pub certificates: Vec<(String, i64)>,
     pub upstreams: Vec<UpstreamHealth>,
     pub checks_in_progress: u64,
+    /// The files with denied addresses.
+    pub denied: Vec<Denied>,
     /// The sources of endpoints.
     pub discovered: Vec<Discovered>,
 }
@@ -251,6 +260,16 @@ pub struct UpstreamHealth {
     pub checks: Option<[u64; 3]>,
     /// To up, to down. `None` if they are not checked.
     pub changes: Option<[u64; 2]>,
+}
+
+/// A file with denied addresses.
+#[derive(Debug, Clone)]
+pub struct Denied {
+    pub file: String,
+    pub networks: u64,
+    /// Since its content was last known to be in force.
+    pub age_ms: u64,
+    pub failures: u64,
 }
 
 /// A source of endpoints of an upstream.
@@ -282,6 +301,10 @@ impl Reading {
     }
 }
 
+fn denied<N: std::fmt::Display>(r: &Reading, out: &mut Samples<'_>, number: impl Fn(&Denied) -> N) {
+    r.process.denied.iter().for_each(|one| out.put(&[&one.file], number(one)));
+}
+
 fn discovered<N: std::fmt::Display>(r: &Reading, out: &mut Samples<'_>, number: impl Fn(&Discovered) -> N) {
     r.process.discovered.iter().for_each(|one| out.put(&[&one.upstream, &one.source], number(one)));
 }
@@ -290,7 +313,8 @@ fn handshakes(r: &Reading, out: &mut Samples<'_>) {
     out.put(&[&"ok"], r.total.handshakes_ok);
     for info in CAUSES {
         let count = r.total.refused[info.cause];
-        let without_status = matches!(info.cause, Cause::NoRequest | Cause::UpstreamResponse | Cause::WorkerPanic);
+        let without_status =
+            matches!(info.cause, Cause::NoRequest | Cause::PeerRefused | Cause::UpstreamResponse | Cause::WorkerPanic);
         if count > 0 || info.status != 0 || without_status {
             out.put(&[&info.name], count);
         }

@@ -2,12 +2,14 @@
 //! `matching`, the path that it sends upstream `rewrite`.
 
 use super::Facts;
+use super::access::Access;
 use super::ask::Check;
 use super::auth::Auth;
 use super::headers::HeaderRules;
 use super::key::{HashKey, mix, scale};
 use super::keyed::Keyed;
 use super::limit::Permits;
+use super::origin::Origins;
 use super::reply::{Redirect, Respond};
 use super::rewrite::PathRewrite;
 use super::shadow::Shadow;
@@ -35,7 +37,11 @@ pub struct Route {
     pub response_headers: HeaderRules,
     /// Replaces the Host sent upstream.
     pub host_header: Option<String>,
-    /// Checked in this order, after the rules of the handshake.
+    /// The pages that may open sessions; judged after the rules of the handshake.
+    pub origins: Origins,
+    /// The clients that may; judged next.
+    pub access: Option<Arc<Access>>,
+    /// Checked in this order, after these.
     pub checks: Vec<Check>,
     /// Checked last; `None` admits everybody.
     pub auth: Option<Auth>,
@@ -161,6 +167,8 @@ impl Route {
             request_headers: HeaderRules::default(),
             response_headers: HeaderRules::default(),
             host_header: None,
+            origins: Origins::default(),
+            access: None,
             checks: Vec::new(),
             auth: None,
             shadow: None,

@@ -127,6 +127,8 @@ causes! {
     HeadTimeout "head-timeout" 408 0 "Request header timeout.";
     /// No byte before the deadline or the FIN: closed without a response.
     NoRequest "no-request" 0 0 "";
+    /// The lists of the listener refuse the peer's address: closed at accept, before any byte.
+    PeerRefused "peer-refused" 0 0 "";
     HttpVersion "http-version" 505 0 "HTTP version not supported: use HTTP/1.1.";
     Method "method" 405 0 "Method not allowed: a WebSocket handshake uses GET.";
     BadHost "bad-host" 400 0 "Missing, duplicate or invalid Host header.";
@@ -141,6 +143,12 @@ causes! {
     /// The route has a fixed response; its status is that of the route.
     Responded "responded" 200 0 "The route has a response of its own.";
     NoRoute "no-route" 404 0 "No route matches this request.";
+    /// The list of the route does not have this Origin.
+    OriginRefused "origin-refused" 403 0 "Requests from this origin are not admitted.";
+    /// A request with cookies from the page of another host, on a route without a list of origins.
+    OriginCrossSite "origin-cross-site" 403 0 "Cross-site requests with cookies are not admitted.";
+    /// The lists of the listener or the route refuse the client's address.
+    AddressRefused "address-refused" 403 0 "Requests from this address are not admitted.";
     /// A check of the route denied the request.
     Forbidden "forbidden" 403 0 "Access denied.";
     /// The route asks for credentials, and the request has none.

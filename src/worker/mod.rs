@@ -415,7 +415,10 @@ impl<'h, S: Sys> Worker<'h, S> {
             match core.sys.accept(&listening.listener) {
                 Ok((sock, peer)) => {
                     listening.took_one();
-                    self.insert(index, sock, peer, permit);
+                    match listening.config.refuses_peer(peer.ip()) {
+                        true => self.res.refuse_peer(sock, peer),
+                        false => self.insert(index, sock, peer, permit),
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => listening.drained(self.res.now),
                 Err(error) if sys::is_exhaustion(&error) => {

@@ -138,6 +138,7 @@ impl Pending {
             request_id: &self.request_id,
             secure: self.listener.tls.is_some(),
             cert: self.cert.as_ref().map(|cert| ClientCert { subject: &cert.subject, sha256: &cert.sha256 }),
+            access: self.listener.access.as_deref(),
             redirect: self.listener.redirect,
             draining: false,
             now: 0,

@@ -37,6 +37,7 @@ fn part(routes: &Routes, user: Option<u64>, random: u64) -> usize {
         client,
         secure: false,
         cert: None,
+        access: None,
         redirect: None,
         draining: false,
         now: 0,
