@@ -8,6 +8,8 @@ mod discovery;
 mod example;
 #[path = "common/facts.rs"]
 mod facts;
+#[path = "config/forwarding.rs"]
+mod forwarding;
 #[path = "config/health.rs"]
 mod health;
 #[path = "config/rewrite.rs"]

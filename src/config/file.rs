@@ -53,6 +53,7 @@ pub struct Workers {
 pub struct Listener {
     pub listen: Typed,
     pub trusted_proxies: TypedList,
+    pub proxy_protocol: Typed,
     pub redirect: Typed,
     pub tls: Option<Table<ListenerTls>>,
 }
@@ -115,6 +116,7 @@ pub struct Route {
     pub request_headers: Table<Headers>,
     pub response_headers: Table<Headers>,
     pub host_header: Typed,
+    pub forwarding_headers: Typed,
     pub mode: Typed,
     pub on_upstream_loss: Typed,
     pub on_upstream_loss_code: Typed,
@@ -227,6 +229,7 @@ pub struct Upstream {
     pub hash_load: Typed,
     pub slow_start: Typed,
     pub bind: TypedList,
+    pub proxy_protocol: Typed,
     pub limits: Table<UpstreamLimits>,
     pub ejection: Table<Ejection>,
     pub retries: Table<Retries>,

@@ -191,6 +191,8 @@ impl Default for Workers {
 pub struct Listener {
     pub addr: SocketAddr,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Connections begin with a PROXY header.
+    pub proxy_protocol: bool,
     pub tls: Option<ListenerTls>,
     /// Redirects every request to this port of the same host, over TLS.
     pub redirect: Option<u16>,
@@ -203,13 +205,18 @@ impl Listener {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 
+    /// With PROXY headers only trusted proxies may connect: others could claim any address.
+    pub fn may_connect(&self, peer: IpAddr) -> bool {
+        !self.proxy_protocol || self.trusts(peer)
+    }
+
     pub fn asks_for_certificates(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off)
     }
 
     /// A listener without TLS.
     pub fn plain(addr: SocketAddr) -> Listener {
-        Listener { addr, trusted_proxies: Vec::new(), tls: None, redirect: None }
+        Listener { addr, trusted_proxies: Vec::new(), proxy_protocol: false, tls: None, redirect: None }
     }
 
     /// A listener with TLS and one certificate.

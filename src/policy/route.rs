@@ -12,6 +12,7 @@ use super::rewrite::PathRewrite;
 use super::shadow::Shadow;
 use super::template::Variables;
 use super::upstream::Upstream;
+use crate::proto::handshake::ForwardingHeaders;
 use crate::proto::http1::FieldEdits;
 use crate::proto::settings::Settings;
 use arc_swap::ArcSwap;
@@ -34,6 +35,8 @@ pub struct Route {
     pub response_headers: HeaderRules,
     /// Replaces the Host sent upstream.
     pub host_header: Option<String>,
+    /// How the upstream learns of the client.
+    pub forwarding_headers: ForwardingHeaders,
     /// Checked in this order, after the rules of the handshake.
     pub checks: Vec<Check>,
     /// Checked last; `None` admits everybody.
@@ -157,6 +160,7 @@ impl Route {
             request_headers: HeaderRules::default(),
             response_headers: HeaderRules::default(),
             host_header: None,
+            forwarding_headers: ForwardingHeaders::default(),
             checks: Vec::new(),
             auth: None,
             shadow: None,

@@ -30,7 +30,7 @@ pub use resources::WorkerCore;
 use crate::policy::ask::Answer;
 use crate::policy::endpoint::Endpoint;
 use crate::policy::limit::Permit;
-use crate::proto::end::{Cause, End, Party, Phase};
+use crate::proto::end::{Cause, End, Party};
 use crate::proto::interface::{Event, TransportEnd};
 use crate::proto::session::Session;
 use crate::proto::settings::EndpointDown;
@@ -445,19 +445,25 @@ impl<'h, S: Sys> Worker<'h, S> {
         // If registering fails for want of memory, the client is dropped at once, like one that
         // left.
         let registered = core.sys.register(&sock, Token::Pair(key, Role::DOWNSTREAM).pack()).is_ok();
-        let (tls, sound) = match listening.accept_tls() {
+        let admitted = listening.config.may_connect(peer.ip());
+        let (tls, sound) = match admitted.then(|| listening.accept_tls()).flatten() {
             None => (None, registered),
             Some(Ok(tls)) => (Some(Box::new(tls)), registered),
             Some(Err(_)) => (None, false),
         };
-        let session = tls.is_none().then(|| Session::new(Arc::clone(&core.snapshot.settings), now));
-        let pending = Pending::new(peer, Arc::clone(&listening.config), now);
-        let pair = Pair::new(Conn::accepted(sock, tls), session, pending, key.generation);
-        slot.insert(pair).permit = Some(permit);
-        if sound {
-            self.after(key, true);
+        let mut pending = Pending::new(peer, Arc::clone(&listening.config), now);
+        let conn = if pending.listener.proxy_protocol {
+            pending.tls_behind_header = tls;
+            Conn::headed(sock)
         } else {
-            self.report(key, Event::Ended(Side::Downstream, TransportEnd::Reset));
+            Conn::accepted(sock, tls)
+        };
+        let session = conn.is_up().then(|| Session::new(Arc::clone(&core.snapshot.settings), now));
+        slot.insert(Pair::new(conn, session, pending, key.generation)).permit = Some(permit);
+        match (sound, admitted) {
+            (true, true) => self.after(key, true),
+            (true, false) => self.with_turn(key, |turn| turn.refuse_peer()),
+            (false, _) => self.report(key, Event::Ended(Side::Downstream, TransportEnd::Reset)),
         }
     }
 
@@ -576,7 +582,7 @@ impl<S: Sys> Drop for Worker<'_, S> {
         let mut pairs = std::mem::take(&mut self.pairs);
         for (slot, pair) in &mut pairs {
             if pair.slot == SlotUse::Live {
-                let phase = pair.session.as_ref().map_or(Phase::Tls, Session::phase);
+                let phase = pair.phase();
                 let key = SlotKey { slot: slot as u32, generation: pair.generation };
                 let end = End { party: Party::Proxy, phase, cause: Cause::WorkerPanic };
                 Turn { pair, key, res: &mut self.res, eventful: false }.close(end);
