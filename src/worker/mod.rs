@@ -36,7 +36,6 @@ use crate::proto::session::Session;
 use crate::proto::settings::EndpointDown;
 use crate::proto::{Millis, Side};
 use closings::{Closings, Reason};
-use conn::Conn;
 use inbox::Command;
 use listener::{ACCEPTS_MAX, BACKOFF_MS, Listening};
 use pair::{Pair, Pending, SlotUse};
@@ -451,15 +450,9 @@ impl<'h, S: Sys> Worker<'h, S> {
             Some(Ok(tls)) => (Some(Box::new(tls)), registered),
             Some(Err(_)) => (None, false),
         };
-        let mut pending = Pending::new(peer, Arc::clone(&listening.config), now);
-        let conn = if pending.listener.proxy_protocol {
-            pending.tls_behind_header = tls;
-            Conn::headed(sock)
-        } else {
-            Conn::accepted(sock, tls)
-        };
-        let session = conn.is_up().then(|| Session::new(Arc::clone(&core.snapshot.settings), now));
-        slot.insert(Pair::new(conn, session, pending, key.generation)).permit = Some(permit);
+        let pending = Pending::new(peer, Arc::clone(&listening.config), now);
+        let pair = Pair::accepted((sock, tls), pending, &core.snapshot.settings, key.generation);
+        slot.insert(pair).permit = Some(permit);
         match (sound, admitted) {
             (true, true) => self.after(key, true),
             (true, false) => self.with_turn(key, |turn| turn.refuse_peer()),

@@ -25,6 +25,7 @@ use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::{Event, ReadInterest, Timer};
 use crate::proto::proxy_protocol::{self, Addresses, Header};
 use crate::proto::session::Session;
+use crate::proto::settings::Settings;
 use crate::proto::{Millis, Side, Sides};
 use crate::tls::{CertInfo, Tls, TlsConfigs};
 use std::net::SocketAddr;
@@ -201,7 +202,21 @@ impl Pending {
 }
 
 impl<S> Pair<S> {
-    pub fn new(client: Conn<S>, session: Option<Session>, pending: Box<Pending>, generation: u32) -> Self {
+    /// A client that has been accepted. Its session begins at once, under `settings`, unless a
+    /// PROXY header or a TLS handshake comes before it.
+    pub fn accepted(
+        (sock, tls): (S, Option<Box<Tls>>),
+        mut pending: Box<Pending>,
+        settings: &Arc<Settings>,
+        generation: u32,
+    ) -> Self {
+        let client = if pending.listener.proxy_protocol {
+            pending.tls_behind_header = tls;
+            Conn::headed(sock)
+        } else {
+            Conn::accepted(sock, tls)
+        };
+        let session = client.is_up().then(|| Session::new(Arc::clone(settings), pending.opened_at));
         Pair {
             session,
             conns: Sides::new(Some(client), None),
