@@ -31,6 +31,7 @@ fn main() {
         client: [203, 0, 113, 7].into(),
         trusted: false,
         secure: false,
+        headers: Default::default(),
         request_id: "0123456789abcdef0123456789abcdef",
         trace_seed: [7; 24],
         edits: &edits,

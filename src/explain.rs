@@ -279,6 +279,7 @@ fn write_forwarded(
         peer: facts.peer,
         trusted: facts.trusted,
         secure: facts.secure,
+        headers: route.forwarding_headers,
         client: facts.client,
         cert: facts.cert.map(|cert| (cert.subject, cert.sha256)),
         request_id: facts.request_id,

@@ -87,6 +87,21 @@ const INVALID: &[(&str, Then)] = &[
     ("\0\0\0\0\r\n\r\n", Then::Keeps),
 ];
 
+/// A call has no client: where its upstream gets PROXY headers, its own says so.
+#[test]
+fn a_call_to_an_upstream_with_headers_begins_with_one() {
+    for (version, header) in [("v1", &b"PROXY UNKNOWN\r\n"[..]), ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")] {
+        let callee = Callee::start_with(&format!("proxy_protocol = \"{version}\"\n"));
+        let rig = rig_asking(&callee);
+        let mut client = rig.request("/chat");
+        let call = accept(&callee.listener);
+        assert_eq!(read_exact(&call, header.len()), header);
+        assert_eq!(read_head(&call), "GET /auth HTTP/1.1\r\nHost: auth\r\n\r\n");
+        answer(call, ADMITTING[0].0, usize::MAX, Then::Fin);
+        rig.admits(&mut client);
+    }
+}
+
 #[test]
 fn a_2xx_admits_however_it_is_framed_and_cut() {
     let callee = Callee::start();

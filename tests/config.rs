@@ -14,6 +14,8 @@ mod example;
 mod facts;
 #[path = "config/flow.rs"]
 mod flow;
+#[path = "config/forwarding.rs"]
+mod forwarding;
 #[path = "config/health.rs"]
 mod health;
 #[path = "config/rewrite.rs"]

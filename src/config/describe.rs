@@ -311,6 +311,9 @@ fn listener_text(listener: &Listener) -> String {
     if let Some(port) = listener.redirect {
         text += &format!(", redirects to https on port {port}");
     }
+    if listener.proxy_protocol {
+        text += ", only with a PROXY header";
+    }
     if !trusted.is_empty() {
         text += &format!(", trusts {}", trusted.join(", "));
     }

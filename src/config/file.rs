@@ -58,6 +58,7 @@ pub struct Listener {
     pub allow: TypedList,
     pub deny: TypedList,
     pub deny_file: Typed,
+    pub proxy_protocol: Typed,
     pub redirect: Typed,
     pub tls: Option<Table<ListenerTls>>,
 }
@@ -124,6 +125,7 @@ pub struct Route {
     pub request_headers: Table<Headers>,
     pub response_headers: Table<Headers>,
     pub host_header: Typed,
+    pub forwarding_headers: Typed,
     pub mode: Typed,
     pub on_upstream_loss: Typed,
     pub on_upstream_loss_code: Typed,
@@ -258,6 +260,7 @@ pub struct Upstream {
     pub hash_load: Typed,
     pub slow_start: Typed,
     pub bind: TypedList,
+    pub proxy_protocol: Typed,
     pub limits: Table<UpstreamLimits>,
     pub ejection: Table<Ejection>,
     pub retries: Table<Retries>,

@@ -201,6 +201,8 @@ pub struct Listener {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// The addresses that it admits: of the peer at accept, of the client at its request.
     pub access: Option<Arc<Access>>,
+    /// Connections begin with a PROXY header.
+    pub proxy_protocol: bool,
     pub tls: Option<ListenerTls>,
     /// Redirects every request to this port of the same host, over TLS.
     pub redirect: Option<u16>,
@@ -219,13 +221,19 @@ impl Listener {
         self.access.as_ref().is_some_and(|access| !self.trusts(peer) && access.refuses(peer))
     }
 
+    /// With PROXY headers only trusted proxies may connect: others could claim any address.
+    pub fn may_connect(&self, peer: IpAddr) -> bool {
+        !self.proxy_protocol || self.trusts(peer)
+    }
+
     pub fn asks_for_certificates(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off)
     }
 
     /// A listener without TLS.
     pub fn plain(addr: SocketAddr) -> Listener {
-        Listener { addr, trusted_proxies: Vec::new(), access: None, tls: None, redirect: None }
+        let trusted_proxies = Vec::new();
+        Listener { addr, trusted_proxies, access: None, proxy_protocol: false, tls: None, redirect: None }
     }
 
     /// A listener with TLS and one certificate.

@@ -14,6 +14,7 @@ use crate::policy::route::{Route, RouteAction, SessionLimit};
 use crate::policy::upstream::Upstream;
 use crate::proto::close;
 use crate::proto::end::Cause;
+use crate::proto::handshake::ForwardingHeaders;
 use crate::proto::settings::{
     BAD_GATEWAY, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED, EndpointDown, Failure, Mode, RelaySettings, RetryOn,
     SERVICE_RESTART, Settings,
@@ -150,11 +151,18 @@ impl Builder<'_, '_> {
                 Direction::Response,
                 &path.names(),
             ),
+            forwarding_headers: self.forwarding_headers(typed),
             host_header: self.read("route.host_header", &typed.host_header, |v| pattern::host_header(text(v)?)),
             sessions: SessionLimit::new(max_sessions),
             settings: Arc::new(Settings { timeouts, relay, retry_on, ..inherited.clone() }),
             ..Route::with_action(route_name(typed), action)
         }
+    }
+
+    fn forwarding_headers(&mut self, typed: &file::Route) -> ForwardingHeaders {
+        let words = ForwardingHeaders::ALL.map(|headers| (headers.name(), headers));
+        let key = "route.forwarding_headers";
+        self.take(key, &typed.forwarding_headers, ForwardingHeaders::default(), |v| value::word(v, &words))
     }
 
     /// A new option of the relay is a field of [`RelaySettings`], a key of [`file::Route`], a line

@@ -25,7 +25,13 @@ impl Builder<'_, '_> {
         }
         let (allow, deny, deny_file) = (&typed.allow, &typed.deny, &typed.deny_file);
         let access = self.access("listener", &Lists { allow, deny, deny_file });
-        Listener { addr, trusted_proxies, access, tls, redirect }
+        let proxy_protocol = self.take("listener.proxy_protocol", &typed.proxy_protocol, false, value::flag);
+        if let (true, true, Some(at)) = (proxy_protocol, trusted_proxies.is_empty(), &typed.proxy_protocol) {
+            let why = "requires trusted_proxies, the only peers whose PROXY header is believed; \
+                       add for example trusted_proxies = [\"10.0.0.0/8\"]";
+            self.problems.add(at.span(), "listener.proxy_protocol", why);
+        }
+        Listener { addr, trusted_proxies, access, proxy_protocol, tls, redirect }
     }
 
     fn listener_tls(&mut self, typed: &file::ListenerTls, at: Range<usize>) -> ListenerTls {

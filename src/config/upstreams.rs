@@ -12,6 +12,7 @@ use crate::policy::key::HashKey;
 use crate::policy::retry::RetryLimits;
 use crate::policy::sticky::{SameSite, Sticky};
 use crate::policy::upstream::{Options, Queue, Rules, Upstream};
+use crate::proto::proxy_protocol::Version;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -117,7 +118,14 @@ impl Builder<'_, '_> {
             queue: self.queue(&typed.limits, default.queue),
             retries: self.retries(&typed.retries, default.retries),
             bind: self.bind(typed),
+            proxy_protocol: self.proxy_version(&typed.proxy_protocol),
         }
+    }
+
+    fn proxy_version(&mut self, typed: &file::Typed) -> Option<Version> {
+        let mut words = vec![("off", None)];
+        words.extend(Version::ALL.map(|version| (version.name(), Some(version))));
+        self.take("upstream.proxy_protocol", typed, None, |v| value::word(v, &words))
     }
 
     fn sticky(&mut self, typed: &file::Sticky) -> Sticky {

@@ -11,6 +11,7 @@ use super::failure::{Failure, Step};
 use super::probe::{Outcome, Probe, Seed};
 use crate::policy::check::HealthCheck;
 use crate::policy::endpoint::{Endpoint, Target};
+use crate::proto::proxy_protocol::{self, Version};
 use crate::tls::{Buffer, Tls};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
@@ -89,6 +90,11 @@ impl Connection {
             Target::Unix(_) => Stream::Unix(UnixStream::from_std(socket.into())),
         };
         stream.source().register(opening.registry, opening.token, Interest::READABLE | Interest::WRITABLE)?;
+        let mut out = Buffer::default();
+        if let Some(version) = opening.header {
+            // A check has no client.
+            push(&mut out, &proxy_protocol::write(version, None));
+        }
         Ok(Connection {
             stream,
             stage: Stage::Connecting,
@@ -96,7 +102,7 @@ impl Connection {
             check: opening.check,
             endpoint: opening.endpoint,
             seed: opening.seed,
-            out: Buffer::default(),
+            out,
             sent: 0,
             read: 0,
             reported: false,
@@ -247,8 +253,7 @@ impl Connection {
             // Pauses do not matter here: what a check sends is short.
             Some(tls) => tls.encrypt(bytes, 0, &mut self.out).map_err(Failure::Tls),
             None => {
-                self.out.room(bytes.len()).copy_from_slice(bytes);
-                self.out.advance(bytes.len());
+                push(&mut self.out, bytes);
                 Ok(())
             }
         }
@@ -277,6 +282,11 @@ impl Connection {
     }
 }
 
+fn push(out: &mut Buffer, bytes: &[u8]) {
+    out.room(bytes.len()).copy_from_slice(bytes);
+    out.advance(bytes.len());
+}
+
 /// What a connection is opened with.
 pub struct Opening<'a> {
     pub connect: &'a Connect,
@@ -286,6 +296,8 @@ pub struct Opening<'a> {
     pub token: Token,
     pub check: Arc<HealthCheck>,
     pub endpoint: Arc<Endpoint>,
+    /// A PROXY header comes first.
+    pub header: Option<Version>,
     /// For a `wss` endpoint.
     pub tls: Option<Tls>,
     pub seed: Seed,

@@ -297,7 +297,9 @@ impl Checker<'_> {
                 let entry = self.checks.vacant_entry();
                 let token = mio::Token(entry.key());
                 let (connect, registry) = (&*self.environment.connect, self.inbox.poll.registry());
-                let opening = Opening { connect, source, registry, token, check, endpoint, tls, seed };
+                // What listens on a port of its own for checks is not what sessions connect to.
+                let header = subject.watched.upstream.rules.proxy_protocol.filter(|_| check.port.is_none());
+                let opening = Opening { connect, source, registry, token, check, endpoint, header, tls, seed };
                 match Connection::open(&target, opening) {
                     Ok(connection) => {
                         self.serial += 1;

@@ -48,7 +48,7 @@ impl Tally {
                 self.sessions = self.sessions.saturating_sub(1);
                 self.ended[end.cause][column(end.party)] += 1;
             }
-            Phase::Tls | Phase::Request | Phase::Connect | Phase::Response => {
+            Phase::ProxyHeader | Phase::Tls | Phase::Request | Phase::Connect | Phase::Response => {
                 self.handshakes = self.handshakes.saturating_sub(1);
                 self.refused[end.cause] += 1;
             }

@@ -15,6 +15,7 @@ use super::rewrite::PathRewrite;
 use super::shadow::Shadow;
 use super::template::Variables;
 use super::upstream::Upstream;
+use crate::proto::handshake::ForwardingHeaders;
 use crate::proto::http1::FieldEdits;
 use crate::proto::settings::Settings;
 use arc_swap::ArcSwap;
@@ -41,7 +42,9 @@ pub struct Route {
     pub origins: Origins,
     /// The clients that may; judged next.
     pub access: Option<Arc<Access>>,
-    /// Checked in this order, after these.
+    /// How the upstream learns of the client.
+    pub forwarding_headers: ForwardingHeaders,
+    /// Checked in this order, after origins and addresses.
     pub checks: Vec<Check>,
     /// Checked last; `None` admits everybody.
     pub auth: Option<Auth>,
@@ -169,6 +172,7 @@ impl Route {
             host_header: None,
             origins: Origins::default(),
             access: None,
+            forwarding_headers: ForwardingHeaders::default(),
             checks: Vec::new(),
             auth: None,
             shadow: None,

@@ -11,6 +11,7 @@ use super::retry::RetryLimits;
 use super::sticky::{Namer, Sticky};
 use super::tls::UpstreamTls;
 use crate::proto::Millis;
+use crate::proto::proxy_protocol::Version;
 use arc_swap::ArcSwap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -56,6 +57,8 @@ pub struct Rules {
     /// The addresses that connections to its endpoints come from, in turn; empty leaves it to the
     /// kernel.
     pub bind: Vec<IpAddr>,
+    /// What connections to its endpoints begin with, if anything: a PROXY header.
+    pub proxy_protocol: Option<Version>,
 }
 
 /// Sessions that wait until an endpoint has room for them.
@@ -81,6 +84,7 @@ impl Default for Rules {
             queue: Queue { max: 0, timeout_ms: 5_000 },
             retries: RetryLimits::default(),
             bind: Vec::new(),
+            proxy_protocol: None,
         }
     }
 }

@@ -33,6 +33,8 @@ impl From<Side> for Party {
 /// The phase a session was in when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
+    /// Reading the PROXY header of a client.
+    ProxyHeader,
     /// The client's TLS handshake.
     Tls,
     /// Reading and judging the client's request.
@@ -48,6 +50,7 @@ pub enum Phase {
 impl Phase {
     pub fn name(self) -> &'static str {
         match self {
+            Phase::ProxyHeader => "proxy-header",
             Phase::Tls => "tls",
             Phase::Request => "request",
             Phase::Connect => "connect",
@@ -95,6 +98,17 @@ macro_rules! causes {
 }
 
 causes! {
+    // --- the PROXY header, on a listener with `proxy_protocol`; nothing is answered
+    /// The peer is none of the listener's trusted proxies.
+    ProxyUntrusted "proxy-untrusted" 0 0 "";
+    /// The first bytes are not those of a header.
+    ProxyAbsent "proxy-absent" 0 0 "";
+    ProxyTimeout "proxy-timeout" 0 0 "";
+    /// The connection ended within the header.
+    ProxyTruncated "proxy-truncated" 0 0 "";
+    ProxyMalformed "proxy-malformed" 0 0 "";
+    /// A line of more than 107 bytes, or more than 4 KiB of addresses and TLVs.
+    ProxyTooLong "proxy-too-long" 0 0 "";
     // --- TLS, with the client or with the upstream; toward a client it ends with an alert, if any
     TlsTimeout "tls-timeout" 504 0 "The upstream's TLS handshake timed out.";
     /// A plain request on a TLS listener.

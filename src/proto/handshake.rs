@@ -6,6 +6,7 @@
 //! and value, which hold no CR or LF.
 
 mod extension;
+mod forwarded;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -17,6 +18,7 @@ use super::http1::{
 use base64::Engine;
 use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{GeneralPurpose, general_purpose};
+pub use forwarded::ForwardingHeaders;
 use sha1::{Digest, Sha1};
 use std::net::IpAddr;
 use trace::Trace;
@@ -64,15 +66,22 @@ const CLIENT_SUBJECT: &str = "X-Client-Cert-Subject";
 const CLIENT_SHA256: &str = "X-Client-Cert-SHA256";
 
 /// The client of a connection from `peer`: the peer itself, or, where that is a trusted proxy, the
-/// last address in X-Forwarded-For that is none.
+/// last address in X-Forwarded-For that is none. Forwarded is read where there is no
+/// X-Forwarded-For: most proxies write that, and let the Forwarded of their clients pass. What is
+/// malformed, or no address, ends the walk.
 pub fn client_of(request: &Request<'_>, peer: IpAddr, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = peer.to_canonical();
-    let hops: Vec<&[u8]> = match is_trusted(client) {
-        true => elements(&request.fields, "x-forwarded-for").collect(),
-        false => Vec::new(),
+    if !is_trusted(client) {
+        return client;
+    }
+    let fields = &request.fields;
+    let has_x = fields.iter().any(|field| field.name.eq_ignore_ascii_case("x-forwarded-for"));
+    let hops: Vec<Option<IpAddr>> = match has_x {
+        true => elements(fields, "x-forwarded-for").map(|hop| str::from_utf8(hop).ok()?.parse().ok()).collect(),
+        false => forwarded::hops(fields),
     };
     for hop in hops.iter().rev() {
-        let Some(address) = str::from_utf8(hop).ok().and_then(|hop| hop.parse::<IpAddr>().ok()) else { break };
+        let Some(address) = hop else { break };
         client = address.to_canonical();
         if !is_trusted(client) {
             break;
@@ -110,6 +119,7 @@ pub struct Forwarding<'a> {
     pub trusted: bool,
     /// The client came over TLS.
     pub secure: bool,
+    pub headers: ForwardingHeaders,
     /// Subject and SHA-256 of the certificate that it has shown.
     pub cert: Option<(&'a str, &'a str)>,
     /// 32 hex digits, already chosen (kept from a trusted peer, else new).
@@ -136,7 +146,7 @@ pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
     for field @ Field { name, value } in fields {
         let passes = match Origin::of(name) {
             Origin::Rewritten => false,
-            Origin::Trust => add.trusted,
+            Origin::Trust => add.trusted && !add.headers.replaces(name),
             Origin::TraceState => continued.is_some(),
             Origin::Client => true,
         };
@@ -146,7 +156,13 @@ pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
         }
     }
     push_added(&mut out, add.edits);
-    push_forwarding(&mut out, request, add);
+    if add.headers.has_forwarded() {
+        forwarded::push_forwarded(&mut out, request, add);
+    }
+    if add.headers.has_x_forwarded() {
+        push_x_forwarded(&mut out, request, add);
+    }
+    push_identity(&mut out, request, add);
     let trace = continued.unwrap_or_else(|| Trace::started(&add.trace_seed));
     push_field(&mut out, "traceparent", &trace.value());
     out.extend_from_slice(b"\r\n");
@@ -187,10 +203,10 @@ impl Origin {
     }
 }
 
-/// What the proxy says of the client; of a trusted peer's word only X-Forwarded-For is continued,
-/// the rest stands.
-fn push_forwarding(out: &mut Vec<u8>, request: &Request<'_>, add: &Forwarding<'_>) {
-    let kept = |name| add.trusted && values(&request.fields, name).next().is_some();
+/// Where the client is; of a trusted peer's word only X-Forwarded-For is continued, the rest
+/// stands.
+fn push_x_forwarded(out: &mut Vec<u8>, request: &Request<'_>, add: &Forwarding<'_>) {
+    let kept = |name| is_kept(name, request, add);
     let peer = add.peer.to_canonical().to_string();
     out.extend_from_slice(b"X-Forwarded-For: ");
     if add.trusted {
@@ -208,11 +224,21 @@ fn push_forwarding(out: &mut Vec<u8>, request: &Request<'_>, add: &Forwarding<'_
     if !kept("x-real-ip") {
         push_field(out, "X-Real-IP", add.client.to_canonical().to_string().as_bytes());
     }
+}
+
+/// Who the client and what its request is.
+fn push_identity(out: &mut Vec<u8>, request: &Request<'_>, add: &Forwarding<'_>) {
+    let kept = |name| is_kept(name, request, add);
     if let Some((subject, sha256)) = add.cert.filter(|_| !kept(CLIENT_SUBJECT) && !kept(CLIENT_SHA256)) {
         push_field(out, CLIENT_SUBJECT, subject.as_bytes());
         push_field(out, CLIENT_SHA256, sha256.as_bytes());
     }
     push_field(out, "X-Request-Id", add.request_id.as_bytes());
+}
+
+/// A trusted peer's word stands.
+fn is_kept(name: &str, request: &Request<'_>, add: &Forwarding<'_>) -> bool {
+    add.trusted && values(&request.fields, name).next().is_some()
 }
 
 fn push_upgrade(out: &mut Vec<u8>) {

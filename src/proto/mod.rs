@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod http1;
 pub mod interface;
 pub mod mask;
+pub mod proxy_protocol;
 pub mod rate;
 pub mod relay;
 pub mod session;

@@ -21,6 +21,7 @@ use crate::policy::candidates::{Ask, Candidates};
 use crate::policy::endpoint::Pick;
 use crate::proto::Millis;
 use crate::proto::call::ResponseReader;
+use crate::proto::proxy_protocol;
 use crate::tls::TlsConfigs;
 use slab::Slab;
 use std::collections::VecDeque;
@@ -269,6 +270,9 @@ impl<K> Call<K> {
                 None => return Outcome::Pending,
                 Some(Err(_)) => return Outcome::Unreachable,
                 Some(Ok(())) => {
+                    if let Some(version) = self.subrequest.upstream.rules.proxy_protocol {
+                        conn.write(&[], &proxy_protocol::write(version, None), false, io);
+                    }
                     let secure = self.pick.as_ref().map(Pick::endpoint).filter(|endpoint| endpoint.tls);
                     let Some(endpoint) = secure else {
                         self.send(io);

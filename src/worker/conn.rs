@@ -13,8 +13,10 @@ use super::token::Role;
 use crate::proto::Millis;
 use crate::proto::end::Cause;
 use crate::proto::interface::TransportEnd;
+use crate::proto::proxy_protocol::{self, HEADER_MAX, Header};
 use crate::tls::{CertInfo, Decrypted, Failure, PAYLOAD_MAX, RECORD_BYTES, Tls};
 use std::io::IoSlice;
+use std::net::SocketAddr;
 
 /// Bytes of ciphertext that are asked for at the least.
 const TLS_READ_MIN: usize = 1024;
@@ -43,6 +45,9 @@ pub struct Conn<S> {
 enum Stage {
     /// connect(2) is under way.
     Connecting,
+    /// A PROXY header is awaited. What follows it belongs to the transport, and stays in the
+    /// kernel.
+    ProxyHeader,
     /// TLS is being negotiated.
     Handshaking,
     /// Bytes of the session may flow.
@@ -54,6 +59,18 @@ enum Stage {
 enum Transport {
     Plain,
     Tls(Box<Tls>),
+}
+
+/// What a look for a PROXY header found.
+#[derive(Debug)]
+pub enum Heading {
+    /// It is incomplete.
+    Pending,
+    /// It has been read, and nothing behind it.
+    Complete(Header),
+    Failed(Cause),
+    /// The peer ended the connection without a byte.
+    Silent,
 }
 
 /// The outcome of a step of a TLS handshake.
@@ -106,11 +123,14 @@ impl Input {
 impl<S> Conn<S> {
     /// An accepted connection; with `tls`, its handshake comes first.
     pub fn accepted(sock: S, tls: Option<Box<Tls>>) -> Conn<S> {
-        let (stage, transport) = match tls {
-            None => (Stage::Up, Transport::Plain),
-            Some(tls) => (Stage::Handshaking, Transport::Tls(tls)),
-        };
-        Conn::new(sock, Role::DOWNSTREAM, stage, transport)
+        let mut conn = Conn::new(sock, Role::DOWNSTREAM, Stage::Up, Transport::Plain);
+        conn.begin(tls);
+        conn
+    }
+
+    /// An accepted connection that begins with a PROXY header.
+    pub fn headed(sock: S) -> Conn<S> {
+        Conn::new(sock, Role::DOWNSTREAM, Stage::ProxyHeader, Transport::Plain)
     }
 
     /// A connection that is being made.
@@ -142,6 +162,16 @@ impl<S> Conn<S> {
     #[inline]
     pub fn may_connect(&self) -> bool {
         self.stage == Stage::Connecting && self.socket.ready.write
+    }
+
+    /// The PROXY header has not been read.
+    pub fn awaits_header(&self) -> bool {
+        self.stage == Stage::ProxyHeader
+    }
+
+    /// What the peer has connected to.
+    pub fn local_addr<Y: Sys<Sock = S>>(&self, sys: &mut Y) -> Option<SocketAddr> {
+        sys.local_addr(self.socket.sock()).ok()
     }
 
     /// A TLS handshake step would find something: bytes, or their end.
@@ -205,6 +235,41 @@ impl<S> Conn<S> {
             }
             Err(error) => Some(Err(error)),
         }
+    }
+
+    /// Reads the PROXY header, once all of it has arrived.
+    pub fn read_header<Y: Sys<Sock = S>>(&mut self, input: &mut Input, sys: &mut Y) -> Heading {
+        if !(self.awaits_header() && self.socket.ready.read) {
+            return Heading::Pending;
+        }
+        let room = input.scratch.get_mut(..HEADER_MAX).unwrap_or(&mut []);
+        let n = match self.socket.peek(sys, room) {
+            Progress::Moved(n) => n.get(),
+            Progress::Blocked => return Heading::Pending,
+            Progress::Ended(_) => return Heading::Silent,
+        };
+        let header = match proxy_protocol::parse(room.get(..n).unwrap_or(&[])) {
+            Ok(Some(header)) => header,
+            Ok(None) if self.socket.wait_for_more() => return Heading::Pending,
+            Ok(None) => return Heading::Failed(Cause::ProxyTruncated),
+            Err(proxy_protocol::Error::Absent) => return Heading::Failed(Cause::ProxyAbsent),
+            Err(proxy_protocol::Error::Malformed) => return Heading::Failed(Cause::ProxyMalformed),
+            Err(proxy_protocol::Error::TooLong) => return Heading::Failed(Cause::ProxyTooLong),
+        };
+        let header_room = room.get_mut(..header.len).unwrap_or(&mut []);
+        match self.socket.recv(sys, header_room) {
+            Progress::Moved(n) if n.get() == header.len => Heading::Complete(header),
+            // Urgent data stands in it.
+            Progress::Moved(_) | Progress::Blocked | Progress::Ended(_) => Heading::Failed(Cause::ProxyTruncated),
+        }
+    }
+
+    /// The PROXY header has been read: the transport begins, with `tls` its handshake.
+    pub fn begin(&mut self, tls: Option<Box<Tls>>) {
+        (self.stage, self.transport) = match tls {
+            None => (Stage::Up, Transport::Plain),
+            Some(tls) => (Stage::Handshaking, Transport::Tls(tls)),
+        };
     }
 
     /// Starts a TLS handshake on a connection that has just been made: sends the ClientHello.

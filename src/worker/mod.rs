@@ -30,12 +30,10 @@ pub use resources::WorkerCore;
 
 use crate::policy::ask::Answer;
 use crate::policy::limit::Permit;
-use crate::proto::end::{Cause, End, Party, Phase};
+use crate::proto::end::{Cause, End, Party};
 use crate::proto::interface::{Event, TransportEnd};
-use crate::proto::session::Session;
 use crate::proto::{Millis, Side};
 use closings::Reason;
-use conn::Conn;
 use inbox::Command;
 use listener::{ACCEPTS_MAX, BACKOFF_MS, Listening};
 use pair::{Pair, Pending, SlotUse};
@@ -447,19 +445,19 @@ impl<'h, S: Sys> Worker<'h, S> {
         // If registering fails for want of memory, the client is dropped at once, like one that
         // left.
         let registered = core.sys.register(&sock, Token::Pair(key, Role::DOWNSTREAM).pack()).is_ok();
-        let (tls, sound) = match listening.accept_tls() {
+        let admitted = listening.config.may_connect(peer.ip());
+        let (tls, sound) = match admitted.then(|| listening.accept_tls()).flatten() {
             None => (None, registered),
             Some(Ok(tls)) => (Some(Box::new(tls)), registered),
             Some(Err(_)) => (None, false),
         };
-        let session = tls.is_none().then(|| Session::new(Arc::clone(&core.snapshot.settings), now));
         let pending = Pending::new(peer, Arc::clone(&listening.config), now);
-        let pair = Pair::new(Conn::accepted(sock, tls), session, pending, key.generation);
+        let pair = Pair::accepted((sock, tls), pending, &core.snapshot.settings, key.generation);
         slot.insert(pair).permit = Some(permit);
-        if sound {
-            self.after(key, true);
-        } else {
-            self.report(key, Event::Ended(Side::Downstream, TransportEnd::Reset));
+        match (sound, admitted) {
+            (true, true) => self.after(key, true),
+            (true, false) => self.with_turn(key, |turn| turn.refuse_peer(Cause::ProxyUntrusted)),
+            (false, _) => self.report(key, Event::Ended(Side::Downstream, TransportEnd::Reset)),
         }
     }
 
@@ -554,7 +552,7 @@ impl<S: Sys> Drop for Worker<'_, S> {
         let mut pairs = std::mem::take(&mut self.pairs);
         for (slot, pair) in &mut pairs {
             if pair.slot == SlotUse::Live {
-                let phase = pair.session.as_ref().map_or(Phase::Tls, Session::phase);
+                let phase = pair.phase();
                 let key = SlotKey { slot: slot as u32, generation: pair.generation };
                 let end = End { party: Party::Proxy, phase, cause: Cause::WorkerPanic };
                 Turn { pair, key, res: &mut self.res, eventful: false }.close(end);

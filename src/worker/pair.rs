@@ -17,16 +17,19 @@ use crate::policy::matching::Captures;
 use crate::policy::route::Route;
 use crate::policy::session::SessionInfo;
 use crate::policy::template::Variables;
+use crate::policy::upstream::Upstream;
 use crate::policy::{ClientCert, Facts};
-use crate::proto::end::Cause;
+use crate::proto::end::{Cause, Phase};
 use crate::proto::handshake::{self, Forwarding};
 use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::{Event, ReadInterest, Timer};
+use crate::proto::proxy_protocol::{self, Addresses, Header};
 use crate::proto::rate::Bucket;
 use crate::proto::relay::LIMITER_SIZE;
 use crate::proto::session::Session;
+use crate::proto::settings::Settings;
 use crate::proto::{Millis, Side, Sides};
-use crate::tls::{CertInfo, TlsConfigs};
+use crate::tls::{CertInfo, Tls, TlsConfigs};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -68,7 +71,12 @@ pub enum SlotUse {
 /// What only the handshake needs.
 #[derive(Debug)]
 pub struct Pending {
+    /// Who has connected; behind a PROXY header, whom that names.
     pub peer: SocketAddr,
+    /// What the peer has connected to, where that is known already.
+    pub destination: Option<SocketAddr>,
+    /// What begins behind the PROXY header, on a listener with TLS.
+    pub tls_behind_header: Option<Box<Tls>>,
     /// When the connection was accepted.
     pub opened_at: Millis,
     /// The listener that accepted the client.
@@ -104,6 +112,8 @@ impl Pending {
     pub fn new(peer: SocketAddr, listener: Arc<Listener>, now: Millis) -> Box<Pending> {
         Box::new(Pending {
             peer,
+            destination: None,
+            tls_behind_header: None,
             opened_at: now,
             listener,
             tls_spoken: false,
@@ -121,6 +131,23 @@ impl Pending {
             shadow: None,
             tls: None,
         })
+    }
+
+    /// From here on the peer is whom a PROXY header names, as if it had connected itself.
+    pub fn on_header(&mut self, header: &Header) {
+        if let Some(addresses) = header.addresses {
+            (self.peer, self.destination) = (addresses.source, Some(addresses.destination));
+        }
+    }
+
+    /// The PROXY header for an endpoint of `upstream`, if it gets one.
+    pub fn write_header(&self, upstream: &Upstream, request: &Request<'_>) -> Option<Vec<u8>> {
+        let version = upstream.rules.proxy_protocol?;
+        let client = self.facts(request).client;
+        let port = if client == self.peer.ip().to_canonical() { self.peer.port() } else { 0 };
+        let destination = self.destination.unwrap_or(self.listener.addr);
+        let addresses = Addresses { source: SocketAddr::new(client, port), destination };
+        Some(proxy_protocol::write(version, Some(&addresses)))
     }
 
     /// The peer is a trusted proxy of its listener.
@@ -166,6 +193,7 @@ impl Pending {
             peer: facts.peer,
             trusted: facts.trusted,
             secure: facts.secure,
+            headers: route.forwarding_headers,
             client: facts.client,
             cert: facts.cert.map(|cert| (cert.subject, cert.sha256)),
             request_id: facts.request_id,
@@ -177,7 +205,21 @@ impl Pending {
 }
 
 impl<S> Pair<S> {
-    pub fn new(client: Conn<S>, session: Option<Session>, pending: Box<Pending>, generation: u32) -> Self {
+    /// A client that has been accepted. Its session begins at once, under `settings`, unless a
+    /// PROXY header or a TLS handshake comes before it.
+    pub fn accepted(
+        (sock, tls): (S, Option<Box<Tls>>),
+        mut pending: Box<Pending>,
+        settings: &Arc<Settings>,
+        generation: u32,
+    ) -> Self {
+        let client = if pending.listener.proxy_protocol {
+            pending.tls_behind_header = tls;
+            Conn::headed(sock)
+        } else {
+            Conn::accepted(sock, tls)
+        };
+        let session = client.is_up().then(|| Session::new(Arc::clone(settings), pending.opened_at));
         Pair {
             session,
             conns: Sides::new(Some(client), None),
@@ -197,6 +239,14 @@ impl<S> Pair<S> {
     /// While it waits for room at its upstream.
     pub fn ticket(&self) -> Option<Ticket> {
         self.pending.as_ref()?.ticket
+    }
+
+    pub fn phase(&self) -> Phase {
+        match &self.session {
+            Some(session) => session.phase(),
+            None if self.conns[Side::Downstream].as_ref().is_some_and(Conn::awaits_header) => Phase::ProxyHeader,
+            None => Phase::Tls,
+        }
     }
 
     /// An established session in which nothing but messages happens.
@@ -279,8 +329,8 @@ impl<S> Pair<S> {
         self.conns[Side::Downstream].as_ref().is_some_and(|conn| conn.ready().hangup)
     }
 
-    /// The nearest deadline, and the event to report then; `None` for the client's TLS handshake,
-    /// which has no session yet.
+    /// The nearest deadline, and the event to report then; `None` for a PROXY header and the
+    /// client's TLS handshake, which have no session yet.
     #[inline]
     pub fn deadline(&self, tls_ms: Millis) -> Option<(Millis, Option<Event>)> {
         let Some(session) = &self.session else { return Some((self.pending.as_ref()?.opened_at + tls_ms, None)) };

@@ -76,6 +76,20 @@ impl<S> Socket<S> {
         self.after_read(result, asked)
     }
 
+    /// Looks at what the next read would return. That it is short proves nothing: the bytes stay.
+    pub fn peek<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, buf: &mut [u8]) -> Progress {
+        let result = sys.peek(&self.sock, buf);
+        let asked = result.as_ref().map_or(0, |n| *n);
+        self.after_read(result, asked)
+    }
+
+    /// Everything that has arrived was looked at, and is not enough: whether more can come, with an
+    /// edge of its own. What comes before this is called has one, too.
+    pub fn wait_for_more(&mut self) -> bool {
+        self.ready.read = false;
+        !self.ready.hangup
+    }
+
     /// One read of up to `max` bytes that are discarded.
     pub fn discard<Y: Sys<Sock = S>>(&mut self, sys: &mut Y, max: usize) -> Progress {
         if self.ready.drained {

@@ -69,6 +69,14 @@ pub trait Sys {
     /// failed.
     fn connected(&mut self, sock: &Self::Sock) -> io::Result<bool>;
     fn recv(&mut self, sock: &Self::Sock, buf: &mut [u8]) -> io::Result<usize>;
+    /// Copies what a read would return, and leaves it there. The next edge comes with new data.
+    fn peek(&mut self, _sock: &Self::Sock, _buf: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// What the peer of an accepted socket has connected to.
+    fn local_addr(&mut self, _sock: &Self::Sock) -> io::Result<SocketAddr> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     fn send(&mut self, sock: &Self::Sock, bytes: &[u8]) -> io::Result<usize>;
     fn send_vectored(&mut self, sock: &Self::Sock, slices: &[io::IoSlice<'_>]) -> io::Result<usize>;
     /// Sends what a FIN follows at once ([`Sys::shutdown`], or closing): both may leave in one
@@ -183,6 +191,14 @@ impl Sys for MioSys {
     #[inline]
     fn recv(&mut self, sock: &OwnedFd, buf: &mut [u8]) -> io::Result<usize> {
         again(|| (&*SockRef::from(sock)).read(buf))
+    }
+
+    fn peek(&mut self, sock: &OwnedFd, buf: &mut [u8]) -> io::Result<usize> {
+        again(|| peek(sock, buf))
+    }
+
+    fn local_addr(&mut self, sock: &OwnedFd) -> io::Result<SocketAddr> {
+        SockRef::from(sock).local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported.into())
     }
 
     #[inline]
@@ -383,6 +399,13 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     // which is only slower.
     let _granted = unsafe { libc::fcntl(ends.1.as_raw_fd(), libc::F_SETPIPE_SZ, PIPE_BYTES as libc::c_int) };
     Ok(ends)
+}
+
+#[allow(unsafe_code)]
+fn peek(sock: &OwnedFd, buf: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the kernel writes no more than the length given.
+    let n = unsafe { libc::recv(sock.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_PEEK) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 
 #[allow(unsafe_code)]

@@ -237,8 +237,13 @@ pub struct Callee {
 
 impl Callee {
     pub fn start() -> Callee {
+        Callee::start_with("")
+    }
+
+    /// With further keys of its upstream.
+    pub fn start_with(more: &str) -> Callee {
         let (listener, addr) = listen();
-        Callee { listener, upstream: upstream_of(&[addr]) }
+        Callee { listener, upstream: upstream_with(&[addr], more) }
     }
 
     /// The check that asks for `path` here, and waits so long for an answer.
@@ -273,9 +278,13 @@ pub fn check(upstream: &Arc<Upstream>, path: &str, timeout_ms: u64) -> Check {
 
 /// An upstream of these endpoints, parsed as the file would have them.
 pub fn upstream_of(endpoints: &[SocketAddr]) -> Arc<Upstream> {
+    upstream_with(endpoints, "")
+}
+
+fn upstream_with(endpoints: &[SocketAddr], more: &str) -> Arc<Upstream> {
     let urls: Vec<_> = endpoints.iter().map(|addr| format!("ws://{addr}")).collect();
     let text = format!(
-        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[upstream]]\nname = \"auth\"\nendpoints = {urls:?}\n\
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[upstream]]\nname = \"auth\"\nendpoints = {urls:?}\n{more}\
          [[route]]\nupstream = \"auth\"\n"
     );
     Arc::clone(&config::parse(&text, "callee").unwrap_or_else(|e| panic!("{e}")).upstreams[0])

@@ -46,6 +46,8 @@ pub enum Bug {
     CutHead,
     /// A paused direction is read too early.
     ShortPause,
+    /// A look at an incomplete PROXY header takes it.
+    TakenHeader,
 }
 
 impl Bug {

@@ -4,6 +4,7 @@
 use crate::bugs::Bug;
 use crate::callee::Callee;
 use crate::faults::Fault;
+use crate::header::LOCAL;
 use crate::kernel::{Id, Link, What, trace};
 use crate::schedule::Leg;
 use crate::subject::SHADOWS;
@@ -110,6 +111,24 @@ impl Sys for SimSys {
             let got = if w.bug == Some(Bug::CutHead) { with_end_of_head(w, sock.0, got, buf) } else { got };
             after_read(w, sock.0, got, false)
         }))
+    }
+
+    fn peek(&mut self, sock: &SimSock, buf: &mut [u8]) -> io::Result<usize> {
+        io(world(|w| {
+            let max = before_read(w, sock.0, buf.len())?;
+            let take = |bytes: &[u8]| buf[..bytes.len()].copy_from_slice(bytes);
+            let got = match w.bug {
+                Some(Bug::TakenHeader) => w.kernel.recv(sock.0, max, take),
+                _ => w.kernel.peek(sock.0, max, take),
+            };
+            trace!(w.kernel, "peek sock {} up to {max} -> {got:?}", sock.0);
+            w.kernel.fold(sent_or_not(got));
+            got
+        }))
+    }
+
+    fn local_addr(&mut self, _: &SimSock) -> io::Result<SocketAddr> {
+        Ok(LOCAL.into())
     }
 
     fn send(&mut self, sock: &SimSock, bytes: &[u8]) -> io::Result<usize> {
@@ -276,10 +295,10 @@ impl Sys for SimSys {
 /// How much of a read of `max` may be seen now. What is hidden comes with an edge of its own.
 fn before_read(w: &mut World, id: Id, max: usize) -> Result<usize, i32> {
     w.slip();
-    if !w.kernel.may_hide(id) {
+    let (visible, peeked) = (w.kernel.socks[id].visible, w.kernel.socks[id].peeked);
+    if !w.kernel.may_hide(id) || visible <= peeked || max <= peeked {
         return Ok(max);
     }
-    let visible = w.kernel.socks[id].visible;
     let show = if w.kernel.faults.strikes(Fault::EmptyRead) {
         0
     } else if visible.min(max) > 1 && w.kernel.faults.strikes(Fault::ShortRead) {
@@ -287,6 +306,7 @@ fn before_read(w: &mut World, id: Id, max: usize) -> Result<usize, i32> {
     } else {
         return Ok(max);
     };
+    let show = show.max(peeked);
     w.kernel.socks[id].visible = show;
     let soon = w.kernel.now + 1 + w.kernel.rng.below(500);
     w.kernel.at(soon, What::Reveal(id));

@@ -75,6 +75,13 @@ impl Wire {
         Ok(buf)
     }
 
+    fn peek(&self, max: usize) -> Result<Vec<u8>> {
+        let mut buf = vec![0; max];
+        let n = SimSys.peek(&self.near, &mut buf)?;
+        buf.truncate(n);
+        Ok(buf)
+    }
+
     fn recv_error(&self) -> ErrorKind {
         self.recv(10).unwrap_err().kind()
     }
@@ -99,6 +106,31 @@ fn only_new_data_makes_another_edge() {
     assert!(only_event().readable);
     assert_eq!(wire.recv(100).unwrap(), b"cdefgh");
     assert_eq!(wire.recv_error(), ErrorKind::WouldBlock);
+}
+
+/// A look leaves the bytes where they are: what comes later makes an edge of its own, also if
+/// nothing was read in between.
+#[test]
+fn a_look_takes_nothing_and_new_data_makes_an_edge() {
+    let wire = wire(false);
+    assert_eq!(wire.peek(10).unwrap_err().kind(), ErrorKind::WouldBlock);
+    wire.peer_sends(b"abc");
+    pass_time();
+    assert!(only_event().readable);
+    assert_eq!(wire.peek(2).unwrap(), b"ab");
+    assert_eq!(wire.peek(10).unwrap(), b"abc");
+    assert!(events().is_empty(), "what was only looked at is not reported again");
+    wire.peer_sends(b"d");
+    assert!(only_event().readable);
+    assert_eq!(wire.peek(10).unwrap(), b"abcd");
+    world(|w| w.kernel.shutdown(wire.far).unwrap());
+    pass_time();
+    assert!(only_event().read_closed);
+    assert_eq!(wire.peek(10).unwrap(), b"abcd", "the data comes before the end");
+    assert_eq!(wire.recv(3).unwrap(), b"abc");
+    assert_eq!(wire.peek(10).unwrap(), b"d");
+    assert_eq!(wire.recv(10).unwrap(), b"d");
+    assert_eq!(wire.peek(10).unwrap(), b"");
 }
 
 #[test]

@@ -97,6 +97,8 @@ pub struct Sock {
     pub rx_max: usize,
     /// Bytes of `rx` that a read may see: `visible <= rx.len()`.
     pub visible: usize,
+    /// Bytes that were looked at and not read: they stay visible.
+    pub peeked: usize,
     /// Stream position of an urgent byte that no read has passed.
     pub mark: Option<u64>,
     pub rx_fin: bool,
@@ -443,7 +445,21 @@ impl Kernel {
         take(&sock.rx.bytes()[..n]);
         sock.rx.consume(n);
         sock.visible -= n;
+        sock.peeked = sock.peeked.saturating_sub(n);
         self.open_window(id);
+        Ok(n)
+    }
+
+    /// Shows `take` what a read of up to `max` bytes would return (`MSG_PEEK`).
+    pub fn peek(&mut self, id: Id, max: usize, take: impl FnOnce(&[u8])) -> Sys<usize> {
+        let sock = &mut self.socks[id];
+        if sock.link != Link::Up || sock.visible == 0 || sock.mark == Some(sock.rx.passed) {
+            return self.recv(id, 0, take);
+        }
+        let to_mark = sock.mark.map_or(usize::MAX, |mark| (mark - sock.rx.passed) as usize);
+        let n = max.min(sock.visible).min(to_mark);
+        sock.peeked = sock.peeked.max(n);
+        take(&sock.rx.bytes()[..n]);
         Ok(n)
     }
 

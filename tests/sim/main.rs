@@ -3,7 +3,8 @@
 //!
 //! `SIM_SEEDS=1000000` runs that many schedules, `SIM_SEED=17` replays one with a trace (`SIM_CUTS`
 //! if its faults and cuts were those of another seed, `SIM_TLS=down`, `up` or `both` if it had
-//! TLS). Use them with `cargo test --profile sim --test sim`.
+//! TLS, `SIM_HEADERS=1` if it had PROXY headers). Use them with `cargo test --profile sim --test
+//! sim`.
 
 mod asks;
 mod buf;
@@ -18,6 +19,7 @@ mod edge_rules;
 mod faults;
 mod fleet;
 mod frames;
+mod header;
 mod kernel;
 mod members;
 mod mirror;
@@ -74,10 +76,22 @@ fn all_schedules_end_as_specified_over_tls() {
     many(0, seeds, check::<With<true, true>>).must_be_clean("SIM_TLS=both ");
 }
 
+/// The same with PROXY headers on both sides, alone and before TLS.
+#[test]
+fn all_schedules_end_as_specified_behind_headers() {
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
+    many(0, seeds / 4, check::<With<false, false, true>>).must_be_clean("SIM_HEADERS=1 ");
+    many(0, seeds / 20, check::<With<true, true, true>>).must_be_clean("SIM_HEADERS=1 SIM_TLS=both ");
+    many(0, seeds / 20, twice::<With<false, false, true>>).must_be_clean("SIM_HEADERS=1 ");
+}
+
 fn replay(seed: u64) {
     world::world(|w| w.kernel.trace = true);
     let cuts = number("SIM_CUTS").unwrap_or(seed);
+    let headed = std::env::var_os("SIM_HEADERS").is_some();
     let result = match std::env::var("SIM_TLS").as_deref() {
+        Ok("both") if headed => one::<With<true, true, true>>(seed, cuts, None),
+        _ if headed => one::<With<false, false, true>>(seed, cuts, None),
         Ok("down") => one::<With<true, false>>(seed, cuts, None),
         Ok("up") => one::<With<false, true>>(seed, cuts, None),
         Ok("both") => one::<With<true, true>>(seed, cuts, None),
@@ -103,6 +117,7 @@ fn finds<S: Subject>(bug: Bug) {
 #[test]
 fn planted_bugs_are_found() {
     Bug::OF_RELAYS.into_iter().chain(Bug::OF_WORKERS).for_each(finds::<Real>);
+    finds::<With<false, false, true>>(Bug::TakenHeader);
 }
 
 /// One script under two schedules of cuts and faults, the second one without shadows: without a

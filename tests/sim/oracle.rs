@@ -84,6 +84,9 @@ impl Case<'_> {
         self.judge_record()?;
         self.judge_requests()?;
         self.judge_questions()?;
+        if self.ended.first().is_some_and(|verdict| verdict.ended.phase == Phase::ProxyHeader) {
+            return self.judge_header();
+        }
         if self.was_judged() && self.ended_by_questions()? {
             return Ok(());
         }
@@ -99,6 +102,15 @@ impl Case<'_> {
             }
             opening => self.judge_handshake(opening),
         }
+    }
+
+    /// It ended within its PROXY header: by intent, or because a RST has destroyed the rest of it.
+    fn judge_header(&self) -> Judgement {
+        let rst =
+            matches!(self.session.opening, Opening::Leaves { rst: true, .. } | Opening::LeavesWaiting { rst: true });
+        ensure!(self.client.leaves_in_header() || rst, "a whole header counts as torn");
+        ensure!(self.tries() == 0 && self.client.head.is_empty(), "a torn header was answered");
+        self.verdict(&[Cause::NoRequest, Cause::ProxyTruncated])
     }
 
     /// The record apart from the end.
@@ -283,6 +295,7 @@ impl Case<'_> {
                 let Some(Verdict { ended, .. }) = self.ended.first() else { return Ok(()) };
                 let end = [Cause::Eof, self.end_of(Side::Downstream)].contains(&ended.cause);
                 let fits = end || matches!(ended.cause, Cause::NoRequest | Cause::Reset);
+                ensure!(!self.client.leaves_in_header(), "verdict {ended:?} without a header");
                 let early = ended.phase == Phase::Request || ended.phase == Phase::Tls && self.client.seal.is_some();
                 ensure!(fits && early, "verdict {ended:?} on a client that left");
                 Ok(())

@@ -68,6 +68,6 @@ impl World {
         let calm = |other: &Peer| other.session != peer.session || !other.facts.acted && other.seal.is_none();
         let quiet = |n: usize| session.parts[n].urgent_at.is_none() && session.parts[n].deaf_after.is_none();
         let pace = session.pace.filter(|_| session.opening == Opening::Good && quiet(0) && quiet(1))?;
-        self.peers[..self.peers_used].iter().all(calm).then(|| (peer.frames_at(), pace.bytes))
+        self.peers[..self.peers_used].iter().all(calm).then(|| (peer.heads(), pace.bytes))
     }
 }

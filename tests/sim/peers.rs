@@ -99,6 +99,13 @@ pub struct Peer {
     pub rude: bool,
     /// FIN is to follow what waits.
     fin_due: bool,
+    /// What goes out before everything else, TLS included, and has not been sent: a PROXY header.
+    header: Vec<u8>,
+    header_len: usize,
+    /// It is all that the client sends.
+    leaves_in_header: bool,
+    /// What must come in before everything else, as far as it has not come.
+    expected: Vec<u8>,
 }
 
 /// What a peer sees besides itself.
@@ -152,6 +159,21 @@ impl Peer {
         let part = &session.parts[0];
         self.out.extend_from_slice(&part.plan);
         self.finish = part.finish;
+    }
+
+    /// The client begins with a header; the second part: it leaves within it.
+    pub fn announce(&mut self, header: (Vec<u8>, bool)) {
+        (self.header, self.leaves_in_header) = header;
+        self.header_len = self.header.len();
+    }
+
+    pub fn leaves_in_header(&self) -> bool {
+        self.leaves_in_header
+    }
+
+    /// The backend gets this header first.
+    pub fn expect(&mut self, header: Vec<u8>) {
+        self.expected = header;
     }
 
     /// Does all that can be done now. Called after each change of its socket.
@@ -208,7 +230,44 @@ impl Peer {
         }
     }
 
+    /// Reads the header that must come first. Whether it has come.
+    fn take_header(&mut self, kernel: &mut Kernel) -> bool {
+        while !self.expected.is_empty() && !self.facts.eof && !self.facts.reset {
+            let expected = &self.expected;
+            let same = |bytes: &[u8]| assert!(expected.starts_with(bytes), "{bytes:?} in place of {expected:?}");
+            match kernel.recv(self.sock, expected.len(), same) {
+                Ok(0) => self.facts.eof = true,
+                Ok(n) => drop(self.expected.drain(..n)),
+                Err(libc::EAGAIN) => return false,
+                Err(_) => (self.facts.reset, self.broken) = (true, true),
+            }
+        }
+        self.expected.is_empty()
+    }
+
+    /// Sends the header, in one piece or in several with pauses. Whether it is sent.
+    fn send_header(&mut self, me: usize, kernel: &mut Kernel) -> bool {
+        while !self.header.is_empty() && !self.broken {
+            let most = if kernel.rng.one_in(2) { 1 } else { self.header.len() };
+            let n = kernel.rng.size(1, most);
+            match kernel.send(self.sock, &self.header[..n], usize::MAX) {
+                Ok(n) => drop(self.header.drain(..n)),
+                Err(libc::EAGAIN) => return false,
+                Err(_) => self.broken = true,
+            }
+            if kernel.rng.one_in(3) {
+                let at = kernel.now + kernel.rng.below(3_000);
+                self.later(me, at, kernel);
+                return false;
+            }
+        }
+        self.header.is_empty()
+    }
+
     fn take_in(&mut self, me: usize, view: &View<'_>, kernel: &mut Kernel) {
+        if !self.take_header(kernel) {
+            return;
+        }
         if view.mine.deaf_after.is_some_and(|n| self.rx.len() >= n && self.facts.opened) {
             return;
         }
@@ -354,6 +413,7 @@ impl Peer {
     fn limit(&self, view: &View<'_>) -> usize {
         let all = self.out.len();
         match (self.stage, view.session.opening, self.side) {
+            (Stage::Head, ..) if self.leaves_in_header => 0,
             (Stage::Head, Opening::Leaves { after, .. }, Some(Side::Downstream)) => after.min(self.frames_at),
             (Stage::Head, ..) => (self.frames_at + view.mine.glued).min(all),
             (Stage::Refused, ..) => self.sent.max(self.frames_at),
@@ -370,6 +430,9 @@ impl Peer {
     }
 
     fn write(&mut self, me: usize, view: &View<'_>, kernel: &mut Kernel) {
+        if !self.send_header(me, kernel) || self.leaves_in_header {
+            return;
+        }
         let limit = self.limit(view);
         while self.sent < limit && !self.broken && !self.fin_sent && kernel.now >= self.write_after {
             if !self.flush(me, kernel) {
@@ -482,11 +545,11 @@ impl Peer {
     // --- how it ends
 
     fn end(&mut self, me: usize, view: &View<'_>, kernel: &mut Kernel) {
-        let all_sent = self.sent >= self.limit(view);
+        let all_sent = self.sent >= self.limit(view) && self.header.is_empty();
         if self.broken && (self.facts.eof || self.facts.reset) {
             return self.gone(kernel);
         }
-        if !self.broken && self.seal.as_ref().is_some_and(|seal| !seal.is_sent()) {
+        if !self.broken && !self.leaves_in_header && self.seal.as_ref().is_some_and(|seal| !seal.is_sent()) {
             return;
         }
         if std::mem::take(&mut self.fin_due) {
@@ -564,9 +627,9 @@ impl Peer {
         self.stage = Stage::Gone;
     }
 
-    /// Bytes of heads before its frames.
-    pub fn frames_at(&self) -> usize {
-        self.frames_at
+    /// Bytes of its PROXY header and of heads, before its frames.
+    pub fn heads(&self) -> usize {
+        self.header_len + self.frames_at
     }
 
     /// For a trace.

@@ -54,6 +54,7 @@ fn schedule<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdic
     let script = Script::draw(seed, S::JUDGES);
     world(|w| {
         w.secure = Sides::new(S::SECURE[0], S::SECURE[1]);
+        w.headed = S::HEADED;
         w.begin(script, cuts);
         if !S::JUDGES {
             w.kernel.faults.never(Fault::NoSocket);

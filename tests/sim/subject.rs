@@ -30,6 +30,7 @@ use framegate::policy::sticky::{SameSite, Sticky};
 use framegate::policy::upstream::{Member, Options, Queue, Rules, Upstream};
 use framegate::proto::Sides;
 use framegate::proto::end::End;
+use framegate::proto::proxy_protocol::Version;
 use framegate::proto::rate::{Measure, OnExcess, Rate, RateLimit};
 use framegate::proto::settings::{EndpointDown, FlowLimits, RelaySettings, RetryOn, Settings};
 use framegate::tls::{TicketKeys, TlsConfigs};
@@ -63,14 +64,17 @@ pub trait Subject {
     const JUDGES: bool;
     /// Speaks TLS to clients, and to upstreams.
     const SECURE: [bool; 2];
+    /// Connections of clients, and to upstreams, begin with a PROXY header.
+    const HEADED: bool;
 
     /// Brings one up, gives one iteration of its loop after the other to `drive`, and sees that
     /// nothing is left over.
     fn run(bug: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String>;
 }
 
-/// The real one, with TLS to clients and to upstreams or without.
-pub struct With<const DOWN: bool, const UP: bool>;
+/// The real one, with TLS to clients and to upstreams or without, and with PROXY headers on both
+/// sides or without.
+pub struct With<const DOWN: bool, const UP: bool, const HEADED: bool = false>;
 
 pub type Real = With<false, false>;
 
@@ -87,13 +91,14 @@ struct Made {
 }
 
 thread_local! {
-    /// Without and with TLS to clients, and to upstreams; at the start, and after a reload.
-    static MADE: RefCell<HashMap<([bool; 2], bool), Made>> = RefCell::default();
+    /// Without and with TLS to clients, to upstreams, and PROXY headers; at the start, and after a
+    /// reload.
+    static MADE: RefCell<HashMap<([bool; 3], bool), Made>> = RefCell::default();
 }
 
 impl Made {
-    fn new(secure: [bool; 2]) -> Made {
-        let mut snapshot = snapshot(secure);
+    fn new(kind: [bool; 3]) -> Made {
+        let mut snapshot = snapshot(kind);
         let keys = TicketKeys::new();
         assert!(keys.begin(0), "no random bytes");
         let store = TlsConfigs::load(&snapshot, &keys).unwrap_or_else(|e| panic!("{e:?}"));
@@ -103,16 +108,16 @@ impl Made {
 }
 
 /// The configuration of a schedule: the one that it begins with, or that of its reload.
-fn made(secure: [bool; 2], reloaded: bool, script: &Script, bug: Option<Bug>) -> (Arc<Snapshot>, Arc<TlsConfigs>) {
+fn made(kind: [bool; 3], reloaded: bool, script: &Script, bug: Option<Bug>) -> (Arc<Snapshot>, Arc<TlsConfigs>) {
     MADE.with(|made| {
         let mut made = made.borrow_mut();
-        let made = made.entry((secure, reloaded)).or_insert_with(|| Made::new(secure));
-        let routes = routes(made, script, secure[1], bug);
+        let made = made.entry((kind, reloaded)).or_insert_with(|| Made::new(kind));
+        let routes = routes(made, script, kind, bug);
         match Arc::get_mut(&mut made.snapshot) {
             Some(snapshot) => snapshot.routes = routes,
             // A schedule that has failed may hold it for ever.
             None => {
-                *made = Made::new(secure);
+                *made = Made::new(kind);
                 Arc::get_mut(&mut made.snapshot).expect("a snapshot that nobody has yet").routes = routes;
             }
         }
@@ -121,12 +126,15 @@ fn made(secure: [bool; 2], reloaded: bool, script: &Script, bug: Option<Bug>) ->
 }
 
 /// Routes for each session and leg. Two endpoints for each callee.
-fn snapshot([down, up]: [bool; 2]) -> Snapshot {
+fn snapshot([down, up, headed]: [bool; 3]) -> Snapshot {
     let mut text =
         String::from("[limits]\nmax_sessions = 1000\nmax_handshakes = 1000\n[[listener]]\nlisten = \"192.0.2.0:80\"\n");
     let (cert, key) = (&PKI.cert, &PKI.key);
     if down {
         text += &format!("tls = {{ certificates = [{{ cert = {cert:?}, key = {key:?} }}] }}\n");
+    }
+    if headed {
+        text += "proxy_protocol = true\ntrusted_proxies = [\"192.0.2.0/24\"]\n";
     }
     let (scheme, tls) = match up {
         true => ("wss", format!("tls = {{ ca = {cert:?}, server_name = \"{NAME}\", resumption = false }}\n")),
@@ -156,14 +164,15 @@ fn snapshot([down, up]: [bool; 2]) -> Snapshot {
 
 /// The routes of a schedule: one for each session, with its questions, its read allowance and its
 /// endpoints. No configuration key sets all of that yet.
-fn routes(made: &Made, script: &Script, secure: bool, bug: Option<Bug>) -> Routes {
+fn routes(made: &Made, script: &Script, kind: [bool; 3], bug: Option<Bug>) -> Routes {
+    let [_, secure, headed] = kind;
     let mut entries = Vec::new();
     for (index, session) in script.sessions.iter().enumerate() {
         let path = format!("/{index}/{}", session.leg.name());
         let plain = PathPattern::Exact(path.clone());
         let base = made.plain.entries().iter().find(|entry| entry.path == plain).expect("a route for each leg");
         let path = path + &session.suffix();
-        let route = Arc::new(Variant { index, session, secure, bug }.of(&made.snapshot, &base.route, &path));
+        let route = Arc::new(Variant { index, session, secure, headed, bug }.of(&made.snapshot, &base.route, &path));
         entries.push(Entry { path: PathPattern::Exact(path), route, ..base.clone() });
     }
     // Requests that are refused name this one.
@@ -279,6 +288,8 @@ struct Variant<'a> {
     session: &'a Session,
     /// Its upstream has TLS.
     secure: bool,
+    /// Its upstream gets PROXY headers.
+    headed: bool,
     bug: Option<Bug>,
 }
 
@@ -331,7 +342,8 @@ impl Variant<'_> {
             return Arc::clone(base);
         }
         let members = fleet.seats.iter().map(|seat| member(self.index, *seat, self.secure)).collect();
-        let options = Options { rules: rules(fleet), tls: base.tls.clone(), check: None };
+        let rules = Rules { proxy_protocol: self.headed.then_some(Version::V1), ..rules(fleet) };
+        let options = Options { rules, tls: base.tls.clone(), check: None };
         Arc::new(Upstream::new(base.name.clone(), members, options))
     }
 
@@ -348,15 +360,17 @@ impl Variant<'_> {
     }
 }
 
-impl<const DOWN: bool, const UP: bool> Subject for With<DOWN, UP> {
+impl<const DOWN: bool, const UP: bool, const HEADED: bool> Subject for With<DOWN, UP, HEADED> {
     const JUDGES: bool = true;
     const SECURE: [bool; 2] = [DOWN, UP];
+    const HEADED: bool = HEADED;
 
     fn run(bug: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
         let script = world(|w| w.script.clone());
-        let (snapshot, tls) = made([DOWN, UP], false, &script, bug);
+        let kind = [DOWN, UP, HEADED];
+        let (snapshot, tls) = made(kind, false, &script, bug);
         let reloads = script.sessions.iter().any(|session| session.fleet.reloads());
-        let after = reloads.then(|| made([DOWN, UP], true, &script, bug));
+        let after = reloads.then(|| made(kind, true, &script, bug));
         world(|w| open_upstreams(&snapshot, bug, w));
         let upstreams = snapshot.upstreams.clone();
         let shadows: Vec<_> = snapshot.routes.entries().iter().filter_map(|e| e.route.shadow.as_ref()).collect();

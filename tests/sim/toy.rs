@@ -62,6 +62,7 @@ fn token(generation: usize, slot: usize, side: Side) -> usize {
 impl Subject for Toy {
     const JUDGES: bool = false;
     const SECURE: [bool; 2] = [false; 2];
+    const HEADED: bool = false;
 
     fn run(_: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
         let mut toy = Toy::start();

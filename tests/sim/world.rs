@@ -10,6 +10,7 @@ use crate::coverage::{Coverage, Met};
 use crate::deadlines::Calls;
 use crate::faults::Fault;
 use crate::fleet::Cookie;
+use crate::header;
 use crate::kernel::{CALLEES, Id, Kernel, MIRRORS, Micros, Owner, Sys, What, trace};
 use crate::members::Group;
 use crate::mirror::Mirror;
@@ -86,6 +87,8 @@ pub struct World {
     pub script: Script,
     /// Sides with TLS, where it is TCP.
     pub secure: Sides<bool>,
+    /// Connections begin with PROXY headers, where they are TCP.
+    pub headed: bool,
     pub bug: Option<Bug>,
     /// Nothing can happen any more: no event, no timer.
     pub still: bool,
@@ -161,6 +164,9 @@ impl World {
         self.add_peer(Side::Downstream, session, near);
         let cookie = session.map_or(String::new(), |index| self.cookie(index));
         self.peers[peer].request(&self.script, cookie.as_bytes());
+        if let Some(index) = session.filter(|_| self.headed) {
+            self.peers[peer].announce(header::of_client(index, &self.script.sessions[index]));
+        }
         self.windows(session, far, near);
         self.kernel.at(at, What::Queue(far));
     }
@@ -193,6 +199,12 @@ impl World {
             peer.seal = Some(if side == Side::Downstream { Seal::client() } else { Seal::server() });
             peer.rude = self.script.sessions[index].key % 2 == 1;
         }
+        if let Some(index) = session
+            && (self.headed, side) == (true, Side::Upstream)
+            && self.script.sessions[index].leg != Leg::Unix
+        {
+            self.peers[self.peers_used].expect(header::for_backend(index, self.script.sessions[index].key));
+        }
         self.peers_used += 1;
     }
 
@@ -207,8 +219,8 @@ impl World {
         for id in [a, b] {
             let rng = &mut self.kernel.rng;
             let sizes: &[usize] = match (tiny, session) {
-                // A handshake must pass in its time.
-                (true, _) if secure => &[150, 300, 600],
+                // A handshake must pass in its time, and a PROXY header fits into any real buffer.
+                (true, _) if secure || self.headed => &[150, 300, 600],
                 (true, Some(0)) => &[24, 40, 64, 150],
                 (true, _) => &[3, 7, 16, 40, 64],
                 (false, _) => &[300, 1_000, 4_096, 65_536, 65_536],

@@ -4,6 +4,7 @@ use crate::config::value::size_text;
 use crate::policy::headers::HeaderRules;
 use crate::policy::rewrite::{PathRewrite, PathRule};
 use crate::policy::route::{Route, RouteAction};
+use crate::proto::handshake::ForwardingHeaders;
 use std::fmt::{self, Write};
 
 /// `None` where an upstream answers.
@@ -36,6 +37,11 @@ pub fn write_path(out: &mut String, rewrite: &PathRewrite) -> fmt::Result {
 }
 
 pub fn write_headers(out: &mut String, route: &Route) -> fmt::Result {
+    match route.forwarding_headers {
+        ForwardingHeaders::XForwarded => {}
+        ForwardingHeaders::Forwarded => write!(out, ", sends Forwarded instead of X-Forwarded-For")?,
+        ForwardingHeaders::Both => write!(out, ", sends Forwarded and X-Forwarded-For")?,
+    }
     for (what, rules) in [("request", &route.request_headers), ("response", &route.response_headers)] {
         if !rules.is_empty() {
             write!(out, ", {what} headers: {}", rules_text(rules))?;

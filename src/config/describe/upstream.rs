@@ -62,6 +62,9 @@ fn rules_text(rules: &Rules) -> Vec<String> {
         let sources: Vec<_> = rules.bind.iter().map(ToString::to_string).collect();
         parts.push(format!("from {}", sources.join(" ")));
     }
+    if let Some(version) = rules.proxy_protocol {
+        parts.push(format!("PROXY header {}", version.name()));
+    }
     parts.extend(limits_text(rules.limits, "in total"));
     parts.extend(limits_text(rules.endpoint_limits, "per endpoint"));
     if rules.queue.max > 0 {

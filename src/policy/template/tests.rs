@@ -266,6 +266,7 @@ fn heads(value: &[u8], room: &str) -> [Vec<u8>; 4] {
         peer: facts.peer,
         trusted: false,
         secure: false,
+        headers: Default::default(),
         client: facts.client,
         cert: None,
         request_id: "id",

@@ -1,5 +1,7 @@
 //! Every row of the contract that is the handshake's, and what each peer gets.
 
+mod forwarded;
+
 use super::*;
 use crate::proto::http1::tests::BROWSER;
 use crate::proto::http1::{HeadScan, parse_request, parse_response};
@@ -150,6 +152,7 @@ fn add(trusted: bool) -> Forwarding<'static> {
         client: peer,
         trusted,
         secure: false,
+        headers: ForwardingHeaders::default(),
         cert: None,
         request_id: "rid",
         trace_seed: SEED,

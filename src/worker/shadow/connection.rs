@@ -304,6 +304,10 @@ impl<K> Shadow<K> {
         let (Stage::Opening(attempts), Some(pick), Some(conn)) = (&self.stage, &self.pick, &mut self.conn) else {
             return Ok(());
         };
+        let (upstream, request) = (attempts.candidates.upstream(), attempts.response.opening().request());
+        if let Some(header) = request.and_then(|request| attempts.pending.write_header(upstream, &request)) {
+            conn.write(&[], &header, false, io);
+        }
         if !pick.endpoint().tls {
             self.request(io);
             return Ok(());

@@ -6,6 +6,7 @@ use super::Turn;
 use crate::log::record::{EndRecord, Record, StartRecord, field};
 use crate::policy::ask::{Answer, Check};
 use crate::policy::auth::redacted_target;
+use crate::policy::candidates::Candidates;
 use crate::policy::session::{SessionInfo, Text};
 use crate::policy::{self, Facts, Plan, Policy, Verdict};
 use crate::proto::Side;
@@ -134,6 +135,10 @@ impl<S: Sys> Turn<'_, '_, S> {
     }
 
     fn admit(&mut self, plan: Plan) {
+        let announces = |candidates: &Candidates| candidates.upstream().rules.proxy_protocol.is_some();
+        if announces(&plan.candidates) || plan.shadow.as_deref().is_some_and(announces) {
+            self.learn_destination();
+        }
         let Some(pending) = &mut self.pair.pending else { return };
         let request_id = pending.request_id.as_str().into();
         let settings = Arc::clone(&plan.route.settings);
@@ -147,6 +152,12 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.pair.permit = Some(plan.permit);
         let limits = SessionLimits { shared: Vec::new(), random: u64::from_ne_bytes(self.res.random()) };
         self.on_event(Event::Admitted(Admission { request_id, settings, shadowed, limits }));
+    }
+
+    /// What the client has connected to, for the PROXY headers of endpoints.
+    fn learn_destination(&mut self) {
+        let (Some(conn), Some(pending)) = (&self.pair.conns[Side::Downstream], &mut self.pair.pending) else { return };
+        pending.destination = pending.destination.or_else(|| conn.local_addr(&mut self.res.core.sys));
     }
 
     /// Puts a question to whom it is for; `false` if it cannot be asked.

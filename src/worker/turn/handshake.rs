@@ -1,14 +1,15 @@
 //! Everything between the start of a connect attempt, or an accept, and the first byte of the
-//! session: the outcome of connect(2), TLS handshakes on both sides, the request for the upstream.
+//! session: PROXY headers, the outcome of connect(2), TLS handshakes on both sides, the request for
+//! the upstream.
 
 use super::Turn;
 use crate::policy::Facts;
 use crate::policy::template::Variables;
 use crate::proto::Side;
-use crate::proto::end::{Cause, Party};
+use crate::proto::end::{Cause, End, Party, Phase};
 use crate::proto::interface::{Event, Upgrade};
 use crate::proto::session::Session;
-use crate::worker::conn::{Conn, Handshake};
+use crate::worker::conn::{Conn, Handshake, Heading};
 use crate::worker::sys::Sys;
 use std::sync::Arc;
 
@@ -19,13 +20,57 @@ impl<S: Sys> Turn<'_, '_, S> {
         match conn.finish_connect(&mut self.res.core.sys) {
             None => {}
             Some(Err(_)) => self.report(Event::ConnectFailed(Cause::ConnectRefused)),
-            Some(Ok(())) if self.pair.endpoint_uses_tls() => {
-                if let Err(cause) = self.start_upstream_handshake() {
+            Some(Ok(())) => {
+                self.send_header();
+                if !self.pair.endpoint_uses_tls() {
+                    self.connected();
+                } else if let Err(cause) = self.start_upstream_handshake() {
                     self.report(Event::ConnectFailed(cause));
                 }
             }
-            Some(Ok(())) => self.connected(),
         }
+    }
+
+    /// Tells the endpoint who the client is, where its upstream asks for that.
+    fn send_header(&mut self) {
+        let (Some(session), Some(pending)) = (&self.pair.session, &self.pair.pending) else { return };
+        let upstream = pending.candidates.as_ref().map(|candidates| candidates.upstream());
+        let Some((upstream, request)) = upstream.zip(session.request()) else { return };
+        if let Some(header) = pending.write_header(upstream, &request) {
+            self.write(Side::Upstream, &[], &header, false);
+        }
+    }
+
+    /// Looks for the PROXY header of a client.
+    pub(super) fn read_header(&mut self) {
+        let (Some(conn), Some(pending)) = (&mut self.pair.conns[Side::Downstream], &mut self.pair.pending) else {
+            return;
+        };
+        let Some(mut input) = self.res.input.take() else { return };
+        let heading = conn.read_header(&mut input, &mut self.res.core.sys);
+        self.res.input = Some(input);
+        match heading {
+            Heading::Pending => {}
+            Heading::Complete(header) => {
+                self.eventful = true;
+                pending.on_header(&header);
+                if pending.listener.refuses_peer(pending.peer.ip()) {
+                    return self.refuse_peer(Cause::PeerRefused);
+                }
+                conn.begin(pending.tls_behind_header.take());
+                if conn.is_up() {
+                    self.client_up();
+                }
+            }
+            Heading::Failed(cause) => self.client_handshake_failed(cause),
+            Heading::Silent => self.client_handshake_ended(Party::Downstream, Cause::NoRequest),
+        }
+    }
+
+    /// A peer that is no trusted proxy, where only those may connect, or names a client that the
+    /// lists of the listener refuse: closed without a word.
+    pub fn refuse_peer(&mut self, cause: Cause) {
+        self.close(End { party: Party::Downstream, phase: Phase::ProxyHeader, cause });
     }
 
     fn start_upstream_handshake(&mut self) -> Result<(), Cause> {
@@ -36,8 +81,9 @@ impl<S: Sys> Turn<'_, '_, S> {
         // Only now: a connect that fails does not pay for a key exchange.
         let tls = configs.connect(upstream, endpoint).map_err(|_| Cause::TlsInternal)?;
         let Some(conn) = &mut self.pair.conns[Side::Upstream] else { return Ok(()) };
+        let had_backlog = conn.has_backlog();
         let started = conn.start_handshake(Box::new(tls), &mut self.res.io());
-        if conn.has_backlog() {
+        if !had_backlog && conn.has_backlog() {
             self.stalled(Side::Upstream);
         }
         started

@@ -3,7 +3,7 @@
 //! each of which uses only those below it:
 //!
 //! - this file: the order of a turn
-//! - `handshake`: the outcome of connect(2), TLS handshakes on both sides
+//! - `handshake`: PROXY headers, the outcome of connect(2), TLS handshakes on both sides
 //! - `relay`: bytes from one side to the other (HOT)
 //! - `report`: events for the session, and for a client that has none yet
 //! - `actions`: what the session asks for becomes system calls; what came of it, events
@@ -26,7 +26,7 @@ use super::sys::Sys;
 use super::token::SlotKey;
 use crate::policy::ask::Answer;
 use crate::proto::Side;
-use crate::proto::end::Cause;
+use crate::proto::end::{Cause, Phase};
 use crate::proto::interface::{Event, TransportEnd};
 
 pub(super) struct Turn<'t, 'h, S: Sys> {
@@ -38,10 +38,13 @@ pub(super) struct Turn<'t, 'h, S: Sys> {
 }
 
 impl<S: Sys> Turn<'_, '_, S> {
-    /// Connect, flush, handshake, read; and last, what no read reports: resets, and whether a
-    /// client that waits has left.
+    /// PROXY header, connect, flush, handshake, read; and last, what no read reports: resets, and
+    /// whether a client that waits has left.
     #[inline]
     pub fn run(&mut self) {
+        if self.pair.session.is_none() {
+            self.read_header();
+        }
         if self.pair.connect_done() && !self.pair.endpoint_uses_tls() {
             self.finish_connect();
         }
@@ -72,6 +75,7 @@ impl<S: Sys> Turn<'_, '_, S> {
     pub fn on_deadline(&mut self, event: Option<Event>) {
         match event {
             Some(event) => self.report(event),
+            None if self.pair.phase() == Phase::ProxyHeader => self.client_handshake_failed(Cause::ProxyTimeout),
             None => self.client_handshake_failed(Cause::TlsTimeout),
         }
     }

@@ -1,4 +1,5 @@
-//! Events for the session, and for a client that has none yet: its TLS handshake is under way.
+//! Events for the session, and for a client that has none yet: its PROXY header or its TLS
+//! handshake is under way.
 
 use super::Turn;
 use crate::proto::Side;
@@ -21,8 +22,12 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     /// The client's TLS handshake failed, or did not end in time. The session is refused before it
     /// begins; what TLS has to say about it is sent, with a FIN behind it. A client that sent
-    /// nothing at all is closed without a word.
+    /// nothing at all is closed without a word, and so is a proxy whose PROXY header is at fault.
     pub(super) fn client_handshake_failed(&mut self, cause: Cause) {
+        let phase = self.pair.phase();
+        if phase == Phase::ProxyHeader {
+            return self.close(End { party: Party::Downstream, phase, cause });
+        }
         if !self.client_spoke() {
             return self.client_handshake_ended(Party::Downstream, cause);
         }
@@ -38,7 +43,7 @@ impl<S: Sys> Turn<'_, '_, S> {
     /// The client's transport ended before a session began.
     pub(super) fn client_handshake_ended(&mut self, party: Party, cause: Cause) {
         let cause = if self.client_spoke() { cause } else { Cause::NoRequest };
-        self.close(End { party, phase: Phase::Tls, cause });
+        self.close(End { party, phase: self.pair.phase(), cause });
     }
 
     fn client_spoke(&self) -> bool {
