@@ -64,8 +64,8 @@ fn messages() {
 
 /// The same with limits on messages, bytes and control frames, none of them exceeded.
 fn limited_messages() {
-    let limits = "messages = { rate = \"1000000000/s\", close = 4003 }, bytes = { rate = \"1GiB/s\", burst = \"16GiB\" }, \
-                  control_frames = { rate = \"10/s\" }, fragments = 1000";
+    let limits = "messages = { rate = \"1000000000/s\", close = 4003 }, fragments = 1000, \
+                  bytes = { rate = \"1GiB/s\", burst = \"16GiB\" }, control_frames = { rate = \"10/s\" }";
     let reads = [(64, 1), (64, 32)].map(|(payload, batch)| (payload, batch, masked_frame(payload).repeat(batch)));
     let (mut core, _records) = core_with(&format!("limits = {{ {limits} }}\n"));
     let mut worker = Worker::new(&mut core).expect("a worker");
