@@ -22,6 +22,7 @@ use std::time::Duration;
 
 fn main() {
     messages();
+    limited_messages();
     many_sessions();
     churn();
     timers();
@@ -57,6 +58,23 @@ fn messages() {
     bench("worker, an iteration with nothing to do", 20_000, || {
         worker.run_once().expect("poll");
     });
+    let sys = &worker.core().sys;
+    assert_eq!(sys.sent, sys.received, "everything that came has left");
+}
+
+/// The same with limits on messages, bytes and control frames, none of them exceeded.
+fn limited_messages() {
+    let limits = "messages = { rate = \"1000000000/s\", close = 4003 }, fragments = 1000, \
+                  bytes = { rate = \"1GiB/s\", burst = \"16GiB\" }, control_frames = { rate = \"10/s\" }";
+    let reads = [(64, 1), (64, 32)].map(|(payload, batch)| (payload, batch, masked_frame(payload).repeat(batch)));
+    let (mut core, _records) = core_with(&format!("limits = {{ {limits} }}\n"));
+    let mut worker = Worker::new(&mut core).expect("a worker");
+    open(&mut worker);
+    for (payload, batch, up) in &reads {
+        bench(&format!("worker, {payload} B x {batch} to upstream, rate limits"), 20_000, || {
+            arrive(&mut worker, (0, Side::Downstream), up);
+        });
+    }
     let sys = &worker.core().sys;
     assert_eq!(sys.sent, sys.received, "everything that came has left");
 }
@@ -211,10 +229,17 @@ impl Sys for Memory<'_> {
 }
 
 fn core<'a>() -> (WorkerCore<Memory<'a>>, rtrb::Consumer<Record>) {
+    core_with("")
+}
+
+/// With more keys of the route.
+fn core_with<'a>(route: &str) -> (WorkerCore<Memory<'a>>, rtrb::Consumer<Record>) {
     let snapshot: Snapshot = config::parse(
-        "[[listener]]\nlisten = \"192.0.2.1:80\"\n[limits]\nmax_sessions = 1000\nmax_handshakes = 1000\n\
+        &format!(
+            "[[listener]]\nlisten = \"192.0.2.1:80\"\n[limits]\nmax_sessions = 1000\nmax_handshakes = 1000\n\
         [[upstream]]\nname = \"a\"\nendpoints = [\"ws://10.0.0.1:80\"]\n\
-        [[route]]\npath = \"/*\"\nupstream = \"a\"\ntimeouts = { idle = \"30days\" }\n",
+        [[route]]\npath = \"/*\"\nupstream = \"a\"\ntimeouts = {{ idle = \"30days\" }}\n{route}"
+        ),
         "bench",
     )
     .expect("a good configuration");

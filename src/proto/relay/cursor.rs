@@ -190,8 +190,12 @@ impl Cursor {
             if rest.is_empty() {
                 break;
             }
-            match self.judge_within(rest, limits, budget) {
+            match self.judge(rest, limits) {
                 Ok(Some(judged)) => {
+                    if let Err(cause) = budget.admit(judged.header.opcode) {
+                        let relayed = Relayed { forward: at, consumed: bytes.len(), last: false };
+                        return (relayed, Some(Stop::Violation(cause)));
+                    }
                     at += judged.len;
                     self.enter_frame(&judged, counts);
                 }
@@ -270,27 +274,13 @@ impl Cursor {
         joined.push(self.held.bytes());
         joined.push(bytes);
         let held = self.held.bytes().len();
-        let Some(judged) = self.judge_within(joined.bytes(), limits, budget)? else {
+        let Some(judged) = self.judge(joined.bytes(), limits)? else {
             self.held.push(bytes);
             return Ok(None);
         };
+        budget.admit(judged.header.opcode)?;
         self.enter_frame(&judged, counts);
         Ok(Some(judged.len - held))
-    }
-
-    /// Judges the header at the start of `bytes`, and whether its frame is within the budget.
-    #[inline]
-    fn judge_within<B: Budget>(
-        &self,
-        bytes: &[u8],
-        limits: FrameLimits,
-        budget: &mut B,
-    ) -> Result<Option<Judged>, Cause> {
-        let judged = self.judge(bytes, limits)?;
-        if let Some(judged) = &judged {
-            budget.admit(judged.header.opcode)?;
-        }
-        Ok(judged)
     }
 
     /// Judges the header at the start of `bytes`, as far as it is there. The order is that of its

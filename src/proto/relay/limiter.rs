@@ -157,7 +157,7 @@ impl Throttle {
             until: 0,
             since: 0,
         };
-        throttle.take([0; Measure::COUNT], now);
+        throttle.refresh(now);
         throttle
     }
 
@@ -195,14 +195,31 @@ impl Throttle {
         let (mut left, mut debt) = ([u64::MAX; Measure::COUNT], None);
         for (at, bucket) in self.buckets.iter().enumerate() {
             let measure = bucket.limit().measure as usize;
+            // Most reads have no control frame: what was left of those is left.
+            if used[measure] == 0 {
+                continue;
+            }
             let level = bucket.take(used[measure], now);
             left[measure] = left[measure].min(bucket.left(level));
             if bucket.is_in_debt(level) {
                 debt = later(debt, at, bucket.resume_at(level, now));
             }
         }
-        self.left = left;
+        for (known, (left, used)) in self.left.iter_mut().zip(left.into_iter().zip(used)) {
+            if used > 0 {
+                *known = left;
+            }
+        }
         debt
+    }
+
+    /// Looks at what is left now.
+    fn refresh(&mut self, now: Millis) {
+        self.left = [u64::MAX; Measure::COUNT];
+        for bucket in &self.buckets {
+            let left = &mut self.left[bucket.limit().measure as usize];
+            *left = (*left).min(bucket.left(bucket.level(now)));
+        }
     }
 
     /// `used` was read. The Close for its sender, if one is to follow.
@@ -267,7 +284,7 @@ impl Throttle {
         }
         if self.paused && (self.until <= now || excess.is_some()) {
             self.paused = false;
-            self.take([0; Measure::COUNT], now);
+            self.refresh(now);
         }
         excess
     }
@@ -327,7 +344,7 @@ pub(super) struct ReadBudget<'a> {
 impl ReadBudget<'_> {
     pub fn new(throttle: &mut Throttle, now: Millis) -> ReadBudget<'_> {
         if throttle.shared {
-            throttle.take([0; Measure::COUNT], now);
+            throttle.refresh(now);
         }
         ReadBudget { throttle, now, messages: 0, control_frames: 0 }
     }

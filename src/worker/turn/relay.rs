@@ -27,7 +27,7 @@ impl<S: Sys> Turn<'_, '_, S> {
                 ReadInterest::Nothing => return,
                 ReadInterest::Discard => self.discard(from),
                 ReadInterest::Payload(payload) if self.pair.is_plain() => self.splice(from, payload),
-                ReadInterest::Payload(_) => self.forward(from, usize::MAX),
+                ReadInterest::Payload(payload) => self.forward(from, usize::try_from(payload).unwrap_or(usize::MAX)),
                 ReadInterest::Bytes(max) => self.forward(from, max),
             };
             match progress {
@@ -149,12 +149,11 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     /// One splice of up to `payload` bytes; without a pipe, one read as always.
     fn splice(&mut self, from: Side, payload: u64) -> Progress {
-        let Some(pipe) = self.res.pool.take_pipe(&mut self.res.core.sys) else {
-            return self.forward(from, usize::MAX);
-        };
-        let max = usize::try_from(payload).unwrap_or(usize::MAX).min(PIPE_BYTES);
+        let max = usize::try_from(payload).unwrap_or(usize::MAX);
+        // A limit may be the reason for that number: no more is read, either.
+        let Some(pipe) = self.res.pool.take_pipe(&mut self.res.core.sys) else { return self.forward(from, max) };
         let progress = match &mut self.pair.conns[from] {
-            Some(conn) => conn.splice_in(&mut self.res.core.sys, pipe, max),
+            Some(conn) => conn.splice_in(&mut self.res.core.sys, pipe, max.min(PIPE_BYTES)),
             None => Progress::Blocked,
         };
         let Progress::Moved(n) = progress else {
