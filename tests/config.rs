@@ -14,6 +14,8 @@ mod health;
 mod rewrite;
 #[path = "config/shadow.rs"]
 mod shadow;
+#[path = "config/tokens.rs"]
+mod tokens;
 #[path = "config/upstreams.rs"]
 mod upstreams;
 

@@ -6,6 +6,7 @@ use super::file::{self, Section, Typed};
 use super::value::{self, Parsed, quoted, shown, text};
 use crate::policy::auth::{ApiKey, ApiKeys, Auth, Kind, Method, Requirement, Source};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use toml::Value;
 
@@ -22,9 +23,11 @@ const FROM: &str = "expected \"authorization\", \"header:NAME\", \"cookie:NAME\"
 enum Type {
     ApiKeys,
     ClientCertificate,
+    Jwt,
 }
 
-const TYPES: [(&str, Type); 2] = [("api_keys", Type::ApiKeys), ("client_certificate", Type::ClientCertificate)];
+const TYPES: [(&str, Type); 3] =
+    [("api_keys", Type::ApiKeys), ("client_certificate", Type::ClientCertificate), ("jwt", Type::Jwt)];
 
 impl Builder<'_, '_> {
     pub fn auth_methods(&mut self, typed: &[Section<file::Auth>]) -> Vec<Arc<Method>> {
@@ -34,7 +37,7 @@ impl Builder<'_, '_> {
             self.require(section, "auth.name", &one.name, "name = \"users\"");
             self.require(section, "auth.type", &one.kind, "type = \"api_keys\"");
             let name = self.read("auth.name", &one.name, value::name);
-            let kind = self.read("auth.type", &one.kind, |v| value::word(v, &TYPES));
+            let kind = self.read("auth.type", &one.kind, kind);
             let (Some(name), Some(kind)) = (name, kind) else { continue };
             if let (true, Some(at)) = (methods.iter().any(|known| known.name == name), &one.name) {
                 let why = format!("{} is the name of an earlier [[auth]]; choose another", quoted(&name));
@@ -67,12 +70,18 @@ impl Builder<'_, '_> {
             (_, None) => from = vec![Source::Authorization("Bearer")],
             (_, Some(_)) => {}
         }
-        if let (true, Some(keys)) = (kind != Type::ApiKeys, &typed.keys) {
-            self.problems.add(keys.span(), "auth.keys", "belongs to type = \"api_keys\"; remove it");
+        for (key, at, types) in keys_of_types(typed) {
+            if !types.contains(&kind) {
+                let names: Vec<_> =
+                    TYPES.iter().filter(|(_, kind)| types.contains(kind)).map(|(name, _)| *name).collect();
+                let why = format!("belongs to type = \"{}\"; remove it", names.join("\" or \""));
+                self.problems.add(at, &format!("auth.{key}"), &why);
+            }
         }
         let kind = match kind {
             Type::ClientCertificate => Kind::ClientCertificate,
             Type::ApiKeys => Kind::ApiKeys(self.api_keys(section)),
+            Type::Jwt => Kind::Jwt(Box::new(self.jwt(section))),
         };
         Method { name, from, kind }
     }
@@ -114,6 +123,36 @@ impl Builder<'_, '_> {
         })?;
         Some(Auth::new(requirement, scopes, roles))
     }
+}
+
+fn kind(value: &Value) -> Parsed<Type> {
+    match value::word(value, &TYPES)? {
+        Type::Jwt if !cfg!(feature = "jwt") => {
+            Err("\"jwt\" cannot be used: this build has no JSON Web Tokens (feature \"jwt\")".to_owned())
+        }
+        kind => Ok(kind),
+    }
+}
+
+/// The keys that are written and have a meaning for some types only, with those.
+fn keys_of_types(typed: &file::Auth) -> Vec<(&'static str, Range<usize>, &'static [Type])> {
+    const JWT: &[Type] = &[Type::Jwt];
+    let require = typed.require.as_ref().map(|table| ("require", table.span(), JWT));
+    let lists = [
+        ("keys", &typed.keys, &[Type::ApiKeys, Type::Jwt][..]),
+        ("issuer", &typed.issuer, JWT),
+        ("audience", &typed.audience, JWT),
+    ];
+    let values = [
+        ("leeway", &typed.leeway, JWT),
+        ("expiry", &typed.expiry, JWT),
+        ("subject_claim", &typed.subject_claim, JWT),
+        ("roles_claim", &typed.roles_claim, JWT),
+        ("max_token", &typed.max_token, JWT),
+    ];
+    let lists = lists.into_iter().filter_map(|(key, typed, types)| Some((key, typed.as_ref()?.span(), types)));
+    let values = values.into_iter().filter_map(|(key, typed, types)| Some((key, typed.as_ref()?.span(), types)));
+    lists.chain(values).chain(require).collect()
 }
 
 /// `"users"`, `{ any = ["users", "keys"] }`, `{ all = [...] }`, and these within each other.

@@ -1,5 +1,6 @@
 //! The text of `check`, and the resources that a snapshot needs.
 
+mod auth;
 mod rewrite;
 mod upstream;
 
@@ -82,6 +83,7 @@ impl Snapshot {
         for entry in self.routes.entries() {
             self.write_route(out, entry)?;
         }
+        auth::write_methods(out, &self.routes)?;
         writeln!(out, "\nupstreams")?;
         for upstream in &self.upstreams {
             let used = self.routes.entries().iter().any(|entry| {
@@ -308,16 +310,6 @@ fn write_conditions(out: &mut String, entry: &Entry) -> fmt::Result {
     }
 }
 
-fn write_auth(out: &mut String, auth: &Auth) -> fmt::Result {
-    write!(out, ", credentials {}", auth.requirement)?;
-    for (what, names) in [("scopes", &auth.scopes), ("roles", &auth.roles)] {
-        if !names.is_empty() {
-            write!(out, ", {what} {}", names.join(" "))?;
-        }
-    }
-    Ok(())
-}
-
 fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     rewrite::write_path(out, &route.rewrite)?;
     if let Some(host) = &route.host_header {
@@ -339,8 +331,8 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     if route.settings.relay.splice {
         write!(out, ", splice on")?;
     }
-    if let Some(auth) = &route.auth {
-        write_auth(out, auth)?;
+    if let Some(asked) = &route.auth {
+        auth::write_route(out, asked)?;
     }
     rewrite::write_headers(out, route)?;
     if let Some(shadow) = &route.shadow {

@@ -205,6 +205,14 @@ pub struct Auth {
     pub kind: Typed,
     pub from: TypedList,
     pub keys: TypedList,
+    pub issuer: TypedList,
+    pub audience: TypedList,
+    pub leeway: Typed,
+    pub expiry: Typed,
+    pub require: TypedTable,
+    pub subject_claim: Typed,
+    pub roles_claim: Typed,
+    pub max_token: Typed,
 }
 
 /// The [`Limits`] that a route can set.

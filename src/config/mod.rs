@@ -1,11 +1,11 @@
 //! The snapshot: one validated, immutable configuration. Its values need no further check, except
 //! against the resources of the machine ([`Snapshot::resource_errors`]). Starts nothing and opens
-//! only the file, and the bodies of responses that it names.
+//! only the file, and the bodies of responses and keys of tokens that it names.
 //!
 //! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `rewrite.rs`,
-//! `actions.rs`, `auth.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`, `health.rs` and `tls.rs`
-//! convert it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs` and
-//! `pattern.rs` parse single values; `describe.rs` is the text of `check`.
+//! `actions.rs`, `auth.rs`, `jwt.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`, `health.rs` and
+//! `tls.rs` convert it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs`
+//! and `pattern.rs` parse single values; `describe.rs` is the text of `check`.
 
 mod actions;
 mod auth;
@@ -16,6 +16,7 @@ mod endpoint;
 mod error;
 mod file;
 mod health;
+mod jwt;
 mod matching;
 mod pattern;
 mod rewrite;

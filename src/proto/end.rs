@@ -146,6 +146,8 @@ causes! {
     /// The route asks for credentials, and the request has none.
     NoCredentials "no-credentials" 401 0 "Authentication required.";
     BadCredentials "bad-credentials" 401 0 "The credentials are not valid.";
+    /// They were valid, and are no longer.
+    CredentialsExpired "credentials-expired" 401 0 "The credentials have expired.";
     /// The client is known, and lacks a scope or role of the route.
     NotPermitted "not-permitted" 403 0 "Not permitted.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";

@@ -15,7 +15,11 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("text", &[], &[]),
     ("proto", &["text"], &["httparse", "sha1", "base64"]),
     ("service", &[], &[]),
-    ("policy", &["proto", "text"], &["arc_swap", "aws_lc_rs", "ipnet", "regex", "serde_json"]),
+    (
+        "policy",
+        &["proto", "text"],
+        &["arc_swap", "aws_lc_rs", "base64", "ipnet", "jsonwebtoken", "regex", "serde", "serde_json"],
+    ),
     ("config", &["policy", "proto", "memory"], &["serde", "toml", "humantime", "parse_size", "ipnet", "log"]),
     ("metrics", &["proto"], &[]),
     (

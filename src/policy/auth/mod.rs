@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod identity;
+pub mod jwt;
 mod source;
 
 pub use api_keys::{ApiKey, ApiKeys};
@@ -16,9 +17,13 @@ use super::ask::{Answers, Check};
 use crate::proto::end::Cause;
 use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::Refusal;
+use jwt::Jwt;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+/// The scheme of all credentials that are shown as they are (RFC 6750).
+const BEARER: &str = "Bearer";
 
 /// One way to show who one is: an `[[auth]]` section.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub enum Kind {
     /// The certificate that the client has shown in its TLS handshake, which the listener has
     /// verified.
     ClientCertificate,
+    /// JSON Web Tokens.
+    Jwt(Box<Jwt>),
 }
 
 /// What a route asks of the credentials of its requests.
@@ -45,7 +52,7 @@ pub struct Auth {
     pub scopes: Vec<String>,
     pub roles: Vec<String>,
     /// Of all methods: what WWW-Authenticate says (RFC 9110 section 11.6.1).
-    challenge: String,
+    challenges: Vec<String>,
 }
 
 /// Methods, combined.
@@ -75,10 +82,10 @@ impl Judgement {
 
 impl Auth {
     pub fn new(requirement: Requirement, scopes: Vec<String>, roles: Vec<String>) -> Auth {
-        let mut challenges: Vec<&str> = requirement.methods().iter().map(|method| method.challenge()).collect();
+        let mut challenges: Vec<_> = requirement.methods().iter().map(|method| method.challenge()).collect();
         challenges.sort_unstable();
         challenges.dedup();
-        Auth { challenge: challenges.join(", "), requirement, scopes, roles }
+        Auth { challenges, requirement, scopes, roles }
     }
 
     /// Whether the client of a request is admitted, and who it is.
@@ -86,7 +93,7 @@ impl Auth {
         match self.requirement.judge(facts, answers) {
             Judgement::Granted(identity) if !self.permits(&identity) => Judgement::refused(Cause::NotPermitted),
             Judgement::Refused(refusal) if refusal.reply.is_none() && refusal.status() == 401 => {
-                let field = Some(("WWW-Authenticate", self.challenge.as_str().into()));
+                let field = Some(("WWW-Authenticate", self.challenge(refusal.cause).into()));
                 Judgement::Refused(Refusal { field, ..refusal })
             }
             judgement => judgement,
@@ -96,6 +103,18 @@ impl Auth {
     /// A client may need a certificate to be admitted.
     pub fn asks_for_certificates(&self) -> bool {
         self.requirement.methods().iter().any(|method| method.kind == Kind::ClientCertificate)
+    }
+
+    /// "If the request lacks any authentication information, the resource server SHOULD NOT include
+    /// an error code" (RFC 6750 section 3.1).
+    fn challenge(&self, cause: Cause) -> String {
+        let with_error = |challenge: &String| match cause {
+            Cause::BadCredentials | Cause::CredentialsExpired if challenge == BEARER => {
+                format!("{BEARER} error=\"invalid_token\"")
+            }
+            _ => challenge.clone(),
+        };
+        self.challenges.iter().map(with_error).collect::<Vec<_>>().join(", ")
     }
 
     fn permits(&self, identity: &Identity) -> bool {
@@ -178,14 +197,25 @@ impl Method {
                 Some(cert) => Judgement::Granted(self.identity_of(cert.subject)),
                 None => Judgement::refused(Cause::NoCredentials),
             },
-            Kind::ApiKeys(keys) => match self.credential(facts.request) {
-                Found::Nothing => Judgement::refused(Cause::NoCredentials),
-                Found::Several => Judgement::refused(Cause::BadCredentials),
-                Found::One(credential) => match keys.owner(&credential) {
-                    Some(identity) => Judgement::Granted(Identity { method: self.name.clone(), ..identity.clone() }),
-                    None => Judgement::refused(Cause::BadCredentials),
-                },
-            },
+            Kind::ApiKeys(keys) => {
+                self.judge_credential(facts, |credential| keys.owner(credential).cloned().ok_or(Cause::BadCredentials))
+            }
+            Kind::Jwt(jwt) => self.judge_credential(facts, |credential| {
+                jwt.bearer(credential, facts.unix_ms).map_err(|rejected| rejected.cause())
+            }),
+        }
+    }
+
+    /// Judges the credential of the first source that has one; twice in its source is wrong.
+    fn judge_credential(&self, facts: &Facts<'_>, judge: impl FnOnce(&[u8]) -> Result<Identity, Cause>) -> Judgement {
+        let judged = match self.credential(facts.request) {
+            Found::Nothing => Err(Cause::NoCredentials),
+            Found::Several => Err(Cause::BadCredentials),
+            Found::One(credential) => judge(&credential),
+        };
+        match judged {
+            Ok(identity) => Judgement::Granted(Identity { method: self.name.clone(), ..identity }),
+            Err(cause) => Judgement::refused(cause),
         }
     }
 
@@ -200,9 +230,9 @@ impl Method {
     }
 
     /// For WWW-Authenticate.
-    fn challenge(&self) -> &'static str {
+    fn challenge(&self) -> String {
         match self.kind {
-            Kind::ApiKeys(_) | Kind::ClientCertificate => "Bearer",
+            Kind::ApiKeys(_) | Kind::ClientCertificate | Kind::Jwt(_) => BEARER.to_owned(),
         }
     }
 }

@@ -1,0 +1,138 @@
+//! Tokens: the keys of an `[[auth]]` with `type = "jwt"`. Files with keys are read here, so that a
+//! reload takes what is in them, or refuses it.
+
+use super::build::Builder;
+use super::file::{self, Section, TypedList};
+use super::value::{self, Parsed, quoted, shown, text};
+use crate::policy::auth::jwt::{ALGORITHMS, Audience, Jwt, KEYS_BYTES_MAX, Key, Keys, Label, Origin, Rules, Wanted};
+use std::fs::File;
+use std::io::Read;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+use toml::Value;
+
+const LEEWAY: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+const LEEWAY_MS: u64 = 30_000;
+/// Of a token. The head of the request bounds it as well.
+const TOKEN_BYTES: RangeInclusive<u64> = 256..=1 << 20;
+const TOKEN_BYTES_DEFAULT: u64 = 8 << 10;
+const RIGHT: &str = "expected for example { pem = \"issuer.pem\", kid = \"1\", algorithm = \"RS256\" }, \
+                     { jwks = \"keys.json\" } or { secret_file = \"shared.key\" }";
+/// The value of a required claim that can have any.
+const ANY: &str = "*";
+
+impl Builder<'_, '_> {
+    pub fn jwt(&mut self, section: &Section<file::Auth>) -> Jwt {
+        let typed = section.get_ref();
+        let mut keys = Keys::default();
+        for more in self.list("auth.keys", &typed.keys, keys_of) {
+            keys.append(more);
+        }
+        if typed.keys.as_ref().is_none_or(|list| list.get_ref().is_empty()) {
+            self.problems.add(section.span(), "auth.keys", &format!("missing; {RIGHT}"));
+        }
+        let leeway = |v: &Value| value::duration(v, LEEWAY, "none");
+        let leeway_ms = self.take("auth.leeway", &typed.leeway, LEEWAY_MS, leeway);
+        let expiry = [("required", true), ("optional", false)];
+        let size = |v: &Value| value::size(v, TOKEN_BYTES);
+        let rules = Rules {
+            issuers: self.list("auth.issuer", &typed.issuer, |v| text(v).map(str::to_owned)),
+            audience: self.audience(&typed.audience),
+            leeway_s: u32::try_from(leeway_ms / 1000).unwrap_or(u32::MAX),
+            expiry_required: self.take("auth.expiry", &typed.expiry, true, |v| value::word(v, &expiry)),
+            required: self.required_claims(typed),
+            subject: self.take("auth.subject_claim", &typed.subject_claim, "sub".to_owned(), claim),
+            roles: self.take("auth.roles_claim", &typed.roles_claim, "roles".to_owned(), claim),
+        };
+        let bytes = self.take("auth.max_token", &typed.max_token, TOKEN_BYTES_DEFAULT, size);
+        Jwt { keys, rules, bytes_max: usize::try_from(bytes).unwrap_or(usize::MAX) }
+    }
+
+    fn audience(&mut self, typed: &TypedList) -> Audience {
+        let names = self.list("auth.audience", typed, |v| text(v).map(str::to_owned));
+        match names.iter().any(|name| name == ANY) {
+            true => Audience::Any,
+            false => Audience::OneOf(names),
+        }
+    }
+
+    fn required_claims(&mut self, typed: &file::Auth) -> Vec<(String, Wanted)> {
+        let mut required = Vec::new();
+        for (path, value) in typed.require.iter().flat_map(|table| table.get_ref()) {
+            match wanted(value.get_ref()) {
+                Ok(wanted) => required.push((path.clone(), wanted)),
+                Err(why) => self.problems.add(value.span(), &format!("auth.require.{path}"), &why),
+            }
+        }
+        required
+    }
+}
+
+fn wanted(value: &Value) -> Parsed<Wanted> {
+    let plain = |value: &Value| match value {
+        Value::String(text) => Ok(text.as_str().into()),
+        Value::Integer(number) => Ok((*number).into()),
+        Value::Boolean(flag) => Ok((*flag).into()),
+        value => {
+            let right = "expected a string, a number, a boolean, a list of them, or \"*\" for any value";
+            Err(format!("{} is not valid; {right}", shown(value)))
+        }
+    };
+    match value {
+        Value::String(text) if text == ANY => Ok(Wanted::Present),
+        Value::Array(list) => list.iter().map(plain).collect::<Parsed<_>>().map(Wanted::OneOf),
+        value => plain(value).map(|one| Wanted::OneOf(vec![one])),
+    }
+}
+
+/// The path of a claim.
+fn claim(value: &Value) -> Parsed<String> {
+    let path = text(value)?;
+    match path.split('.').all(|part| !part.is_empty()) {
+        true => Ok(path.to_owned()),
+        false => Err(format!("{} is not a claim; expected for example \"realm_access.roles\"", quoted(path))),
+    }
+}
+
+/// One element of `keys`. What stands there may be a secret: no message shows it.
+fn keys_of(value: &Value) -> Parsed<Keys> {
+    let table = value.as_table().ok_or_else(|| format!("is not a table; {RIGHT}"))?;
+    value::only_keys(table, &["pem", "jwks", "secret_file", "kid", "algorithm"])?;
+    let algorithm = table.get("algorithm").map(|v| value::word(v, &ALGORITHMS)).transpose();
+    let algorithm = algorithm.map_err(|e| format!("algorithm: {e}"))?;
+    let id = table.get("kid").map(text).transpose().map_err(|e| format!("kid: {e}"))?.map(str::to_owned);
+    let files: Vec<_> = ["pem", "jwks", "secret_file"].into_iter().filter(|key| table.contains_key(*key)).collect();
+    let [kind] = files.as_slice() else { return Err(format!("needs one of pem, jwks and secret_file; {RIGHT}")) };
+    if let ("jwks", Some(_)) = (*kind, &id) {
+        return Err("kid: has no effect on a key set, whose keys have their own; remove it".to_owned());
+    }
+    let path = table.get(*kind).map(text).transpose().map_err(|e| format!("{kind}: {e}"))?.unwrap_or_default();
+    let bytes = read(path)?;
+    keys_in(kind, &bytes, Label { id, algorithm }).map_err(|why| format!("{} {why}", quoted(path)))
+}
+
+fn keys_in(kind: &str, bytes: &[u8], label: Label) -> Parsed<Keys> {
+    let key = match kind {
+        "jwks" => return Keys::jwks(bytes, label.algorithm, Origin::File),
+        "pem" => Key::pem(bytes, label)?,
+        // Editors end files with a line feed.
+        _ => Key::secret(bytes.trim_ascii_end(), label)?,
+    };
+    let mut keys = Keys::default();
+    keys.push(key);
+    Ok(keys)
+}
+
+fn read(path: &str) -> Parsed<Vec<u8>> {
+    let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", quoted(path));
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(format!("{} is not a regular file", quoted(path)));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(KEYS_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    match bytes.len() {
+        0..=KEYS_BYTES_MAX => Ok(bytes),
+        _ => Err(format!("{} has more than {KEYS_BYTES_MAX} bytes", quoted(path))),
+    }
+}
