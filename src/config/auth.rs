@@ -4,7 +4,7 @@ use super::build::Builder;
 use super::error::suggestion;
 use super::file::{self, Section, Typed};
 use super::value::{self, Parsed, quoted, shown, text};
-use crate::policy::auth::{ApiKey, ApiKeys, Auth, Kind, Method, Requirement, Source};
+use crate::policy::auth::{ApiKey, ApiKeys, Auth, Kind, Method, Requirement, Source, key_sources};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use toml::Value;
 
 /// Methods that are combined in one route, at all levels.
 const METHODS_MAX: usize = 16;
+/// Key sets behind URLs: they are fetched one after the other.
+const KEY_SOURCES_MAX: usize = 16;
 /// Levels of `any` and `all`.
 const DEPTH_MAX: usize = 3;
 
@@ -44,6 +46,10 @@ impl Builder<'_, '_> {
                 self.problems.add(at.span(), "auth.name", &why);
             }
             methods.push(Arc::new(self.method(section, name, kind)));
+            if let (true, Some(at)) = (key_sources(&methods).len() > KEY_SOURCES_MAX, &one.jwks_url) {
+                let why = format!("is one more than the {KEY_SOURCES_MAX} key sets that can be fetched");
+                self.problems.add(at.span(), "auth.jwks_url", &why);
+            }
         }
         methods
     }
@@ -81,7 +87,7 @@ impl Builder<'_, '_> {
         let kind = match kind {
             Type::ClientCertificate => Kind::ClientCertificate,
             Type::ApiKeys => Kind::ApiKeys(self.api_keys(section)),
-            Type::Jwt => Kind::Jwt(Box::new(self.jwt(section))),
+            Type::Jwt => Kind::Jwt(Box::new(self.jwt(section, &name))),
         };
         Method { name, from, kind }
     }
@@ -144,6 +150,9 @@ fn keys_of_types(typed: &file::Auth) -> Vec<(&'static str, Range<usize>, &'stati
         ("audience", &typed.audience, JWT),
     ];
     let values = [
+        ("jwks_url", &typed.jwks_url, JWT),
+        ("jwks_ca", &typed.jwks_ca, JWT),
+        ("jwks_refresh", &typed.jwks_refresh, JWT),
         ("leeway", &typed.leeway, JWT),
         ("expiry", &typed.expiry, JWT),
         ("subject_claim", &typed.subject_claim, JWT),

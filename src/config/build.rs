@@ -11,7 +11,7 @@ use super::{
     Workers,
 };
 use crate::memory::SCRATCH_BYTES;
-use crate::policy::auth::secret_parameters;
+use crate::policy::auth::{key_sources, secret_parameters};
 use crate::policy::endpoint::{Address, Endpoint};
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
 use crate::policy::route::Route;
@@ -81,6 +81,7 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint)
         upstreams: vec![upstream],
         discoveries: Vec::new(),
         secret_parameters: Vec::new(),
+        key_sources: Vec::new(),
         limits: Limits::default(),
         settings: Arc::default(),
         sockets: Sockets::default(),
@@ -118,6 +119,7 @@ impl Builder<'_, '_> {
             upstreams,
             discoveries,
             secret_parameters: secret_parameters(&methods),
+            key_sources: key_sources(&methods),
             settings: Arc::new(settings),
         }
     }

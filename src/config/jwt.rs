@@ -2,12 +2,18 @@
 //! reload takes what is in them, or refuses it.
 
 use super::build::Builder;
+use super::endpoint;
 use super::file::{self, Section, TypedList};
 use super::value::{self, Parsed, quoted, shown, text};
-use crate::policy::auth::jwt::{ALGORITHMS, Audience, Jwt, KEYS_BYTES_MAX, Key, Keys, Label, Origin, Rules, Wanted};
+use crate::policy::auth::jwt::{
+    ALGORITHMS, Audience, Jwt, KEYS_BYTES_MAX, Key, Keys, Label, Origin, RemoteConfig, RemoteKeys, Rules, Wanted,
+};
+use crate::policy::endpoint::Address;
 use std::fs::File;
 use std::io::Read;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use toml::Value;
 
@@ -16,20 +22,25 @@ const LEEWAY_MS: u64 = 30_000;
 /// Of a token. The head of the request bounds it as well.
 const TOKEN_BYTES: RangeInclusive<u64> = 256..=1 << 20;
 const TOKEN_BYTES_DEFAULT: u64 = 8 << 10;
+/// Between two fetches of a key set.
+const REFRESH: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
+const REFRESH_MS: u64 = 300_000;
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 const RIGHT: &str = "expected for example { pem = \"issuer.pem\", kid = \"1\", algorithm = \"RS256\" }, \
                      { jwks = \"keys.json\" } or { secret_file = \"shared.key\" }";
 /// The value of a required claim that can have any.
 const ANY: &str = "*";
 
 impl Builder<'_, '_> {
-    pub fn jwt(&mut self, section: &Section<file::Auth>) -> Jwt {
+    pub fn jwt(&mut self, section: &Section<file::Auth>, name: &str) -> Jwt {
         let typed = section.get_ref();
         let mut keys = Keys::default();
         for more in self.list("auth.keys", &typed.keys, keys_of) {
             keys.append(more);
         }
-        if typed.keys.as_ref().is_none_or(|list| list.get_ref().is_empty()) {
-            self.problems.add(section.span(), "auth.keys", &format!("missing; {RIGHT}"));
+        if typed.jwks_url.is_none() && typed.keys.as_ref().is_none_or(|list| list.get_ref().is_empty()) {
+            let why = format!("missing, and there is no jwks_url; {RIGHT}");
+            self.problems.add(section.span(), "auth.keys", &why);
         }
         let leeway = |v: &Value| value::duration(v, LEEWAY, "none");
         let leeway_ms = self.take("auth.leeway", &typed.leeway, LEEWAY_MS, leeway);
@@ -45,7 +56,22 @@ impl Builder<'_, '_> {
             roles: self.take("auth.roles_claim", &typed.roles_claim, "roles".to_owned(), claim),
         };
         let bytes = self.take("auth.max_token", &typed.max_token, TOKEN_BYTES_DEFAULT, size);
-        Jwt { keys, rules, bytes_max: usize::try_from(bytes).unwrap_or(usize::MAX) }
+        let remote = self.remote(typed, name).map(|config| Arc::new(RemoteKeys::new(config)));
+        Jwt { keys, remote, rules, bytes_max: usize::try_from(bytes).unwrap_or(usize::MAX) }
+    }
+
+    /// The key set behind `jwks_url`.
+    fn remote(&mut self, typed: &file::Auth, name: &str) -> Option<RemoteConfig> {
+        let refresh = |v: &Value| value::duration(v, REFRESH, "");
+        let url = self.read("auth.jwks_url", &typed.jwks_url, jwks_url);
+        let ca = self.read("auth.jwks_ca", &typed.jwks_ca, ca_file);
+        let refresh_ms = self.take("auth.jwks_refresh", &typed.jwks_refresh, REFRESH_MS, refresh);
+        for (key, written) in [("auth.jwks_ca", &typed.jwks_ca), ("auth.jwks_refresh", &typed.jwks_refresh)] {
+            if let (None, Some(at)) = (&typed.jwks_url, written) {
+                self.problems.add(at.span(), key, "has no effect without jwks_url; remove it");
+            }
+        }
+        Some(RemoteConfig { method: name.to_owned(), url: url?, ca, refresh_ms })
     }
 
     fn audience(&mut self, typed: &TypedList) -> Audience {
@@ -65,6 +91,43 @@ impl Builder<'_, '_> {
             }
         }
         required
+    }
+}
+
+/// Keys that came unprotected could be anyone's: without TLS only from this host.
+fn jwks_url(value: &Value) -> Parsed<String> {
+    const RIGHT: &str = "expected for example \"https://login.example.com/.well-known/jwks.json\"";
+    let url = text(value)?;
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err(format!("{} is not a URL; {RIGHT}", quoted(url)));
+    };
+    if rest.contains(['@', '#']) {
+        // The URL is not repeated: it may have a password.
+        return Err("has a user name or a fragment; remove it".to_owned());
+    }
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let graphic = url.bytes().all(|byte| byte.is_ascii_graphic() && !b"\\\"<>".contains(&byte));
+    let Ok(endpoint) = endpoint::endpoint(&format!("ws://{authority}")) else {
+        return Err(format!("{} has no valid host or port; {RIGHT}", quoted(url)));
+    };
+    let local = match &endpoint.address {
+        Address::Tcp(address) => address.ip().is_loopback(),
+        Address::Name(name) => name.rsplit_once(':').is_some_and(|(host, _)| host == "localhost"),
+        Address::Unix(_) => false,
+    };
+    match scheme {
+        "https" if graphic => Ok(url.to_owned()),
+        "http" if graphic && local => Ok(url.to_owned()),
+        "http" => Err(format!("{} is not protected by TLS, which only this host may do without; {RIGHT}", quoted(url))),
+        _ => Err(format!("{} is not a URL; {RIGHT}", quoted(url))),
+    }
+}
+
+fn ca_file(value: &Value) -> Parsed<PathBuf> {
+    let path = text(value)?;
+    match read(path)?.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) {
+        true => Ok(PathBuf::from(path)),
+        false => Err(format!("{} has no certificate in PEM", quoted(path))),
     }
 }
 

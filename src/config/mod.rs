@@ -31,6 +31,7 @@ pub use error::Error;
 
 use self::discovery::Discovery;
 use crate::memory::CHECKS_MAX;
+use crate::policy::auth::jwt::RemoteKeys;
 use crate::policy::matching::Routes;
 use crate::policy::tls::TlsVersion;
 pub use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls};
@@ -125,6 +126,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// Query parameters that hold credentials: their values do not stand in the log.
     pub secret_parameters: Vec<String>,
+    /// Keys of tokens that are fetched from URLs.
+    pub key_sources: Vec<Arc<RemoteKeys>>,
     /// Of the upstreams that find endpoints at run time.
     pub discoveries: Vec<Discovery>,
     pub limits: Limits,
@@ -166,6 +169,12 @@ impl Snapshot {
                 upstream.inherit(known, now);
             }
         }
+        for remote in &self.key_sources {
+            if let Some(known) = before.key_sources.iter().find(|known| *known == remote) {
+                remote.inherit(known);
+            }
+        }
+        before.key_sources.iter().for_each(|replaced| replaced.retire());
         let known: HashMap<_, _> = before.routes.entries().iter().map(|entry| (&entry.route.name, entry)).collect();
         for entry in self.routes.entries() {
             if let Some(known) = known.get(&entry.route.name) {

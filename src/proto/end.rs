@@ -148,6 +148,8 @@ causes! {
     BadCredentials "bad-credentials" 401 0 "The credentials are not valid.";
     /// They were valid, and are no longer.
     CredentialsExpired "credentials-expired" 401 0 "The credentials have expired.";
+    /// There are no keys yet to verify them with.
+    KeysUnavailable "keys-unavailable" 503 0 "The credentials cannot be verified now.";
     /// The client is known, and lacks a scope or role of the route.
     NotPermitted "not-permitted" 403 0 "Not permitted.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";

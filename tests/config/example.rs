@@ -22,8 +22,20 @@ fn other_line(line: &str) -> Option<&str> {
 const EXCLUSIVE: [&str; 3] = ["respond = ", "redirect = {", "rewrite = "];
 
 /// Keys of an [[auth]] with tokens.
-const OF_TOKENS: [&str; 9] =
-    ["keys", "issuer", "audience", "leeway", "expiry", "require", "subject_claim", "roles_claim", "max_token"];
+const OF_TOKENS: [&str; 12] = [
+    "keys",
+    "jwks_url",
+    "jwks_ca",
+    "jwks_refresh",
+    "issuer",
+    "audience",
+    "leeway",
+    "expiry",
+    "require",
+    "subject_claim",
+    "roles_claim",
+    "max_token",
+];
 
 fn is_of_tokens(line: &str) -> bool {
     line.split_once(" = ").is_some_and(|(key, _)| OF_TOKENS.contains(&key))
@@ -41,7 +53,13 @@ fn tokens_in_the_example_are_valid() {
     let file = |name: &str| folder.join(format!("framegate-example-{}-{name}", std::process::id()));
     let key = rcgen::KeyPair::generate().unwrap().public_key_pem();
     let jwk = "{\"keys\":[{\"kty\":\"oct\",\"k\":\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"}]}";
-    let files = [("issuer.pem", key.as_str()), ("keys.json", jwk), ("shared.key", "0123456789abcdef0123456789abcdef")];
+    let authority = "-----BEGIN CERTIFICATE-----";
+    let files = [
+        ("ca.pem", authority),
+        ("issuer.pem", key.as_str()),
+        ("keys.json", jwk),
+        ("shared.key", "0123456789abcdef0123456789abcdef"),
+    ];
     let lines: Vec<_> = config::EXAMPLE.lines().filter_map(other_line).filter(|line| is_of_tokens(line)).collect();
     assert_eq!(lines.len(), OF_TOKENS.len());
     let mut text = format!(

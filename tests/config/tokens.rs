@@ -131,6 +131,56 @@ mod built {
     }
 
     #[test]
+    fn urls_of_key_sets_are_read_or_reported() {
+        let url = |url: &str, more: &str| section(&format!("type = \"jwt\"\njwks_url = \"{url}\"\n{more}"));
+        for good_url in [
+            "https://login.example.com/.well-known/jwks.json",
+            "https://10.0.0.1:8443/keys?realm=a",
+            "https://[::1]/",
+            "http://localhost:8080/keys",
+            "http://127.0.0.1/keys",
+            "http://[::1]:8080/keys",
+        ] {
+            let snapshot = good(&url(good_url, ""));
+            let config = &snapshot.key_sources[0].config;
+            assert_eq!((config.url.as_str(), config.method.as_str()), (good_url, "a"));
+            assert_eq!((config.ca.as_deref(), config.refresh_ms), (None, 300_000));
+            assert_eq!(snapshot, good(&url(good_url, "")));
+        }
+        let shown = good(&url("https://a/k", "jwks_refresh = \"1h\"")).describe(1024, 1);
+        assert!(shown.contains("tokens (JWT) by 0 keys and those of https://a/k, every 1h, any issuer"), "{shown}");
+        for (bad_url, why) in [
+            ("http://login.example.com/keys", "is not protected by TLS, which only this host may do without"),
+            ("http://localhost.example.com/keys", "is not protected by TLS"),
+            ("http://10.0.0.1/keys", "is not protected by TLS"),
+            ("ftp://localhost/keys", "is not a URL; expected for example \"https://"),
+            ("login.example.com", "is not a URL; expected"),
+            ("https://", "has no valid host or port"),
+            ("https://a:x/", "has no valid host or port"),
+            ("https://a/b c", "is not a URL"),
+            ("https://user:s3cret@a/", "has a user name or a fragment; remove it"),
+        ] {
+            let said = wrong(&url(bad_url, ""), "9:12: auth.jwks_url", why);
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+        for (more, key, why) in [
+            ("jwks_refresh = \"5s\"", "jwks_refresh", "\"5s\" is out of range; expected \"10s\" to \"1day\""),
+            ("jwks_ca = \"missing.pem\"", "jwks_ca", "\"missing.pem\" cannot be read"),
+            ("jwks_ca = \"Cargo.toml\"", "jwks_ca", "\"Cargo.toml\" has no certificate in PEM"),
+        ] {
+            wrong(&url("https://a/", more), &format!("10:{}: auth.{key}", key.len() + 4), why);
+        }
+        let (_secret, text) = with_secret("jwks_refresh = \"1m\"\njwks_ca = \"Cargo.toml\"");
+        wrong(&text, "auth.jwks_refresh", "has no effect without jwks_url; remove it");
+        wrong(&text, "auth.jwks_ca", "has no effect without jwks_url; remove it");
+        let many: String = (0..17)
+            .map(|n| format!("[[auth]]\nname = \"m{n}\"\ntype = \"jwt\"\njwks_url = \"https://a/\"\n"))
+            .collect();
+        let why = "is one more than the 16 key sets that can be fetched";
+        wrong(&(section("type = \"client_certificate\"") + &many), "auth.jwks_url", why);
+    }
+
+    #[test]
     fn wrong_keys_are_reported_without_what_is_in_them() {
         let short = File::new("short", b"s3cret");
         let private = File::new("private", b"-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----\n");
@@ -138,7 +188,7 @@ mod built {
         let folder = std::env::temp_dir();
         let quoted = |file: &File| format!("{:?}", file.0);
         for (keys, why) in [
-            ("[]".to_owned(), "missing; expected for example { pem = "),
+            ("[]".to_owned(), "missing, and there is no jwks_url; expected for"),
             ("[\"s3cret\"]".to_owned(), "is not a table; expected for example { pem = "),
             ("[{ secret = \"s3cret\" }]".to_owned(), "unknown key \"secret\""),
             ("[{ kid = \"a\" }]".to_owned(), "needs one of pem, jwks and secret_file"),
@@ -161,6 +211,7 @@ mod built {
             let said = wrong(&section(&format!("type = \"jwt\"\nkeys = {keys}")), "auth.keys", why);
             assert!(!said.contains("s3cret"), "{said}");
         }
-        wrong(&section("type = \"jwt\""), "6:1: auth.keys", "missing; expected for example { pem = ");
+        let why = "missing, and there is no jwks_url; expected for example { pem = ";
+        wrong(&section("type = \"jwt\""), "6:1: auth.keys", why);
     }
 }

@@ -50,6 +50,9 @@ fn kind_text(kind: &Kind) -> String {
 fn jwt_text(jwt: &Jwt) -> String {
     let Rules { issuers, audience, leeway_s, expiry_required, required, .. } = &jwt.rules;
     let mut text = format!("tokens (JWT) by {} keys", jwt.keys.len());
+    if let Some(remote) = &jwt.remote {
+        text += &format!(" and those of {}, every {}", remote.config.url, duration_text(remote.config.refresh_ms));
+    }
     let names = |names: &[String]| names.join(" or ");
     text += &if issuers.is_empty() { ", any issuer".to_owned() } else { format!(", issuer {}", names(issuers)) };
     text += &match audience {

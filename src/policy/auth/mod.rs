@@ -17,7 +17,7 @@ use super::ask::{Answers, Check};
 use crate::proto::end::Cause;
 use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::Refusal;
-use jwt::Jwt;
+use jwt::{Jwt, Rejected, RemoteKeys};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -190,8 +190,6 @@ fn all(parts: &[Requirement], facts: &Facts<'_>, answers: &Answers) -> Judgement
 
 impl Method {
     fn judge(&self, facts: &Facts<'_>, answers: &Answers) -> Judgement {
-        // The kinds that ask others will look at it.
-        let _ = answers;
         match &self.kind {
             Kind::ClientCertificate => match facts.cert {
                 Some(cert) => Judgement::Granted(self.identity_of(cert.subject)),
@@ -200,10 +198,24 @@ impl Method {
             Kind::ApiKeys(keys) => {
                 self.judge_credential(facts, |credential| keys.owner(credential).cloned().ok_or(Cause::BadCredentials))
             }
-            Kind::Jwt(jwt) => self.judge_credential(facts, |credential| {
-                jwt.bearer(credential, facts.unix_ms).map_err(|rejected| rejected.cause())
-            }),
+            Kind::Jwt(jwt) => self.judge_token(jwt, facts, answers),
         }
+    }
+
+    /// A token that names a key which is not known may be signed with a new one: it is worth a
+    /// fetch, if the last one was not a moment ago.
+    fn judge_token(&self, jwt: &Jwt, facts: &Facts<'_>, answers: &Answers) -> Judgement {
+        let mut needs_keys = false;
+        let judgement = self.judge_credential(facts, |credential| {
+            jwt.bearer(credential, facts.unix_ms).map_err(|rejected| {
+                needs_keys = matches!(rejected, Rejected::UnknownKey | Rejected::NoKeys);
+                rejected.cause()
+            })
+        });
+        let Some(remote) = jwt.remote.as_ref().filter(|_| needs_keys) else { return judgement };
+        let check = Check::Keys(Arc::clone(remote));
+        let is_worth_it = answers.get(&check).is_none() && remote.may_fetch(facts.now);
+        if is_worth_it { Judgement::Ask(check) } else { judgement }
     }
 
     /// Judges the credential of the first source that has one; twice in its source is wrong.
@@ -255,6 +267,15 @@ pub fn secret_parameters(methods: &[Arc<Method>]) -> Vec<String> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// The key sets behind URLs of these methods.
+pub fn key_sources(methods: &[Arc<Method>]) -> Vec<Arc<RemoteKeys>> {
+    let remote = |method: &Arc<Method>| match &method.kind {
+        Kind::Jwt(jwt) => jwt.remote.clone(),
+        Kind::ApiKeys(_) | Kind::ClientCertificate => None,
+    };
+    methods.iter().filter_map(remote).collect()
 }
 
 #[cfg(test)]

@@ -118,7 +118,7 @@ fn rules() -> Rules {
 }
 
 fn jwt(keys: Keys) -> Jwt {
-    Jwt { keys, rules: rules(), bytes_max: 4096 }
+    Jwt { keys, remote: None, rules: rules(), bytes_max: 4096 }
 }
 
 fn claims() -> Value {
