@@ -221,6 +221,7 @@ fn source(typed: TypedRun) -> Result<Source, Early> {
 /// With the TLS provider and the optional features of this build.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let features = [
+        ("basic", cfg!(feature = "basic")),
         ("discovery", cfg!(feature = "discovery")),
         ("jwt", cfg!(feature = "jwt")),
         ("regex", cfg!(feature = "regex")),

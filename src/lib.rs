@@ -9,8 +9,8 @@
 //! 7. [`control`]: signals, reload, drain; never on the data path. [`admin`]: its HTTP server.
 //!    [`certs`]: certificates and ticket keys, which outlive a snapshot. [`resolver`]: names to
 //!    addresses, a service thread. [`health`]: active health checks, a thread with a poll.
-//!    [`discovery`]: endpoints that are found at run time. [`jwks`]: keys of token issuers, a
-//!    service thread.
+//!    [`discovery`]: endpoints that are found at run time. [`jwks`]: keys of token issuers,
+//!    [`passwords`]: their verification; service threads.
 //! 8. [`server`]: the process; the only file that spawns threads. [`os`]: limits, CPUs, signals.
 //! 9. [`cli`]: the command line. [`explain`]: what becomes of a request. [`demo`]: `framegate
 //!    demo`, on top of [`server`]. [`echo`]: its backend.
@@ -29,7 +29,7 @@
 //! | `tls` | rustls, `policy`, `config`, `memory`, `text` | sockets, `proto` |
 //! | `health` | `proto`, `policy`, `config`, `metrics`, `tls`, `memory`; mio, socket2 | worker |
 //! | `worker` | all above, slab; only in `sys`, `listener`: mio, socket2, libc | threads, locks |
-//! | `certs`, `control`, `admin`, `resolver`, `discovery`, `jwks` | all | |
+//! | `certs`, `control`, `admin`, `resolver`, `discovery`, `jwks`, `passwords` | all | |
 //! | `server`, `echo`, `demo`, `explain`, `cli` | all | |
 #![deny(unsafe_code)]
 
@@ -51,6 +51,7 @@ pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod os;
+pub mod passwords;
 pub mod policy;
 pub mod proto;
 pub mod resolver;

@@ -1,7 +1,7 @@
 //! The process: binds, starts the threads, runs control, waits for the threads to end. The only
 //! file that spawns threads: one for each worker, one that resolves names, one that fetches key
-//! sets, one for each upstream that discovers its endpoints, one that checks endpoints, one that
-//! writes the access log, the demo's backend.
+//! sets, one that verifies passwords, one for each upstream that discovers its endpoints, one that
+//! checks endpoints, one that writes the access log, the demo's backend.
 
 use crate::certs::Certificates;
 use crate::clock::unix_ms;
@@ -19,7 +19,7 @@ use crate::worker::listener::{BindError, Bound, Listening, Twin, bind_all};
 use crate::worker::service::{Question, Services};
 use crate::worker::sys::{self, MioSys, RandomPool, now_ms};
 use crate::worker::{Worker, WorkerCore};
-use crate::{health, jwks, os, resolver, service};
+use crate::{health, jwks, os, passwords, resolver, service};
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -144,7 +144,8 @@ fn start_service<Q: Send + 'static>(
 fn start_services(snapshot: &Snapshot) -> Result<Vec<Asker<Question>>, Failure> {
     let keys = start_service("jwks", jwks::QUEUE, |questions| jwks::run(&questions))?;
     jwks::keep(&keys, snapshot);
-    Ok(vec![keys])
+    let passwords = start_service("passwords", passwords::QUEUE, |questions| passwords::run(&questions))?;
+    Ok(vec![keys, passwords])
 }
 
 /// Starts the thread of the health checks. It ends when [`health::Checks`] is dropped.

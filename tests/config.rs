@@ -10,6 +10,8 @@ mod example;
 mod facts;
 #[path = "config/health.rs"]
 mod health;
+#[path = "config/passwords.rs"]
+mod passwords;
 #[path = "config/rewrite.rs"]
 mod rewrite;
 #[path = "config/shadow.rs"]

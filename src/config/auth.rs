@@ -4,6 +4,7 @@ use super::build::Builder;
 use super::error::suggestion;
 use super::file::{self, Section, Typed};
 use super::value::{self, Parsed, quoted, shown, text};
+use crate::policy::auth::basic::{FILE_BYTES_MAX, Users};
 use crate::policy::auth::{ApiKey, ApiKeys, Auth, Kind, Method, Requirement, Source, key_sources};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -26,10 +27,15 @@ enum Type {
     ApiKeys,
     ClientCertificate,
     Jwt,
+    Basic,
 }
 
-const TYPES: [(&str, Type); 3] =
-    [("api_keys", Type::ApiKeys), ("client_certificate", Type::ClientCertificate), ("jwt", Type::Jwt)];
+const TYPES: [(&str, Type); 4] = [
+    ("api_keys", Type::ApiKeys),
+    ("client_certificate", Type::ClientCertificate),
+    ("jwt", Type::Jwt),
+    ("basic", Type::Basic),
+];
 
 impl Builder<'_, '_> {
     pub fn auth_methods(&mut self, typed: &[Section<file::Auth>]) -> Vec<Arc<Method>> {
@@ -69,6 +75,11 @@ impl Builder<'_, '_> {
                 let why = "has no effect on certificates, which are shown in the TLS handshake; remove it";
                 self.problems.add(at.span(), "auth.from", why);
             }
+            (Type::Basic, Some(at)) => {
+                let why = "has no effect on passwords, which stand in Authorization; remove it";
+                self.problems.add(at.span(), "auth.from", why);
+            }
+            (Type::Basic, None) => from = vec![Source::Authorization("Basic")],
             (Type::ClientCertificate, None) => {}
             (_, Some(at)) if at.get_ref().is_empty() => {
                 self.problems.add(at.span(), "auth.from", &format!("is empty; {FROM}"));
@@ -85,11 +96,19 @@ impl Builder<'_, '_> {
             }
         }
         let kind = match kind {
+            Type::Basic => self.basic(section, &name),
             Type::ClientCertificate => Kind::ClientCertificate,
             Type::ApiKeys => Kind::ApiKeys(self.api_keys(section)),
             Type::Jwt => Kind::Jwt(Box::new(self.jwt(section, &name))),
         };
         Method { name, from, kind }
+    }
+
+    fn basic(&mut self, section: &Section<file::Auth>, name: &str) -> Kind {
+        let typed = section.get_ref();
+        self.require(section, "auth.file", &typed.file, "file = \"users.htpasswd\"");
+        let users = self.read("auth.file", &typed.file, users).unwrap_or_default();
+        Kind::Basic { users: Arc::new(users), realm: self.take("auth.realm", &typed.realm, name.to_owned(), realm) }
     }
 
     fn api_keys(&mut self, section: &Section<file::Auth>) -> ApiKeys {
@@ -136,13 +155,37 @@ fn kind(value: &Value) -> Parsed<Type> {
         Type::Jwt if !cfg!(feature = "jwt") => {
             Err("\"jwt\" cannot be used: this build has no JSON Web Tokens (feature \"jwt\")".to_owned())
         }
+        Type::Basic if !cfg!(feature = "basic") => {
+            Err("\"basic\" cannot be used: this build has no passwords (feature \"basic\")".to_owned())
+        }
         kind => Ok(kind),
+    }
+}
+
+/// Users with the hashes of their passwords.
+fn users(value: &Value) -> Parsed<Users> {
+    let path = text(value)?;
+    let bytes = value::file(path, FILE_BYTES_MAX)?;
+    let wrong = |why: &str| format!("{} {why}", quoted(path));
+    let text = str::from_utf8(&bytes).map_err(|_| wrong("is not UTF-8"))?;
+    Users::parse(text).map_err(|why| wrong(&why))
+}
+
+/// For a quoted string in WWW-Authenticate.
+fn realm(value: &Value) -> Parsed<String> {
+    let realm = text(value)?;
+    let fits = (1..=100).contains(&realm.len())
+        && realm.bytes().all(|byte| (byte.is_ascii_graphic() && !b"\"\\".contains(&byte)) || byte == b' ');
+    match fits {
+        true => Ok(realm.to_owned()),
+        false => Err(format!("{} is not a realm; expected up to 100 printable ASCII characters", quoted(realm))),
     }
 }
 
 /// The keys that are written and have a meaning for some types only, with those.
 fn keys_of_types(typed: &file::Auth) -> Vec<(&'static str, Range<usize>, &'static [Type])> {
     const JWT: &[Type] = &[Type::Jwt];
+    const BASIC: &[Type] = &[Type::Basic];
     let require = typed.require.as_ref().map(|table| ("require", table.span(), JWT));
     let lists = [
         ("keys", &typed.keys, &[Type::ApiKeys, Type::Jwt][..]),
@@ -150,6 +193,8 @@ fn keys_of_types(typed: &file::Auth) -> Vec<(&'static str, Range<usize>, &'stati
         ("audience", &typed.audience, JWT),
     ];
     let values = [
+        ("file", &typed.file, BASIC),
+        ("realm", &typed.realm, BASIC),
         ("jwks_url", &typed.jwks_url, JWT),
         ("jwks_ca", &typed.jwks_ca, JWT),
         ("jwks_refresh", &typed.jwks_refresh, JWT),

@@ -205,6 +205,8 @@ pub struct Auth {
     pub kind: Typed,
     pub from: TypedList,
     pub keys: TypedList,
+    pub file: Typed,
+    pub realm: Typed,
     pub jwks_url: Typed,
     pub jwks_ca: Typed,
     pub jwks_refresh: Typed,

@@ -9,8 +9,6 @@ use crate::policy::auth::jwt::{
     ALGORITHMS, Audience, Jwt, KEYS_BYTES_MAX, Key, Keys, Label, Origin, RemoteConfig, RemoteKeys, Rules, Wanted,
 };
 use crate::policy::endpoint::Address;
-use std::fs::File;
-use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -125,7 +123,7 @@ fn jwks_url(value: &Value) -> Parsed<String> {
 
 fn ca_file(value: &Value) -> Parsed<PathBuf> {
     let path = text(value)?;
-    match read(path)?.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) {
+    match value::file(path, KEYS_BYTES_MAX)?.windows(CERTIFICATE.len()).any(|window| window == CERTIFICATE) {
         true => Ok(PathBuf::from(path)),
         false => Err(format!("{} has no certificate in PEM", quoted(path))),
     }
@@ -170,7 +168,7 @@ fn keys_of(value: &Value) -> Parsed<Keys> {
         return Err("kid: has no effect on a key set, whose keys have their own; remove it".to_owned());
     }
     let path = table.get(*kind).map(text).transpose().map_err(|e| format!("{kind}: {e}"))?.unwrap_or_default();
-    let bytes = read(path)?;
+    let bytes = value::file(path, KEYS_BYTES_MAX)?;
     keys_in(kind, &bytes, Label { id, algorithm }).map_err(|why| format!("{} {why}", quoted(path)))
 }
 
@@ -184,18 +182,4 @@ fn keys_in(kind: &str, bytes: &[u8], label: Label) -> Parsed<Keys> {
     let mut keys = Keys::default();
     keys.push(key);
     Ok(keys)
-}
-
-fn read(path: &str) -> Parsed<Vec<u8>> {
-    let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", quoted(path));
-    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(format!("{} is not a regular file", quoted(path)));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(KEYS_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    match bytes.len() {
-        0..=KEYS_BYTES_MAX => Ok(bytes),
-        _ => Err(format!("{} has more than {KEYS_BYTES_MAX} bytes", quoted(path))),
-    }
 }

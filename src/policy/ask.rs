@@ -2,6 +2,7 @@
 //! the answer. Asking and waiting is the worker's business: a subrequest is a call of the worker
 //! (`worker/calls.rs`), a service answers from a thread of its own (`service.rs`).
 
+use super::auth::basic::Login;
 use super::auth::jwt::RemoteKeys;
 use super::upstream::Upstream;
 use crate::proto::Millis;
@@ -17,10 +18,14 @@ pub enum Check {
     Service(usize),
     /// A key set must be fetched again: a token names a key that is not in it.
     Keys(Arc<RemoteKeys>),
+    /// A password must be verified.
+    Password(Arc<Login>),
 }
 
 /// The number of the service that fetches key sets.
 const KEYS: usize = 0;
+/// And of that which verifies passwords.
+const PASSWORDS: usize = 1;
 
 impl Check {
     /// The number of the service that answers it; `None` if it is none.
@@ -29,6 +34,7 @@ impl Check {
             Check::Subrequest(_) => None,
             Check::Service(number) => Some(*number),
             Check::Keys(_) => Some(KEYS),
+            Check::Password(_) => Some(PASSWORDS),
         }
     }
 }

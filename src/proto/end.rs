@@ -150,6 +150,8 @@ causes! {
     CredentialsExpired "credentials-expired" 401 0 "The credentials have expired.";
     /// There are no keys yet to verify them with.
     KeysUnavailable "keys-unavailable" 503 0 "The credentials cannot be verified now.";
+    /// Too many passwords wait to be verified.
+    VerifierBusy "verifier-busy" 503 0 "Too many credentials are being verified.";
     /// The client is known, and lacks a scope or role of the route.
     NotPermitted "not-permitted" 403 0 "Not permitted.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";

@@ -37,13 +37,38 @@ const OF_TOKENS: [&str; 12] = [
     "max_token",
 ];
 
+/// Keys of an [[auth]] with passwords.
+const OF_PASSWORDS: [&str; 2] = ["file", "realm"];
+
+fn is_of_passwords(line: &str) -> bool {
+    line.split_once(" = ").is_some_and(|(key, _)| OF_PASSWORDS.contains(&key))
+}
+
 fn is_of_tokens(line: &str) -> bool {
     line.split_once(" = ").is_some_and(|(key, _)| OF_TOKENS.contains(&key))
 }
 
 /// Those of [`other_line`] that are valid together.
 fn together_line(line: &str) -> Option<&str> {
-    other_line(line).filter(|line| !EXCLUSIVE.iter().any(|key| line.starts_with(key)) && !is_of_tokens(line))
+    other_line(line).filter(|line| {
+        !EXCLUSIVE.iter().any(|key| line.starts_with(key)) && !is_of_tokens(line) && !is_of_passwords(line)
+    })
+}
+
+#[cfg(feature = "basic")]
+#[test]
+fn passwords_in_the_example_are_valid() {
+    let file = std::env::temp_dir().join(format!("framegate-example-{}.htpasswd", std::process::id()));
+    std::fs::write(&file, format!("a:{}\n", bcrypt::hash_with_salt("open", 4, [7; 16]).unwrap())).unwrap();
+    let lines: Vec<_> = config::EXAMPLE.lines().filter_map(other_line).filter(|line| is_of_passwords(line)).collect();
+    assert_eq!(lines.len(), OF_PASSWORDS.len());
+    let text = format!(
+        "[[listener]]\nlisten = \"0.0.0.0:8080\"\n[[route]]\nupstream = \"ws://10.0.0.1:9000\"\nauth = \"a\"\n\
+         [[auth]]\nname = \"a\"\ntype = \"basic\"\n{}\n",
+        lines.join("\n")
+    );
+    good(&text.replace("\"users.htpasswd\"", &format!("{file:?}")));
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[cfg(feature = "jwt")]

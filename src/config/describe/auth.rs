@@ -44,6 +44,7 @@ fn kind_text(kind: &Kind) -> String {
         Kind::ApiKeys(keys) => format!("{} API keys", keys.len()),
         Kind::ClientCertificate => "client certificates".to_owned(),
         Kind::Jwt(jwt) => jwt_text(jwt),
+        Kind::Basic { users, realm } => format!("{} users with passwords, realm \"{realm}\"", users.len()),
     }
 }
 

@@ -4,8 +4,10 @@
 //! with its answer.
 
 mod api_keys;
+pub mod basic;
 mod identity;
 pub mod jwt;
+mod password;
 mod source;
 
 pub use api_keys::{ApiKey, ApiKeys};
@@ -13,10 +15,11 @@ pub use identity::Identity;
 pub use source::{Found, Source, redacted_target};
 
 use super::Facts;
-use super::ask::{Answers, Check};
+use super::ask::{Answer, Answers, Check};
 use crate::proto::end::Cause;
 use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::Refusal;
+use basic::{Login, Users};
 use jwt::{Jwt, Rejected, RemoteKeys};
 use std::borrow::Cow;
 use std::fmt;
@@ -24,6 +27,9 @@ use std::sync::Arc;
 
 /// The scheme of all credentials that are shown as they are (RFC 6750).
 const BEARER: &str = "Bearer";
+
+/// For Retry-After, in seconds: a full queue of passwords is empty by then.
+const BUSY_S: &str = "5";
 
 /// One way to show who one is: an `[[auth]]` section.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,6 +48,11 @@ pub enum Kind {
     ClientCertificate,
     /// JSON Web Tokens.
     Jwt(Box<Jwt>),
+    /// User names and passwords, and the realm that they are for.
+    Basic {
+        users: Arc<Users>,
+        realm: String,
+    },
 }
 
 /// What a route asks of the credentials of its requests.
@@ -199,6 +210,28 @@ impl Method {
                 self.judge_credential(facts, |credential| keys.owner(credential).cloned().ok_or(Cause::BadCredentials))
             }
             Kind::Jwt(jwt) => self.judge_token(jwt, facts, answers),
+            Kind::Basic { users, .. } => self.judge_login(users, facts, answers),
+        }
+    }
+
+    /// The password is verified by a service, so that no loop waits for it.
+    fn judge_login(&self, users: &Arc<Users>, facts: &Facts<'_>, answers: &Answers) -> Judgement {
+        let login = match self.credential(facts.request) {
+            Found::Nothing => return Judgement::refused(Cause::NoCredentials),
+            Found::Several => None,
+            Found::One(credential) => Login::parse(&credential, users),
+        };
+        let Some(login) = login else { return Judgement::refused(Cause::BadCredentials) };
+        let name = login.name.clone();
+        let check = Check::Password(Arc::new(login));
+        match answers.get(&check) {
+            None => Judgement::Ask(check),
+            Some(Answer::Status(200..=299)) => Judgement::Granted(self.identity_of(&name)),
+            Some(Answer::Status(_)) => Judgement::refused(Cause::BadCredentials),
+            Some(Answer::Unavailable) => {
+                let field = Some(("Retry-After", BUSY_S.into()));
+                Judgement::Refused(Refusal { field, ..Cause::VerifierBusy.into() })
+            }
         }
     }
 
@@ -243,8 +276,10 @@ impl Method {
 
     /// For WWW-Authenticate.
     fn challenge(&self) -> String {
-        match self.kind {
+        match &self.kind {
             Kind::ApiKeys(_) | Kind::ClientCertificate | Kind::Jwt(_) => BEARER.to_owned(),
+            // "The value of the charset parameter MUST be UTF-8" (RFC 7617 section 2.1).
+            Kind::Basic { realm, .. } => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
         }
     }
 }
@@ -273,7 +308,7 @@ pub fn secret_parameters(methods: &[Arc<Method>]) -> Vec<String> {
 pub fn key_sources(methods: &[Arc<Method>]) -> Vec<Arc<RemoteKeys>> {
     let remote = |method: &Arc<Method>| match &method.kind {
         Kind::Jwt(jwt) => jwt.remote.clone(),
-        Kind::ApiKeys(_) | Kind::ClientCertificate => None,
+        Kind::ApiKeys(_) | Kind::ClientCertificate | Kind::Basic { .. } => None,
     };
     methods.iter().filter_map(remote).collect()
 }

@@ -161,7 +161,7 @@ impl<S: Sys> Turn<'_, '_, S> {
                 }
                 call.is_some()
             }
-            Check::Service(_) | Check::Keys(_) => self.res.core.services.ask(check, self.key),
+            Check::Service(_) | Check::Keys(_) | Check::Password(_) => self.res.core.services.ask(check, self.key),
         }
     }
 
