@@ -87,10 +87,9 @@ impl Results {
     }
 }
 
+#[cfg(feature = "basic")]
 #[cfg(test)]
 mod tests {
-    #![cfg(feature = "basic")]
-
     use super::*;
     use crate::policy::auth::basic::Users;
     use std::cell::Cell;

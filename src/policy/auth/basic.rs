@@ -132,10 +132,9 @@ impl fmt::Debug for Login {
     }
 }
 
+#[cfg(feature = "basic")]
 #[cfg(test)]
 mod tests {
-    #![cfg(feature = "basic")]
-
     use super::*;
 
     /// `open sesame`, by bcrypt with cost 4 and by argon2id with 64 KiB.
