@@ -2,6 +2,7 @@
 //! remembered for a while by a keyed hash of user and password, whose key is random and of this
 //! process, so the memory holds no password and nothing to guess one by.
 
+use crate::memory::PASSWORD_RESULTS as RESULTS;
 use crate::policy::ask::{Answer, Check};
 use crate::policy::auth::basic::Login;
 use crate::service::Questions;
@@ -13,8 +14,6 @@ use std::time::{Duration, Instant};
 
 /// Passwords that wait for the thread. Beyond that: 503.
 pub const QUEUE: usize = 64;
-/// Results that are remembered; the oldest goes first. Some 130 bytes each.
-const RESULTS: usize = 8192;
 /// How long a password that was right counts without being verified again,
 const RIGHT: Duration = Duration::from_secs(60);
 /// and one that was wrong.

@@ -213,6 +213,7 @@ impl Snapshot {
             ),
         ];
         rows.extend(self.shadow_memory());
+        rows.extend(auth::memory(&self.routes));
         if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {
             let what = format!("{PIPES_MAX} pipes of {} in the kernel per worker", size(PIPE_BYTES));
             rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), what));

@@ -37,6 +37,7 @@ fn sections_are_read_and_check_shows_them() {
     let snapshot = good(&text);
     let shown = snapshot.describe(1024, 1);
     assert!(shown.contains("  a: 1 users with passwords, realm \"a\", from authorization\n"), "{shown}");
+    assert!(shown.contains("8192 results of passwords, 184 B each\n"), "{shown}");
     assert_eq!(snapshot, good(&text), "a reload sees no change");
     write("shut");
     assert_ne!(snapshot, good(&text), "a reload sees the change");

@@ -1,6 +1,7 @@
 //! The text of `check` for credentials.
 
 use super::duration_text;
+use crate::memory::{PASSWORD_RESULT_BYTES, PASSWORD_RESULTS};
 use crate::policy::auth::jwt::{Audience, Jwt, Rules};
 use crate::policy::auth::{Auth, Kind, Method};
 use crate::policy::matching::Routes;
@@ -37,6 +38,15 @@ pub fn write_methods(out: &mut String, routes: &Routes) -> fmt::Result {
         writeln!(out, "  {}: {}{from}", method.name, kind_text(&method.kind))?;
     }
     Ok(())
+}
+
+/// What is remembered of passwords.
+pub fn memory(routes: &Routes) -> Option<(usize, String)> {
+    let asks = |auth: &Auth| auth.requirement.methods().iter().any(|one| matches!(one.kind, Kind::Basic { .. }));
+    routes.entries().iter().any(|entry| entry.route.auth.as_ref().is_some_and(asks)).then(|| {
+        let what = format!("{PASSWORD_RESULTS} results of passwords, {PASSWORD_RESULT_BYTES} B each");
+        (PASSWORD_RESULTS * PASSWORD_RESULT_BYTES, what)
+    })
 }
 
 fn kind_text(kind: &Kind) -> String {
