@@ -7,7 +7,7 @@ mod common;
 use framegate::proto::Side;
 use framegate::proto::handshake::Extensions;
 use framegate::proto::relay::Relayed;
-use framegate::proto::relay::{Counts, Cursor};
+use framegate::proto::relay::{Counts, Cursor, Unlimited};
 use framegate::proto::settings::FrameLimits;
 use std::hint::black_box;
 
@@ -18,7 +18,8 @@ fn main() {
             let (mut cursor, mut counts) = (Cursor::new(Side::Downstream, Extensions::None), Counts::default());
             let mut authored = Vec::new();
             common::bench(&format!("relay, {payload} B x {batch}"), 20_000, || {
-                let (relayed, stop) = cursor.walk(black_box(&read), FrameLimits::default(), &mut counts, &mut authored);
+                let (relayed, stop) =
+                    cursor.walk(black_box(&read), FrameLimits::default(), &mut counts, &mut authored, &mut Unlimited);
                 assert!(relayed == Relayed::forward(read.len()) && stop.is_none());
             });
         }
@@ -28,8 +29,20 @@ fn main() {
     let (mut cursor, mut counts) = (Cursor::new(Side::Downstream, Extensions::None), Counts::default());
     let mut authored = Vec::new();
     common::bench("relay, 64 B cut in its header", 20_000, || {
-        black_box(cursor.walk(black_box(&read[..3]), FrameLimits::default(), &mut counts, &mut authored));
-        black_box(cursor.walk(black_box(&read[3..]), FrameLimits::default(), &mut counts, &mut authored));
+        black_box(cursor.walk(
+            black_box(&read[..3]),
+            FrameLimits::default(),
+            &mut counts,
+            &mut authored,
+            &mut Unlimited,
+        ));
+        black_box(cursor.walk(
+            black_box(&read[3..]),
+            FrameLimits::default(),
+            &mut counts,
+            &mut authored,
+            &mut Unlimited,
+        ));
         authored.clear();
     });
 }

@@ -56,6 +56,7 @@ fn bench_find(name: &str, routes: &Routes, (host, target, field): (&str, &str, &
         request_id: "id",
         secure: false,
         cert: None,
+        access: None,
         redirect: None,
         draining: false,
         now: 0,

@@ -6,8 +6,7 @@ mod common;
 use common::{REQUEST, SWITCHING};
 use framegate::proto::http1::FieldEdits;
 use framegate::proto::interface::{Action, Admission, Event, TransportEnd, Upgrade};
-use framegate::proto::relay::Counts;
-use framegate::proto::relay::RelayInput;
+use framegate::proto::relay::{Counts, RelayInput, SessionLimits};
 use framegate::proto::session::Session;
 use framegate::proto::settings::Settings;
 use framegate::proto::{Side, Sides};
@@ -47,7 +46,8 @@ fn give(session: &mut Session, settings: &Arc<Settings>, from: Side, bytes: &[u8
     while let Some(action) = session.poll_action(1) {
         let event = match action {
             Action::Decide => {
-                Event::Admitted(Admission { request_id: "id".into(), settings: Arc::clone(settings), shadowed: false })
+                let (request_id, settings, limits) = ("id".into(), Arc::clone(settings), SessionLimits::default());
+                Event::Admitted(Admission { request_id, settings, shadowed: false, limits })
             }
             Action::Connect => {
                 let response = FieldEdits::new();

@@ -112,6 +112,7 @@ impl Sample {
             request_id: MADE_UP_ID,
             secure: self.tls || shows,
             cert: shows.then_some(cert),
+            access: None,
             redirect: None,
             draining: false,
             now: 0,
@@ -138,7 +139,8 @@ fn write(out: &mut String, snapshot: &Snapshot, facts: &Facts<'_>) -> Result<boo
         return Ok(false);
     }
     let sessions = Permits::new(1);
-    match policy::decide(facts, &Policy { routes: &snapshot.routes, sessions: &sessions }, None) {
+    let policy = Policy { routes: &snapshot.routes, sessions: &sessions, revoked: &snapshot.revoked };
+    match policy::decide(facts, &policy, None) {
         Verdict::Allow(plan) => write_plan(out, plan, facts)?,
         Verdict::Reply(_, refusal) => write_reply(out, &refusal, facts)?,
         Verdict::Deny(refusal) => {

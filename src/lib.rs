@@ -16,11 +16,13 @@
 //!    demo`, on top of [`server`]. [`echo`]: its backend.
 //!
 //! At the bottom, used by several layers: [`memory`] (the sizes that `check` adds up), [`clock`]
-//! (wall-clock time), [`text`] (hexadecimal), [`service`] (the pattern of service threads).
+//! (wall-clock time), [`text`] (hexadecimal), [`service`] (the pattern of service threads),
+//! [`watched`] (files that are read again).
 //!
 //! | layer | may use | never |
 //! |---|---|---|
 //! | `memory`, `clock`, `text`, `service` | std | any other layer |
+//! | `watched` | std, `clock` | any other layer |
 //! | `proto` | std data types, `text`, httparse, sha1, base64 | sockets, clocks, logs, policy |
 //! | `policy` | std, `proto`, `text`; data types, aws-lc-rs, jsonwebtoken | the same |
 //! | `config` | `policy`, `proto`, `memory` | worker, mio |
@@ -59,4 +61,5 @@ pub mod server;
 pub mod service;
 pub mod text;
 pub mod tls;
+pub mod watched;
 pub mod worker;

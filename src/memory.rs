@@ -17,6 +17,11 @@ pub const CHECK_BYTES: usize = (64 << 10) + TLS_CONN_BYTES + TLS_HANDSHAKE_BYTES
 
 /// User memory of an idle session, at most.
 pub const SESSION_BYTES: usize = 768;
+/// What limits on messages, bytes, control frames, fragments or age add to a session, with the
+/// buckets that it may share with others, at most.
+pub const LIMITER_BYTES: usize = 256;
+/// What each bucket of its own adds to that.
+pub const BUCKET_BYTES: usize = 128;
 /// Kernel memory of the two TCP sockets of a session with empty buffers.
 pub const SESSION_KERNEL_BYTES: usize = 8 << 10;
 /// The largest answer or file of a source of endpoints.
@@ -38,3 +43,10 @@ pub const TLS_WORKER_BYTES: usize = 1 << 20;
 /// Results of verified passwords that are remembered, and the bytes of one in their tables.
 pub const PASSWORD_RESULTS: usize = 8192;
 pub const PASSWORD_RESULT_BYTES: usize = 184;
+/// The largest file with denied addresses, and the most networks in one.
+pub const DENY_FILE_BYTES: usize = 64 << 20;
+pub const DENY_FILE_NETWORKS: usize = 1_000_000;
+/// What such a file takes at most, while it is read: its text, what has been read from it (18 bytes
+/// a network), the networks, and those that they replace (36 bytes each).
+pub const DENY_FILE_MEMORY: usize = 150 << 20;
+const _: () = assert!(DENY_FILE_BYTES + DENY_FILE_NETWORKS * (18 + 2 * 36) <= DENY_FILE_MEMORY);

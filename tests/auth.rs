@@ -2,6 +2,8 @@
 //! clients cannot make up.
 
 mod common;
+#[path = "auth/ending.rs"]
+mod ending;
 
 use common::{Proxy, accept, connect, field, listen, read_all, read_head, request, switching};
 use std::io::Write;
@@ -9,6 +11,8 @@ use std::net::TcpListener;
 
 /// The SHA-256 of `open sesame`.
 const HASH: &str = "41ef4bb0b23661e66301aac36066912dac037827b4ae63a7b1165a5aa93ed4eb";
+
+const KEY: &str = "Authorization: Bearer open sesame\r\n";
 
 fn start(route: &str) -> (Proxy, TcpListener) {
     let (listener, addr) = listen();

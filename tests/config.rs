@@ -1,13 +1,19 @@
 //! Configuration files: their meaning, and the errors of invalid ones.
 
+#[path = "config/access.rs"]
+mod access;
 #[path = "config/auth.rs"]
 mod auth;
+#[path = "config/clients.rs"]
+mod clients;
 #[path = "config/discovery.rs"]
 mod discovery;
 #[path = "config/example.rs"]
 mod example;
 #[path = "common/facts.rs"]
 mod facts;
+#[path = "config/flow.rs"]
+mod flow;
 #[path = "config/health.rs"]
 mod health;
 #[path = "config/passwords.rs"]
@@ -93,7 +99,8 @@ fn flags_and_demo_equal_the_minimal_file() {
     assert_eq!(by_flags, good(LEAST));
     let addr = |text: &str| text.parse().unwrap();
     let demo = config::demo(vec![Listener::plain(addr("0.0.0.0:8080"))], addr("127.0.0.1:9901"), addr("10.0.0.1:9000"));
-    assert_eq!(demo, good(&format!("{LEAST}\n[admin]\nlisten = \"127.0.0.1:9901\"\n")));
+    let any = "origins = [\"*\"]";
+    assert_eq!(demo, good(&format!("{LEAST}{any}\n[admin]\nlisten = \"127.0.0.1:9901\"\n")));
 }
 
 #[test]
@@ -533,7 +540,9 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "limits = { \"ü\" = 1 }\n",
         "5:12: route.limits.ü",
-        "unknown key; expected \"max_frame\", \"max_message\" or \"max_sessions\"",
+        "unknown key; expected \"max_frame\", \"max_message\", \"max_sessions\", \"per_address\", \"per_identity\", \
+         \"messages\", \"bytes\", \
+         \"control_frames\", \"upstream_messages\", \"upstream_bytes\", \"fragments\" or \"session_age\"",
     ),
     (
         "timeouts = { \"close\" = \"ü\", idle = \"x\" }\n",
@@ -690,10 +699,10 @@ listener   0.0.0.0:8080, trusts 10.0.0.0/8
 admin      off
 
 routes, in matching order
-  a.example.com/chat -> app, framed, frames up to 1 GiB, messages up to 1 GiB
-  *.example.com/live/* (live) -> app, opaque, frames up to 1 MiB, messages up to 1 MiB, strips /live, Host app.internal, \
+  a.example.com/chat -> app, framed, frames up to 1 GiB, messages up to 1 GiB, with a Cookie only from its own origin
+  *.example.com/live/* (live) -> app, opaque, frames up to 1 MiB, messages up to 1 MiB, with a Cookie only from its own origin, strips /live, Host app.internal, \
 Close 1012 on upstream loss, idle off
-  /* -> ws://10.0.0.1:9000, framed, frames up to 1 GiB, messages up to 1 GiB
+  /* -> ws://10.0.0.1:9000, framed, frames up to 1 GiB, messages up to 1 GiB, with a Cookie only from its own origin
 
 upstreams
   app: round_robin, ws://10.0.0.1:9000/base, ws+unix:/run/app.sock

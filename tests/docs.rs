@@ -7,7 +7,7 @@
 mod markdown;
 
 use framegate::config;
-use framegate::metrics::{self, Discovered, KeySet, Process, Shard, UpstreamHealth};
+use framegate::metrics::{self, Denied, Discovered, KeySet, Process, Shard, UpstreamHealth};
 use framegate::policy::health::State;
 use framegate::proto::end::CAUSES;
 use markdown::{blocks, calls, pages};
@@ -170,8 +170,10 @@ fn rendered_metrics() -> String {
     let discovered =
         Discovered { upstream: "app".into(), source: "dns", endpoints: 1, age_ms: 1, failures: 0, changes: 1 };
     let key_sets = vec![KeySet { auth: "users".into(), keys: 2, age_ms: Some(1), failures: 0 }];
+    let denied = Denied { file: "denied.txt".into(), networks: 1, age_ms: 1, failures: 0 };
     let process = Process {
         key_sets,
+        denied: vec![denied],
         discovered: vec![discovered],
         certificates: vec![("chain.pem".into(), 1)],
         upstreams: vec![UpstreamHealth { upstream: "app".into(), ..checked }],
@@ -352,7 +354,10 @@ fn summary_lists_every_page_once() {
 /// A part of a file becomes a whole one: a listener, a route and the upstreams it names are added
 /// where missing.
 fn completed(part: &str) -> String {
-    let mut file = part.to_owned();
+    // A file that must be there.
+    let denied = std::env::temp_dir().join("framegate-docs-denied.txt");
+    std::fs::write(&denied, "# none\n").unwrap();
+    let mut file = part.replace("/etc/framegate/denied.txt", &denied.display().to_string());
     if !file.contains("[[route]]") {
         file += "\n[[route]]\nupstream = \"ws://10.0.0.1:9000\"\n";
     }

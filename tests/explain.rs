@@ -190,6 +190,42 @@ fn what_is_refused_after_the_route_is_told() {
 }
 
 #[test]
+fn refused_origins_and_addresses_are_told() {
+    let config = Config::new(
+        "origins",
+        r#"
+[[listener]]
+listen = "0.0.0.0:8080"
+[[route]]
+path = "/listed"
+upstream = "ws://10.0.0.9:9000"
+origins = ["https://app.example"]
+deny = ["192.0.2.0/24"]
+[[route]]
+path = "/own"
+upstream = "ws://10.0.0.9:9000"
+"#,
+    );
+    let (foreign, cookie) = ("Origin: https://evil.example", "Cookie: a=b");
+    for (args, expected) in [
+        (&["--path", "/listed", "--header", foreign][..], "refused    403 (origin-refused): "),
+        (&["--path", "/listed"], "refused    403 (origin-refused): "),
+        (&["--path", "/listed", "--header", "Origin: https://app.example"], "endpoint   ws://10.0.0.9:9000\n"),
+        (
+            &["--path", "/listed", "--header", "Origin: https://app.example", "--client", "192.0.2.7"],
+            "refused    403 (address-refused): ",
+        ),
+        (&["--path", "/own", "--header", foreign, "--header", cookie], "refused    403 (origin-cross-site): "),
+        (&["--path", "/own", "--header", foreign], "endpoint   ws://10.0.0.9:9000\n"),
+        (&["--path", "/own", "--header", "Origin: https://a", "--header", cookie], "endpoint   ws://10.0.0.9:9000\n"),
+    ] {
+        let (text, errors, code) = config.explain(&[&["--host", "a"], args].concat());
+        assert_eq!((errors.as_str(), code), ("", 0), "{args:?}");
+        assert!(text.contains(expected), "{expected:?} in\n{text}");
+    }
+}
+
+#[test]
 fn bad_usage_and_configuration_exit_with_2() {
     let config = Config::new("usage", CONFIG);
     for (args, expected) in [

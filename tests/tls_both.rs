@@ -12,5 +12,7 @@ mod endings;
 mod hostile;
 #[path = "limits.rs"]
 mod limits;
+#[path = "rates.rs"]
+mod rates;
 #[path = "relay.rs"]
 mod relay;

@@ -1,5 +1,6 @@
 //! The routes: from the bytes of a request to the bytes of its response. Pure.
 
+use crate::policy::auth::Who;
 use crate::policy::health::Order;
 use crate::proto::http1::reason_of;
 
@@ -19,6 +20,10 @@ pub enum Request {
     Page,
     /// `GET /upstreams`, as JSON; with `?format=table` as plain text.
     Upstreams { table: bool },
+    /// `POST /revoke?subject=S`, `?token=ID` or `?session=ID`, with `&for=1h`
+    Revoke { who: Who, for_ms: u64 },
+    /// `POST /extend?session=ID`, `?subject=S` or `?token=ID`, with `&until=UNIX_SECONDS`
+    Extend { who: Who, until_unix_ms: u64 },
     /// `POST /reload`
     Reload,
     /// `POST /upstreams/NAME/ENDPOINT/drain`, `/ready` or `/down`
@@ -98,6 +103,8 @@ fn route(head: &httparse::Request<'_, '_>) -> Result<Request, Refusal> {
         "/upstreams" => (Request::Upstreams { table: query.split('&').any(|pair| pair == "format=table") }, true),
         "/reload" => (Request::Reload, false),
         "/fault/panic" => (Request::Panic { worker: 0 }, false),
+        "/revoke" => (Request::Revoke { who: Who::Session(String::new()), for_ms: 0 }, false),
+        "/extend" => (Request::Extend { who: Who::Session(String::new()), until_unix_ms: 0 }, false),
         path => match endpoint_order(path) {
             Some(order) => (Request::Endpoint(order), false),
             None => return Err(Refusal { status: 404, text: "No such route.", allow: None }),
@@ -115,6 +122,8 @@ fn route(head: &httparse::Request<'_, '_>) -> Result<Request, Refusal> {
     }
     match request {
         Request::Panic { .. } => Ok(Request::Panic { worker: worker_of(query)? }),
+        Request::Revoke { .. } => Ok(Request::Revoke { who: who_of(query)?, for_ms: duration_of(query)? }),
+        Request::Extend { .. } => Ok(Request::Extend { who: who_of(query)?, until_unix_ms: until_of(query)? }),
         request => Ok(request),
     }
 }
@@ -152,6 +161,43 @@ fn worker_of(query: &str) -> Result<usize, Refusal> {
     let digits = value.filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
     let worker = digits.and_then(|digits| digits.parse().ok());
     worker.ok_or(Refusal { status: 400, text: "Missing or invalid parameter: worker=N.", allow: None })
+}
+
+const BAD_WHO: &str = "Expected one of subject=S, token=ID and session=ID.";
+const BAD_FOR: &str = "Expected for=DURATION, such as for=1h, up to 365 days.";
+const BAD_UNTIL: &str = "Missing or invalid parameter: until=UNIX_SECONDS.";
+/// How long an order is remembered, unless it says so.
+const REVOKED_MS: u64 = 24 * 3_600_000;
+const REVOKED_MAX_MS: u64 = 365 * REVOKED_MS;
+
+fn bad(text: &'static str) -> Refusal {
+    Refusal { status: 400, text, allow: None }
+}
+
+/// The parameter called `name`, percent-decoded.
+fn parameter(query: &str, name: &str) -> Option<String> {
+    query.split('&').find_map(|pair| decoded(pair.strip_prefix(name)?.strip_prefix('=')?))
+}
+
+fn who_of(query: &str) -> Result<Who, Refusal> {
+    let named = |name| parameter(query, name).filter(|value| !value.is_empty());
+    match (named("subject"), named("token"), named("session")) {
+        (Some(subject), None, None) => Ok(Who::Subject(subject)),
+        (None, Some(id), None) => Ok(Who::Token(id)),
+        (None, None, Some(id)) => Ok(Who::Session(id)),
+        _ => Err(bad(BAD_WHO)),
+    }
+}
+
+fn duration_of(query: &str) -> Result<u64, Refusal> {
+    let Some(text) = parameter(query, "for") else { return Ok(REVOKED_MS) };
+    let millis = humantime::parse_duration(&text).ok().and_then(|time| u64::try_from(time.as_millis()).ok());
+    millis.filter(|millis| (1..=REVOKED_MAX_MS).contains(millis)).ok_or(bad(BAD_FOR))
+}
+
+fn until_of(query: &str) -> Result<u64, Refusal> {
+    let seconds = parameter(query, "until").and_then(|text| text.parse::<u64>().ok());
+    seconds.and_then(|seconds| seconds.checked_mul(1_000)).ok_or(bad(BAD_UNTIL))
 }
 
 fn write_response(response: &Response, allow: Option<&str>, head_only: bool) -> Vec<u8> {

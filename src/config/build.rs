@@ -11,12 +11,14 @@ use super::{
     Workers,
 };
 use crate::memory::SCRATCH_BYTES;
-use crate::policy::auth::{key_sources, secret_parameters};
+use crate::policy::access::DenyFile;
+use crate::policy::auth::{Revoked, key_sources, secret_parameters};
 use crate::policy::endpoint::{Address, Endpoint};
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
+use crate::policy::origin::Origins;
 use crate::policy::route::Route;
 use crate::policy::upstream::Upstream;
-use crate::proto::settings::{FrameLimits, RelaySettings, RetryOn, Settings, Timeouts};
+use crate::proto::settings::{FlowLimits, FrameLimits, Mode, RelaySettings, RetryOn, Settings, Timeouts};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -38,7 +40,7 @@ pub fn from_text(text: &str, name: &str) -> Result<Snapshot, Error> {
         problems.add_toml(&e);
         None
     });
-    let snapshot = file.map(|file| Builder { problems: &mut problems }.snapshot(&file));
+    let snapshot = file.map(|file| Builder { problems: &mut problems, deny_files: Vec::new() }.snapshot(&file));
     match (snapshot, problems.into_error()) {
         (Some(snapshot), None) => Ok(snapshot),
         (_, Some(error)) => Err(error),
@@ -62,17 +64,18 @@ pub fn from_flags(flags: &Flags) -> Result<Snapshot, Error> {
         listeners.push(Listener::secure(addr, files));
     }
     let endpoint = endpoint::endpoint(&flags.upstream).map_err(|e| Error::flag("--upstream", &e))?;
-    Ok(one_route(listeners, None, endpoint))
+    Ok(one_route(listeners, None, endpoint, Origins::default()))
 }
 
 pub fn demo(listeners: Vec<Listener>, admin: SocketAddr, backend: SocketAddr) -> Snapshot {
     let endpoint = Endpoint::new(format!("ws://{backend}"), Address::Tcp(backend), false, String::new());
-    one_route(listeners, Some(Admin { addr: admin, fault_injection: false }), endpoint)
+    // Its page is served on another port, and cookies of other local services may come with it.
+    one_route(listeners, Some(Admin { addr: admin, fault_injection: false }), endpoint, Origins::Any)
 }
 
-fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint) -> Snapshot {
+fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint, origins: Origins) -> Snapshot {
     let upstream = Arc::new(Upstream::new(endpoint.url.clone(), vec![endpoint.into()], Default::default()));
-    let route = Route::new("/*".to_owned(), Arc::clone(&upstream));
+    let route = Route { origins, ..Route::new("/*".to_owned(), Arc::clone(&upstream)) };
     let entry = Entry::new(HostPattern::Any, PathPattern::Under(String::new()), Arc::new(route));
     Snapshot {
         workers: Workers::default(),
@@ -80,6 +83,7 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint)
         routes: Routes::new(vec![entry]),
         upstreams: vec![upstream],
         discoveries: Vec::new(),
+        revoked: Revoked::default(),
         secret_parameters: Vec::new(),
         key_sources: Vec::new(),
         limits: Limits::default(),
@@ -95,6 +99,8 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint)
 /// TLS in `tls.rs`.
 pub struct Builder<'p, 't> {
     pub problems: &'p mut Problems<'t>,
+    /// Files with denied addresses, read so far.
+    pub deny_files: Vec<Arc<DenyFile>>,
 }
 
 impl Builder<'_, '_> {
@@ -118,6 +124,7 @@ impl Builder<'_, '_> {
             routes,
             upstreams,
             discoveries,
+            revoked: Revoked::default(),
             secret_parameters: secret_parameters(&methods),
             key_sources: key_sources(&methods),
             settings: Arc::new(settings),
@@ -132,7 +139,11 @@ impl Builder<'_, '_> {
             head_bytes: limits.head_bytes,
             timeouts: self.timeouts("timeouts", &file.timeouts, &Timeouts::default()),
             retry_on: RetryOn::default(),
-            relay: RelaySettings { limits: frames, ..RelaySettings::default() },
+            relay: RelaySettings {
+                limits: frames,
+                flow: self.flow_limits("limits", typed.flow(), &FlowLimits::default(), Mode::Framed),
+                ..RelaySettings::default()
+            },
         }
     }
 

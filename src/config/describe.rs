@@ -1,20 +1,26 @@
 //! The text of `check`, and the resources that a snapshot needs.
 
+mod access;
 mod auth;
 mod rewrite;
 mod upstream;
 
+use super::clients;
+use super::flow;
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
 use crate::memory::{
-    CHECK_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES, SOURCE_BYTES,
-    TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
+    BUCKET_BYTES, CHECK_BYTES, LIMITER_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES,
+    SESSION_KERNEL_BYTES, SHADOW_BYTES, SOURCE_BYTES, TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES,
+    TLS_WORKER_BYTES,
 };
 use crate::policy::auth::Auth;
+use crate::policy::keyed::PLACE_BYTES;
 use crate::policy::matching::{Condition, Entry};
 use crate::policy::route::{Route, RouteAction};
 use crate::policy::tls::TlsVersion;
 use crate::policy::upstream::Upstream;
+use crate::proto::Side;
 use crate::proto::settings::{BAD_GATEWAY, EndpointDown, Timeouts};
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -128,7 +134,9 @@ impl Snapshot {
         }
         write_conditions(out, entry)?;
         if let Some(reply) = rewrite::reply_text(&route.action) {
-            return writeln!(out, " -> {reply}");
+            write!(out, " -> {reply}")?;
+            access::write_lists(out, route)?;
+            return writeln!(out);
         }
         let part = |(upstream, weight): (&Arc<Upstream>, u32)| format!("{} ({weight})", upstream.name);
         let upstreams: Vec<_> = match &route.action {
@@ -139,6 +147,8 @@ impl Snapshot {
         let (frame, message) =
             (size_text(route.settings.relay.limits.max_frame), size_text(route.settings.relay.limits.max_message));
         write!(out, ", frames up to {frame}, messages up to {message}")?;
+        access::write_origins(out, &route.origins)?;
+        access::write_lists(out, route)?;
         write_rewrite(out, route)?;
         let changed = timeouts_text(&route.settings.timeouts, Some(&self.settings.timeouts));
         writeln!(out, "{}{changed}", if changed.is_empty() { "" } else { ", " })
@@ -212,8 +222,16 @@ impl Snapshot {
                 format!("{workers} workers, a read buffer of {} each", size(SCRATCH_BYTES)),
             ),
         ];
+        rows.extend(self.limiter_memory(sessions));
         rows.extend(self.shadow_memory());
         rows.extend(auth::memory(&self.routes));
+        let keyed = self.routes.entries().iter().flat_map(|entry| [&entry.route.by_address, &entry.route.by_identity]);
+        let entries: usize = keyed.flatten().map(|keyed| keyed.limit.entries).sum();
+        if entries > 0 {
+            let what = format!("{entries} addresses and clients with limits of their own, {} each", size(PLACE_BYTES));
+            rows.push((entries.saturating_mul(PLACE_BYTES), what));
+        }
+        rows.extend(access::memory(self));
         if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {
             let what = format!("{PIPES_MAX} pipes of {} in the kernel per worker", size(PIPE_BYTES));
             rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), what));
@@ -224,6 +242,15 @@ impl Snapshot {
             rows.push((sources.saturating_mul(SOURCE_BYTES), what));
         }
         rows
+    }
+
+    /// Of sessions with limits on what they do, by the route that has most.
+    fn limiter_memory(&self, sessions: usize) -> Option<(usize, String)> {
+        let flows = self.routes.entries().iter().map(|entry| &entry.route.settings.relay.flow);
+        let limited = flows.filter(|flow| flow.are_set());
+        let buckets = limited.map(|flow| Side::BOTH.iter().map(|side| flow.rates[*side].len()).sum::<usize>()).max()?;
+        let each = LIMITER_BYTES + buckets * BUCKET_BYTES;
+        Some((sessions.saturating_mul(each), format!("limits of {sessions} sessions, {} each", size(each))))
     }
 
     fn shadow_memory(&self) -> Vec<(usize, String)> {
@@ -290,7 +317,7 @@ fn listener_text(listener: &Listener) -> String {
     if !trusted.is_empty() {
         text += &format!(", trusts {}", trusted.join(", "));
     }
-    text
+    text + &access::addresses_text(listener.access.as_deref())
 }
 
 fn version_text(version: TlsVersion) -> &'static str {
@@ -332,8 +359,14 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     if route.settings.relay.splice {
         write!(out, ", splice on")?;
     }
+    for keyed in [&route.by_address, &route.by_identity].into_iter().flatten() {
+        write!(out, ", {}", clients::describe(keyed))?;
+    }
     if let Some(asked) = &route.auth {
         auth::write_route(out, asked)?;
+    }
+    for limit in flow::describe(&route.settings.relay.flow) {
+        write!(out, ", {limit}")?;
     }
     rewrite::write_headers(out, route)?;
     if let Some(shadow) = &route.shadow {

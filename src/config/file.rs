@@ -3,8 +3,10 @@
 //! at once. `example.toml` documents the keys.
 
 pub mod discover;
+mod flow;
 
 pub use discover::Discover;
+pub use flow::{FlowKeys, RateLimit, SessionAge};
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -53,6 +55,9 @@ pub struct Workers {
 pub struct Listener {
     pub listen: Typed,
     pub trusted_proxies: TypedList,
+    pub allow: TypedList,
+    pub deny: TypedList,
+    pub deny_file: Typed,
     pub redirect: Typed,
     pub tls: Option<Table<ListenerTls>>,
 }
@@ -104,6 +109,10 @@ pub struct Route {
     #[serde(rename = "match")]
     pub conditions: Vec<Section<Condition>>,
     pub priority: Typed,
+    pub origins: TypedList,
+    pub allow: TypedList,
+    pub deny: TypedList,
+    pub deny_file: Typed,
     pub upstream: Typed,
     pub split: TypedList,
     pub split_key: Typed,
@@ -121,6 +130,8 @@ pub struct Route {
     pub on_upstream_error_code: Typed,
     pub on_endpoint_down: Typed,
     pub on_endpoint_down_code: Typed,
+    pub on_expired_code: Typed,
+    pub on_revoked_code: Typed,
     pub splice: Typed,
     pub retry_on: TypedList,
     pub auth: Typed,
@@ -220,6 +231,17 @@ pub struct Auth {
     pub max_token: Typed,
 }
 
+/// What each client may have.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientLimit {
+    pub sessions: Typed,
+    pub handshakes: Typed,
+    pub burst: Typed,
+    pub ipv6_prefix: Typed,
+    pub entries: Typed,
+}
+
 /// The [`Limits`] that a route can set.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -227,6 +249,15 @@ pub struct RouteLimits {
     pub max_frame: Typed,
     pub max_message: Typed,
     pub max_sessions: Typed,
+    pub per_address: Option<Section<ClientLimit>>,
+    pub per_identity: Option<Section<ClientLimit>>,
+    pub messages: Option<Section<RateLimit>>,
+    pub bytes: Option<Section<RateLimit>>,
+    pub control_frames: Option<Section<RateLimit>>,
+    pub upstream_messages: Option<Section<RateLimit>>,
+    pub upstream_bytes: Option<Section<RateLimit>>,
+    pub fragments: Typed,
+    pub session_age: Option<Section<SessionAge>>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -320,6 +351,13 @@ pub struct Limits {
     pub shadow_buffers: Typed,
     pub max_frame: Typed,
     pub max_message: Typed,
+    pub messages: Option<Section<RateLimit>>,
+    pub bytes: Option<Section<RateLimit>>,
+    pub control_frames: Option<Section<RateLimit>>,
+    pub upstream_messages: Option<Section<RateLimit>>,
+    pub upstream_bytes: Option<Section<RateLimit>>,
+    pub fragments: Typed,
+    pub session_age: Option<Section<SessionAge>>,
 }
 
 /// For the whole process, and for a route.

@@ -7,14 +7,17 @@
 //! `tls.rs` convert it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs`
 //! and `pattern.rs` parse single values; `describe.rs` is the text of `check`.
 
+mod access;
 mod actions;
 mod auth;
 mod build;
+mod clients;
 mod describe;
 pub mod discovery;
 mod endpoint;
 mod error;
 mod file;
+mod flow;
 mod health;
 mod jwt;
 mod matching;
@@ -27,10 +30,13 @@ mod tls;
 mod upstreams;
 mod value;
 
+pub use access::{parse_deny_file, read_text};
 pub use error::Error;
 
 use self::discovery::Discovery;
 use crate::memory::CHECKS_MAX;
+use crate::policy::access::Access;
+use crate::policy::auth::Revoked;
 use crate::policy::auth::jwt::RemoteKeys;
 use crate::policy::matching::Routes;
 use crate::policy::tls::TlsVersion;
@@ -124,6 +130,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// In the order of the file, shared by the routes to them.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Credentials that do not count any more.
+    pub revoked: Revoked,
     /// Query parameters that hold credentials: their values do not stand in the log.
     pub secret_parameters: Vec<String>,
     /// Keys of tokens that are fetched from URLs.
@@ -175,10 +183,11 @@ impl Snapshot {
             }
         }
         before.key_sources.iter().for_each(|replaced| replaced.retire());
+        self.revoked.inherit(&before.revoked);
         let known: HashMap<_, _> = before.routes.entries().iter().map(|entry| (&entry.route.name, entry)).collect();
         for entry in self.routes.entries() {
             if let Some(known) = known.get(&entry.route.name) {
-                entry.route.sessions.inherit(&known.route.sessions);
+                entry.route.inherit(&known.route);
             }
         }
     }
@@ -201,6 +210,8 @@ impl Default for Workers {
 pub struct Listener {
     pub addr: SocketAddr,
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// The addresses that it admits: of the peer at accept, of the client at its request.
+    pub access: Option<Arc<Access>>,
     pub tls: Option<ListenerTls>,
     /// Redirects every request to this port of the same host, over TLS.
     pub redirect: Option<u16>,
@@ -213,13 +224,19 @@ impl Listener {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 
+    /// Connections from `peer` are closed at accept. A trusted proxy is not the client that the
+    /// lists are about: that is judged with its request.
+    pub fn refuses_peer(&self, peer: IpAddr) -> bool {
+        self.access.as_ref().is_some_and(|access| !self.trusts(peer) && access.refuses(peer))
+    }
+
     pub fn asks_for_certificates(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off)
     }
 
     /// A listener without TLS.
     pub fn plain(addr: SocketAddr) -> Listener {
-        Listener { addr, trusted_proxies: Vec::new(), tls: None, redirect: None }
+        Listener { addr, trusted_proxies: Vec::new(), access: None, tls: None, redirect: None }
     }
 
     /// A listener with TLS and one certificate.

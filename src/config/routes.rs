@@ -1,5 +1,6 @@
 //! Routes: `[[route]]`.
 
+use super::access::Lists;
 use super::build::Builder;
 use super::error::suggestion;
 use super::file::{self, Section, Typed};
@@ -14,7 +15,8 @@ use crate::policy::upstream::Upstream;
 use crate::proto::close;
 use crate::proto::end::Cause;
 use crate::proto::settings::{
-    BAD_GATEWAY, EndpointDown, Failure, Mode, RelaySettings, RetryOn, SERVICE_RESTART, Settings,
+    BAD_GATEWAY, CREDENTIALS_EXPIRED, CREDENTIALS_REVOKED, EndpointDown, Failure, Mode, RelaySettings, RetryOn,
+    SERVICE_RESTART, Settings,
 };
 use std::collections::HashMap;
 use std::ops::Range;
@@ -51,6 +53,7 @@ impl Builder<'_, '_> {
                 let mut route = self.route(section.get_ref(), &path, action, inherited);
                 route.shadow = self.shadow(section.get_ref(), upstreams);
                 route.auth = self.route_auth(section.get_ref(), methods);
+                (route.by_address, route.by_identity) = self.client_limits(section.get_ref());
                 let entry = Entry { host, path, conditions, priority, route: Arc::new(route) };
                 self.check_unique(section, &mut seen, &entry);
                 entries.push(entry);
@@ -130,7 +133,10 @@ impl Builder<'_, '_> {
         let retry_on = self.retry_on(typed);
         let max_sessions = self.read("route.limits.max_sessions", &typed.limits.max_sessions, value::sessions);
         let relay = self.relay_settings(typed, &inherited.relay);
+        let (allow, deny, deny_file) = (&typed.allow, &typed.deny, &typed.deny_file);
         Route {
+            origins: self.origins(&typed.origins),
+            access: self.access("route", &Lists { allow, deny, deny_file }),
             rewrite: self.path_rewrite(typed, path, &path.names()),
             request_headers: self.header_rules(
                 "route.request_headers",
@@ -157,15 +163,18 @@ impl Builder<'_, '_> {
         let modes = [Mode::Framed, Mode::Opaque].map(|mode| (mode.name(), mode));
         let limits = &typed.limits;
         let (error_code, down_code) = (&typed.on_upstream_error_code, &typed.on_endpoint_down_code);
+        let mode = self.take("route.mode", &typed.mode, inherited.mode, |v| value::word(v, &modes));
         RelaySettings {
-            mode: self.take("route.mode", &typed.mode, inherited.mode, |v| value::word(v, &modes)),
+            mode,
             limits: self.frame_limits("route.limits", &limits.max_frame, &limits.max_message, inherited.limits),
             upstream_loss_code: self.on_upstream_loss(&typed.on_upstream_loss, &typed.on_upstream_loss_code),
             upstream_error_code: self.take("route.on_upstream_error_code", error_code, BAD_GATEWAY, close_code),
             endpoint_down: self.on_endpoint_down(&typed.on_endpoint_down),
             endpoint_down_code: self.take("route.on_endpoint_down_code", down_code, SERVICE_RESTART, close_code),
+            expired_code: self.take("route.on_expired_code", &typed.on_expired_code, CREDENTIALS_EXPIRED, close_code),
+            revoked_code: self.take("route.on_revoked_code", &typed.on_revoked_code, CREDENTIALS_REVOKED, close_code),
             splice: self.splice(typed),
-            pace: inherited.pace,
+            flow: self.flow_limits("route.limits", limits.flow(), &inherited.flow, mode),
         }
     }
 
@@ -263,7 +272,7 @@ fn priority(value: &Value) -> Parsed<i32> {
     })
 }
 
-fn close_code(value: &Value) -> Parsed<u16> {
+pub fn close_code(value: &Value) -> Parsed<u16> {
     let code = value.as_integer().and_then(|code| u16::try_from(code).ok()).filter(|code| close::may_pass(*code));
     code.ok_or_else(|| {
         let right = "expected 1000 to 1003, 1007 to 1014, or 3000 to 4999";

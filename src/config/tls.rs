@@ -1,6 +1,7 @@
 //! TLS settings of listeners and upstreams. Files are only named here; `tls` reads them at start,
 //! reload and `check`.
 
+use super::access::Lists;
 use super::build::Builder;
 use super::file::{self, Typed};
 use super::value::{self, Parsed, quoted, text};
@@ -22,7 +23,9 @@ impl Builder<'_, '_> {
             let why = "requires a listener without TLS; move it there, or remove tls";
             self.problems.add(redirect.span(), "listener.redirect", why);
         }
-        Listener { addr, trusted_proxies, tls, redirect }
+        let (allow, deny, deny_file) = (&typed.allow, &typed.deny, &typed.deny_file);
+        let access = self.access("listener", &Lists { allow, deny, deny_file });
+        Listener { addr, trusted_proxies, access, tls, redirect }
     }
 
     fn listener_tls(&mut self, typed: &file::ListenerTls, at: Range<usize>) -> ListenerTls {

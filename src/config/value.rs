@@ -3,6 +3,7 @@
 //! `timeouts.idle: "5 parsecs" is not a duration; expected for example "30s" or "5m"`.
 
 use super::error::suggestion;
+use crate::policy::networks::canonical;
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
@@ -181,9 +182,13 @@ pub fn socket_address(text: &str) -> Parsed<SocketAddr> {
 
 /// A network, or a single address.
 pub fn network(value: &Value) -> Parsed<ipnet::IpNet> {
-    let text = text(value)?;
+    network_text(text(value)?)
+}
+
+/// The same; a network of IPv4-mapped addresses is one of IPv4.
+pub fn network_text(text: &str) -> Parsed<ipnet::IpNet> {
     let parsed = text.parse::<ipnet::IpNet>().ok().or_else(|| Some(text.parse::<IpAddr>().ok()?.into()));
-    parsed.map(|net| net.trunc()).ok_or_else(|| {
+    parsed.map(canonical).ok_or_else(|| {
         format!("{} is not a network; expected for example \"10.0.0.0/8\" or \"192.0.2.7\"", quoted(text))
     })
 }
@@ -314,8 +319,15 @@ mod tests {
         for bad in ["8080", ":8080", "localhost:8080", "0.0.0.0", "::1:80", "0.0.0.0:65536"] {
             assert!(address(&typed(bad)).is_err_and(|e| e.contains("0.0.0.0:8080")), "{bad}");
         }
-        let nets =
-            [("10.1.2.3/8", "10.0.0.0/8"), ("192.0.2.7", "192.0.2.7/32"), ("fd00::/8", "fd00::/8"), ("::1", "::1/128")];
+        let nets = [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("fd00::/8", "fd00::/8"),
+            ("::1", "::1/128"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::/0", "::/0"),
+        ];
         for (text, net) in nets {
             assert_eq!(network(&typed(text)).map(|n| n.to_string()), Ok(net.into()));
         }

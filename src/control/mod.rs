@@ -5,6 +5,7 @@
 //! This file is the loop. `state.rs` holds what the loop works on, `respond.rs` answers admin
 //! requests, `reload.rs` replaces the snapshot, `drain.rs` ends the process.
 
+mod deny_files;
 mod drain;
 mod endpoints;
 mod reload;
@@ -78,10 +79,11 @@ impl Control {
         let admin = admin.map(|at| at.saturating_duration_since(Instant::now()));
         let drain = self.drain.deadline().map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
         let certs = self.parts.certificates.deadline().map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
+        let denied = self.deny_files.deadline().map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
         let endpoints = Some(Duration::from_millis(self.endpoints.deadline().saturating_sub(now_ms())));
         let lists = self.sources.as_ref().and_then(Sources::deadline);
         let lists = lists.map(|at| at.saturating_duration_since(Instant::now()));
-        [admin, drain, certs, endpoints, lists].into_iter().flatten().min()
+        [admin, drain, certs, denied, endpoints, lists].into_iter().flatten().min()
     }
 
     fn on_event(&mut self, token: usize, workers: &mut Workers) {
@@ -105,6 +107,7 @@ impl Control {
             admin.on_tick(Instant::now());
         }
         self.parts.certificates.on_tick(now_ms());
+        self.deny_files.on_tick(now_ms());
         if let Some(sources) = &mut self.sources {
             sources.on_tick(Instant::now());
         }

@@ -74,6 +74,7 @@ impl Control {
         if let Some(sources) = &mut self.sources {
             sources.replace(prepared, &next, Some(&self.snapshot));
         }
+        self.deny_files.replace(&next, now_ms());
         self.snapshot = Arc::new(next);
         self.parts.certificates.replace(Arc::clone(&tls));
         certs::unverified(&self.snapshot).iter().for_each(|warning| ::log::warn!("{warning}"));

@@ -5,8 +5,10 @@ use crate::admin::{Request, Response};
 use crate::discovery::{Sources, Status};
 use crate::metrics::{self, Discovered, KeySet, Process};
 use crate::policy::auth::jwt::RemoteKeys;
+use crate::policy::auth::{REVOKED_MAX, Who};
 use crate::worker::inbox::Command;
 use crate::worker::sys::now_ms;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Control {
@@ -23,12 +25,32 @@ impl Control {
             Request::Page => self.page(),
             Request::Upstreams { table } => self.upstreams(table, workers),
             Request::Endpoint(order) => self.order(&order, workers),
+            Request::Revoke { who, for_ms } => self.revoke(who, for_ms, workers),
+            Request::Extend { who, until_unix_ms } => {
+                let who = Arc::new(who);
+                workers.send_all(|| Command::Extend { who: Arc::clone(&who), until_unix_ms });
+                Response::text(200, "extended")
+            }
             Request::Reload => match self.reload(workers) {
                 Ok(()) => Response::text(200, "reloaded"),
                 Err(error) => Response::text(422, &error),
             },
             Request::Panic { worker } => self.panic_worker(worker, workers),
         }
+    }
+
+    /// Sessions end in every worker; requests with the same credentials are refused from now on.
+    fn revoke(&self, who: Who, for_ms: u64, workers: &Workers) -> Response {
+        // A session has an id of its own: there is nothing to remember.
+        let remembered = !matches!(who, Who::Session(_));
+        if remembered && self.snapshot.revoked.add(who.clone(), now_ms().saturating_add(for_ms), now_ms()).is_err() {
+            let why = format!("{REVOKED_MAX} orders are in force; revoke for shorter times");
+            return Response::text(503, &why);
+        }
+        ::log::info!("credentials revoked by the admin listener");
+        let who = Arc::new(who);
+        workers.send_all(|| Command::Revoke(Arc::clone(&who)));
+        Response::text(200, "revoked")
     }
 
     fn page(&self) -> Response {
@@ -68,6 +90,7 @@ impl Control {
             upstreams: self.snapshot.upstreams.iter().map(|upstream| workers.checks.report(upstream)).collect(),
             checks_in_progress: workers.checks.in_progress() as u64,
             key_sets: self.snapshot.key_sources.iter().map(|remote| key_set(remote)).collect(),
+            denied: self.deny_files.status(now_ms()),
             discovered: self.sources.iter().flat_map(Sources::status).map(discovered).collect(),
         }
     }

@@ -1,5 +1,6 @@
 //! What the control thread owns.
 
+use super::deny_files::DenyFiles;
 use super::watch::Endpoints;
 use crate::admin::Admin;
 use crate::certs::Certificates;
@@ -16,6 +17,7 @@ use crate::service::Asker;
 use crate::worker::inbox::{Command, Outbox};
 use crate::worker::listener::Twin;
 use crate::worker::service::Question;
+use crate::worker::sys::now_ms;
 use mio::unix::SourceFd;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -81,6 +83,7 @@ pub struct Control {
     pub(super) reloads_refused: u64,
     pub(super) drain: Drain,
     pub(super) endpoints: Endpoints,
+    pub(super) deny_files: DenyFiles,
 }
 
 /// Running -> Draining -> Stopping
@@ -136,6 +139,8 @@ impl Control {
             let mut source = SourceFd(&stream.as_raw_fd());
             poll.registry().register(&mut source, mio::Token(token), mio::Interest::READABLE)?;
         }
+        let mut deny_files = DenyFiles::default();
+        deny_files.replace(&snapshot, now_ms());
         let admin = admin.map(|listener| Admin::new(listener, poll.registry(), ADMIN)).transpose()?;
         Ok(Control {
             parts,
@@ -151,6 +156,7 @@ impl Control {
             reloads_refused: 0,
             drain: Drain::default(),
             endpoints: Endpoints::default(),
+            deny_files,
         })
     }
 

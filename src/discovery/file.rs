@@ -1,22 +1,15 @@
-//! A file with a list of endpoints, in TOML or JSON, read again when it has changed.
-//!
-//! Changes are found by looking at the file at an interval (its inode, size, and times) instead of
-//! inotify: that also sees a symbolic link being switched anywhere in the path, which is how
-//! Kubernetes updates ConfigMaps, and changes on network file systems, at one system call a second.
+//! A file with a list of endpoints, in TOML or JSON, read again when it has changed: `watched` has
+//! how that is found.
 
 use super::{ANSWER_BYTES_MAX, Answer, Found, Source};
-use crate::clock::unix_s;
 use crate::config::discovery::FileList;
+use crate::watched::Version;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
-
-/// Coarser than the clock of any file system.
-const SETTLED_S: u64 = 2;
 
 pub struct File {
     list: FileList,
@@ -29,35 +22,6 @@ pub struct File {
 impl File {
     pub fn new(list: FileList, tls: bool) -> File {
         File { list, tls, seen: None }
-    }
-}
-
-/// Two files with equal versions have the same content, if it is not written right now: the clocks
-/// of file systems are coarse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Version {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Version {
-    fn of(metadata: &fs::Metadata) -> Version {
-        Version {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// A later write would give it another time.
-    fn is_settled(&self) -> bool {
-        let now = i64::try_from(unix_s()).unwrap_or(i64::MAX);
-        now.abs_diff(self.modified.0) > SETTLED_S && now.abs_diff(self.changed.0) > SETTLED_S
     }
 }
 

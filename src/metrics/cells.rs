@@ -79,10 +79,12 @@ impl Cells for Counts {
     fn each_cell(&self, visit: &mut dyn FnMut(u64)) {
         self.frames.each_cell(visit);
         self.bytes.each_cell(visit);
+        self.pauses.each_cell(visit);
     }
 
     fn each_cell_mut(&mut self, visit: &mut dyn FnMut(&mut u64)) {
         self.frames.each_cell_mut(visit);
         self.bytes.each_cell_mut(visit);
+        self.pauses.each_cell_mut(visit);
     }
 }

@@ -107,6 +107,13 @@ metrics! {
         };
     Counter "framegate_jwks_failures_total" ["auth"] "Fetches of a key set that failed."
         = |r, out| r.process.key_sets.iter().for_each(|set| out.put(&[&set.auth], set.failures));
+    Gauge "framegate_deny_file_networks" ["file"] "Networks that a deny_file denies, without those within others."
+        = |r, out| denied(r, out, |one| one.networks);
+    Gauge "framegate_deny_file_age_seconds" ["file"]
+        "Time since the content of a deny_file was last known to be in force; it grows while the file cannot be used."
+        = |r, out| denied(r, out, |one| Thousandths(one.age_ms));
+    Counter "framegate_deny_file_failures_total" ["file"] "Times a deny_file was missing or could not be used."
+        = |r, out| denied(r, out, |one| one.failures);
     Counter "framegate_sessions_ended_total" ["cause" "ended_by"]
         "Established sessions that ended, by cause and by the party that ended them."
         {
@@ -116,12 +123,14 @@ metrics! {
         = ended;
     Counter "framegate_frames_total" ["from" "opcode"] "Frames relayed, by the side they came from and by opcode."
         {
-            /// Frames and bytes. In mode `opaque` only bytes are counted.
+            /// Frames, bytes and pauses. In mode `opaque` no frames are counted.
             relay: Sides<Counts>
         }
         = frames;
     Counter "framegate_bytes_total" ["from"] "Bytes relayed in established sessions, by the side they came from."
         = bytes;
+    Counter "framegate_read_pauses_total" ["from"] "Times reading was paused by a rate limit, by the side to be read."
+        = pauses;
     Counter "framegate_discarded_bytes_total" [] "Bytes read and discarded after a Close or during a lingering close."
         { discarded_bytes: u64 }
         = |r, out| out.put(&[], r.total.discarded_bytes);
@@ -244,6 +253,8 @@ pub struct Process {
     pub certificates: Vec<(String, i64)>,
     pub upstreams: Vec<UpstreamHealth>,
     pub checks_in_progress: u64,
+    /// The files with denied addresses.
+    pub denied: Vec<Denied>,
     /// The sources of endpoints.
     pub discovered: Vec<Discovered>,
     /// Those that are fetched from URLs.
@@ -271,6 +282,16 @@ pub struct UpstreamHealth {
     pub checks: Option<[u64; 3]>,
     /// To up, to down. `None` if they are not checked.
     pub changes: Option<[u64; 2]>,
+}
+
+/// A file with denied addresses.
+#[derive(Debug, Clone)]
+pub struct Denied {
+    pub file: String,
+    pub networks: u64,
+    /// Since its content was last known to be in force.
+    pub age_ms: u64,
+    pub failures: u64,
 }
 
 /// A source of endpoints of an upstream.
@@ -302,6 +323,10 @@ impl Reading {
     }
 }
 
+fn denied<N: std::fmt::Display>(r: &Reading, out: &mut Samples<'_>, number: impl Fn(&Denied) -> N) {
+    r.process.denied.iter().for_each(|one| out.put(&[&one.file], number(one)));
+}
+
 fn discovered<N: std::fmt::Display>(r: &Reading, out: &mut Samples<'_>, number: impl Fn(&Discovered) -> N) {
     r.process.discovered.iter().for_each(|one| out.put(&[&one.upstream, &one.source], number(one)));
 }
@@ -310,7 +335,8 @@ fn handshakes(r: &Reading, out: &mut Samples<'_>) {
     out.put(&[&"ok"], r.total.handshakes_ok);
     for info in CAUSES {
         let count = r.total.refused[info.cause];
-        let without_status = matches!(info.cause, Cause::NoRequest | Cause::UpstreamResponse | Cause::WorkerPanic);
+        let without_status =
+            matches!(info.cause, Cause::NoRequest | Cause::PeerRefused | Cause::UpstreamResponse | Cause::WorkerPanic);
         if count > 0 || info.status != 0 || without_status {
             out.put(&[&info.name], count);
         }
@@ -360,6 +386,12 @@ fn frames(r: &Reading, out: &mut Samples<'_>) {
 fn bytes(r: &Reading, out: &mut Samples<'_>) {
     for from in Side::BOTH {
         out.put(&[&from.name()], r.total.relay[from].bytes);
+    }
+}
+
+fn pauses(r: &Reading, out: &mut Samples<'_>) {
+    for from in Side::BOTH {
+        out.put(&[&from.name()], r.total.relay[from].pauses);
     }
 }
 

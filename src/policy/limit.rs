@@ -1,6 +1,7 @@
 //! Limits that count: permits are taken when something opens and given back when they are dropped,
 //! also by a worker that unwinds. Shared by all workers, touched at open and close only.
 
+use super::keyed::KeyPermit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Permits {
     taken: AtomicUsize,
     max: AtomicUsize,
+    /// Given back with the last permit.
+    _holds: Option<Box<(Option<Permit>, KeyPermit)>>,
 }
 
 /// One permit, of one limit or of two at once; dropping it gives it back.
@@ -20,7 +23,7 @@ pub struct Permit {
 
 impl Permits {
     pub fn new(max: usize) -> Arc<Permits> {
-        Arc::new(Permits { taken: AtomicUsize::new(0), max: AtomicUsize::new(max) })
+        Arc::new(Permits { taken: AtomicUsize::new(0), max: AtomicUsize::new(max), _holds: None })
     }
 
     /// `None` when all are taken.
@@ -55,6 +58,16 @@ impl Permit {
         permit.also = Some(other.count().then(|| Arc::clone(other))?);
         Some(permit)
     }
+
+    /// The same, counted by a limit for each client as well.
+    pub fn with(mut self, client: KeyPermit) -> Permit {
+        // A limit of its own, which holds the others: a permit, and with it every idle session,
+        // gets no larger for it.
+        let route = self.also.take().map(|of| Permit { of, also: None });
+        let (taken, max) = (AtomicUsize::new(1), AtomicUsize::new(1));
+        self.also = Some(Arc::new(Permits { taken, max, _holds: Some(Box::new((route, client))) }));
+        self
+    }
 }
 
 impl Drop for Permit {
@@ -68,6 +81,7 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::keyed::{By, KeyLimit, Keyed};
 
     #[test]
     fn no_more_than_there_are_and_each_comes_back() {
@@ -81,6 +95,20 @@ mod tests {
         drop(second);
         assert!(permits.take().is_some());
         assert_eq!(permits.taken(), 0);
+    }
+
+    #[test]
+    fn a_permit_holds_those_of_its_client() {
+        let (process, route) = (Permits::new(5), Permits::new(5));
+        let limit = KeyLimit { sessions: Some(1), handshakes: None, ipv6_prefix: 64, entries: 64 };
+        let (one, two) = (Keyed::new(By::Address, limit), Keyed::new(By::Identity, limit));
+        let client = |keyed: &Keyed| keyed.session(&"a", 0).unwrap().unwrap();
+        let permit =
+            process.take().and_then(|permit| permit.and(&route)).unwrap().with(client(&one)).with(client(&two));
+        let state = || (process.taken(), route.taken(), one.session(&"a", 0).is_ok(), two.session(&"a", 0).is_ok());
+        assert_eq!(state(), (1, 1, false, false));
+        drop(permit);
+        assert_eq!(state(), (0, 0, true, true));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Decisions about a session, as pure functions of what is known: no socket, clock, thread or log.
 //! [`decide`] turns the facts of a request into a verdict. `matching` finds the route, `rewrite`
 //! the path that it sends on, `headers` the fields, `reply` the responses of a route's own;
+//! `access` has lists of addresses (`networks`: how they are looked up), `origin` those of pages;
 //! `template` has their variables; `upstream` has the endpoints and their order, `health` which of
 //! them are available, `shadow` the share of sessions that a second upstream gets too, `limit`
 //! counts permits, `ask` has the questions that are put to others, `tls` and `session` hold plain
 //! values.
 
+pub mod access;
 pub mod ask;
 pub mod auth;
 pub mod balance;
@@ -16,9 +18,12 @@ pub mod endpoint;
 pub mod headers;
 pub mod health;
 pub mod key;
+pub mod keyed;
 pub mod limit;
 pub mod lookup;
 pub mod matching;
+pub mod networks;
+pub mod origin;
 pub mod path;
 pub mod pattern;
 mod pool;
@@ -38,10 +43,12 @@ use crate::proto::end::Cause;
 use crate::proto::handshake;
 use crate::proto::http1::Request;
 use crate::proto::interface::Refusal;
+use access::Access;
 use ask::{Answer, Answers, Check, Question};
-use auth::{Identity, Judgement};
+use auth::{Identity, Judgement, Revoked};
 use balance::Balance;
 use candidates::{Ask, Candidates};
+use keyed::Excess;
 use limit::{Permit, Permits};
 use matching::{Captures, Found, Routes};
 use route::{Route, RouteAction};
@@ -66,6 +73,8 @@ pub struct Facts<'a> {
     pub secure: bool,
     /// The certificate that the client has shown.
     pub cert: Option<ClientCert<'a>>,
+    /// The lists of the listener.
+    pub access: Option<&'a Access>,
     /// The listener redirects every request to this port, over TLS.
     pub redirect: Option<u16>,
     /// The process is stopping.
@@ -92,6 +101,7 @@ pub struct Policy<'a> {
     pub routes: &'a Routes,
     /// Admitted sessions.
     pub sessions: &'a Arc<Permits>,
+    pub revoked: &'a Revoked,
 }
 
 /// The answer to a request.
@@ -127,11 +137,15 @@ pub fn request_id<'a>(request: &Request<'a>, trusted: bool) -> Option<&'a str> {
     handshake::request_id_of(request).filter(|_| trusted)
 }
 
-/// Decides about a request that satisfies the rules of HTTP: a redirect first, then the route, then
-/// the rules of the WebSocket handshake (unless the route answers itself: any request will do
-/// then), then the checks of the route in their order, the limit of sessions last. `answered`: the
-/// question that was asked before, and its answer.
+/// Decides about a request that satisfies the rules of HTTP: the addresses that the listener admits
+/// first, then a redirect, then the route, then the rules of the WebSocket handshake (unless the
+/// route answers itself: any request will do then), then the origins and addresses that the route
+/// admits, then its checks in their order, the limit of sessions last. `answered`: the question
+/// that was asked before, and its answer.
 pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Question, Answer)>) -> Verdict {
+    if facts.access.is_some_and(|access| access.refuses(facts.client)) {
+        return Verdict::Deny(Cause::AddressRefused.into());
+    }
     if let Some(port) = facts.redirect {
         let location = handshake::location(facts.request, port).into_boxed_str();
         return Verdict::Deny(Refusal { field: Some(("Location", location)), ..Cause::Redirected.into() });
@@ -140,16 +154,25 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
         return Verdict::Deny(Cause::NoRoute.into());
     };
     let route = &entry.route;
-    if route.proxies() {
-        if let Err(cause) = handshake::judge_request(facts.request) {
-            return Verdict::Deny(cause.into());
-        }
-        if facts.draining {
-            return Verdict::Deny(Cause::Draining.into());
-        }
+    let sound = if route.proxies() { handshake::judge_request(facts.request) } else { Ok(()) };
+    if let Err(cause) = sound.and_then(|()| judge_client(route, facts)) {
+        return Verdict::Deny(cause.into());
+    }
+    if route.proxies() && facts.draining {
+        return Verdict::Deny(Cause::Draining.into());
+    }
+    // Once, however often it is decided: before the first question.
+    if answered.is_none()
+        && let Some(by_address) = &route.by_address
+        && let Err(excess) = by_address.handshake(&by_address.address(facts.client), facts.now)
+    {
+        return Verdict::Deny(excess.into());
     }
     let answers = Answers::with(answered);
     let identity = match judge(route, facts, &answers) {
+        Ok(Some(identity)) if policy.revoked.covers(&identity, facts.now) => {
+            return Verdict::Deny(Cause::Revoked.into());
+        }
         Ok(identity) => identity.map(Arc::new),
         Err(NotYet::Ask(check)) => return Verdict::Ask(answers.question(check)),
         Err(NotYet::Refused(refusal)) => return Verdict::Deny(refusal),
@@ -164,6 +187,17 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
         RouteAction::Redirect(redirect) => redirect.refusal(&variables),
     };
     Verdict::Reply(Arc::clone(route), refusal)
+}
+
+/// Whether the route is for this page and this client.
+fn judge_client(route: &Route, facts: &Facts<'_>) -> Result<(), Cause> {
+    if route.proxies() || route.origins.is_listed() {
+        route.origins.judge(facts)?;
+    }
+    match &route.access {
+        Some(access) if access.refuses(facts.client) => Err(Cause::AddressRefused),
+        _ => Ok(()),
+    }
 }
 
 /// Why a request is not admitted at this moment.
@@ -204,9 +238,30 @@ fn admit(
     let Some(permit) = permit.and(&route.sessions.permits()) else {
         return Verdict::Deny(Cause::MaxRouteSessions.into());
     };
+    let permit = match by_client(route, identity.as_deref(), facts, permit) {
+        Ok(permit) => permit,
+        Err(excess) => return Verdict::Deny(excess.into()),
+    };
     let (route, candidates) = (Arc::clone(route), candidates(upstream, facts));
     let shadow = shadow(&route, facts);
     Verdict::Allow(Plan { route, captures, candidates, identity, shadow, permit })
+}
+
+/// Counts the session for its client, too.
+fn by_client(route: &Route, client: Option<&Identity>, facts: &Facts<'_>, permit: Permit) -> Result<Permit, Excess> {
+    let mut permit = permit;
+    if let Some(limit) = &route.by_address
+        && let Some(counted) = limit.session(&limit.address(facts.client), facts.now)?
+    {
+        permit = permit.with(counted);
+    }
+    if let (Some(limit), Some(client)) = (&route.by_identity, client) {
+        limit.handshake(&client.subject, facts.now)?;
+        if let Some(counted) = limit.session(&client.subject, facts.now)? {
+            permit = permit.with(counted);
+        }
+    }
+    Ok(permit)
 }
 
 fn shadow(route: &Route, facts: &Facts<'_>) -> Option<Box<Candidates>> {
@@ -234,6 +289,7 @@ impl<'a> Facts<'a> {
             request_id: "id-1",
             secure: false,
             cert: None,
+            access: None,
             redirect: None,
             draining: false,
             now: 0,

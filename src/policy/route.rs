@@ -2,11 +2,14 @@
 //! `matching`, the path that it sends upstream `rewrite`.
 
 use super::Facts;
+use super::access::Access;
 use super::ask::Check;
 use super::auth::Auth;
 use super::headers::HeaderRules;
 use super::key::{HashKey, mix, scale};
+use super::keyed::Keyed;
 use super::limit::Permits;
+use super::origin::Origins;
 use super::reply::{Redirect, Respond};
 use super::rewrite::PathRewrite;
 use super::shadow::Shadow;
@@ -34,11 +37,18 @@ pub struct Route {
     pub response_headers: HeaderRules,
     /// Replaces the Host sent upstream.
     pub host_header: Option<String>,
-    /// Checked in this order, after the rules of the handshake.
+    /// The pages that may open sessions; judged after the rules of the handshake.
+    pub origins: Origins,
+    /// The clients that may; judged next.
+    pub access: Option<Arc<Access>>,
+    /// Checked in this order, after these.
     pub checks: Vec<Check>,
     /// Checked last; `None` admits everybody.
     pub auth: Option<Auth>,
     pub sessions: SessionLimit,
+    /// What each client may have, by its address and by who it is.
+    pub by_address: Option<Keyed>,
+    pub by_identity: Option<Keyed>,
     /// A share of the sessions goes to a second upstream as well.
     pub shadow: Option<Shadow>,
     pub settings: Arc<Settings>,
@@ -157,10 +167,14 @@ impl Route {
             request_headers: HeaderRules::default(),
             response_headers: HeaderRules::default(),
             host_header: None,
+            origins: Origins::default(),
+            access: None,
             checks: Vec::new(),
             auth: None,
             shadow: None,
             sessions: SessionLimit::new(None),
+            by_address: None,
+            by_identity: None,
             settings: Arc::default(),
         }
     }
@@ -177,6 +191,16 @@ impl Route {
         let Some(auth) = &self.auth else { return (request.query.into(), edits) };
         auth.conceal(request, &mut edits, response);
         (auth.public_query(request.query), edits)
+    }
+
+    /// Goes on counting where `before` is.
+    pub fn inherit(&self, before: &Route) {
+        self.sessions.inherit(&before.sessions);
+        for (own, known) in [(&self.by_address, &before.by_address), (&self.by_identity, &before.by_identity)] {
+            if let (Some(own), Some(known)) = (own, known) {
+                own.inherit(known);
+            }
+        }
     }
 
     /// Its requests go to an upstream, and must be WebSocket handshakes.

@@ -51,6 +51,13 @@ impl SessionInfo {
         SessionInfo { text: text.into_boxed_slice(), id_len, host_len, peer, route, identity: None, started }
     }
 
+    /// The same with credentials that last until then; `None` where there are none.
+    pub fn until(&self, unix_ms: u64) -> Option<SessionInfo> {
+        let identity = Identity { expires_unix_ms: Some(unix_ms), ..Identity::clone(self.identity.as_ref()?) };
+        let (text, route) = (self.text.clone(), self.route.clone());
+        Some(SessionInfo { text, route, identity: Some(Arc::new(identity)), ..*self })
+    }
+
     /// The request id.
     pub fn id(&self) -> &[u8] {
         self.parts().0

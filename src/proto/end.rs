@@ -127,6 +127,8 @@ causes! {
     HeadTimeout "head-timeout" 408 0 "Request header timeout.";
     /// No byte before the deadline or the FIN: closed without a response.
     NoRequest "no-request" 0 0 "";
+    /// The lists of the listener refuse the peer's address: closed at accept, before any byte.
+    PeerRefused "peer-refused" 0 0 "";
     HttpVersion "http-version" 505 0 "HTTP version not supported: use HTTP/1.1.";
     Method "method" 405 0 "Method not allowed: a WebSocket handshake uses GET.";
     BadHost "bad-host" 400 0 "Missing, duplicate or invalid Host header.";
@@ -141,6 +143,12 @@ causes! {
     /// The route has a fixed response; its status is that of the route.
     Responded "responded" 200 0 "The route has a response of its own.";
     NoRoute "no-route" 404 0 "No route matches this request.";
+    /// The list of the route does not have this Origin.
+    OriginRefused "origin-refused" 403 0 "Requests from this origin are not admitted.";
+    /// A request with cookies from the page of another host, on a route without a list of origins.
+    OriginCrossSite "origin-cross-site" 403 0 "Cross-site requests with cookies are not admitted.";
+    /// The lists of the listener or the route refuse the client's address.
+    AddressRefused "address-refused" 403 0 "Requests from this address are not admitted.";
     /// A check of the route denied the request.
     Forbidden "forbidden" 403 0 "Access denied.";
     /// The route asks for credentials, and the request has none.
@@ -152,10 +160,18 @@ causes! {
     KeysUnavailable "keys-unavailable" 503 0 "The credentials cannot be verified now.";
     /// Too many passwords wait to be verified.
     VerifierBusy "verifier-busy" 503 0 "Too many credentials are being verified.";
+    /// By order of the admin listener.
+    Revoked "revoked" 401 4403 "credentials revoked";
     /// The client is known, and lacks a scope or role of the route.
     NotPermitted "not-permitted" 403 0 "Not permitted.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";
     MaxRouteSessions "max-route-sessions" 503 0 "Too many sessions on this route.";
+    /// The client's address makes more handshakes in a time than the route allows.
+    AddressRate "address-rate" 429 0 "Too many requests from this address.";
+    AddressSessions "address-sessions" 429 0 "Too many sessions from this address.";
+    /// The client does, whatever its address.
+    IdentityRate "identity-rate" 429 0 "Too many requests of this client.";
+    IdentitySessions "identity-sessions" 429 0 "Too many sessions of this client.";
     /// The proxy had no descriptor or memory left for the upstream's socket.
     NoSockets "no-sockets" 503 0 "The server is out of sockets.";
     /// A call or service the decision depends on did not answer in time, or could not be asked.
@@ -203,6 +219,17 @@ causes! {
     UpstreamLoss "upstream-loss" 0 1012 "upstream lost";
     /// The endpoint was marked down, drained or removed, on a route with `on_endpoint_down`.
     EndpointDown "endpoint-down" 0 1012 "endpoint down";
+    /// The credentials that the session was admitted with have ended.
+    Expired "expired" 0 4401 "credentials expired";
+    /// More messages in a time than the route allows.
+    MessageRate "message-rate" 0 1008 "too many messages";
+    ByteRate "byte-rate" 0 1008 "too many bytes";
+    /// Pings and pongs.
+    ControlRate "control-rate" 0 1008 "too many control frames";
+    /// More frames in one message than the route allows.
+    TooManyFragments "too-many-fragments" 0 1008 "too many fragments";
+    /// The session has reached the age that the route allows.
+    SessionAge "session-age" 0 1001 "session age";
     IdleTimeout "idle-timeout" 0 1001 "idle timeout";
     /// A receiver accepted nothing within the write-stall timeout.
     WriteStall "write-stall" 0 1001 "peer stalled";

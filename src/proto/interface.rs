@@ -3,7 +3,7 @@
 
 use super::end::{Cause, End};
 use super::http1::{FieldEdits, Reply};
-use super::relay::OwnFrame;
+use super::relay::{OwnFrame, SessionLimits};
 use super::settings::Settings;
 use super::shadow::Opening;
 use super::{Millis, Side, Sides};
@@ -81,6 +81,8 @@ pub enum Event {
     Drain,
     /// The endpoint gets no new sessions any more, and the settings end this one for that.
     EndpointDown,
+    /// The client's credentials do not count any more, for this cause.
+    CredentialsEnded(Cause),
     Stop,
     /// The deadline that [`Session::deadline`](super::session::Session::deadline) named has passed.
     Timer(Timer),
@@ -94,6 +96,8 @@ pub struct Admission {
     pub settings: Arc<Settings>,
     /// Its opening handshake will be made with a shadow, too: [`Action::Established`] has it.
     pub shadowed: bool,
+    /// Beside those of the settings.
+    pub limits: SessionLimits,
 }
 
 /// What a session asks of its upstream, and what it makes of the response.
@@ -148,8 +152,10 @@ pub enum Timer {
     Linger,
     /// Bytes have moved on either leg.
     Idle,
-    /// A direction that used up its read allowance is read again.
+    /// A direction that was over a limit is read again, or has been for too long.
     Resume,
+    /// The session has reached its age.
+    Age,
     /// The other side answers the Close of a peer that sends data after it, or that peer gets 1002.
     DataAfterClose,
     /// Both sides have closed.

@@ -113,7 +113,8 @@ impl Session {
     /// [`ReadInterest::Payload`] allowed.
     pub fn on_spliced(&mut self, side: Side, n: u64, input: RelayInput<'_>) {
         if let State::Relay(relay) = &mut self.state {
-            relay.on_spliced(side, n, &self.settings.relay, input);
+            let found = relay.on_spliced(side, n, &self.settings.relay, input);
+            self.note(found);
         }
     }
 
@@ -150,6 +151,8 @@ impl Session {
             Event::Drain => exchange.on_drain(step),
             // A handshake shows by itself what the endpoint still does.
             Event::EndpointDown => {}
+            // The worker looks again when the session is established.
+            Event::CredentialsEnded(_) => {}
             Event::Stop => exchange.on_stop(step),
             Event::Timer(timer) => exchange.on_timer(timer, step),
         });
@@ -177,7 +180,12 @@ impl Session {
                 self.note(Some(found));
             }
             Event::EndpointDown => {
-                let found = relay.on_endpoint_down(settings);
+                let found = relay.close_client(Cause::EndpointDown, settings.endpoint_down_code, mode);
+                self.note(Some(found));
+            }
+            Event::CredentialsEnded(cause) => {
+                let code = if cause == Cause::Revoked { settings.revoked_code } else { settings.expired_code };
+                let found = relay.close_client(cause, code, mode);
                 self.note(Some(found));
             }
             Event::Stop => {
@@ -221,10 +229,8 @@ impl Session {
         let found = match timer {
             Timer::Idle => Some(relay.close_both(Cause::IdleTimeout, mode)),
             Timer::DataAfterClose => relay.on_data_after_close(mode),
-            Timer::Resume => {
-                relay.on_resume(now);
-                None
-            }
+            Timer::Resume => relay.on_resume(&self.settings.relay, now),
+            Timer::Age => Some(relay.on_age(&self.settings.relay)),
             Timer::Close => return self.over(),
             // Deadlines of an exchange that is over.
             Timer::RequestHead

@@ -2,7 +2,8 @@
 //! known, the process) allows a session to do, and for how long. Resolved once, when the
 //! configuration is built; shared by all sessions of a route. Decides nothing.
 
-use super::Millis;
+use super::rate::RateLimit;
+use super::{Millis, Sides};
 
 /// Everything of the configuration that a session looks at.
 ///
@@ -72,10 +73,12 @@ pub struct RelaySettings {
     pub endpoint_down: EndpointDown,
     /// Close code for that.
     pub endpoint_down_code: u16,
+    /// Close codes for the client when its credentials end, and when they are revoked.
+    pub expired_code: u16,
+    pub revoked_code: u16,
     /// Long payloads are spliced: they are forwarded in the kernel, unseen.
     pub splice: bool,
-    /// A read allowance for each direction; `None` reads as fast as the receiver takes.
-    pub pace: Option<Pace>,
+    pub flow: FlowLimits,
 }
 
 /// "The server was acting as a gateway or proxy and received an invalid response from the upstream
@@ -88,6 +91,11 @@ pub const GOING_AWAY: u16 = 1001;
 /// "The service is restarted. A client may reconnect, and if it chooses to do, should reconnect
 /// using a randomized delay" (IANA registry of WebSocket close codes).
 pub const SERVICE_RESTART: u16 = 1012;
+
+/// Of the codes "reserved for private use" (RFC 6455 section 7.4.2), after the HTTP statuses 401
+/// and 403.
+pub const CREDENTIALS_EXPIRED: u16 = 4401;
+pub const CREDENTIALS_REVOKED: u16 = 4403;
 
 /// What becomes of the sessions of an endpoint that gets no new ones any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +115,10 @@ impl Default for RelaySettings {
             upstream_error_code: BAD_GATEWAY,
             endpoint_down: EndpointDown::Keep,
             endpoint_down_code: SERVICE_RESTART,
+            expired_code: CREDENTIALS_EXPIRED,
+            revoked_code: CREDENTIALS_REVOKED,
             splice: false,
-            pace: None,
+            flow: FlowLimits::default(),
         }
     }
 }
@@ -148,13 +158,46 @@ impl Default for FrameLimits {
     }
 }
 
-/// A direction that has forwarded `bytes` is not read for `pause_ms`; its sender is slowed down by
-/// TCP. The bytes of one read may exceed the allowance, never more. No configuration key sets it
-/// yet: rate limits will.
+/// What an established session may do in a time, and for how long. No limits by default: a session
+/// holds nothing that they would have to bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowLimits {
+    /// By the side whose bytes they limit; in mode `opaque` those of bytes only.
+    pub rates: Sides<Vec<RateLimit>>,
+    /// Frames of one message; `u32::MAX` for any number.
+    pub fragments: u32,
+    pub age: Option<SessionAge>,
+}
+
+impl Default for FlowLimits {
+    fn default() -> FlowLimits {
+        FlowLimits { rates: Sides::default(), fragments: u32::MAX, age: None }
+    }
+}
+
+impl FlowLimits {
+    /// A session under them needs a limiter.
+    pub fn are_set(&self) -> bool {
+        *self != FlowLimits::default()
+    }
+}
+
+/// How long a session may be established.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    pub bytes: u64,
-    pub pause_ms: Millis,
+pub struct SessionAge {
+    pub max_ms: Millis,
+    /// Sessions end up to so much earlier, each at a moment of its own: those that began together
+    /// do not come back together.
+    pub jitter_ms: Millis,
+    /// Close code for the client.
+    pub close_code: u16,
+}
+
+impl SessionAge {
+    /// That of one session.
+    pub fn of_session(&self, random: u64) -> Millis {
+        self.max_ms - random % (self.jitter_ms.min(self.max_ms.saturating_sub(1)) + 1)
+    }
 }
 
 /// Timeouts in milliseconds; every phase has one. Only `idle_ms` may be 0, which is off.

@@ -1,17 +1,24 @@
 //! Sessions that are to be closed at moments of their own: all of them when the process drains,
-//! those of one endpoint when that goes down.
+//! those of one endpoint when that goes down, those whose credentials end.
 
 use super::token::SlotKey;
 use crate::proto::Millis;
+use crate::proto::end::Cause;
 use crate::proto::interface::Event;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+
+/// Entries beyond twice the number of sessions before those of sessions that are over are removed.
+const SLACK: usize = 1_024;
 
 /// Why a session is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reason {
     Drain,
     EndpointDown,
+    Revoked,
+    /// The credentials end at that time, unless they were extended.
+    Expired,
 }
 
 /// A session may have ended by then: its key tells.
@@ -26,13 +33,26 @@ impl Closings {
         self.0.extend(keys.iter().enumerate().map(entry));
     }
 
+    /// Closes one session at this time.
+    pub fn add(&mut self, key: SlotKey, reason: Reason, at: Millis) {
+        self.0.push(Reverse((at, key, reason)));
+    }
+
+    /// Forgets sessions that are over when they are many: credentials may end hours after them.
+    /// Looks at each at most as often as sessions are added.
+    pub fn tidy(&mut self, live: usize, is_live: impl Fn(SlotKey) -> bool) {
+        if self.0.len() > 2 * live + SLACK {
+            self.0.retain(|Reverse((_, key, _))| is_live(*key));
+        }
+    }
+
     /// When the next one is due.
     pub fn next_at(&self) -> Option<Millis> {
         self.0.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// The next one that is due, and what to report to it.
-    pub fn pop(&mut self, now: Millis) -> Option<(SlotKey, Event)> {
+    /// The next one that is due.
+    pub fn pop(&mut self, now: Millis) -> Option<(SlotKey, Reason)> {
         let Reverse((at, key, reason)) = *self.0.peek()?;
         if at > now {
             return None;
@@ -42,11 +62,19 @@ impl Closings {
         if self.0.is_empty() {
             self.0 = BinaryHeap::new();
         }
-        let event = match reason {
+        Some((key, reason))
+    }
+}
+
+impl Reason {
+    /// What the session hears.
+    pub fn event(self) -> Event {
+        match self {
             Reason::Drain => Event::Drain,
             Reason::EndpointDown => Event::EndpointDown,
-        };
-        Some((key, event))
+            Reason::Revoked => Event::CredentialsEnded(Cause::Revoked),
+            Reason::Expired => Event::CredentialsEnded(Cause::Expired),
+        }
     }
 }
 

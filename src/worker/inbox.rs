@@ -5,6 +5,7 @@
 use super::token::SlotKey;
 use crate::config::Snapshot;
 use crate::policy::ask::Answer;
+use crate::policy::auth::Who;
 use crate::policy::endpoint::Endpoint;
 use crate::tls::TlsConfigs;
 use std::net::SocketAddr;
@@ -22,6 +23,10 @@ pub enum Command<L> {
     Answer { to: SlotKey, answer: Answer },
     /// This endpoint gets no new sessions any more: those that it has end as their routes say.
     EndpointDown(Arc<Endpoint>),
+    /// The credentials of these sessions do not count any more.
+    Revoke(Arc<Who>),
+    /// The credentials of these sessions last until then.
+    Extend { who: Arc<Who>, until_unix_ms: u64 },
     /// Stop accepting; end each session at a moment of its own within `spread_ms`.
     Drain { spread_ms: u64 },
     /// End everything now.

@@ -19,6 +19,7 @@ pub mod service;
 mod shadow;
 mod socket;
 mod stalls;
+mod sweep;
 pub mod sys;
 mod timers;
 pub mod token;
@@ -28,21 +29,19 @@ mod waiting;
 pub use resources::WorkerCore;
 
 use crate::policy::ask::Answer;
-use crate::policy::endpoint::Endpoint;
 use crate::policy::limit::Permit;
 use crate::proto::end::{Cause, End, Party, Phase};
 use crate::proto::interface::{Event, TransportEnd};
 use crate::proto::session::Session;
-use crate::proto::settings::EndpointDown;
 use crate::proto::{Millis, Side};
-use closings::{Closings, Reason};
+use closings::Reason;
 use conn::Conn;
 use inbox::Command;
 use listener::{ACCEPTS_MAX, BACKOFF_MS, Listening};
 use pair::{Pair, Pending, SlotUse};
 use resources::Resources;
 use slab::Slab;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,7 +73,6 @@ pub struct Worker<'h, S: Sys> {
     handshakes: VecDeque<SlotKey>,
     /// Slots to be freed at the end of the iteration.
     over: Vec<usize>,
-    closings: Closings,
     events: Vec<sys::Event>,
     due: Vec<(SlotKey, Millis)>,
     /// Something was counted that other threads have not seen.
@@ -101,7 +99,6 @@ impl<'h, S: Sys> Worker<'h, S> {
             ring: VecDeque::new(),
             handshakes: VecDeque::new(),
             over: Vec::new(),
-            closings: Closings::default(),
             events: Vec::new(),
             due: Vec::new(),
             unpublished: true,
@@ -368,8 +365,10 @@ impl<'h, S: Sys> Worker<'h, S> {
             calls.run_timers(&mut io);
             self.run_answers();
         }
-        while let Some((key, event)) = self.closings.pop(self.res.now) {
-            self.report(key, event);
+        while let Some((key, reason)) = self.res.closings.pop(self.res.now) {
+            if reason != Reason::Expired || self.has_expired(key) {
+                self.report(key, reason.event());
+            }
         }
     }
 
@@ -416,7 +415,10 @@ impl<'h, S: Sys> Worker<'h, S> {
             match core.sys.accept(&listening.listener) {
                 Ok((sock, peer)) => {
                     listening.took_one();
-                    self.insert(index, sock, peer, permit);
+                    match listening.config.refuses_peer(peer.ip()) {
+                        true => self.res.refuse_peer(sock, peer),
+                        false => self.insert(index, sock, peer, permit),
+                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => listening.drained(self.res.now),
                 Err(error) if sys::is_exhaustion(&error) => {
@@ -468,6 +470,9 @@ impl<'h, S: Sys> Worker<'h, S> {
         for slot in self.over.drain(..) {
             self.pairs.remove(slot);
         }
+        let pairs = &self.pairs;
+        let is_live = |key: SlotKey| pairs.get(key.slot as usize).is_some_and(|pair| pair.generation == key.generation);
+        self.res.closings.tidy(pairs.len(), is_live);
         // There are descriptors and permits again: listeners that had to wait for them need not
         // wait for the next tick.
         for listening in &mut self.res.core.listeners {
@@ -503,7 +508,7 @@ impl<'h, S: Sys> Worker<'h, S> {
         if self.unpublished {
             soonest = soonest.min(self.published_at + PUBLISH_MS);
         }
-        if let Some(at) = self.closings.next_at() {
+        if let Some(at) = self.res.closings.next_at() {
             soonest = soonest.min(at);
         }
         if !self.res.calls.is_idle() {
@@ -525,39 +530,12 @@ impl<'h, S: Sys> Worker<'h, S> {
                 }
                 Command::Answer { to, answer } => self.answer(to, answer),
                 Command::EndpointDown(endpoint) => self.close_sessions_of(&endpoint),
+                Command::Revoke(who) => self.revoke(&who),
+                Command::Extend { who, until_unix_ms } => self.extend(&who, until_unix_ms),
                 Command::Drain { spread_ms } => self.begin_drain(spread_ms),
                 Command::Stop => self.stop(),
                 Command::Panic => panic!("panic requested by fault injection"),
             }
-        }
-    }
-
-    /// The keys of all pairs, in the order of their slots.
-    fn keys(&self) -> Vec<SlotKey> {
-        let key = |(slot, pair): (usize, &Pair<S::Sock>)| SlotKey { slot: slot as u32, generation: pair.generation };
-        self.pairs.iter().map(key).collect()
-    }
-
-    fn begin_drain(&mut self, spread_ms: u64) {
-        self.res.core.draining = true;
-        self.res.core.listeners.iter_mut().for_each(Listening::end);
-        let keys = self.keys();
-        self.closings.spread(&keys, Reason::Drain, self.res.now, spread_ms);
-    }
-
-    /// An endpoint gets no new sessions any more: those that it has end as their routes say.
-    fn close_sessions_of(&mut self, endpoint: &Arc<Endpoint>) {
-        let mut by_spread: BTreeMap<Millis, Vec<SlotKey>> = BTreeMap::new();
-        for (slot, pair) in &self.pairs {
-            let goes_there = pair.pick.as_ref().is_some_and(|pick| Arc::ptr_eq(pick.endpoint(), endpoint));
-            let policy = pair.session.as_ref().filter(|_| goes_there).map(Session::on_endpoint_down);
-            if let Some(EndpointDown::Close { spread_ms }) = policy {
-                let key = SlotKey { slot: slot as u32, generation: pair.generation };
-                by_spread.entry(spread_ms).or_default().push(key);
-            }
-        }
-        for (spread_ms, keys) in by_spread {
-            self.closings.spread(&keys, Reason::EndpointDown, self.res.now, spread_ms);
         }
     }
 

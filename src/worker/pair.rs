@@ -22,6 +22,8 @@ use crate::proto::end::Cause;
 use crate::proto::handshake::{self, Forwarding};
 use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::{Event, ReadInterest, Timer};
+use crate::proto::rate::Bucket;
+use crate::proto::relay::LIMITER_SIZE;
 use crate::proto::session::Session;
 use crate::proto::{Millis, Side, Sides};
 use crate::tls::{CertInfo, TlsConfigs};
@@ -136,6 +138,7 @@ impl Pending {
             request_id: &self.request_id,
             secure: self.listener.tls.is_some(),
             cert: self.cert.as_ref().map(|cert| ClientCert { subject: &cert.subject, sha256: &cert.sha256 }),
+            access: self.listener.access.as_deref(),
             redirect: self.listener.redirect,
             draining: false,
             now: 0,
@@ -317,3 +320,6 @@ const _: () = can_be_moved::<Pair<std::os::fd::OwnedFd>>();
 // An idle session is this, its info, and one entry of the wheel (PERF.md).
 const _: () = assert!(size_of::<Pair<std::os::fd::OwnedFd>>() <= 336);
 const _: () = assert!(384 + size_of::<SessionInfo>() <= crate::memory::SESSION_BYTES);
+// With limits, those and their buckets, which are counted references; and what allocating adds.
+const _: () = assert!(LIMITER_SIZE + 3 * 8 <= crate::memory::LIMITER_BYTES);
+const _: () = assert!(size_of::<Bucket>() + 2 * 8 + 8 <= crate::memory::BUCKET_BYTES);

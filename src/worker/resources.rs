@@ -3,6 +3,7 @@
 
 use super::buffers::Pool;
 use super::calls::Calls;
+use super::closings::Closings;
 use super::conn::Input;
 use super::inbox::{Added, Inbox, Peers};
 use super::lend::Io;
@@ -13,10 +14,12 @@ use super::stalls::Stalls;
 use super::sys::Sys;
 use super::waiting::Waiting;
 use crate::config::Snapshot;
-use crate::log::{Record, Ring};
+use crate::log::Ring;
+use crate::log::record::{EndRecord, Record};
 use crate::metrics::{Shard, Tally};
 use crate::policy::limit::Permits;
-use crate::proto::Millis;
+use crate::proto::end::{Cause, End, Party, Phase};
+use crate::proto::{Millis, Sides};
 use crate::tls::{Buffer, TlsConfigs};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -89,6 +92,8 @@ pub(super) struct Resources<'h, S: Sys> {
     pub shadows: Shadows<S::Sock>,
     /// What shadows have not taken yet: nothing of it is taken from the buffers of sessions.
     pub shadow_pool: Pool,
+    /// Sessions that are to be closed at moments of their own.
+    pub closings: Closings,
     /// Read once per poll return.
     pub now: Millis,
 }
@@ -110,6 +115,7 @@ impl<'h, S: Sys> Resources<'h, S> {
             calls: Calls::new(now),
             shadows: Shadows::new(shadows_max, now),
             shadow_pool: Pool::new(shadow_bytes),
+            closings: Closings::default(),
             now,
         }
     }
@@ -157,6 +163,29 @@ impl<'h, S: Sys> Resources<'h, S> {
 
     pub fn count_shadows(&mut self) {
         self.shadows.count_into(&mut self.core.tally, self.shadow_pool.used_bytes());
+    }
+
+    /// The lists of a listener refuse `peer`: closed before any byte, counted and logged.
+    #[cold]
+    pub fn refuse_peer(&mut self, sock: S::Sock, peer: SocketAddr) {
+        let end = End { party: Party::Downstream, phase: Phase::Request, cause: Cause::PeerRefused };
+        // Nothing was sent that could be lost, and a reset leaves nothing behind in the kernel.
+        self.core.sys.abort(sock);
+        self.core.tally.accepted();
+        self.core.tally.ended(end);
+        let record = EndRecord {
+            info: None,
+            peer,
+            at_unix_ms: self.unix_now(),
+            end,
+            endpoint: None,
+            status: 0,
+            close_codes: Sides::default(),
+            age_ms: 0,
+            frames: Sides::default(),
+            bytes: Sides::default(),
+        };
+        self.log(Record::End(record));
     }
 
     pub fn random<const N: usize>(&mut self) -> [u8; N] {

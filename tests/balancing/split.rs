@@ -37,6 +37,7 @@ fn part(routes: &Routes, user: Option<u64>, random: u64) -> usize {
         client,
         secure: false,
         cert: None,
+        access: None,
         redirect: None,
         draining: false,
         now: 0,
@@ -45,7 +46,8 @@ fn part(routes: &Routes, user: Option<u64>, random: u64) -> usize {
         request_id: "",
     };
     let sessions = Permits::new(1);
-    let Verdict::Allow(plan) = decide(&facts, &Policy { routes, sessions: &sessions }, None) else { panic!() };
+    let policy = Policy { routes, sessions: &sessions, revoked: &Default::default() };
+    let Verdict::Allow(plan) = decide(&facts, &policy, None) else { panic!() };
     plan.candidates.upstream().name.strip_prefix("part").unwrap().parse().unwrap()
 }
 

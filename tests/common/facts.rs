@@ -36,6 +36,7 @@ impl Asking {
             request_id: "id-1",
             secure: cert.is_some(),
             cert,
+            access: None,
             redirect: None,
             draining: false,
             now: 0,

@@ -342,8 +342,14 @@ pub fn switching(more: &str) -> String {
 /// Establishes a session through `proxy` to `listener`: its client and its upstream.
 #[track_caller]
 pub fn open(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    open_with(proxy, listener, "")
+}
+
+/// The same with these fields in the request.
+#[track_caller]
+pub fn open_with(proxy: &Proxy, listener: &TcpListener, more: &str) -> (TcpStream, TcpStream) {
     let mut client = connect(proxy.addr);
-    client.write_all(request("/", "").as_bytes()).unwrap();
+    client.write_all(request("/", more).as_bytes()).unwrap();
     let mut upstream = accept(listener);
     let head = read_head(&upstream);
     assert!(head.starts_with("GET / HTTP/1.1\r\n"), "{head}");

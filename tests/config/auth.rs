@@ -131,6 +131,11 @@ fn wrong_routes_are_reported() {
         ),
         ("scopes = [\"a\"]", "10:10: route.scopes", "has no effect without auth"),
         ("roles = [\"a\"]", "10:9: route.roles", "has no effect without auth"),
+        (
+            "auth = \"a\"\non_expired_code = 999",
+            "11:19: route.on_expired_code",
+            "999 is not a close code that may be sent",
+        ),
         ("auth = \"a\"\nscopes = [\"a b\"]", "11:11: route.scopes", "\"a b\" is not a scope or role; it has no spaces"),
     ] {
         wrong(&route(more), place, why);

@@ -126,6 +126,8 @@ fn discoveries() -> Vec<&'static str> {
 fn alternatives(instead: Option<&[&str]>, discovery: Option<&str>) -> String {
     let begins = |line: &str, keys: &[&str]| keys.iter().any(|key| line.starts_with(key));
     let text = uncommented(together_line).replace("#trusted", "# trusted");
+    // A file that must be there.
+    let text = text.replace("\"denied.txt\"", &format!("{:?}", denied()));
     let kept = |line: &&str| match instead {
         None => !INSTEAD_OF_UPSTREAM.iter().any(|keys| begins(line, keys)),
         Some(keys) => {
@@ -135,6 +137,13 @@ fn alternatives(instead: Option<&[&str]>, discovery: Option<&str>) -> String {
     };
     let discovers = |line: &&str| !line.starts_with("discover = ") || Some(*line) == discovery;
     text.lines().filter(kept).filter(discovers).map(|line| line.to_owned() + "\n").collect()
+}
+
+/// A file with denied addresses, which several tests share.
+fn denied() -> std::path::PathBuf {
+    let path = std::env::temp_dir().join("framegate-example-denied.txt");
+    std::fs::write(&path, "# none\n").unwrap();
+    path
 }
 
 #[test]

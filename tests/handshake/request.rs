@@ -91,13 +91,13 @@ fn the_upstream_gets_a_request_written_anew() {
         BARE,
         Golden {
             name: "end-to-end fields in order, with their case",
-            lines: "COOKIE: a=b; c\r\nAuthorization: Basic x\r\nOrigin: https://o\r\nx-own: 1\r\nX-Own: 2\r\n\
+            lines: "COOKIE: a=b; c\r\nAuthorization: Basic x\r\nOrigin: https://example.com\r\nx-own: 1\r\nX-Own: 2\r\n\
                 User-Agent:\r\n\
                 Sec-WebSocket-Protocol: a, b\r\nSec-WebSocket-Extensions: permessage-deflate; x=\"1,2\"\r\n",
             want: &[
                 "COOKIE: a=b; c",
                 "Authorization: Basic x",
-                "Origin: https://o",
+                "Origin: https://example.com",
                 "x-own: 1",
                 "X-Own: 2",
                 "User-Agent: ",

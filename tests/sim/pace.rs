@@ -1,47 +1,60 @@
-//! Sees to it that a paused direction is not read. Counts for itself what the worker has read, and
-//! so when an allowance was surely used up; bytes that the worker may hold back are left out.
+//! Sees to it that a direction with a limit on bytes is read no faster than that. Keeps a bucket of
+//! its own, of all that the worker has read: what the limit allows is one byte more, and none while
+//! that is owed.
 
 use crate::coverage::Met;
 use crate::kernel::{CALLEES, Id, Owner};
 use crate::peers::Peer;
-use crate::schedule::{Opening, PAUSE_MS};
+use crate::schedule::{Opening, PACE_MS};
 use crate::world::World;
-
-/// A frame header that is held back is at most this long.
-const HELD_BACK: usize = 13;
 
 /// What was read from one socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Reads {
     sock: Id,
+    /// Heads included.
     bytes: usize,
-    /// Not to be read before then, in milliseconds of the worker's clock.
-    paused_until: u64,
+    /// What may still be read, in bytes times the period of the rate; less than 0 is owed.
+    tokens: i64,
+    /// When that was, in milliseconds of the worker's clock.
+    at: u64,
+}
+
+impl Reads {
+    /// What may be read now.
+    fn tokens(&self, allowance: usize, now: u64) -> i64 {
+        let gained = (now - self.at) as i64 * allowance as i64;
+        (self.tokens + gained).min(allowance as i64 * PACE_MS as i64)
+    }
 }
 
 impl World {
     /// The worker is about to read from a socket.
     pub fn check_pause(&self, id: Id) {
         let now = self.worker_now;
-        let paused = self.reads.iter().find(|reads| reads.sock == id && reads.paused_until > now);
-        if let Some(reads) = paused.filter(|_| self.paces(id).is_some()) {
-            panic!("sock {id} was read at {now} ms, though it is paused until {} ms", reads.paused_until);
-        }
+        let Some((reads, (_, allowance))) = self.reads.iter().find(|reads| reads.sock == id).zip(self.paces(id)) else {
+            return;
+        };
+        assert!(reads.tokens(allowance, now) >= 0, "sock {id} was read at {now} ms, though it is paused");
     }
 
     /// It has read `n` bytes, or `spliced` them.
     pub fn note_read(&mut self, id: Id, n: usize, spliced: bool) {
         let Some((heads, allowance)) = self.paces(id) else { return };
+        let now = self.worker_now;
         let at = self.reads.iter().position(|reads| reads.sock == id).unwrap_or(self.reads.len());
         if at == self.reads.len() {
-            self.reads.push(Reads { sock: id, bytes: 0, paused_until: 0 });
+            self.reads.push(Reads { sock: id, bytes: 0, tokens: allowance as i64 * PACE_MS as i64, at: now });
         }
-        let allowances = |bytes: usize| bytes.saturating_sub(heads) / allowance;
         let reads = &mut self.reads[at];
-        let before = allowances(reads.bytes);
+        let (before, tokens) = (reads.bytes, reads.tokens(allowance, now));
         reads.bytes += n;
-        if allowances(reads.bytes.saturating_sub(HELD_BACK)) > before {
-            reads.paused_until = self.worker_now + PAUSE_MS;
+        let frames = reads.bytes.saturating_sub(before.max(heads)) as i64;
+        (reads.tokens, reads.at) = (tokens - frames * PACE_MS as i64, now);
+        // With the end of a head, frames are read before there is a limit.
+        let most = tokens / PACE_MS as i64 + 1;
+        assert!(before < heads || frames <= most, "sock {id}: {frames} bytes of {most} were read at {now} ms");
+        if reads.tokens < 0 {
             self.coverage.meet(if spliced { Met::PausedBySplice } else { Met::Paused });
         }
     }

@@ -227,9 +227,9 @@ pub struct Allowance {
 /// The read allowances of paced sessions: the second one for frames that are long enough to be
 /// spliced.
 pub const ALLOWANCES: [Allowance; 2] =
-    [Allowance { name: "paced", bytes: 1_000 }, Allowance { name: "wide", bytes: 10_000 }];
-/// The pause when one is used up.
-pub const PAUSE_MS: u64 = 60;
+    [Allowance { name: "paced", bytes: 1_000 }, Allowance { name: "wide", bytes: 20_000 }];
+/// The time in which one may be read again; it is the burst, too.
+pub const PACE_MS: u64 = 200;
 /// A pause is short, but many of them would outlast a deadline.
 const PAUSES_MAX: usize = 10;
 /// Payload of a frame that is spliced even if a part of it came with its header.

@@ -8,7 +8,7 @@ use crate::calls::{SimListener, SimSys};
 use crate::control::Control;
 use crate::fleet::{DOWN_CODE, Ejects, Fleet, Outcome, QUEUE_MS, Seat};
 use crate::members::Group;
-use crate::schedule::{Leg, Opening, PAUSE_MS, SESSIONS, Script, Session};
+use crate::schedule::{Leg, Opening, PACE_MS, SESSIONS, Script, Session};
 use crate::seal::{NAME, PKI};
 use crate::services::{Hub, NoWake};
 use crate::world::{World, world};
@@ -30,7 +30,8 @@ use framegate::policy::sticky::{SameSite, Sticky};
 use framegate::policy::upstream::{Member, Options, Queue, Rules, Upstream};
 use framegate::proto::Sides;
 use framegate::proto::end::End;
-use framegate::proto::settings::{EndpointDown, Pace, RelaySettings, RetryOn, Settings};
+use framegate::proto::rate::{Measure, OnExcess, Rate, RateLimit};
+use framegate::proto::settings::{EndpointDown, FlowLimits, RelaySettings, RetryOn, Settings};
 use framegate::tls::{TicketKeys, TlsConfigs};
 use framegate::worker::inbox::inbox;
 use framegate::worker::listener::Listening;
@@ -283,8 +284,6 @@ struct Variant<'a> {
 
 impl Variant<'_> {
     fn of(&self, snapshot: &Snapshot, base: &Route, name: &str) -> Route {
-        let pause_ms = if self.bug == Some(Bug::ShortPause) { 1 } else { PAUSE_MS };
-        let pace = self.session.pace.map(|pace| Pace { bytes: pace.bytes as u64, pause_ms });
         let keeps_or_closes =
             |ms: Option<u64>| ms.map_or(EndpointDown::Keep, |spread_ms| EndpointDown::Close { spread_ms });
         let endpoint_down = keeps_or_closes(self.session.fleet.closes_ms);
@@ -295,12 +294,25 @@ impl Variant<'_> {
         });
         // What the kernel forwards cannot go to a shadow.
         let splice = base.settings.relay.splice && shadow.is_none();
-        let relay =
-            RelaySettings { splice, pace, endpoint_down, endpoint_down_code: DOWN_CODE, ..base.settings.relay.clone() };
+        let relay = RelaySettings {
+            splice,
+            flow: self.flow(),
+            endpoint_down,
+            endpoint_down_code: DOWN_CODE,
+            ..base.settings.relay.clone()
+        };
         let settings = Arc::new(Settings { relay, retry_on: self.retry_on(), ..(*base.settings).clone() });
         let asks = self.session.asks.iter().enumerate();
         let checks = asks.map(|(at, ask)| self.check(snapshot, at, ask)).collect();
         Route { settings, checks, shadow, ..Route::new(name.to_owned(), self.upstream(&base.upstreams()[0])) }
+    }
+
+    fn flow(&self) -> FlowLimits {
+        let Some(pace) = self.session.pace else { return FlowLimits::default() };
+        let period_ms = if self.bug == Some(Bug::ShortPause) { 1 } else { PACE_MS };
+        let (measure, rate) = (Measure::Bytes, Rate { units: pace.bytes as u64, period_ms });
+        let limit = RateLimit { measure, rate, burst: rate.units, on_excess: OnExcess::Pause, close_code: 1008 };
+        FlowLimits { rates: Sides::new(vec![limit], vec![limit]), ..FlowLimits::default() }
     }
 
     fn retry_on(&self) -> RetryOn {

@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("clock", &[], &[]),
     ("memory", &[], &[]),
     ("text", &[], &[]),
+    ("watched", &["clock"], &[]),
     ("proto", &["text"], &["httparse", "sha1", "base64"]),
     ("service", &[], &[]),
     (

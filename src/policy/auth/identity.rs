@@ -29,6 +29,11 @@ impl Identity {
         claim_at(&self.claims, path).map(shown)
     }
 
+    /// Milliseconds until the credentials end, at this time; 0 if they have.
+    pub fn left_ms(&self, unix_ms: u64) -> Option<u64> {
+        self.expires_unix_ms.map(|at| at.saturating_sub(unix_ms))
+    }
+
     /// This client by both credentials: the first says who it is, the sooner end counts.
     pub(super) fn and(mut self, other: Identity) -> Identity {
         let soonest = [self.expires_unix_ms, other.expires_unix_ms].into_iter().flatten().min();

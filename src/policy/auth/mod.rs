@@ -8,10 +8,12 @@ pub mod basic;
 mod identity;
 pub mod jwt;
 mod password;
+mod revoked;
 mod source;
 
 pub use api_keys::{ApiKey, ApiKeys};
 pub use identity::Identity;
+pub use revoked::{REVOKED_MAX, Revoked, TooMany, Who};
 pub use source::{Found, Source, redacted_target};
 
 use super::Facts;

@@ -1,18 +1,18 @@
-//! Finds a route among thousands: hosts by hash, paths by a tree of segments, conditions on values,
-//! prefixes and networks by hash. The time depends on the length of the request's host and path, on
-//! how many lengths of prefixes there are, and on how many routes match both and have none of these
-//! conditions, not on the number of routes.
+//! Finds a route among thousands: hosts by hash, paths by a tree of segments, conditions on values
+//! and prefixes by hash, networks by a binary search. The time depends on the length of the
+//! request's host and path, on how many lengths of prefixes there are, and on how many routes match
+//! both and have none of these conditions, hardly on the number of routes.
 
 use super::condition::{Predicate, Test};
 use super::input::Input;
 use super::pattern::{HostPattern, Segment};
 use super::{Condition, Entry};
 use crate::policy::Facts;
+use crate::policy::networks::{Networks, canonical};
 use ipnet::IpNet;
-use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasherDefault;
-use std::net::IpAddr;
 
 /// Its keys are those of the configuration: no request can make them collide. So the hash needs no
 /// secret, and what a look-up costs can be counted.
@@ -57,7 +57,9 @@ struct Bucket {
     /// By what an input must begin with.
     prefix: Vec<(Input, ByPrefix)>,
     /// By networks that the client must be in one of.
-    network: ByNetwork,
+    network: Networks<Vec<usize>>,
+    /// The same while entries are added.
+    unsorted: BTreeMap<IpNet, Vec<usize>>,
     /// All others.
     others: Vec<usize>,
 }
@@ -69,13 +71,6 @@ struct ByPrefix {
     /// The lengths of the prefixes.
     lengths: BTreeSet<usize>,
     prefixes: ByValue,
-}
-
-#[derive(Debug, Default)]
-struct ByNetwork {
-    /// The prefix lengths of the networks, of both families.
-    lengths: BTreeSet<u8>,
-    networks: HashMap<IpNet, Vec<usize>>,
 }
 
 impl Bucket {
@@ -102,8 +97,7 @@ impl Bucket {
             known.prefixes.entry(text.as_bytes().to_vec()).or_default().push(at);
         } else if let Some(networks) = networks {
             for network in networks {
-                self.network.lengths.insert(network.prefix_len());
-                self.network.networks.entry(network.trunc()).or_default().push(at);
+                self.unsorted.entry(canonical(*network)).or_default().push(at);
             }
         } else {
             self.others.push(at);
@@ -128,15 +122,6 @@ impl ByPrefix {
     }
 }
 
-impl ByNetwork {
-    /// The entries for each network that `client` is in.
-    fn of(&self, client: IpAddr) -> impl Iterator<Item = &[usize]> {
-        // No address has a longer prefix than its own length.
-        let networks = self.lengths.iter().map_while(move |length| IpNet::new(client, *length).ok());
-        networks.filter_map(|network| self.networks.get(&network.trunc())).map(Vec::as_slice)
-    }
-}
-
 impl Index {
     /// `entries` are in matching order.
     pub fn new(entries: &[Entry]) -> Index {
@@ -154,6 +139,8 @@ impl Index {
             let bucket = if entry.path.has_rest() { &mut node.rests } else { &mut node.ends };
             bucket.add(at, &entry.conditions);
         }
+        let roots = index.exact.values_mut().chain(index.under.values_mut()).chain([&mut index.any]);
+        roots.for_each(Node::seal);
         index
     }
 
@@ -187,6 +174,14 @@ impl Node {
             }
             [Segment::Name, below @ ..] => self.name.get_or_insert_default().descend(below, at),
         }
+    }
+
+    /// No entries are added any more, here and below.
+    fn seal(&mut self) {
+        for bucket in [&mut self.ends, &mut self.rests] {
+            bucket.network = Networks::new(std::mem::take(&mut bucket.unsorted));
+        }
+        self.literals.values_mut().chain(self.name.as_deref_mut()).for_each(Node::seal);
     }
 }
 

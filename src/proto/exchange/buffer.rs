@@ -3,7 +3,7 @@
 
 use crate::proto::handshake::Agreed;
 use crate::proto::http1::{Request, Response, Spans};
-use crate::proto::relay::Relayed;
+use crate::proto::relay::{Relayed, SessionLimits};
 use crate::proto::shadow::Opening;
 
 /// A complete request: `held[..head_len]` is its head, the rest came early.
@@ -16,6 +16,8 @@ pub(super) struct RequestBuffer {
     id: Box<str>,
     /// Its opening handshake will be made again.
     shadowed: bool,
+    /// What policy gave the session beside the limits of its route.
+    limits: SessionLimits,
 }
 
 impl RequestBuffer {
@@ -24,9 +26,9 @@ impl RequestBuffer {
         RequestBuffer { held, head_len, spans, ..RequestBuffer::default() }
     }
 
-    /// The same with what policy gave it: its id, and whether it is shadowed.
-    pub fn admitted(self, id: Box<str>, shadowed: bool) -> RequestBuffer {
-        RequestBuffer { id, shadowed, ..self }
+    /// The same with what policy gave it: its id, whether it is shadowed, and limits.
+    pub fn admitted(self, id: Box<str>, shadowed: bool, limits: SessionLimits) -> RequestBuffer {
+        RequestBuffer { id, shadowed, limits, ..self }
     }
 
     /// The id that policy gave the request.
@@ -51,6 +53,11 @@ impl RequestBuffer {
     /// The bytes that came early.
     pub fn take_early(&mut self) -> Vec<u8> {
         self.held.split_off(self.head_len.min(self.held.len()))
+    }
+
+    /// The limits of the session that begins.
+    pub fn take_limits(&mut self) -> SessionLimits {
+        std::mem::take(&mut self.limits)
     }
 
     /// If the request is shadowed, it and what `response`, its 101, has settled. The request is

@@ -124,7 +124,8 @@ pub(super) struct Decision {
 impl Decision {
     pub fn on_admitted(&mut self, admission: Admission, step: &mut Step<'_>) {
         *step.settings = admission.settings;
-        let request = std::mem::take(&mut self.request).admitted(admission.request_id, admission.shadowed);
+        let request =
+            std::mem::take(&mut self.request).admitted(admission.request_id, admission.shadowed, admission.limits);
         step.actions.push(Action::Connect);
         step.enter(Phase::Connect(Connect::new(request, step.now)));
     }

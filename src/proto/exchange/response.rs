@@ -4,7 +4,7 @@
 use super::buffer::RequestBuffer;
 use super::{Handler, Next, Phase, Step};
 use crate::proto::end::{self, Cause, Party};
-use crate::proto::handshake::{self, Extensions, Switching};
+use crate::proto::handshake::{self, Switching};
 use crate::proto::http1::{self, Body, FieldEdits, HeadScan, Request};
 use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd};
 use crate::proto::relay::Relay;
@@ -78,7 +78,8 @@ impl AwaitResponse {
                 let opening = self.request.take_opening(&response);
                 step.actions
                     .extend([Action::Send(Side::Downstream, head), Action::Established { subprotocol, opening }]);
-                upgrade(early, extensions, input, step);
+                let limits = self.request.take_limits();
+                upgrade(Relay::new(extensions, &step.settings.relay, limits, step.now), early, input, step);
                 Ok(())
             }
             // Not forwarded, against RFC 9110 section 15.2 on purpose: handshake clients fail on
@@ -114,8 +115,7 @@ impl AwaitResponse {
 }
 
 /// The 101: from here on the session is a relay, which judges what the client sent early.
-fn upgrade(early: Vec<u8>, extensions: Extensions, input: RelayInput<'_>, step: &mut Step<'_>) {
-    let mut relay = Relay::new(extensions, step.now);
+fn upgrade(mut relay: Relay, early: Vec<u8>, input: RelayInput<'_>, step: &mut Step<'_>) {
     let (early, found) = relay.replay(early, &step.settings.relay, input);
     *step.status = 101;
     step.found = found;

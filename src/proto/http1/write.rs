@@ -74,7 +74,9 @@ pub fn write_refusal(refused: &Refused<'_>) -> Vec<u8> {
     match info.status {
         405 => push_field(&mut out, "Allow", b"GET"),
         426 => push_field(&mut out, "Sec-WebSocket-Version", b"13"),
-        429 | 503 => push_field(&mut out, "Retry-After", b"1"),
+        429 | 503 if refused.field.is_none_or(|(name, _)| name != "Retry-After") => {
+            push_field(&mut out, "Retry-After", b"1");
+        }
         _ => {}
     }
     push_end(&mut out, info.status, refused.request_id);

@@ -6,6 +6,7 @@
 //! `held + walked <= given`: every byte given is forwarded, held back in the incomplete header, or
 //! beyond a stop.
 
+use super::budget::Budget;
 use super::slice::{Counts, Relayed};
 use crate::proto::Side;
 use crate::proto::close::may_pass;
@@ -120,6 +121,24 @@ impl Cursor {
         self.frames
     }
 
+    /// Bytes of an incomplete header that are held back.
+    pub fn held(&self) -> usize {
+        self.held.bytes().len()
+    }
+
+    /// They begin a message.
+    #[inline]
+    pub fn holds_message(&self) -> bool {
+        let first = self.held.bytes().first().map(|first| first & 0x0f);
+        matches!(first, Some(opcode::TEXT | opcode::BINARY))
+    }
+
+    /// The shortest header of a frame in this direction.
+    #[inline]
+    pub fn header_min(&self) -> u64 {
+        if self.from == Side::Downstream { 6 } else { 2 }
+    }
+
     /// Payload bytes that may pass unseen. A Close is always seen.
     #[inline]
     pub fn spliceable(&self) -> u64 {
@@ -135,16 +154,17 @@ impl Cursor {
     /// Walks `bytes`. A held header that they complete goes to `authored`, to be sent before them.
     /// After a stop nothing of the rest may be forwarded.
     #[inline]
-    pub fn walk(
+    pub fn walk<B: Budget>(
         &mut self,
         bytes: &[u8],
         limits: FrameLimits,
         counts: &mut Counts,
         authored: &mut Vec<u8>,
+        budget: &mut B,
     ) -> (Relayed, Option<Stop>) {
         let mut at = 0;
         if !self.held.is_empty() {
-            match self.finish_header(bytes, limits, counts) {
+            match self.finish_header(bytes, limits, counts, budget) {
                 Ok(Some(used)) => {
                     authored.extend_from_slice(self.held.bytes());
                     self.held = HeaderBytes::EMPTY;
@@ -165,12 +185,12 @@ impl Cursor {
             if let Some(code) = self.closing.take() {
                 return (Relayed::forward(at), Some(Stop::Closed(code)));
             }
-            at = self.skim(bytes, at, limits, counts);
+            at = self.skim(bytes, at, limits, counts, budget);
             let rest = bytes.get(at..).unwrap_or(&[]);
             if rest.is_empty() {
                 break;
             }
-            match self.judge(rest, limits) {
+            match self.judge_within(rest, limits, budget) {
                 Ok(Some(judged)) => {
                     at += judged.len;
                     self.enter_frame(&judged, counts);
@@ -192,13 +212,21 @@ impl Cursor {
     /// nothing else. Every other frame is left to [`Cursor::judge`], which knows all the rules and
     /// would give the same verdicts without this loop, three times as slowly (PERF.md).
     #[inline]
-    fn skim(&mut self, bytes: &[u8], mut at: usize, limits: FrameLimits, counts: &mut Counts) -> usize {
+    fn skim<B: Budget>(
+        &mut self,
+        bytes: &[u8],
+        mut at: usize,
+        limits: FrameLimits,
+        counts: &mut Counts,
+        budget: &mut B,
+    ) -> usize {
         if self.fragmented {
             return at;
         }
         let (masked, header_len) = if self.from == Side::Downstream { (0x80, 6) } else { (0, 2) };
         let most = limits.max_frame.min(limits.max_message);
         let (mut texts, mut binaries) = (0, 0);
+        let free = budget.free_messages();
         while let Some([first, second, more @ ..]) = bytes.get(at..).and_then(<[u8]>::first_chunk::<4>) {
             // With the wrong mask bit this is more than any length.
             let (len, extended) = match second ^ masked {
@@ -210,6 +238,9 @@ impl Cursor {
             if u64::from(len) > most || end > bytes.len() || (extended > 0 && u64::from(len) <= CONTROL_MAX) {
                 break;
             }
+            if B::LIMITS && texts + binaries >= free {
+                break;
+            }
             match *first {
                 FINAL_TEXT => texts += 1,
                 FINAL_BINARY => binaries += 1,
@@ -218,6 +249,7 @@ impl Cursor {
             self.message = u64::from(len);
             at = end;
         }
+        budget.on_messages(texts + binaries);
         self.frames += texts + binaries;
         counts.frames[usize::from(opcode::TEXT)] += texts;
         counts.frames[usize::from(opcode::BINARY)] += binaries;
@@ -226,23 +258,39 @@ impl Cursor {
 
     /// Completes the header in the carry with the start of `bytes`: how many of them it took, or
     /// `None` if it is still incomplete (all of them are in the carry then).
-    fn finish_header(
+    fn finish_header<B: Budget>(
         &mut self,
         bytes: &[u8],
         limits: FrameLimits,
         counts: &mut Counts,
+        budget: &mut B,
     ) -> Result<Option<usize>, Cause> {
         // The longest incomplete header, and a whole one behind it.
         let mut joined = HeaderBytes::<{ 2 * HEADER_MAX }>::EMPTY;
         joined.push(self.held.bytes());
         joined.push(bytes);
         let held = self.held.bytes().len();
-        let Some(judged) = self.judge(joined.bytes(), limits)? else {
+        let Some(judged) = self.judge_within(joined.bytes(), limits, budget)? else {
             self.held.push(bytes);
             return Ok(None);
         };
         self.enter_frame(&judged, counts);
         Ok(Some(judged.len - held))
+    }
+
+    /// Judges the header at the start of `bytes`, and whether its frame is within the budget.
+    #[inline]
+    fn judge_within<B: Budget>(
+        &self,
+        bytes: &[u8],
+        limits: FrameLimits,
+        budget: &mut B,
+    ) -> Result<Option<Judged>, Cause> {
+        let judged = self.judge(bytes, limits)?;
+        if let Some(judged) = &judged {
+            budget.admit(judged.header.opcode)?;
+        }
+        Ok(judged)
     }
 
     /// Judges the header at the start of `bytes`, as far as it is there. The order is that of its

@@ -15,11 +15,15 @@
 //!    `------------+-------------------------> Cut -----'
 //! ```
 
+mod budget;
 mod cursor;
+mod limiter;
 mod own;
 mod slice;
 
+pub use budget::{Budget, Unlimited};
 pub use cursor::{Cursor, Stop};
+pub use limiter::{LIMITER_SIZE, SHARED_MAX, SessionLimits};
 pub use own::OwnFrame;
 pub use slice::{Counts, RelayInput, Relayed};
 
@@ -27,8 +31,9 @@ use super::close::Close;
 use super::end::{Cause, Party};
 use super::handshake::Extensions;
 use super::interface::{Action, ReadInterest, Timer};
-use super::settings::{GOING_AWAY, Mode, Pace, RelaySettings, Timeouts};
+use super::settings::{GOING_AWAY, Mode, RelaySettings, Timeouts};
 use super::{Millis, Side, Sides};
+use limiter::{Limiter, ReadBudget, Stand};
 use own::OwnFrames;
 
 /// How long a peer that sends data after its own Close waits for the other side's Close before it
@@ -95,6 +100,38 @@ impl Direction {
         }
     }
 
+    /// Walks `bytes`, and counts what of them is forwarded.
+    #[inline(always)]
+    fn advance<B: Budget>(
+        &mut self,
+        bytes: &[u8],
+        settings: &RelaySettings,
+        counts: &mut Counts,
+        authored: &mut Vec<u8>,
+        budget: &mut B,
+    ) -> (Relayed, Option<Stop>) {
+        let (relayed, stop) = match settings.mode {
+            Mode::Opaque => (Relayed::forward(bytes.len()), None),
+            Mode::Framed => {
+                // With a frame of ours queued, nothing is forwarded beyond the frame under way.
+                let end = if self.own.is_empty() { u64::MAX } else { self.cursor.left().max(1) };
+                let end = usize::try_from(end).unwrap_or(usize::MAX).min(bytes.len());
+                let bytes = bytes.get(..end).unwrap_or(bytes);
+                self.cursor.walk(bytes, settings.limits, counts, authored, budget)
+            }
+        };
+        let forwarded = (authored.len() + relayed.forward) as u64;
+        self.bytes += forwarded;
+        counts.bytes += forwarded;
+        (relayed, stop)
+    }
+
+    /// Where it stands, for its limits.
+    #[inline]
+    fn stand(&self) -> Stand<'_> {
+        Stand { cursor: &self.cursor, flowing: self.output == Output::Flowing }
+    }
+
     /// Nothing but messages has happened in this direction, and nothing is pending.
     #[inline]
     fn is_calm(&self) -> bool {
@@ -110,9 +147,8 @@ pub(super) struct Relay {
     // Boxed, both: they are seldom there, and count toward the memory of every idle session.
     /// Set while the close deadline is running.
     closing: Option<Box<Closing>>,
-    /// When each paused direction is read again, because its read allowance is used up; 0 for one
-    /// that is not paused.
-    paused: Option<Box<Sides<Millis>>>,
+    /// `None` where the route sets no limits that it keeps.
+    limiter: Option<Box<Limiter>>,
 }
 
 /// What a relay remembers once it is closing.
@@ -140,10 +176,12 @@ pub struct Checkpoint(Relay);
 pub(super) type Found = Option<(Party, Cause)>;
 
 impl Relay {
-    pub(super) fn new(extensions: Extensions, now: Millis) -> Relay {
+    /// `limits`: beside those of `settings`.
+    pub(super) fn new(extensions: Extensions, settings: &RelaySettings, limits: SessionLimits, now: Millis) -> Relay {
+        let limiter = Limiter::new(&settings.flow, limits, now);
         let direction = |from| Direction::new(from, extensions);
         let directions = Sides::new(direction(Side::Downstream), direction(Side::Upstream));
-        Relay { directions, last_seen: Sides::new(now, now), closing: None, paused: None }
+        Relay { directions, last_seen: Sides::new(now, now), closing: None, limiter }
     }
 
     /// Whether nothing but messages has happened and nothing is pending: the state in which a pair
@@ -156,7 +194,7 @@ impl Relay {
     /// Calm, and no direction is paused.
     #[inline]
     pub(super) fn is_steady(&self) -> bool {
-        self.is_calm() && self.paused.is_none()
+        self.is_calm() && !self.limiter.as_ref().is_some_and(|limiter| limiter.is_paused())
     }
 
     pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
@@ -166,18 +204,25 @@ impl Relay {
     #[inline]
     pub(super) fn wants(&self, side: Side, settings: &RelaySettings) -> ReadInterest {
         let direction = &self.directions[side];
-        match direction.output {
-            _ if direction.eof || self.is_paused(side) => ReadInterest::Nothing,
-            Output::Flowing | Output::Closing if settings.splice => match direction.cursor.spliceable() {
-                long @ SPLICE_MIN.. => ReadInterest::Payload(long),
-                0 => ReadInterest::Bytes(SPLICE_HEAD_READ),
-                _ => ReadInterest::Bytes(usize::MAX),
+        if direction.eof {
+            return ReadInterest::Nothing;
+        }
+        if !direction.output.is_open() {
+            return ReadInterest::Discard;
+        }
+        let most = match &self.limiter {
+            None => usize::MAX,
+            Some(limiter) => match limiter.throttle(side).read_max(direction.stand()) {
+                0 => return ReadInterest::Nothing,
+                most => usize::try_from(most).unwrap_or(usize::MAX),
             },
-            Output::Flowing | Output::Closing if direction.cursor.spliceable() >= LONG_FRAME => {
-                ReadInterest::Bytes(LONG_FRAME_READ)
-            }
-            Output::Flowing | Output::Closing => ReadInterest::Bytes(usize::MAX),
-            Output::PeerClosed(_) | Output::ProxyClosed(_) | Output::Cut => ReadInterest::Discard,
+        };
+        let spliceable = direction.cursor.spliceable();
+        match spliceable.min(most as u64) {
+            long @ SPLICE_MIN.. if settings.splice => ReadInterest::Payload(long),
+            0 if settings.splice => ReadInterest::Bytes(SPLICE_HEAD_READ.min(most)),
+            _ if spliceable >= LONG_FRAME && !settings.splice => ReadInterest::Bytes(LONG_FRAME_READ.min(most)),
+            _ => ReadInterest::Bytes(most),
         }
     }
 
@@ -196,25 +241,40 @@ impl Relay {
             self.on_discarded(from, input.now);
             return (Relayed::consume(bytes.len()), None);
         }
-        let (mut relayed, stop) = match settings.mode {
-            Mode::Opaque => (Relayed::forward(bytes.len()), None),
-            Mode::Framed => {
-                // With a frame of ours queued, nothing is forwarded beyond the frame under way.
-                let end = if direction.own.is_empty() { u64::MAX } else { direction.cursor.left().max(1) };
-                let end = usize::try_from(end).unwrap_or(usize::MAX).min(bytes.len());
-                let bytes = bytes.get(..end).unwrap_or(bytes);
-                direction.cursor.walk(bytes, settings.limits, &mut input.counts[from], input.authored)
+        let (relayed, found) = match &mut self.limiter {
+            None => {
+                let RelayInput { counts, authored, .. } = input;
+                let (relayed, stop) = direction.advance(bytes, settings, &mut counts[from], authored, &mut Unlimited);
+                (relayed, stop.and_then(|stop| self.on_stop(from, stop, settings)))
             }
+            Some(_) => self.on_limited_bytes(from, bytes, settings, input),
         };
-        let forwarded = (input.authored.len() + relayed.forward) as u64;
-        direction.bytes += forwarded;
-        input.counts[from].bytes += forwarded;
-        if let Some(pace) = settings.pace {
-            self.pace(from, forwarded, pace, input.now);
-        }
-        let found = stop.and_then(|stop| self.on_stop(from, stop, settings));
         // Within one read, only a Close can make a FIN due.
-        relayed.last = found.is_some() && self.directions[from].fin == Fin::No && self.owes_fin(from);
+        let last = found.is_some() && self.directions[from].fin == Fin::No && self.owes_fin(from);
+        (Relayed { last, ..relayed }, found)
+    }
+
+    /// The same in a session with limits.
+    #[inline(never)]
+    fn on_limited_bytes(
+        &mut self,
+        from: Side,
+        bytes: &[u8],
+        settings: &RelaySettings,
+        input: RelayInput<'_>,
+    ) -> (Relayed, Found) {
+        let RelayInput { now, counts, authored } = input;
+        let (direction, counts) = (&mut self.directions[from], &mut counts[from]);
+        let Some(limiter) = &mut self.limiter else { return (Relayed::consume(bytes.len()), None) };
+        let throttle = limiter.throttle_mut(from);
+        let mut budget = ReadBudget::new(throttle, now);
+        let (relayed, stop) = direction.advance(bytes, settings, counts, authored, &mut budget);
+        let used = [budget.messages, relayed.consumed as u64, budget.control_frames];
+        let close = throttle.on_read(used, direction.stand(), counts, now);
+        let found = match stop {
+            Some(stop) => self.on_stop(from, stop, settings),
+            None => close.map(|close| self.offended(from, close, settings)),
+        };
         (relayed, found)
     }
 
@@ -258,13 +318,22 @@ impl Relay {
     /// with 1001 if it is an upstream whose client offended, or with the route's code (1014, bad
     /// gateway) if it is a client whose upstream did.
     fn violated(&mut self, by: Side, cause: Cause, settings: &RelaySettings) -> (Party, Cause) {
+        let code = match &self.limiter {
+            Some(limiter) => limiter.throttle(by).close_code(cause),
+            None => cause.info().code,
+        };
+        self.offended(by, Close { code, cause }, settings)
+    }
+
+    /// The offender gets `close`.
+    fn offended(&mut self, by: Side, close: Close, settings: &RelaySettings) -> (Party, Cause) {
         let code = match by {
             Side::Downstream => GOING_AWAY,
             Side::Upstream => settings.upstream_error_code,
         };
-        self.close_toward(by, Close { code: cause.info().code, cause }, settings.mode);
-        self.close_toward(by.other(), Close { code, cause }, settings.mode);
-        (by.into(), cause)
+        self.close_toward(by, close, settings.mode);
+        self.close_toward(by.other(), Close { code, cause: close.cause }, settings.mode);
+        (by.into(), close.cause)
     }
 
     /// Queues a Close of ours toward `to`, unless one has left or is queued, or a FIN was asked
@@ -304,12 +373,11 @@ impl Relay {
         (Party::Proxy, cause)
     }
 
-    /// The endpoint gets no new sessions any more: both sides learn it.
-    pub(super) fn on_endpoint_down(&mut self, settings: &RelaySettings) -> (Party, Cause) {
-        let cause = Cause::EndpointDown;
-        let codes = Sides::new(settings.endpoint_down_code, GOING_AWAY);
+    /// The proxy ends the session for a reason that has a close code of its own for the client.
+    pub(super) fn close_client(&mut self, cause: Cause, code: u16, mode: Mode) -> (Party, Cause) {
+        let codes = Sides::new(code, GOING_AWAY);
         for side in Side::BOTH {
-            self.close_toward(side, Close { code: codes[side], cause }, settings.mode);
+            self.close_toward(side, Close { code: codes[side], cause }, mode);
         }
         (Party::Proxy, cause)
     }
@@ -466,8 +534,7 @@ impl Relay {
 
     #[inline]
     pub(super) fn deadline(&self, timeouts: &Timeouts) -> Option<(Millis, Timer)> {
-        let resume = self.resume_at().map(|at| (at, Timer::Resume));
-        let other = match &self.closing {
+        let nearest = match &self.closing {
             Some(closing) => Some(self.close_deadline(closing, timeouts)),
             None if timeouts.idle_ms > 0 => {
                 let [downstream, upstream] = self.last_seen.0;
@@ -475,10 +542,24 @@ impl Relay {
             }
             None => None,
         };
-        match (resume, other) {
-            (Some(resume), Some(other)) => Some(resume.min(other)),
-            (resume, other) => resume.or(other),
+        match &self.limiter {
+            None => nearest,
+            Some(limiter) => self.deadline_with_limits(limiter, nearest, timeouts),
         }
+    }
+
+    fn deadline_with_limits(
+        &self,
+        limiter: &Limiter,
+        mut nearest: Option<(Millis, Timer)>,
+        timeouts: &Timeouts,
+    ) -> Option<(Millis, Timer)> {
+        if let (Some((at, Timer::Idle)), Some(until)) = (&mut nearest, limiter.paused_until()) {
+            *at = until.saturating_add(timeouts.idle_ms).max(*at);
+        }
+        let age = (self.closing.is_none() && limiter.ends_at < Millis::MAX).then_some((limiter.ends_at, Timer::Age));
+        let resume = limiter.next_at().map(|at| (at, Timer::Resume));
+        [nearest, age, resume].into_iter().flatten().min()
     }
 
     fn close_deadline(&self, closing: &Closing, timeouts: &Timeouts) -> (Millis, Timer) {
@@ -502,46 +583,43 @@ impl Relay {
         Some((side.into(), cause))
     }
 
-    #[inline]
-    fn is_paused(&self, side: Side) -> bool {
-        self.paused.as_ref().is_some_and(|until| until[side] > 0)
+    /// A pause may be over, or have lasted too long.
+    pub(super) fn on_resume(&mut self, settings: &RelaySettings, now: Millis) -> Found {
+        let mut found = None;
+        for side in Side::BOTH {
+            let flowing = self.directions[side].output == Output::Flowing;
+            let close = self.limiter.as_mut().and_then(|limiter| limiter.throttle_mut(side).on_time(flowing, now));
+            if let Some(close) = close {
+                let closed = self.offended(side, close, settings);
+                found = found.or(Some(closed));
+            }
+        }
+        found
     }
 
-    /// `forwarded` bytes of `side` have just been counted: pauses reading when they exceed another
-    /// multiple of the read allowance.
-    fn pace(&mut self, side: Side, forwarded: u64, pace: Pace, now: Millis) {
-        let (bytes, allowance) = (self.directions[side].bytes, pace.bytes.max(1));
-        if bytes / allowance > (bytes - forwarded) / allowance {
-            self.paused.get_or_insert_default()[side] = now + pace.pause_ms.max(1);
+    /// The session has reached its age: both sides learn it.
+    pub(super) fn on_age(&mut self, settings: &RelaySettings) -> (Party, Cause) {
+        let cause = Cause::SessionAge;
+        if let Some(limiter) = &mut self.limiter {
+            limiter.ends_at = Millis::MAX;
         }
-    }
-
-    /// When the next paused direction is read again.
-    fn resume_at(&self) -> Option<Millis> {
-        self.paused.as_ref()?.0.into_iter().filter(|until| *until > 0).min()
-    }
-
-    /// A pause may be over.
-    pub(super) fn on_resume(&mut self, now: Millis) {
-        let Some(paused) = &mut self.paused else { return };
-        for until in paused.0.iter_mut().filter(|until| **until <= now) {
-            *until = 0;
-        }
-        if paused.0 == [0, 0] {
-            self.paused = None;
-        }
+        let code = settings.flow.age.map_or(GOING_AWAY, |age| age.close_code);
+        self.close_toward(Side::Downstream, Close { code, cause }, settings.mode);
+        self.close_toward(Side::Upstream, Close { code: GOING_AWAY, cause }, settings.mode);
+        (Party::Proxy, cause)
     }
 
     /// `n` bytes of payload from `side` were forwarded in the kernel.
-    pub(super) fn on_spliced(&mut self, side: Side, n: u64, settings: &RelaySettings, input: RelayInput<'_>) {
+    pub(super) fn on_spliced(&mut self, side: Side, n: u64, settings: &RelaySettings, input: RelayInput<'_>) -> Found {
         self.last_seen[side] = input.now;
         let direction = &mut self.directions[side];
         direction.cursor.on_spliced(n);
         direction.bytes += n;
-        input.counts[side].bytes += n;
-        if let Some(pace) = settings.pace {
-            self.pace(side, n, pace, input.now);
-        }
+        let counts = &mut input.counts[side];
+        counts.bytes += n;
+        let throttle = self.limiter.as_mut()?.throttle_mut(side);
+        let close = throttle.on_read([0, n, 0], direction.stand(), counts, input.now)?;
+        Some(self.offended(side, close, settings))
     }
 
     /// The code that left toward each side; 1005 for a Close without one.

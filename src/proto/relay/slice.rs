@@ -2,11 +2,14 @@
 
 use crate::proto::{Millis, Sides};
 
-/// Frames by opcode and bytes, of one direction. The worker owns it, the relay adds to it.
+/// Frames by opcode, bytes and pauses of reading, of one direction. The worker owns it, the relay
+/// adds to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     pub frames: [u64; 16],
     pub bytes: u64,
+    /// Times reading was paused by a limit.
+    pub pauses: u64,
 }
 
 /// What a session needs to judge bytes, borrowed for one call.

@@ -3,8 +3,11 @@ use crate::proto::Sides;
 use crate::proto::http1::FieldEdits;
 use crate::proto::interface::{Admission, Refusal, Upgrade};
 use crate::proto::relay::Counts;
-use crate::proto::settings::{Mode, Pace, RelaySettings, Timeouts};
+use crate::proto::relay::SessionLimits;
+use crate::proto::settings::{Mode, RelaySettings, Timeouts};
 use proptest::prelude::*;
+
+mod limits;
 
 const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -28,6 +31,8 @@ struct Driver {
     seen: Seen,
     now: Millis,
     relay: RelaySettings,
+    /// What policy gives it beside them.
+    limits: SessionLimits,
     /// What becomes of a connect attempt; connected if nothing.
     connect: Option<fn() -> Event>,
 }
@@ -35,7 +40,7 @@ struct Driver {
 impl Driver {
     fn new(relay: RelaySettings) -> Driver {
         let session = Session::new(Arc::default(), 0);
-        Driver { session, seen: Seen::default(), now: 0, relay, connect: None }
+        Driver { session, seen: Seen::default(), now: 0, relay, limits: SessionLimits::default(), connect: None }
     }
 
     fn handshaking() -> Driver {
@@ -101,7 +106,8 @@ impl Driver {
             match action {
                 Action::Decide => {
                     assert!(self.session.request().is_some());
-                    let admission = Admission { request_id: "id".into(), settings: self.settings(), shadowed: false };
+                    let (request_id, limits) = ("id".into(), self.limits.clone());
+                    let admission = Admission { request_id, settings: self.settings(), shadowed: false, limits };
                     self.session.on_event(Event::Admitted(admission), self.now);
                 }
                 Action::Connect | Action::Retry => {
@@ -428,24 +434,6 @@ fn frames_of_ours_leave_at_frame_boundaries_and_a_close_is_the_last() {
     let mut tunnel = Driver::established_with(RelaySettings { mode: Mode::Opaque, ..RelaySettings::default() });
     assert!(!tunnel.session.send_toward(Side::Upstream, ping), "a tunnel knows no frames");
     tunnel.settle();
-}
-
-#[test]
-fn a_used_up_allowance_pauses_reading_until_its_time_is_over() {
-    let relay = RelaySettings { pace: Some(Pace { bytes: 100, pause_ms: 250 }), ..RelaySettings::default() };
-    let mut driver = Driver::established_with(relay);
-    let frame = server(&[7; 60]);
-    driver.bytes(Side::Upstream, &frame);
-    assert_eq!(driver.session.wants(Side::Upstream), ReadInterest::Bytes(usize::MAX));
-    driver.now = 10;
-    driver.bytes(Side::Upstream, &frame);
-    assert_eq!(driver.session.wants(Side::Upstream), ReadInterest::Nothing, "124 bytes of 100");
-    assert_eq!(driver.session.wants(Side::Downstream), ReadInterest::Bytes(usize::MAX), "the other direction");
-    assert_eq!(driver.session.deadline(), Some((260, Timer::Resume)));
-    assert_eq!(driver.wait(), Timer::Resume);
-    assert_eq!(driver.session.wants(Side::Upstream), ReadInterest::Bytes(usize::MAX));
-    assert_eq!(driver.seen.sent[Side::Downstream], frame.repeat(2), "nothing is lost");
-    assert_eq!(driver.session.deadline(), Some((10 + Timeouts::default().idle_ms, Timer::Idle)));
 }
 
 #[test]

@@ -12,9 +12,10 @@ use crate::proto::Side;
 use crate::proto::end::{Cause, End, Phase};
 use crate::proto::http1;
 use crate::proto::interface::{Action, Admission, Event, Refusal};
-use crate::proto::relay::OwnFrame;
+use crate::proto::relay::{OwnFrame, SessionLimits};
 use crate::proto::shadow::Opening;
 use crate::text;
+use crate::worker::closings::Reason;
 use crate::worker::pair::SlotUse;
 use crate::worker::sys::{PipeId, Sys};
 use crate::worker::token::SlotKey;
@@ -103,7 +104,8 @@ impl<S: Sys> Turn<'_, '_, S> {
             // The question has been withdrawn.
             return;
         }
-        let shared = Policy { routes: &core.snapshot.routes, sessions: &core.sessions };
+        let snapshot = &core.snapshot;
+        let shared = Policy { routes: &snapshot.routes, sessions: &core.sessions, revoked: &snapshot.revoked };
         let verdict = policy::decide(&facts, &shared, answered);
         let (route, identity) = match &verdict {
             Verdict::Allow(plan) => (Some(Arc::clone(&plan.route)), plan.identity.clone()),
@@ -144,7 +146,8 @@ impl<S: Sys> Turn<'_, '_, S> {
         pending.shadow = plan.shadow;
         let shadowed = pending.shadow.is_some();
         self.pair.permit = Some(plan.permit);
-        self.on_event(Event::Admitted(Admission { request_id, settings, shadowed }));
+        let limits = SessionLimits { shared: Vec::new(), random: u64::from_ne_bytes(self.res.random()) };
+        self.on_event(Event::Admitted(Admission { request_id, settings, shadowed, limits }));
     }
 
     /// Puts a question to whom it is for; `false` if it cannot be asked.
@@ -225,6 +228,17 @@ impl<S: Sys> Turn<'_, '_, S> {
             self.on_event(Event::Drain);
         }
         self.check_endpoint();
+        self.check_credentials();
+    }
+
+    /// They may have been revoked while the handshake was under way; and they may end.
+    fn check_credentials(&mut self) {
+        let Some(identity) = self.pair.info.as_ref().and_then(|info| info.identity.clone()) else { return };
+        if self.res.core.snapshot.revoked.covers(&identity, self.res.now) {
+            self.on_event(Event::CredentialsEnded(Cause::Revoked));
+        } else if let Some(left_ms) = identity.left_ms(self.res.unix_now()) {
+            self.res.closings.add(self.key, Reason::Expired, self.res.now.saturating_add(left_ms));
+        }
     }
 
     fn send_frame(&mut self, to: Side, frame: OwnFrame) {

@@ -64,6 +64,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             | Event::Room
             | Event::Exhausted(_)
             | Event::EndpointDown
+            | Event::CredentialsEnded(_)
             | Event::Flushed(_)
             | Event::Finished(_)
             | Event::Timer(_) => {}

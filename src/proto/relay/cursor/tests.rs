@@ -1,5 +1,6 @@
 use super::*;
 use crate::proto::mask::mask;
+use crate::proto::relay::Unlimited;
 use proptest::prelude::*;
 
 const LIMITS: FrameLimits = FrameLimits { max_frame: 1000, max_message: 2000 };
@@ -35,7 +36,7 @@ fn run(mut cursor: Cursor, bytes: &[u8], cuts: &[usize]) -> (Vec<u8>, Option<Sto
     for end in ends {
         while at < end {
             let mut authored = Vec::new();
-            let (taken, stop) = cursor.walk(&bytes[at..end], LIMITS, &mut counts, &mut authored);
+            let (taken, stop) = cursor.walk(&bytes[at..end], LIMITS, &mut counts, &mut authored, &mut Unlimited);
             assert!(taken.consumed > 0 && taken.forward <= taken.consumed);
             out.extend(authored);
             out.extend_from_slice(&bytes[at..at + taken.forward]);
@@ -142,16 +143,16 @@ fn payload_may_pass_unseen_and_the_walk_goes_on_behind_it() {
     let mut cursor = Cursor::new(Side::Downstream, Extensions::None);
     let mut counts = Counts::default();
     assert_eq!(cursor.spliceable(), 0);
-    let (taken, _) = cursor.walk(&bytes[..10], LIMITS, &mut counts, &mut Vec::new());
+    let (taken, _) = cursor.walk(&bytes[..10], LIMITS, &mut counts, &mut Vec::new(), &mut Unlimited);
     assert_eq!(taken, Relayed::forward(10));
     assert_eq!(cursor.spliceable(), 698);
     assert!(!cursor.at_boundary());
     cursor.on_spliced(698);
     assert!(cursor.at_boundary());
-    let (taken, stop) = cursor.walk(&bytes[708..], LIMITS, &mut counts, &mut Vec::new());
+    let (taken, stop) = cursor.walk(&bytes[708..], LIMITS, &mut counts, &mut Vec::new(), &mut Unlimited);
     assert_eq!((taken, stop), (Relayed::forward(7), None));
     assert_eq!((counts.frames[1], counts.frames[2]), (1, 1));
-    let (_, _) = cursor.walk(&client(0x88, &[3, 232, 65])[..8], LIMITS, &mut counts, &mut Vec::new());
+    let (_, _) = cursor.walk(&client(0x88, &[3, 232, 65])[..8], LIMITS, &mut counts, &mut Vec::new(), &mut Unlimited);
     assert_eq!(cursor.spliceable(), 0, "a Close is seen");
 }
 

@@ -1,0 +1,267 @@
+//! Limits for each client by itself: by its address, or by who it is. Counts and rates are kept in
+//! a table of fixed size, shared by all workers, without a lock.
+//!
+//! A table has sets of eight places. A key belongs to one set, and takes a place there that is
+//! empty, or whose key has no session: first one whose rate is full again, with which nothing is
+//! lost, then the one that is nearest to that. Where all eight have sessions, the client is not
+//! counted, and that is counted ([`Keyed::overflows`]). Keys are hashed with a secret: a client
+//! cannot choose its set.
+
+use crate::proto::Millis;
+use crate::proto::end::Cause;
+use crate::proto::interface::Refusal;
+use crate::proto::rate::Rate;
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+/// Places of a set.
+const WAYS: usize = 8;
+/// Bytes of a place.
+pub const PLACE_BYTES: usize = size_of::<Place>();
+/// Of a place's word, the low bits count sessions; the others are of the key's hash.
+const COUNT_BITS: u32 = 24;
+const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+const NS_PER_MS: u64 = 1_000_000;
+
+/// What one client may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyLimit {
+    /// Sessions at a time.
+    pub sessions: Option<u64>,
+    pub handshakes: Option<HandshakeRate>,
+    /// Addresses of IPv6 that have this prefix in common are one client.
+    pub ipv6_prefix: u8,
+    /// Places of the table.
+    pub entries: usize,
+}
+
+/// So many handshakes in a time, and at once after a pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandshakeRate {
+    pub rate: Rate,
+    pub burst: u64,
+}
+
+/// What is limited, for the cause of a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    Address,
+    Identity,
+}
+
+/// A client has too many sessions, or makes too many handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Excess {
+    pub cause: Cause,
+    /// When it may try again; `None` when another of its sessions ends.
+    pub retry_ms: Option<Millis>,
+}
+
+impl From<Excess> for Refusal {
+    fn from(excess: Excess) -> Refusal {
+        let seconds = excess.retry_ms.map_or(1, |ms| ms.div_ceil(1_000).max(1));
+        Refusal { field: Some(("Retry-After", seconds.to_string().into())), ..excess.cause.into() }
+    }
+}
+
+/// The limit of a route, with its table, which lives over reloads.
+#[derive(Debug)]
+pub struct Keyed {
+    pub by: By,
+    pub limit: KeyLimit,
+    table: ArcSwap<Table>,
+}
+
+impl Keyed {
+    pub fn new(by: By, limit: KeyLimit) -> Keyed {
+        Keyed { by, limit, table: ArcSwap::from_pointee(Table::new(limit.entries)) }
+    }
+
+    /// One more handshake of the client with this address.
+    pub fn handshake(&self, key: &impl Hash, now: Millis) -> Result<(), Excess> {
+        let Some(rate) = self.limit.handshakes else { return Ok(()) };
+        let cause = match self.by {
+            By::Address => Cause::AddressRate,
+            By::Identity => Cause::IdentityRate,
+        };
+        self.table.load().pass(key, rate, now).map_err(|retry_ms| Excess { cause, retry_ms: Some(retry_ms) })
+    }
+
+    /// One more session; counted while the result is held. `Ok(None)`: it is not limited.
+    pub fn session(&self, key: &impl Hash, now: Millis) -> Result<Option<KeyPermit>, Excess> {
+        let Some(max) = self.limit.sessions else { return Ok(None) };
+        let cause = match self.by {
+            By::Address => Cause::AddressSessions,
+            By::Identity => Cause::IdentitySessions,
+        };
+        Table::take(&self.table.load_full(), key, max, now).map_err(|Full| Excess { cause, retry_ms: None })
+    }
+
+    /// What stands for an address: IPv4-mapped addresses are IPv4.
+    pub fn address(&self, client: IpAddr) -> IpAddr {
+        match client.to_canonical() {
+            IpAddr::V6(address) => {
+                IpNet::new(address.into(), self.limit.ipv6_prefix).map_or(client, |net| net.network())
+            }
+            address => address,
+        }
+    }
+
+    /// Goes on with the counts of `before`.
+    pub fn inherit(&self, before: &Keyed) {
+        if before.limit.entries == self.limit.entries {
+            self.table.store(before.table.load_full());
+        }
+    }
+
+    pub fn overflows(&self) -> u64 {
+        self.table.load().overflows.load(Relaxed)
+    }
+}
+
+/// The configured values are equal; counts do not matter.
+impl PartialEq for Keyed {
+    fn eq(&self, other: &Keyed) -> bool {
+        self.by == other.by && self.limit == other.limit
+    }
+}
+
+impl Eq for Keyed {}
+
+/// Counts of clients.
+#[derive(Debug)]
+struct Table {
+    places: Box<[Place]>,
+    sets: u64,
+    hasher: RandomState,
+    /// Clients that found no place.
+    overflows: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// Hash of the key above [`COUNT_BITS`], count below. The hash is never 0: 0 is an empty place.
+    word: AtomicU64,
+    /// When the rate is full again, in nanoseconds of the monotonic clock.
+    full_at: AtomicU64,
+}
+
+/// One session of a client, counted while it is held.
+#[derive(Debug)]
+pub struct KeyPermit {
+    table: Arc<Table>,
+    place: usize,
+}
+
+struct Full;
+
+impl Table {
+    fn new(entries: usize) -> Table {
+        let sets = entries.div_ceil(WAYS).max(1);
+        let places = (0..sets * WAYS).map(|_| Place::default()).collect();
+        Table { places, sets: sets as u64, hasher: RandomState::new(), overflows: AtomicU64::new(0) }
+    }
+
+    /// Where the places of a key begin, and the bits that stand for it.
+    fn locate(&self, key: &impl Hash) -> (usize, u64) {
+        let hash = self.hasher.hash_one(key);
+        let set = ((u128::from(hash) * u128::from(self.sets)) >> 64) as usize;
+        // Other bits than those that choose the set, and never none.
+        (set * WAYS, hash << COUNT_BITS | 1 << COUNT_BITS)
+    }
+
+    /// Changes the word of a key's place, which it is given if it has none. `None` without one, or
+    /// where `change` refuses.
+    fn update(
+        &self,
+        (start, tag): (usize, u64),
+        now_ns: u64,
+        change: impl Fn(u64) -> Option<u64>,
+    ) -> Result<Option<usize>, Full> {
+        // Each attempt fails only because another worker has changed the set.
+        for _ in 0..WAYS * WAYS {
+            let Some((place, word)) = self.find(start, tag, now_ns) else {
+                self.overflows.fetch_add(1, Relaxed);
+                return Ok(None);
+            };
+            let Some(cell) = self.places.get(place) else { return Ok(None) };
+            let is_its_own = word & !COUNT_MAX == tag;
+            let count = if is_its_own { word & COUNT_MAX } else { 0 };
+            let next = change(count).ok_or(Full)?;
+            if cell.word.compare_exchange(word, tag | next, SeqCst, Relaxed).is_err() {
+                continue;
+            }
+            if is_its_own {
+                return Ok(Some(place));
+            }
+            cell.full_at.store(0, Relaxed);
+            if !self.is_elsewhere(start, tag, place) {
+                return Ok(Some(place));
+            }
+            // Another worker has given it a place at the same moment. The one that sees that gives
+            // its own up, and takes the first one.
+            cell.word.fetch_sub(next, SeqCst);
+        }
+        self.overflows.fetch_add(1, Relaxed);
+        Ok(None)
+    }
+
+    /// The key has another place as well.
+    fn is_elsewhere(&self, start: usize, tag: u64, place: usize) -> bool {
+        let set = self.places.get(start..start + WAYS).unwrap_or_default();
+        let mut others = set.iter().enumerate().filter(|(n, _)| start + n != place);
+        others.any(|(_, other)| other.word.load(SeqCst) & !COUNT_MAX == tag)
+    }
+
+    /// The place of the key, or the one that it gets, with its present word.
+    fn find(&self, start: usize, tag: u64, now_ns: u64) -> Option<(usize, u64)> {
+        let set = self.places.get(start..start + WAYS)?;
+        let words = || set.iter().enumerate().map(|(n, place)| (start + n, place.word.load(Relaxed)));
+        if let Some(own) = words().find(|(_, word)| word & !COUNT_MAX == tag) {
+            return Some(own);
+        }
+        let free = words().filter(|(_, word)| word & COUNT_MAX == 0);
+        free.min_by_key(|(place, word)| {
+            let full_at = self.places.get(*place).map_or(0, |place| place.full_at.load(Relaxed));
+            if *word == 0 { 0 } else { full_at.max(now_ns) }
+        })
+    }
+
+    fn take(table: &Arc<Table>, key: &impl Hash, max: u64, now: Millis) -> Result<Option<KeyPermit>, Full> {
+        let more = |count: u64| (count < max.min(COUNT_MAX)).then_some(count + 1);
+        let place = table.update(table.locate(key), now.saturating_mul(NS_PER_MS), more)?;
+        Ok(place.map(|place| KeyPermit { table: Arc::clone(table), place }))
+    }
+
+    /// The generic cell rate algorithm (ITU-T I.371). The error is the time until one more passes.
+    fn pass(&self, key: &impl Hash, limit: HandshakeRate, now: Millis) -> Result<(), Millis> {
+        let now_ns = now.saturating_mul(NS_PER_MS);
+        let each_ns = (limit.rate.period_ms.saturating_mul(NS_PER_MS) / limit.rate.units.max(1)).max(1);
+        let at_once_ns = each_ns.saturating_mul(limit.burst.max(1) - 1);
+        let Ok(Some(place)) = self.update(self.locate(key), now_ns, Some) else { return Ok(()) };
+        let Some(place) = self.places.get(place) else { return Ok(()) };
+        let pass = |full_at: u64| {
+            let full_at = full_at.max(now_ns);
+            (full_at - now_ns <= at_once_ns).then(|| full_at.saturating_add(each_ns))
+        };
+        let passed = place.full_at.fetch_update(Relaxed, Relaxed, pass);
+        passed.map(drop).map_err(|full_at| (full_at - now_ns - at_once_ns).div_ceil(NS_PER_MS).max(1))
+    }
+}
+
+impl Drop for KeyPermit {
+    fn drop(&mut self) {
+        // A place with sessions keeps its key.
+        if let Some(place) = self.table.places.get(self.place) {
+            place.word.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicI64;
+
+fn limit(sessions: Option<u64>, handshakes: Option<(u64, Millis, u64)>, entries: usize) -> KeyLimit {
+    let handshakes =
+        handshakes.map(|(units, period_ms, burst)| HandshakeRate { rate: Rate { units, period_ms }, burst });
+    KeyLimit { sessions, handshakes, ipv6_prefix: 64, entries }
+}
+
+#[test]
+fn sessions_of_a_client_are_counted_while_they_live() {
+    let keyed = Keyed::new(By::Address, limit(Some(2), None, 64));
+    let open = |key: &str| keyed.session(&key, 0);
+    let (one, two) = (open("a").unwrap(), open("a").unwrap());
+    assert_eq!(open("a").unwrap_err(), Excess { cause: Cause::AddressSessions, retry_ms: None });
+    let other = open("b").unwrap();
+    drop(one);
+    let again = open("a").unwrap();
+    assert!(open("a").is_err());
+    drop((two, again, other));
+    assert!(open("a").is_ok());
+    let unlimited = Keyed::new(By::Identity, limit(None, None, 64));
+    assert!(unlimited.session(&"a", 0).unwrap().is_none());
+}
+
+#[test]
+fn handshakes_pass_at_their_rate_with_a_burst() {
+    let keyed = Keyed::new(By::Identity, limit(None, Some((10, 1_000, 3)), 64));
+    let at = |now| keyed.handshake(&"a", now).map_err(|excess| (excess.cause, excess.retry_ms.unwrap()));
+    for _ in 0..3 {
+        assert_eq!(at(5_000), Ok(()));
+    }
+    assert_eq!(at(5_000), Err((Cause::IdentityRate, 100)));
+    assert_eq!(at(5_099), Err((Cause::IdentityRate, 1)));
+    assert_eq!(at(5_100), Ok(()));
+    assert_eq!(at(5_100), Err((Cause::IdentityRate, 100)));
+    assert_eq!(keyed.handshake(&"b", 5_100), Ok(()), "another client");
+    for _ in 0..3 {
+        assert_eq!(at(60_000), Ok(()), "no more than the burst after a pause");
+    }
+    assert!(at(60_000).is_err());
+}
+
+#[test]
+fn neighbours_in_ipv6_are_one_client() {
+    let keyed = Keyed::new(By::Address, limit(Some(1), None, 64));
+    let address = |text: &str| keyed.address(text.parse().unwrap()).to_string();
+    for (one, key) in [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2::9", "2001:db8:1:2::"),
+        ("2001:db8:1:3::9", "2001:db8:1:3::"),
+    ] {
+        assert_eq!(address(one), key);
+    }
+}
+
+#[test]
+fn clients_without_sessions_make_room() {
+    let keyed = Keyed::new(By::Address, limit(Some(1), Some((1, 1_000, 1)), WAYS));
+    // One set: a ninth client takes the place of one whose rate is full again, then of the one that
+    // is nearest to it.
+    for n in 0..WAYS as u64 {
+        keyed.handshake(&n, 1_000 + n).unwrap();
+    }
+    keyed.handshake(&100_u64, 1_500).unwrap();
+    assert_eq!(keyed.handshake(&0_u64, 1_500), Ok(()), "forgotten, for the ninth");
+    assert!(keyed.handshake(&7_u64, 1_500).is_err(), "remembered");
+    assert_eq!(keyed.overflows(), 0);
+    // Who has a session keeps its place.
+    let held: Vec<_> = (0..WAYS as u64).map(|n| keyed.session(&(200 + n), 2_000).unwrap().unwrap()).collect();
+    assert!(keyed.session(&300_u64, 2_000).unwrap().is_none(), "not counted");
+    assert_eq!(keyed.overflows(), 1);
+    for n in 0..WAYS as u64 {
+        assert!(keyed.session(&(200 + n), 2_000).is_err());
+    }
+    drop(held);
+    assert!(keyed.session(&300_u64, 2_000).unwrap().is_some());
+}
+
+#[test]
+fn counts_live_over_a_reload() {
+    let before = Keyed::new(By::Address, limit(Some(1), None, 64));
+    let _held = before.session(&"a", 0).unwrap().unwrap();
+    let after = Keyed::new(By::Address, limit(Some(2), None, 64));
+    after.inherit(&before);
+    let _second = after.session(&"a", 0).unwrap().unwrap();
+    assert!(after.session(&"a", 0).is_err());
+}
+
+#[test]
+fn workers_together_exceed_no_limit() {
+    const MAX: i64 = 3;
+    let keyed = Keyed::new(By::Address, limit(Some(MAX as u64), None, 2 * WAYS));
+    let live: Vec<AtomicI64> = (0..10).map(|_| AtomicI64::new(0)).collect();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let (keyed, live) = (&keyed, &live);
+            scope.spawn(move || {
+                for round in 0..20_000_u64 {
+                    let key = ((thread * 31 + round * 7) % 10) as usize;
+                    let Ok(Some(permit)) = keyed.session(&key, round) else { continue };
+                    let now = live[key].fetch_add(1, Relaxed) + 1;
+                    assert!(now <= MAX, "{now} of {key}");
+                    live[key].fetch_sub(1, Relaxed);
+                    drop(permit);
+                }
+            });
+        }
+    });
+    let table = keyed.table.load();
+    assert!(table.places.iter().all(|place| place.word.load(Relaxed) & COUNT_MAX == 0), "all counts are zero again");
+}
+
+proptest! {
+    #[test]
+    fn a_rate_is_that_of_a_plain_model(
+        steps in prop::collection::vec((0_u64..4, 0_u64..300), 1..200),
+        units in 1_u64..20,
+        burst in 1_u64..6,
+    ) {
+        let keyed = Keyed::new(By::Address, limit(None, Some((units, 1_000, burst)), 1 << 10));
+        // What passed, by client: in no window more than the burst and what the rate allows.
+        let (mut passed, mut now) = (HashMap::<u64, Vec<u64>>::new(), 1_000);
+        for (key, step) in steps {
+            now += step;
+            let times = passed.entry(key).or_default();
+            match keyed.handshake(&key, now) {
+                Ok(()) => {
+                    times.push(now);
+                    for (n, from) in times.iter().rev().enumerate() {
+                        let allowed = burst as f64 + (now - from) as f64 * units as f64 / 1_000.0;
+                        prop_assert!((n + 1) as f64 <= allowed + 1e-6, "{} since {} at {}", n + 1, from, now);
+                    }
+                }
+                Err(excess) => {
+                    // At the time that it names it would pass, and it must have been exceeded.
+                    prop_assert!(times.len() as u64 >= burst);
+                    prop_assert!(excess.retry_ms.unwrap() <= 1_000_u64.div_ceil(units) + 1);
+                }
+            }
+        }
+    }
+}

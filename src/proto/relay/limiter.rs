@@ -1,0 +1,373 @@
+//! The limits of an established session: messages, bytes and control frames in a time, fragments
+//! of a message, age. Pure: decides when a direction is read again and what is exceeded; `mod.rs`
+//! closes. A session without such limits has no limiter.
+//!
+//! What has been read is taken out of the direction's buckets ([`Bucket`]). Then:
+//!
+//! - A bucket that *closes* is exceeded by the first message or control frame that it has no room
+//!   for: its header is not forwarded. Bytes are seen only once they are read: the first byte too
+//!   many closes, and its frame goes on to its end, as before any Close of ours.
+//! - A bucket that *pauses* stops the reading; TCP stops the sender. No read is larger than what
+//!   its messages cannot exceed the bucket with ([`Throttle::read_max`]), whatever they are: the
+//!   excess shows by the first byte of one message too many, which is held back like any
+//!   incomplete header. Of bytes one more is read than may pass. TLS delivers whole records, and a
+//!   bucket may be shared: what is read beyond its room is forwarded all the same, and owed.
+//!
+//! # Buckets that are shared
+//!
+//! A session has buckets of its own for the limits of its route. In [`Admission::limits`] policy
+//! may hand it up to [`SHARED_MAX`] more, for what its client sends: those of its address, its
+//! identity or its key, which other sessions have, too. They count beside its own, and each does to
+//! the session that finds it empty what its [`OnExcess`] says.
+//!
+//! [`Admission::limits`]: crate::proto::interface::Admission::limits
+
+use super::budget::Budget;
+use super::cursor::Cursor;
+use super::slice::Counts;
+use crate::proto::close::Close;
+use crate::proto::end::Cause;
+use crate::proto::frame::opcode;
+use crate::proto::rate::{Bucket, Measure, OnExcess};
+use crate::proto::settings::FlowLimits;
+use crate::proto::{Millis, Side, Sides};
+use std::sync::Arc;
+
+/// Buckets that a session may share with others.
+pub const SHARED_MAX: usize = 3;
+/// An excess is over when its sender has not been paused for so long; one that goes on pauses it
+/// again within a tick of the worker's timers (100 ms).
+const CALM_MS: Millis = 1_000;
+
+/// User memory of the limits of a session at most, beside the buckets of its own: the buckets of a
+/// direction are a list.
+pub const LIMITER_SIZE: usize = size_of::<Limiter>() + (2 * Measure::COUNT + SHARED_MAX) * size_of::<usize>();
+
+/// What an admission adds to the limits of the route.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// At most [`SHARED_MAX`]; more are left out.
+    pub shared: Vec<Arc<Bucket>>,
+    /// Spreads the ends of sessions that began together.
+    pub random: u64,
+}
+
+/// The limits of a session, and how far they are used up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Limiter {
+    throttles: Sides<Throttle>,
+    /// When its age ends it; `Millis::MAX` for never.
+    pub ends_at: Millis,
+}
+
+/// The limits of one direction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Throttle {
+    buckets: Box<[Arc<Bucket>]>,
+    /// What could still pass, by measure, when it was last looked at.
+    left: [u64; Measure::COUNT],
+    fragments_max: u32,
+    /// Fragments of the message under way.
+    fragments: u32,
+    /// The bucket of the last pause, or of the last refusal.
+    by: u8,
+    /// Other sessions may have taken something since.
+    shared: bool,
+    /// A message that has no room closes the session.
+    closes_by_messages: bool,
+    /// A message that has no room pauses reading.
+    pauses_by_messages: bool,
+    paused: bool,
+    /// When the pause ends, or when the last one did.
+    until: Millis,
+    /// When the excess began.
+    since: Millis,
+}
+
+/// Where a direction stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stand<'a> {
+    pub cursor: &'a Cursor,
+    /// Not closing: whatever is read is forwarded, not just the frame under way.
+    pub flowing: bool,
+}
+
+/// What one read held, by measure.
+pub(super) type Used = [u64; Measure::COUNT];
+
+impl Limiter {
+    /// `None` where there is no limit.
+    pub fn new(limits: &FlowLimits, more: SessionLimits, opened_at: Millis) -> Option<Box<Limiter>> {
+        let SessionLimits { shared, random } = more;
+        let ends_at = limits.age.map_or(Millis::MAX, |age| opened_at + age.of_session(random));
+        let throttle = |from: Side, shared: &[Arc<Bucket>]| {
+            let own = limits.rates[from].iter().map(|limit| Arc::new(Bucket::new(*limit, opened_at)));
+            let buckets = own.chain(shared.iter().take(SHARED_MAX).cloned()).collect();
+            Throttle { shared: !shared.is_empty(), ..Throttle::new(buckets, limits.fragments, opened_at) }
+        };
+        let throttles = Sides::new(throttle(Side::Downstream, &shared), throttle(Side::Upstream, &[]));
+        let unlimited = |throttle: &Throttle| throttle.buckets.is_empty() && throttle.fragments_max == u32::MAX;
+        let none = throttles.0.iter().all(unlimited) && ends_at == Millis::MAX;
+        (!none).then(|| Box::new(Limiter { throttles, ends_at }))
+    }
+
+    #[inline]
+    pub fn throttle(&self, from: Side) -> &Throttle {
+        &self.throttles[from]
+    }
+
+    #[inline]
+    pub fn throttle_mut(&mut self, from: Side) -> &mut Throttle {
+        &mut self.throttles[from]
+    }
+
+    #[inline]
+    pub fn is_paused(&self) -> bool {
+        self.throttles.0.iter().any(|throttle| throttle.paused)
+    }
+
+    /// When [`Throttle::on_time`] is to be called next.
+    pub fn next_at(&self) -> Option<Millis> {
+        self.throttles.0.iter().filter_map(Throttle::next_at).min()
+    }
+
+    /// Until when reading is paused, if it is: a session that we do not read is not idle.
+    pub fn paused_until(&self) -> Option<Millis> {
+        self.throttles.0.iter().filter(|throttle| throttle.paused).map(|throttle| throttle.until).max()
+    }
+}
+
+impl Throttle {
+    fn new(buckets: Box<[Arc<Bucket>]>, fragments_max: u32, now: Millis) -> Throttle {
+        let has = |closes: bool| {
+            let of_messages = buckets.iter().map(|bucket| bucket.limit()).filter(|l| l.measure == Measure::Messages);
+            of_messages.into_iter().any(|limit| (limit.on_excess == OnExcess::Close) == closes)
+        };
+        let (closes_by_messages, pauses_by_messages) = (has(true), has(false));
+        let mut throttle = Throttle {
+            buckets,
+            left: [u64::MAX; Measure::COUNT],
+            fragments_max,
+            fragments: 0,
+            by: 0,
+            shared: false,
+            closes_by_messages,
+            pauses_by_messages,
+            paused: false,
+            until: 0,
+            since: 0,
+        };
+        throttle.take([0; Measure::COUNT], now);
+        throttle
+    }
+
+    /// The largest read after which the buckets that pause are not exceeded, or only by the byte
+    /// that shows it; 0 while reading is paused.
+    #[inline]
+    pub fn read_max(&self, at: Stand<'_>) -> u64 {
+        let bytes = self.left[Measure::Bytes as usize].saturating_add(1);
+        if !at.flowing {
+            // Only the frame under way is still read: no message begins.
+            let paused = self.paused && self.measure_of_pause() == Some(Measure::Bytes);
+            return if paused { 0 } else { bytes };
+        }
+        if self.paused {
+            return 0;
+        }
+        if !self.pauses_by_messages {
+            return bytes;
+        }
+        // One byte less than it takes to complete the header of a message too many.
+        let (header, cursor) = (at.cursor.header_min(), at.cursor);
+        let headers = self.left[Measure::Messages as usize].saturating_mul(header).saturating_add(header - 1);
+        let messages = cursor.left().saturating_add(headers).saturating_sub(cursor.held() as u64).max(1);
+        messages.min(bytes)
+    }
+
+    fn measure_of_pause(&self) -> Option<Measure> {
+        self.buckets.get(usize::from(self.by)).map(|bucket| bucket.limit().measure)
+    }
+
+    /// Takes what was read out of the buckets. The one that is in debt, and until when that
+    /// pauses reading.
+    #[inline]
+    fn take(&mut self, used: Used, now: Millis) -> Option<(usize, Millis)> {
+        let (mut left, mut debt) = ([u64::MAX; Measure::COUNT], None);
+        for (at, bucket) in self.buckets.iter().enumerate() {
+            let measure = bucket.limit().measure as usize;
+            let level = bucket.take(used[measure], now);
+            left[measure] = left[measure].min(bucket.left(level));
+            if bucket.is_in_debt(level) {
+                debt = later(debt, at, bucket.resume_at(level, now));
+            }
+        }
+        self.left = left;
+        debt
+    }
+
+    /// `used` was read. The Close for its sender, if one is to follow.
+    #[inline]
+    pub fn on_read(&mut self, used: Used, at: Stand<'_>, counts: &mut Counts, now: Millis) -> Option<Close> {
+        let debt = self.take(used, now);
+        let waits = self.left[Measure::Messages as usize] == 0 && self.pauses_by_messages && at.cursor.holds_message();
+        if debt.is_none() && !waits {
+            return None;
+        }
+        let debt = if waits { self.message_debt(debt, now) } else { debt };
+        let was_paused = self.paused;
+        let excess = self.on_debt(debt?, at.flowing, now);
+        counts.pauses += u64::from(self.paused && !was_paused);
+        excess
+    }
+
+    /// A message waits that has no room.
+    #[inline(never)]
+    fn message_debt(&self, mut debt: Option<(usize, Millis)>, now: Millis) -> Option<(usize, Millis)> {
+        for (at, bucket) in self.buckets.iter().enumerate() {
+            let (limit, level) = (bucket.limit(), bucket.level(now));
+            let pauses = limit.measure == Measure::Messages && limit.on_excess != OnExcess::Close;
+            if pauses && bucket.left(level) == 0 {
+                debt = later(debt, at, bucket.resume_at(level, now));
+            }
+        }
+        debt
+    }
+
+    #[inline(never)]
+    fn on_debt(&mut self, (at, until): (usize, Millis), flowing: bool, now: Millis) -> Option<Close> {
+        let limit = *self.buckets.get(at)?.limit();
+        match limit.on_excess {
+            // Those have been judged one by one: what went beyond was taken by another session.
+            OnExcess::Close if limit.measure != Measure::Bytes => return None,
+            OnExcess::Close if flowing => {
+                self.by = at as u8;
+                return self.close();
+            }
+            OnExcess::Close | OnExcess::Pause | OnExcess::PauseThenClose { .. } => {}
+        }
+        if now >= self.until.saturating_add(CALM_MS) || self.until == 0 {
+            self.since = now;
+        }
+        (self.by, self.until, self.paused) = (at as u8, until, true);
+        self.outlasts_patience(now).filter(|_| flowing)
+    }
+
+    /// The time that [`Throttle::on_time`] waits for.
+    fn next_at(&self) -> Option<Millis> {
+        let patience = self.patience_ends_at().unwrap_or(Millis::MAX);
+        self.paused.then_some(self.until.min(patience))
+    }
+
+    /// A pause may be over, or may have lasted too long.
+    pub fn on_time(&mut self, flowing: bool, now: Millis) -> Option<Close> {
+        let excess = self.outlasts_patience(now).filter(|_| flowing);
+        if !flowing {
+            // It is closing already: no patience ends any more.
+            self.since = Millis::MAX;
+        }
+        if self.paused && (self.until <= now || excess.is_some()) {
+            self.paused = false;
+            self.take([0; Measure::COUNT], now);
+        }
+        excess
+    }
+
+    fn outlasts_patience(&self, now: Millis) -> Option<Close> {
+        let outlasted = self.paused && self.patience_ends_at().is_some_and(|at| at <= now);
+        if outlasted { self.close() } else { None }
+    }
+
+    fn patience_ends_at(&self) -> Option<Millis> {
+        match self.buckets.get(usize::from(self.by))?.limit().on_excess {
+            OnExcess::PauseThenClose { patience_ms } => Some(self.since.saturating_add(patience_ms)),
+            OnExcess::Close | OnExcess::Pause => None,
+        }
+    }
+
+    /// By the bucket of the last pause or refusal.
+    fn close(&self) -> Option<Close> {
+        let limit = self.buckets.get(usize::from(self.by))?.limit();
+        Some(Close { code: limit.close_code, cause: limit.measure.cause() })
+    }
+
+    /// The close code for a frame that was refused with `cause`.
+    pub fn close_code(&self, cause: Cause) -> u16 {
+        let refused = self.close().filter(|close| close.cause == cause);
+        refused.map_or(cause.info().code, |close| close.code)
+    }
+
+    /// Judges one more unit, after `used` of them that have not been taken out yet, by the buckets
+    /// that close at once.
+    fn admit(&mut self, measure: Measure, used: u64, now: Millis) -> Result<(), Cause> {
+        for (at, bucket) in self.buckets.iter().enumerate() {
+            let limit = bucket.limit();
+            let closes = limit.measure == measure && limit.on_excess == OnExcess::Close;
+            if closes && bucket.left(bucket.level(now)) <= used {
+                self.by = at as u8;
+                return Err(measure.cause());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The debt that lasts longer.
+fn later(debt: Option<(usize, Millis)>, at: usize, until: Millis) -> Option<(usize, Millis)> {
+    debt.filter(|(_, other)| *other >= until).or(Some((at, until)))
+}
+
+/// For one read of a direction with limits.
+pub(super) struct ReadBudget<'a> {
+    throttle: &'a mut Throttle,
+    now: Millis,
+    pub messages: u64,
+    pub control_frames: u64,
+}
+
+impl ReadBudget<'_> {
+    pub fn new(throttle: &mut Throttle, now: Millis) -> ReadBudget<'_> {
+        if throttle.shared {
+            throttle.take([0; Measure::COUNT], now);
+        }
+        ReadBudget { throttle, now, messages: 0, control_frames: 0 }
+    }
+}
+
+impl Budget for ReadBudget<'_> {
+    const LIMITS: bool = true;
+
+    #[inline]
+    fn free_messages(&self) -> u64 {
+        if !self.throttle.closes_by_messages {
+            return u64::MAX;
+        }
+        self.throttle.left[Measure::Messages as usize].saturating_sub(self.messages)
+    }
+
+    #[inline]
+    fn on_messages(&mut self, n: u64) {
+        self.messages += n;
+    }
+
+    fn admit(&mut self, frame_opcode: u8) -> Result<(), Cause> {
+        match frame_opcode {
+            opcode::TEXT | opcode::BINARY => {
+                self.throttle.admit(Measure::Messages, self.messages, self.now)?;
+                (self.messages, self.throttle.fragments) = (self.messages + 1, 1);
+            }
+            opcode::CONTINUATION if self.throttle.fragments_max < u32::MAX => {
+                if self.throttle.fragments >= self.throttle.fragments_max {
+                    return Err(Cause::TooManyFragments);
+                }
+                self.throttle.fragments += 1;
+            }
+            opcode::PING | opcode::PONG => {
+                self.throttle.admit(Measure::ControlFrames, self.control_frames, self.now)?;
+                self.control_frames += 1;
+            }
+            // A Close ends the session by itself; opcodes of an extension are not ours to count.
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! Limits for each client: what they mean, and the errors of every key.
+
+use super::{bad, good};
+use framegate::policy::keyed::{HandshakeRate, KeyLimit};
+use framegate::proto::rate::Rate;
+
+const HASH: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+
+/// `limits` is line 9, in a route that asks for credentials.
+fn route(limits: &str) -> String {
+    let auth =
+        format!("[[auth]]\nname = \"a\"\ntype = \"api_keys\"\nkeys = [{{ owner = \"o\", sha256 = \"{HASH}\" }}]");
+    let start = "[[listener]]\nlisten = \"0.0.0.0:80\"\n";
+    format!("{start}{auth}\n[[route]]\nupstream = \"ws://10.0.0.1:9000\"\nlimits = {{ {limits} }}\nauth = \"a\"\n")
+}
+
+#[test]
+fn limits_are_read_with_their_defaults() {
+    let limits = "per_address = { sessions = 20, handshakes = \"10/s\" }, \
+                  per_identity = { handshakes = \"100/1h\", burst = 5, entries = 128 }";
+    let snapshot = good(&route(limits));
+    let route = &snapshot.routes.entries()[0].route;
+    let rate = |units, period_ms, burst| Some(HandshakeRate { rate: Rate { units, period_ms }, burst });
+    assert_eq!(
+        route.by_address.as_ref().unwrap().limit,
+        KeyLimit { sessions: Some(20), handshakes: rate(10, 1_000, 10), ipv6_prefix: 64, entries: 65_536 }
+    );
+    assert_eq!(
+        route.by_identity.as_ref().unwrap().limit,
+        KeyLimit { sessions: None, handshakes: rate(100, 3_600_000, 5), ipv6_prefix: 64, entries: 128 }
+    );
+}
+
+#[test]
+fn errors_name_their_place_and_what_is_right() {
+    for (limits, key, why) in [
+        ("per_address = {}", "9:26: route.limits.per_address", "limits nothing; add for example sessions = 20"),
+        (
+            "per_address = { sessions = 0 }",
+            "route.limits.per_address.sessions",
+            "0 is not valid; expected a number from 1",
+        ),
+        ("per_address = { handshakes = \"10\" }", "route.limits.per_address.handshakes", "\"10\" is not a rate"),
+        (
+            "per_address = { sessions = 1, burst = 5 }",
+            "route.limits.per_address.burst",
+            "has no effect without handshakes; remove it",
+        ),
+        (
+            "per_address = { sessions = 1, ipv6_prefix = 8 }",
+            "route.limits.per_address.ipv6_prefix",
+            "8 is not valid; expected a number from 16 to 128",
+        ),
+        (
+            "per_address = { sessions = 1, entries = 1 }",
+            "route.limits.per_address.entries",
+            "1 is not valid; expected a number from 64 to 16777216",
+        ),
+        (
+            "per_address = { session = 1 }",
+            "route.limits.per_address.session",
+            "unknown key; did you mean \"sessions\"?",
+        ),
+        (
+            "per_identity = { sessions = 1, ipv6_prefix = 64 }",
+            "route.limits.per_identity.ipv6_prefix",
+            "has no effect: a client is known by its credentials; remove it",
+        ),
+    ] {
+        let found = bad(&route(limits));
+        let wanted = format!("{key}: {why}");
+        assert!(found.iter().any(|line| line.contains(&wanted)), "{limits}\nwanted {wanted}\nfound {found:#?}");
+    }
+    let without = route("per_identity = { sessions = 1 }").replace("auth = \"a\"\n", "");
+    assert!(bad(&without)[0].contains("route.limits.per_identity: has no effect without auth"), "{:?}", bad(&without));
+}
