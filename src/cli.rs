@@ -220,7 +220,12 @@ fn source(typed: TypedRun) -> Result<Source, Early> {
 
 /// With the TLS provider and the optional features of this build.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
-    let features = [("discovery", cfg!(feature = "discovery")), ("regex", cfg!(feature = "regex"))];
+    let features = [
+        ("basic", cfg!(feature = "basic")),
+        ("discovery", cfg!(feature = "discovery")),
+        ("jwt", cfg!(feature = "jwt")),
+        ("regex", cfg!(feature = "regex")),
+    ];
     let features: Vec<_> = features.iter().filter(|(_, built)| *built).map(|(name, _)| *name).collect();
     let features = if features.is_empty() { "none".to_owned() } else { features.join(", ") };
     format!("{}\ntls: rustls 0.23, aws-lc-rs\nfeatures: {features}", env!("CARGO_PKG_VERSION"))

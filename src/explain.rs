@@ -4,6 +4,7 @@
 //!
 //! Each part of the answer is a function that appends its lines: a new part is one more of them.
 
+use crate::clock::unix_ms;
 use crate::config::{self, Error, Snapshot};
 use crate::policy::balance::Balance;
 use crate::policy::candidates::{Candidates, Next};
@@ -115,6 +116,7 @@ impl Sample {
             redirect: None,
             draining: false,
             now: 0,
+            unix_ms: unix_ms(),
             random: 0,
         }
     }

@@ -9,7 +9,8 @@
 //! 7. [`control`]: signals, reload, drain; never on the data path. [`admin`]: its HTTP server.
 //!    [`certs`]: certificates and ticket keys, which outlive a snapshot. [`resolver`]: names to
 //!    addresses, a service thread. [`health`]: active health checks, a thread with a poll.
-//!    [`discovery`]: endpoints that are found at run time.
+//!    [`discovery`]: endpoints that are found at run time. [`jwks`]: keys of token issuers,
+//!    [`passwords`]: their verification; service threads.
 //! 8. [`server`]: the process; the only file that spawns threads. [`os`]: limits, CPUs, signals.
 //! 9. [`cli`]: the command line. [`explain`]: what becomes of a request. [`demo`]: `framegate
 //!    demo`, on top of [`server`]. [`echo`]: its backend.
@@ -23,14 +24,14 @@
 //! | `memory`, `clock`, `text`, `service` | std | any other layer |
 //! | `watched` | std, `clock` | any other layer |
 //! | `proto` | std data types, `text`, httparse, sha1, base64 | sockets, clocks, logs, policy |
-//! | `policy` | std, `proto`, `text`; arc-swap, ipnet, regex, aws-lc-rs, serde_json | the same |
+//! | `policy` | std, `proto`, `text`; data types, aws-lc-rs, jsonwebtoken | the same |
 //! | `config` | `policy`, `proto`, `memory` | worker, mio |
 //! | `metrics` | std, `proto` | worker |
 //! | `log` | std, `proto`, `policy`, `config`, `clock` | worker |
 //! | `tls` | rustls, `policy`, `config`, `memory`, `text` | sockets, `proto` |
 //! | `health` | `proto`, `policy`, `config`, `metrics`, `tls`, `memory`; mio, socket2 | worker |
 //! | `worker` | all above, slab; only in `sys`, `listener`: mio, socket2, libc | threads, locks |
-//! | `certs`, `control`, `admin`, `resolver`, `discovery` | all | |
+//! | `certs`, `control`, `admin`, `resolver`, `discovery`, `jwks`, `passwords` | all | |
 //! | `server`, `echo`, `demo`, `explain`, `cli` | all | |
 #![deny(unsafe_code)]
 
@@ -45,10 +46,14 @@ pub mod discovery;
 pub mod echo;
 pub mod explain;
 pub mod health;
+#[cfg(any(feature = "discovery", feature = "jwt"))]
+mod http;
+pub mod jwks;
 pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod os;
+pub mod passwords;
 pub mod policy;
 pub mod proto;
 pub mod resolver;

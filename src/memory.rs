@@ -39,6 +39,10 @@ pub const TLS_HANDSHAKE_BYTES: usize = 2 * TLS_RECORD_BYTES;
 /// What TLS adds to a worker: cached key schedules, and one buffer each for plaintext and
 /// ciphertext.
 pub const TLS_WORKER_BYTES: usize = 1 << 20;
+
+/// Results of verified passwords that are remembered, and the bytes of one in their tables.
+pub const PASSWORD_RESULTS: usize = 8192;
+pub const PASSWORD_RESULT_BYTES: usize = 184;
 /// The largest file with denied addresses, and the most networks in one.
 pub const DENY_FILE_BYTES: usize = 64 << 20;
 pub const DENY_FILE_NETWORKS: usize = 1_000_000;

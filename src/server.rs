@@ -1,7 +1,7 @@
 //! The process: binds, starts the threads, runs control, waits for the threads to end. The only
-//! file that spawns threads: one for each worker, one that resolves names, one for each upstream
-//! that discovers its endpoints, one that checks endpoints, one that writes the access log, the
-//! demo's backend.
+//! file that spawns threads: one for each worker, one that resolves names, one that fetches key
+//! sets, one that verifies passwords, one for each upstream that discovers its endpoints, one that
+//! checks endpoints, one that writes the access log, the demo's backend.
 
 use crate::certs::Certificates;
 use crate::clock::unix_ms;
@@ -16,10 +16,10 @@ use crate::service::{Asker, Questions};
 use crate::tls::TlsConfigs;
 use crate::worker::inbox::{Outbox, Peers, inbox};
 use crate::worker::listener::{BindError, Bound, Listening, Twin, bind_all};
-use crate::worker::service::Services;
+use crate::worker::service::{Question, Services};
 use crate::worker::sys::{self, MioSys, RandomPool, now_ms};
 use crate::worker::{Worker, WorkerCore};
-use crate::{health, os, resolver, service};
+use crate::{health, jwks, os, passwords, resolver, service};
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -93,6 +93,8 @@ fn start(
     sources.replace(prepared, &snapshot, None);
     let control = control.with_sources(sources);
     wait_for_names(&resolver, &snapshot);
+    let services = start_services(&snapshot)?;
+    let control = control.with_keys(services.first().cloned());
     let checks = start_checks(&snapshot, &tls, nofile)?;
     let starter = Starter {
         snapshot: Arc::clone(&snapshot),
@@ -100,6 +102,7 @@ fn start(
         sessions: control.sessions(),
         handshakes: control.handshakes(),
         restarts: control.restarts(),
+        services,
         workers,
         peers: Peers::new(workers),
         cpus: os::affinity().unwrap_or_default(),
@@ -134,6 +137,15 @@ fn start_service<Q: Send + 'static>(
     let (asker, questions) = service::queue(capacity);
     spawn(name, move || run(questions))?;
     Ok(asker)
+}
+
+/// Starts the services that workers ask, in the order of their numbers (`Check::service`). Waits a
+/// limited time for the first keys of tokens.
+fn start_services(snapshot: &Snapshot) -> Result<Vec<Asker<Question>>, Failure> {
+    let keys = start_service("jwks", jwks::QUEUE, |questions| jwks::run(&questions))?;
+    jwks::keep(&keys, snapshot);
+    let passwords = start_service("passwords", passwords::QUEUE, |questions| passwords::run(&questions))?;
+    Ok(vec![keys, passwords])
 }
 
 /// Starts the thread of the health checks. It ends when [`health::Checks`] is dropped.
@@ -189,6 +201,8 @@ struct Starter {
     handshakes: Arc<Permits>,
     /// Worker restarts after a panic.
     restarts: Arc<AtomicU64>,
+    /// In the order of their numbers (`Check::service`).
+    services: Vec<Asker<Question>>,
     /// The number of workers.
     workers: usize,
     peers: Peers,
@@ -232,7 +246,7 @@ impl Starter {
             tls: Arc::clone(&self.tls),
             sessions: Arc::clone(&self.sessions),
             handshakes: Arc::clone(&self.handshakes),
-            services: Services::new(Vec::new(), outbox.clone()),
+            services: Services::new(self.services.clone(), outbox.clone()),
             tally: Default::default(),
             shard: Arc::clone(&shard),
             log,

@@ -95,7 +95,10 @@ fn help_and_version_go_to_stdout() {
     let (told, errors, code) = ran(&["--version"]);
     assert_eq!((errors.as_str(), code), ("", 0));
     let version = env!("CARGO_PKG_VERSION");
-    assert_eq!(told, format!("framegate {version}\ntls: rustls 0.23, aws-lc-rs\nfeatures: discovery, regex\n"));
+    assert_eq!(
+        told,
+        format!("framegate {version}\ntls: rustls 0.23, aws-lc-rs\nfeatures: basic, discovery, jwt, regex\n")
+    );
 }
 
 #[test]

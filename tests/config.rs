@@ -18,10 +18,14 @@ mod flow;
 mod forwarding;
 #[path = "config/health.rs"]
 mod health;
+#[path = "config/passwords.rs"]
+mod passwords;
 #[path = "config/rewrite.rs"]
 mod rewrite;
 #[path = "config/shadow.rs"]
 mod shadow;
+#[path = "config/tokens.rs"]
+mod tokens;
 #[path = "config/upstreams.rs"]
 mod upstreams;
 

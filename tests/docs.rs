@@ -7,7 +7,7 @@
 mod markdown;
 
 use framegate::config;
-use framegate::metrics::{self, Denied, Discovered, Process, Shard, UpstreamHealth};
+use framegate::metrics::{self, Denied, Discovered, KeySet, Process, Shard, UpstreamHealth};
 use framegate::policy::health::State;
 use framegate::proto::end::CAUSES;
 use markdown::{blocks, calls, pages};
@@ -169,8 +169,10 @@ fn rendered_metrics() -> String {
         UpstreamHealth { endpoints, checks: Some([0; 3]), changes: Some([0; 2]), ..UpstreamHealth::default() };
     let discovered =
         Discovered { upstream: "app".into(), source: "dns", endpoints: 1, age_ms: 1, failures: 0, changes: 1 };
+    let key_sets = vec![KeySet { auth: "users".into(), keys: 2, age_ms: Some(1), failures: 0 }];
     let denied = Denied { file: "denied.txt".into(), networks: 1, age_ms: 1, failures: 0 };
     let process = Process {
+        key_sets,
         denied: vec![denied],
         discovered: vec![discovered],
         certificates: vec![("chain.pem".into(), 1)],

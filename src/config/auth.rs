@@ -4,13 +4,17 @@ use super::build::Builder;
 use super::error::suggestion;
 use super::file::{self, Section, Typed};
 use super::value::{self, Parsed, quoted, shown, text};
-use crate::policy::auth::{ApiKey, ApiKeys, Auth, Kind, Method, Requirement, Source};
+use crate::policy::auth::basic::{FILE_BYTES_MAX, Users};
+use crate::policy::auth::{ApiKey, ApiKeys, Auth, Kind, Method, Requirement, Source, key_sources};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use toml::Value;
 
 /// Methods that are combined in one route, at all levels.
 const METHODS_MAX: usize = 16;
+/// Key sets behind URLs: they are fetched one after the other.
+const KEY_SOURCES_MAX: usize = 16;
 /// Levels of `any` and `all`.
 const DEPTH_MAX: usize = 3;
 
@@ -22,9 +26,16 @@ const FROM: &str = "expected \"authorization\", \"header:NAME\", \"cookie:NAME\"
 enum Type {
     ApiKeys,
     ClientCertificate,
+    Jwt,
+    Basic,
 }
 
-const TYPES: [(&str, Type); 2] = [("api_keys", Type::ApiKeys), ("client_certificate", Type::ClientCertificate)];
+const TYPES: [(&str, Type); 4] = [
+    ("api_keys", Type::ApiKeys),
+    ("client_certificate", Type::ClientCertificate),
+    ("jwt", Type::Jwt),
+    ("basic", Type::Basic),
+];
 
 impl Builder<'_, '_> {
     pub fn auth_methods(&mut self, typed: &[Section<file::Auth>]) -> Vec<Arc<Method>> {
@@ -34,13 +45,17 @@ impl Builder<'_, '_> {
             self.require(section, "auth.name", &one.name, "name = \"users\"");
             self.require(section, "auth.type", &one.kind, "type = \"api_keys\"");
             let name = self.read("auth.name", &one.name, value::name);
-            let kind = self.read("auth.type", &one.kind, |v| value::word(v, &TYPES));
+            let kind = self.read("auth.type", &one.kind, kind);
             let (Some(name), Some(kind)) = (name, kind) else { continue };
             if let (true, Some(at)) = (methods.iter().any(|known| known.name == name), &one.name) {
                 let why = format!("{} is the name of an earlier [[auth]]; choose another", quoted(&name));
                 self.problems.add(at.span(), "auth.name", &why);
             }
             methods.push(Arc::new(self.method(section, name, kind)));
+            if let (true, Some(at)) = (key_sources(&methods).len() > KEY_SOURCES_MAX, &one.jwks_url) {
+                let why = format!("is one more than the {KEY_SOURCES_MAX} key sets that can be fetched");
+                self.problems.add(at.span(), "auth.jwks_url", &why);
+            }
         }
         methods
     }
@@ -60,6 +75,11 @@ impl Builder<'_, '_> {
                 let why = "has no effect on certificates, which are shown in the TLS handshake; remove it";
                 self.problems.add(at.span(), "auth.from", why);
             }
+            (Type::Basic, Some(at)) => {
+                let why = "has no effect on passwords, which stand in Authorization; remove it";
+                self.problems.add(at.span(), "auth.from", why);
+            }
+            (Type::Basic, None) => from = vec![Source::Authorization("Basic")],
             (Type::ClientCertificate, None) => {}
             (_, Some(at)) if at.get_ref().is_empty() => {
                 self.problems.add(at.span(), "auth.from", &format!("is empty; {FROM}"));
@@ -67,14 +87,28 @@ impl Builder<'_, '_> {
             (_, None) => from = vec![Source::Authorization("Bearer")],
             (_, Some(_)) => {}
         }
-        if let (true, Some(keys)) = (kind != Type::ApiKeys, &typed.keys) {
-            self.problems.add(keys.span(), "auth.keys", "belongs to type = \"api_keys\"; remove it");
+        for (key, at, types) in keys_of_types(typed) {
+            if !types.contains(&kind) {
+                let names: Vec<_> =
+                    TYPES.iter().filter(|(_, kind)| types.contains(kind)).map(|(name, _)| *name).collect();
+                let why = format!("belongs to type = \"{}\"; remove it", names.join("\" or \""));
+                self.problems.add(at, &format!("auth.{key}"), &why);
+            }
         }
         let kind = match kind {
+            Type::Basic => self.basic(section, &name),
             Type::ClientCertificate => Kind::ClientCertificate,
             Type::ApiKeys => Kind::ApiKeys(self.api_keys(section)),
+            Type::Jwt => Kind::Jwt(Box::new(self.jwt(section, &name))),
         };
         Method { name, from, kind }
+    }
+
+    fn basic(&mut self, section: &Section<file::Auth>, name: &str) -> Kind {
+        let typed = section.get_ref();
+        self.require(section, "auth.file", &typed.file, "file = \"users.htpasswd\"");
+        let users = self.read("auth.file", &typed.file, users).unwrap_or_default();
+        Kind::Basic { users: Arc::new(users), realm: self.take("auth.realm", &typed.realm, name.to_owned(), realm) }
     }
 
     fn api_keys(&mut self, section: &Section<file::Auth>) -> ApiKeys {
@@ -114,6 +148,65 @@ impl Builder<'_, '_> {
         })?;
         Some(Auth::new(requirement, scopes, roles))
     }
+}
+
+fn kind(value: &Value) -> Parsed<Type> {
+    match value::word(value, &TYPES)? {
+        Type::Jwt if !cfg!(feature = "jwt") => {
+            Err("\"jwt\" cannot be used: this build has no JSON Web Tokens (feature \"jwt\")".to_owned())
+        }
+        Type::Basic if !cfg!(feature = "basic") => {
+            Err("\"basic\" cannot be used: this build has no passwords (feature \"basic\")".to_owned())
+        }
+        kind => Ok(kind),
+    }
+}
+
+/// Users with the hashes of their passwords.
+fn users(value: &Value) -> Parsed<Users> {
+    let path = text(value)?;
+    let bytes = value::file(path, FILE_BYTES_MAX)?;
+    let wrong = |why: &str| format!("{} {why}", quoted(path));
+    let text = str::from_utf8(&bytes).map_err(|_| wrong("is not UTF-8"))?;
+    Users::parse(text).map_err(|why| wrong(&why))
+}
+
+/// For a quoted string in WWW-Authenticate.
+fn realm(value: &Value) -> Parsed<String> {
+    let realm = text(value)?;
+    let fits = (1..=100).contains(&realm.len())
+        && realm.bytes().all(|byte| (byte.is_ascii_graphic() && !b"\"\\".contains(&byte)) || byte == b' ');
+    match fits {
+        true => Ok(realm.to_owned()),
+        false => Err(format!("{} is not a realm; expected up to 100 printable ASCII characters", quoted(realm))),
+    }
+}
+
+/// The keys that are written and have a meaning for some types only, with those.
+fn keys_of_types(typed: &file::Auth) -> Vec<(&'static str, Range<usize>, &'static [Type])> {
+    const JWT: &[Type] = &[Type::Jwt];
+    const BASIC: &[Type] = &[Type::Basic];
+    let require = typed.require.as_ref().map(|table| ("require", table.span(), JWT));
+    let lists = [
+        ("keys", &typed.keys, &[Type::ApiKeys, Type::Jwt][..]),
+        ("issuer", &typed.issuer, JWT),
+        ("audience", &typed.audience, JWT),
+    ];
+    let values = [
+        ("file", &typed.file, BASIC),
+        ("realm", &typed.realm, BASIC),
+        ("jwks_url", &typed.jwks_url, JWT),
+        ("jwks_ca", &typed.jwks_ca, JWT),
+        ("jwks_refresh", &typed.jwks_refresh, JWT),
+        ("leeway", &typed.leeway, JWT),
+        ("expiry", &typed.expiry, JWT),
+        ("subject_claim", &typed.subject_claim, JWT),
+        ("roles_claim", &typed.roles_claim, JWT),
+        ("max_token", &typed.max_token, JWT),
+    ];
+    let lists = lists.into_iter().filter_map(|(key, typed, types)| Some((key, typed.as_ref()?.span(), types)));
+    let values = values.into_iter().filter_map(|(key, typed, types)| Some((key, typed.as_ref()?.span(), types)));
+    lists.chain(values).chain(require).collect()
 }
 
 /// `"users"`, `{ any = ["users", "keys"] }`, `{ all = [...] }`, and these within each other.

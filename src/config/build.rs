@@ -12,7 +12,7 @@ use super::{
 };
 use crate::memory::SCRATCH_BYTES;
 use crate::policy::access::DenyFile;
-use crate::policy::auth::{Revoked, secret_parameters};
+use crate::policy::auth::{Revoked, key_sources, secret_parameters};
 use crate::policy::endpoint::{Address, Endpoint};
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
 use crate::policy::origin::Origins;
@@ -85,6 +85,7 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint,
         discoveries: Vec::new(),
         revoked: Revoked::default(),
         secret_parameters: Vec::new(),
+        key_sources: Vec::new(),
         limits: Limits::default(),
         settings: Arc::default(),
         sockets: Sockets::default(),
@@ -125,6 +126,7 @@ impl Builder<'_, '_> {
             discoveries,
             revoked: Revoked::default(),
             secret_parameters: secret_parameters(&methods),
+            key_sources: key_sources(&methods),
             settings: Arc::new(settings),
         }
     }

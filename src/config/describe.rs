@@ -1,6 +1,7 @@
 //! The text of `check`, and the resources that a snapshot needs.
 
 mod access;
+mod auth;
 mod rewrite;
 mod upstream;
 
@@ -88,6 +89,7 @@ impl Snapshot {
         for entry in self.routes.entries() {
             self.write_route(out, entry)?;
         }
+        auth::write_methods(out, &self.routes)?;
         writeln!(out, "\nupstreams")?;
         for upstream in &self.upstreams {
             let used = self.routes.entries().iter().any(|entry| {
@@ -222,6 +224,7 @@ impl Snapshot {
         ];
         rows.extend(self.limiter_memory(sessions));
         rows.extend(self.shadow_memory());
+        rows.extend(auth::memory(&self.routes));
         let keyed = self.routes.entries().iter().flat_map(|entry| [&entry.route.by_address, &entry.route.by_identity]);
         let entries: usize = keyed.flatten().map(|keyed| keyed.limit.entries).sum();
         if entries > 0 {
@@ -338,16 +341,6 @@ fn write_conditions(out: &mut String, entry: &Entry) -> fmt::Result {
     }
 }
 
-fn write_auth(out: &mut String, auth: &Auth) -> fmt::Result {
-    write!(out, ", credentials {}", auth.requirement)?;
-    for (what, names) in [("scopes", &auth.scopes), ("roles", &auth.roles)] {
-        if !names.is_empty() {
-            write!(out, ", {what} {}", names.join(" "))?;
-        }
-    }
-    Ok(())
-}
-
 fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     rewrite::write_path(out, &route.rewrite)?;
     if let Some(host) = &route.host_header {
@@ -372,8 +365,8 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     for keyed in [&route.by_address, &route.by_identity].into_iter().flatten() {
         write!(out, ", {}", clients::describe(keyed))?;
     }
-    if let Some(auth) = &route.auth {
-        write_auth(out, auth)?;
+    if let Some(asked) = &route.auth {
+        auth::write_route(out, asked)?;
     }
     for limit in flow::describe(&route.settings.relay.flow) {
         write!(out, ", {limit}")?;

@@ -218,6 +218,19 @@ pub struct Auth {
     pub kind: Typed,
     pub from: TypedList,
     pub keys: TypedList,
+    pub file: Typed,
+    pub realm: Typed,
+    pub jwks_url: Typed,
+    pub jwks_ca: Typed,
+    pub jwks_refresh: Typed,
+    pub issuer: TypedList,
+    pub audience: TypedList,
+    pub leeway: Typed,
+    pub expiry: Typed,
+    pub require: TypedTable,
+    pub subject_claim: Typed,
+    pub roles_claim: Typed,
+    pub max_token: Typed,
 }
 
 /// What each client may have.

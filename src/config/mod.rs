@@ -1,10 +1,11 @@
 //! The snapshot: one validated, immutable configuration. Its values need no further check, except
 //! against the resources of the machine ([`Snapshot::resource_errors`]). Starts nothing and opens
-//! only the file, and the bodies of responses and the lists of addresses that it names.
+//! only the file, and the bodies of responses and keys of tokens that it names.
 //!
-//! `file.rs` is the TOML as written, `build.rs` converts it to a snapshot, or to errors with line
-//! and column; the files of single sections and keys help it. `value.rs`, `endpoint.rs` and
-//! `pattern.rs` parse single values; `describe.rs` is the text of `check`.
+//! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `rewrite.rs`,
+//! `actions.rs`, `auth.rs`, `jwt.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`, `health.rs` and
+//! `tls.rs` convert it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs`
+//! and `pattern.rs` parse single values; `describe.rs` is the text of `check`.
 
 mod access;
 mod actions;
@@ -18,6 +19,7 @@ mod error;
 mod file;
 mod flow;
 mod health;
+mod jwt;
 mod matching;
 mod pattern;
 mod rewrite;
@@ -35,6 +37,7 @@ use self::discovery::Discovery;
 use crate::memory::CHECKS_MAX;
 use crate::policy::access::Access;
 use crate::policy::auth::Revoked;
+use crate::policy::auth::jwt::RemoteKeys;
 use crate::policy::matching::Routes;
 use crate::policy::tls::TlsVersion;
 pub use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls};
@@ -131,6 +134,8 @@ pub struct Snapshot {
     pub revoked: Revoked,
     /// Query parameters that hold credentials: their values do not stand in the log.
     pub secret_parameters: Vec<String>,
+    /// Keys of tokens that are fetched from URLs.
+    pub key_sources: Vec<Arc<RemoteKeys>>,
     /// Of the upstreams that find endpoints at run time.
     pub discoveries: Vec<Discovery>,
     pub limits: Limits,
@@ -172,6 +177,12 @@ impl Snapshot {
                 upstream.inherit(known, now);
             }
         }
+        for remote in &self.key_sources {
+            if let Some(known) = before.key_sources.iter().find(|known| *known == remote) {
+                remote.inherit(known);
+            }
+        }
+        before.key_sources.iter().for_each(|replaced| replaced.retire());
         self.revoked.inherit(&before.revoked);
         let known: HashMap<_, _> = before.routes.entries().iter().map(|entry| (&entry.route.name, entry)).collect();
         for entry in self.routes.entries() {

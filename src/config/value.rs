@@ -4,6 +4,8 @@
 
 use super::error::suggestion;
 use crate::policy::networks::canonical;
+use std::fs::File;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -189,6 +191,21 @@ pub fn network_text(text: &str) -> Parsed<ipnet::IpNet> {
     parsed.map(canonical).ok_or_else(|| {
         format!("{} is not a network; expected for example \"10.0.0.0/8\" or \"192.0.2.7\"", quoted(text))
     })
+}
+
+/// The content of a file that the configuration names.
+pub fn file(path: &str, bytes_max: usize) -> Parsed<Vec<u8>> {
+    let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", quoted(path));
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(format!("{} is not a regular file", quoted(path)));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    match bytes.len() > bytes_max {
+        false => Ok(bytes),
+        true => Err(format!("{} has more than {bytes_max} bytes", quoted(path))),
+    }
 }
 
 /// The name of a route or an upstream, restricted for use in logs and metrics.

@@ -4,6 +4,7 @@ use super::state::{Control, Workers};
 use crate::certs;
 use crate::config::Snapshot;
 use crate::discovery::Prepared;
+use crate::jwks;
 use crate::log;
 use crate::os;
 use crate::resolver::{self, Resolve};
@@ -78,6 +79,9 @@ impl Control {
         self.parts.certificates.replace(Arc::clone(&tls));
         certs::unverified(&self.snapshot).iter().for_each(|warning| ::log::warn!("{warning}"));
         self.resolve_names(workers);
+        if let Some(keys) = &self.keys {
+            jwks::keep(keys, &self.snapshot);
+        }
         workers.checks.set(&self.snapshot, Arc::clone(&tls), self.parts.nofile);
         for outbox in &workers.outboxes {
             let twin = |bound: &mut Bound| Some(Added { addr: bound.addr, listener: bound.twin()? });

@@ -3,7 +3,8 @@
 use super::state::{Control, Workers};
 use crate::admin::{Request, Response};
 use crate::discovery::{Sources, Status};
-use crate::metrics::{self, Discovered, Process};
+use crate::metrics::{self, Discovered, KeySet, Process};
+use crate::policy::auth::jwt::RemoteKeys;
 use crate::policy::auth::{REVOKED_MAX, Who};
 use crate::worker::inbox::Command;
 use crate::worker::sys::now_ms;
@@ -88,10 +89,17 @@ impl Control {
             certificates: self.parts.certificates.days_left(),
             upstreams: self.snapshot.upstreams.iter().map(|upstream| workers.checks.report(upstream)).collect(),
             checks_in_progress: workers.checks.in_progress() as u64,
+            key_sets: self.snapshot.key_sources.iter().map(|remote| key_set(remote)).collect(),
             denied: self.deny_files.status(now_ms()),
             discovered: self.sources.iter().flat_map(Sources::status).map(discovered).collect(),
         }
     }
+}
+
+fn key_set(remote: &RemoteKeys) -> KeySet {
+    let status = remote.status(now_ms());
+    let auth = remote.config.method.clone();
+    KeySet { auth, keys: status.keys as u64, age_ms: status.age_ms, failures: status.failures }
 }
 
 fn discovered(status: Status) -> Discovered {

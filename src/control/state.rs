@@ -16,6 +16,7 @@ use crate::resolver::Resolve;
 use crate::service::Asker;
 use crate::worker::inbox::{Command, Outbox};
 use crate::worker::listener::Twin;
+use crate::worker::service::Question;
 use crate::worker::sys::now_ms;
 use mio::unix::SourceFd;
 use std::io;
@@ -74,6 +75,8 @@ pub struct Control {
     pub(super) admin: Option<Admin>,
     /// `None` before they are started.
     pub(super) sources: Option<Sources>,
+    /// `None` before the process has started it.
+    pub(super) keys: Option<Asker<Question>>,
     /// Indices of workers that have ended.
     pub(super) ended_workers: Receiver<usize>,
     pub(super) reloads_ok: u64,
@@ -147,6 +150,7 @@ impl Control {
             signals,
             admin,
             sources: None,
+            keys: None,
             ended_workers,
             reloads_ok: 0,
             reloads_refused: 0,
@@ -158,6 +162,11 @@ impl Control {
 
     pub fn waker(&self) -> Arc<mio::Waker> {
         Arc::clone(&self.waker)
+    }
+
+    /// The same with the service that fetches key sets.
+    pub fn with_keys(self, keys: Option<Asker<Question>>) -> Control {
+        Control { keys, ..self }
     }
 
     /// The same with the sources of the running configuration.

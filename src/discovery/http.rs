@@ -3,19 +3,15 @@
 
 use super::{ANSWER_BYTES_MAX, Slot};
 use crate::config::discovery::{Api, Secret};
-use crate::tls;
+use crate::http;
+pub use crate::http::{PROMPT, certificates, certificates_in};
 use std::fs;
 use std::io::Read;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use ureq::http::Response;
-use ureq::tls::{Certificate, ClientCert, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, ClientCert};
 use ureq::{Agent, Body};
 
-const CONNECT: Duration = Duration::from_secs(5);
-/// For an answer that is not held back.
-pub const PROMPT: Duration = Duration::from_secs(10);
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
 pub struct Client {
@@ -67,31 +63,7 @@ impl Client {
     }
 
     pub fn with(api: &Api, identities: Identities, slot: &Slot) -> Result<Client, String> {
-        let roots = match identities.roots {
-            Some(roots) => roots,
-            None if api.url.starts_with("https:") => system_roots()?,
-            None => Vec::new(),
-        };
-        let tls = TlsConfig::builder()
-            .root_certs(RootCerts::Specific(Arc::new(roots)))
-            .client_cert(identities.client)
-            .unversioned_rustls_crypto_provider(Arc::new(tls::provider()))
-            .build();
-        let agent: Agent = Agent::config_builder()
-            .tls_config(tls)
-            // From the environment otherwise: it is not meant for this.
-            .proxy(None)
-            // A token must not follow a redirect.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .user_agent(concat!("framegate/", env!("CARGO_PKG_VERSION")))
-            // A limit on resolving would cost a thread for each request: the system has its own.
-            .timeout_resolve(None)
-            .timeout_connect(Some(CONNECT))
-            .timeout_send_request(Some(PROMPT))
-            .build()
-            .into();
+        let agent = http::agent(http::roots(identities.roots, &api.url)?, identities.client);
         let theirs = agent.clone();
         slot.interrupt_with(Box::new(move || theirs.shutdown()));
         Ok(Client { agent, url: api.url.clone(), token: identities.token })
@@ -127,17 +99,7 @@ impl Client {
 
 /// The body of an answer with status 200.
 pub fn body(path: &str, response: Response<Body>) -> Result<String, String> {
-    let status = response.status().as_u16();
-    if status != 200 {
-        return Err(format!("GET {path}: HTTP status {status}"));
-    }
-    let mut text = String::new();
-    let mut reader = response.into_body().into_reader().take(ANSWER_BYTES_MAX + 1);
-    reader.read_to_string(&mut text).map_err(|e| format!("GET {path}: {e}"))?;
-    match text.len() as u64 > ANSWER_BYTES_MAX {
-        false => Ok(text),
-        true => Err(format!("GET {path}: more than {ANSWER_BYTES_MAX} bytes")),
-    }
+    http::body(response, ANSWER_BYTES_MAX).map_err(|e| format!("GET {path}: {e}"))
 }
 
 /// A secret, without the space around it. Errors do not have it.
@@ -162,31 +124,6 @@ fn read(secret: &Secret) -> Result<String, String> {
     }
 }
 
-/// The certificates of a PEM file.
-pub fn certificates_in(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
-    let pem = fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    certificates(&pem).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-pub fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
-    let mut certificates = Vec::new();
-    for item in parse_pem(pem) {
-        if let PemItem::Certificate(certificate) = item.map_err(|e| e.to_string())? {
-            certificates.push(certificate);
-        }
-    }
-    if certificates.is_empty() { Err("has no certificate in PEM".to_owned()) } else { Ok(certificates) }
-}
-
-fn system_roots() -> Result<Vec<Certificate<'static>>, String> {
-    let found = rustls_native_certs::load_native_certs();
-    let roots: Vec<_> = found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-    match roots.is_empty() {
-        false => Ok(roots),
-        true => Err("the system has no root certificates; install them, or set ca".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,10 +143,5 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let missing = read(&Secret::Env("FRAMEGATE_NOT_SET".into()));
         assert_eq!(missing, Err("the environment variable FRAMEGATE_NOT_SET is not set".into()));
-    }
-
-    #[test]
-    fn certificates_are_needed_in_a_ca_file() {
-        assert!(certificates(b"").is_err() && certificates(b"-----BEGIN CERTIFICATE-----\nAA\n").is_err());
     }
 }

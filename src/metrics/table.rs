@@ -98,6 +98,15 @@ metrics! {
     Counter "framegate_discovery_changes_total" ["upstream" "source"]
         "Changed lists of endpoints applied; those that come within 100 ms are applied as one."
         = |r, out| discovered(r, out, |one| one.changes);
+    Gauge "framegate_jwks_keys" ["auth"] "Keys of a key set that is fetched from a URL."
+        = |r, out| r.process.key_sets.iter().for_each(|set| out.put(&[&set.auth], set.keys));
+    Gauge "framegate_jwks_age_seconds" ["auth"] "Time since a key set was last fetched; absent before the first time."
+        = |r, out| {
+            let ages = r.process.key_sets.iter().filter_map(|set| Some((set, set.age_ms?)));
+            ages.for_each(|(set, age_ms)| out.put(&[&set.auth], Thousandths(age_ms)));
+        };
+    Counter "framegate_jwks_failures_total" ["auth"] "Fetches of a key set that failed."
+        = |r, out| r.process.key_sets.iter().for_each(|set| out.put(&[&set.auth], set.failures));
     Gauge "framegate_deny_file_networks" ["file"] "Networks that a deny_file denies, without those within others."
         = |r, out| denied(r, out, |one| one.networks);
     Gauge "framegate_deny_file_age_seconds" ["file"]
@@ -248,6 +257,19 @@ pub struct Process {
     pub denied: Vec<Denied>,
     /// The sources of endpoints.
     pub discovered: Vec<Discovered>,
+    /// Those that are fetched from URLs.
+    pub key_sets: Vec<KeySet>,
+}
+
+/// A key set of a token issuer.
+#[derive(Debug, Clone)]
+pub struct KeySet {
+    /// The name of its `[[auth]]`.
+    pub auth: String,
+    pub keys: u64,
+    /// Since it was last fetched.
+    pub age_ms: Option<u64>,
+    pub failures: u64,
 }
 
 /// What is known of the endpoints of one upstream.

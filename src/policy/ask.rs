@@ -2,6 +2,8 @@
 //! the answer. Asking and waiting is the worker's business: a subrequest is a call of the worker
 //! (`worker/calls.rs`), a service answers from a thread of its own (`service.rs`).
 
+use super::auth::basic::Login;
+use super::auth::jwt::RemoteKeys;
 use super::upstream::Upstream;
 use crate::proto::Millis;
 use crate::proto::end::Cause;
@@ -14,6 +16,27 @@ pub enum Check {
     Subrequest(Arc<Subrequest>),
     /// A question to a service thread, by the number that it was registered under.
     Service(usize),
+    /// A key set must be fetched again: a token names a key that is not in it.
+    Keys(Arc<RemoteKeys>),
+    /// A password must be verified.
+    Password(Arc<Login>),
+}
+
+/// The number of the service that fetches key sets.
+const KEYS: usize = 0;
+/// And of that which verifies passwords.
+const PASSWORDS: usize = 1;
+
+impl Check {
+    /// The number of the service that answers it; `None` if it is none.
+    pub fn service(&self) -> Option<usize> {
+        match self {
+            Check::Subrequest(_) => None,
+            Check::Service(number) => Some(*number),
+            Check::Keys(_) => Some(KEYS),
+            Check::Password(_) => Some(PASSWORDS),
+        }
+    }
 }
 
 /// A request of our own that decides about a client's.

@@ -168,6 +168,12 @@ causes! {
     /// The route asks for credentials, and the request has none.
     NoCredentials "no-credentials" 401 0 "Authentication required.";
     BadCredentials "bad-credentials" 401 0 "The credentials are not valid.";
+    /// They were valid, and are no longer.
+    CredentialsExpired "credentials-expired" 401 0 "The credentials have expired.";
+    /// There are no keys yet to verify them with.
+    KeysUnavailable "keys-unavailable" 503 0 "The credentials cannot be verified now.";
+    /// Too many passwords wait to be verified.
+    VerifierBusy "verifier-busy" 503 0 "Too many credentials are being verified.";
     /// By order of the admin listener.
     Revoked "revoked" 401 4403 "credentials revoked";
     /// The client is known, and lacks a scope or role of the route.

@@ -3,8 +3,9 @@
 
 use super::inbox::{Command, Outbox};
 use super::token::SlotKey;
-use crate::policy::ask::Answer;
+use crate::policy::ask::{Answer, Check};
 use crate::service::Asker;
+use std::fmt;
 use std::sync::Arc;
 
 /// The services that a worker can ask, by the number that policy knows them under.
@@ -16,18 +17,17 @@ pub struct Services {
 
 /// One question. Dropped without an answer, it answers that the service is unavailable: a service
 /// that forgets a question, or panics, fails closed.
-#[derive(Debug)]
 pub struct Question {
-    from: SlotKey,
-    reply: Option<Reply>,
+    pub check: Check,
+    reply: Option<Box<dyn FnOnce(Answer) + Send>>,
 }
 
 /// The way back to the worker that asked.
 #[derive(Clone)]
 struct Reply(Arc<dyn Fn(SlotKey, Answer) + Send + Sync>);
 
-impl std::fmt::Debug for Reply {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reply")
     }
 }
@@ -39,10 +39,11 @@ impl Services {
         Services { askers, reply: Some(reply) }
     }
 
-    /// Asks a service on behalf of a pair; `false` if it is unavailable.
-    pub fn ask(&self, service: usize, from: SlotKey) -> bool {
-        let Some(asker) = self.askers.get(service) else { return false };
-        match asker.ask(Question { from, reply: self.reply.clone() }) {
+    /// Asks the service of a check on behalf of a pair; `false` if it is unavailable.
+    pub fn ask(&self, check: &Check, from: SlotKey) -> bool {
+        let asker = check.service().and_then(|number| self.askers.get(number));
+        let (Some(asker), Some(Reply(reply))) = (asker, self.reply.clone()) else { return false };
+        match asker.ask(Question::new(check.clone(), move |answer| reply(from, answer))) {
             Ok(()) => true,
             Err(mut question) => {
                 // The caller learns it by the result.
@@ -54,9 +55,14 @@ impl Services {
 }
 
 impl Question {
+    /// `reply` gets the answer.
+    pub fn new(check: Check, reply: impl FnOnce(Answer) + Send + 'static) -> Question {
+        Question { check, reply: Some(Box::new(reply)) }
+    }
+
     pub fn answer(mut self, answer: Answer) {
         if let Some(reply) = self.reply.take() {
-            (reply.0)(self.from, answer);
+            reply(answer);
         }
     }
 }
@@ -64,7 +70,13 @@ impl Question {
 impl Drop for Question {
     fn drop(&mut self) {
         if let Some(reply) = self.reply.take() {
-            (reply.0)(self.from, Answer::Unavailable);
+            reply(Answer::Unavailable);
         }
+    }
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Question({:?})", self.check)
     }
 }

@@ -67,7 +67,7 @@ fn wrong_sections_are_reported() {
         (
             "name = \"a\"\ntype = \"client_certificate\"\nkeys = []",
             "8:8: auth.keys",
-            "belongs to type = \"api_keys\"; remove it",
+            "belongs to type = \"api_keys\" or \"jwt\"; remove it",
         ),
         (
             "name = \"a\"\ntype = \"client_certificate\"\nfrom = [\"cookie:a\"]",

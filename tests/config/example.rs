@@ -21,9 +21,84 @@ fn other_line(line: &str) -> Option<&str> {
 /// Keys of a route that exclude another alternative, or have two.
 const EXCLUSIVE: [&str; 3] = ["respond = ", "redirect = {", "rewrite = "];
 
+/// Keys of an [[auth]] with tokens.
+const OF_TOKENS: [&str; 12] = [
+    "keys",
+    "jwks_url",
+    "jwks_ca",
+    "jwks_refresh",
+    "issuer",
+    "audience",
+    "leeway",
+    "expiry",
+    "require",
+    "subject_claim",
+    "roles_claim",
+    "max_token",
+];
+
+/// Keys of an [[auth]] with passwords.
+const OF_PASSWORDS: [&str; 2] = ["file", "realm"];
+
+fn is_of_passwords(line: &str) -> bool {
+    line.split_once(" = ").is_some_and(|(key, _)| OF_PASSWORDS.contains(&key))
+}
+
+fn is_of_tokens(line: &str) -> bool {
+    line.split_once(" = ").is_some_and(|(key, _)| OF_TOKENS.contains(&key))
+}
+
 /// Those of [`other_line`] that are valid together.
 fn together_line(line: &str) -> Option<&str> {
-    other_line(line).filter(|line| !EXCLUSIVE.iter().any(|key| line.starts_with(key)))
+    other_line(line).filter(|line| {
+        !EXCLUSIVE.iter().any(|key| line.starts_with(key)) && !is_of_tokens(line) && !is_of_passwords(line)
+    })
+}
+
+#[cfg(feature = "basic")]
+#[test]
+fn passwords_in_the_example_are_valid() {
+    let file = std::env::temp_dir().join(format!("framegate-example-{}.htpasswd", std::process::id()));
+    std::fs::write(&file, format!("a:{}\n", bcrypt::hash_with_salt("open", 4, [7; 16]).unwrap())).unwrap();
+    let lines: Vec<_> = config::EXAMPLE.lines().filter_map(other_line).filter(|line| is_of_passwords(line)).collect();
+    assert_eq!(lines.len(), OF_PASSWORDS.len());
+    let text = format!(
+        "[[listener]]\nlisten = \"0.0.0.0:8080\"\n[[route]]\nupstream = \"ws://10.0.0.1:9000\"\nauth = \"a\"\n\
+         [[auth]]\nname = \"a\"\ntype = \"basic\"\n{}\n",
+        lines.join("\n")
+    );
+    good(&text.replace("\"users.htpasswd\"", &format!("{file:?}")));
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[cfg(feature = "jwt")]
+#[test]
+fn tokens_in_the_example_are_valid() {
+    let folder = std::env::temp_dir();
+    let file = |name: &str| folder.join(format!("framegate-example-{}-{name}", std::process::id()));
+    let key = rcgen::KeyPair::generate().unwrap().public_key_pem();
+    let jwk = "{\"keys\":[{\"kty\":\"oct\",\"k\":\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"}]}";
+    let authority = "-----BEGIN CERTIFICATE-----";
+    let files = [
+        ("ca.pem", authority),
+        ("issuer.pem", key.as_str()),
+        ("keys.json", jwk),
+        ("shared.key", "0123456789abcdef0123456789abcdef"),
+    ];
+    let lines: Vec<_> = config::EXAMPLE.lines().filter_map(other_line).filter(|line| is_of_tokens(line)).collect();
+    assert_eq!(lines.len(), OF_TOKENS.len());
+    let mut text = format!(
+        "[[listener]]\nlisten = \"0.0.0.0:8080\"\n[[route]]\nupstream = \"ws://10.0.0.1:9000\"\nauth = \"a\"\n\
+         [[auth]]\nname = \"a\"\ntype = \"jwt\"\n{}\n",
+        lines.join("\n")
+    );
+    for (name, content) in files {
+        std::fs::write(file(name), content).unwrap();
+        assert!(text.contains(&format!("\"{name}\"")), "{name}");
+        text = text.replace(&format!("\"{name}\""), &format!("{:?}", file(name)));
+    }
+    good(&text);
+    files.iter().for_each(|(name, _)| std::fs::remove_file(file(name)).unwrap());
 }
 
 #[test]

@@ -16,7 +16,22 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("watched", &["clock"], &[]),
     ("proto", &["text"], &["httparse", "sha1", "base64"]),
     ("service", &[], &[]),
-    ("policy", &["proto", "text"], &["arc_swap", "aws_lc_rs", "ipnet", "regex", "serde_json"]),
+    (
+        "policy",
+        &["proto", "text"],
+        &[
+            "arc_swap",
+            "argon2",
+            "aws_lc_rs",
+            "base64",
+            "bcrypt",
+            "ipnet",
+            "jsonwebtoken",
+            "regex",
+            "serde",
+            "serde_json",
+        ],
+    ),
     ("config", &["policy", "proto", "memory"], &["serde", "toml", "humantime", "parse_size", "ipnet", "log"]),
     ("metrics", &["proto"], &[]),
     (

@@ -26,11 +26,7 @@ impl Identity {
     /// The claim at `path`, whose parts are separated by dots, as text: a list has commas. `None`
     /// if there is none.
     pub fn claim(&self, path: &str) -> Option<String> {
-        let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
-        // A name with dots in it comes first: they are common in the claims of OpenID providers.
-        let whole = self.claims.get(path);
-        let nested = || rest.and_then(|rest| self.claims.get(first).and_then(|value| below(value, rest)));
-        whole.or_else(nested).map(shown)
+        claim_at(&self.claims, path).map(shown)
     }
 
     /// Milliseconds until the credentials end, at this time; 0 if they have.
@@ -49,6 +45,14 @@ impl Identity {
         self.fields.extend(other.fields);
         Identity { expires_unix_ms: soonest, token_id: self.token_id.or(other.token_id), ..self }
     }
+}
+
+/// The claim at `path`, as [`Identity::claim`] finds it.
+pub(super) fn claim_at<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    // A name with dots in it comes first: they are common in the claims of OpenID providers.
+    let nested = || rest.and_then(|rest| claims.get(first).and_then(|value| below(value, rest)));
+    claims.get(path).or_else(nested)
 }
 
 fn below<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {

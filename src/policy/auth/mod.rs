@@ -4,7 +4,10 @@
 //! with its answer.
 
 mod api_keys;
+pub mod basic;
 mod identity;
+pub mod jwt;
+mod password;
 mod revoked;
 mod source;
 
@@ -14,13 +17,21 @@ pub use revoked::{REVOKED_MAX, Revoked, TooMany, Who};
 pub use source::{Found, Source, redacted_target};
 
 use super::Facts;
-use super::ask::{Answers, Check};
+use super::ask::{Answer, Answers, Check};
 use crate::proto::end::Cause;
 use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::Refusal;
+use basic::{Login, Users};
+use jwt::{Jwt, Rejected, RemoteKeys};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+/// The scheme of all credentials that are shown as they are (RFC 6750).
+const BEARER: &str = "Bearer";
+
+/// For Retry-After, in seconds: a full queue of passwords is empty by then.
+const BUSY_S: &str = "5";
 
 /// One way to show who one is: an `[[auth]]` section.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +48,13 @@ pub enum Kind {
     /// The certificate that the client has shown in its TLS handshake, which the listener has
     /// verified.
     ClientCertificate,
+    /// JSON Web Tokens.
+    Jwt(Box<Jwt>),
+    /// User names and passwords, and the realm that they are for.
+    Basic {
+        users: Arc<Users>,
+        realm: String,
+    },
 }
 
 /// What a route asks of the credentials of its requests.
@@ -47,7 +65,7 @@ pub struct Auth {
     pub scopes: Vec<String>,
     pub roles: Vec<String>,
     /// Of all methods: what WWW-Authenticate says (RFC 9110 section 11.6.1).
-    challenge: String,
+    challenges: Vec<String>,
 }
 
 /// Methods, combined.
@@ -77,10 +95,10 @@ impl Judgement {
 
 impl Auth {
     pub fn new(requirement: Requirement, scopes: Vec<String>, roles: Vec<String>) -> Auth {
-        let mut challenges: Vec<&str> = requirement.methods().iter().map(|method| method.challenge()).collect();
+        let mut challenges: Vec<_> = requirement.methods().iter().map(|method| method.challenge()).collect();
         challenges.sort_unstable();
         challenges.dedup();
-        Auth { challenge: challenges.join(", "), requirement, scopes, roles }
+        Auth { challenges, requirement, scopes, roles }
     }
 
     /// Whether the client of a request is admitted, and who it is.
@@ -88,7 +106,7 @@ impl Auth {
         match self.requirement.judge(facts, answers) {
             Judgement::Granted(identity) if !self.permits(&identity) => Judgement::refused(Cause::NotPermitted),
             Judgement::Refused(refusal) if refusal.reply.is_none() && refusal.status() == 401 => {
-                let field = Some(("WWW-Authenticate", self.challenge.as_str().into()));
+                let field = Some(("WWW-Authenticate", self.challenge(refusal.cause).into()));
                 Judgement::Refused(Refusal { field, ..refusal })
             }
             judgement => judgement,
@@ -98,6 +116,18 @@ impl Auth {
     /// A client may need a certificate to be admitted.
     pub fn asks_for_certificates(&self) -> bool {
         self.requirement.methods().iter().any(|method| method.kind == Kind::ClientCertificate)
+    }
+
+    /// "If the request lacks any authentication information, the resource server SHOULD NOT include
+    /// an error code" (RFC 6750 section 3.1).
+    fn challenge(&self, cause: Cause) -> String {
+        let with_error = |challenge: &String| match cause {
+            Cause::BadCredentials | Cause::CredentialsExpired if challenge == BEARER => {
+                format!("{BEARER} error=\"invalid_token\"")
+            }
+            _ => challenge.clone(),
+        };
+        self.challenges.iter().map(with_error).collect::<Vec<_>>().join(", ")
     }
 
     fn permits(&self, identity: &Identity) -> bool {
@@ -173,21 +203,66 @@ fn all(parts: &[Requirement], facts: &Facts<'_>, answers: &Answers) -> Judgement
 
 impl Method {
     fn judge(&self, facts: &Facts<'_>, answers: &Answers) -> Judgement {
-        // The kinds that ask others will look at it.
-        let _ = answers;
         match &self.kind {
             Kind::ClientCertificate => match facts.cert {
                 Some(cert) => Judgement::Granted(self.identity_of(cert.subject)),
                 None => Judgement::refused(Cause::NoCredentials),
             },
-            Kind::ApiKeys(keys) => match self.credential(facts.request) {
-                Found::Nothing => Judgement::refused(Cause::NoCredentials),
-                Found::Several => Judgement::refused(Cause::BadCredentials),
-                Found::One(credential) => match keys.owner(&credential) {
-                    Some(identity) => Judgement::Granted(Identity { method: self.name.clone(), ..identity.clone() }),
-                    None => Judgement::refused(Cause::BadCredentials),
-                },
-            },
+            Kind::ApiKeys(keys) => {
+                self.judge_credential(facts, |credential| keys.owner(credential).cloned().ok_or(Cause::BadCredentials))
+            }
+            Kind::Jwt(jwt) => self.judge_token(jwt, facts, answers),
+            Kind::Basic { users, .. } => self.judge_login(users, facts, answers),
+        }
+    }
+
+    /// The password is verified by a service, so that no loop waits for it.
+    fn judge_login(&self, users: &Arc<Users>, facts: &Facts<'_>, answers: &Answers) -> Judgement {
+        let login = match self.credential(facts.request) {
+            Found::Nothing => return Judgement::refused(Cause::NoCredentials),
+            Found::Several => None,
+            Found::One(credential) => Login::parse(&credential, users),
+        };
+        let Some(login) = login else { return Judgement::refused(Cause::BadCredentials) };
+        let name = login.name.clone();
+        let check = Check::Password(Arc::new(login));
+        match answers.get(&check) {
+            None => Judgement::Ask(check),
+            Some(Answer::Status(200..=299)) => Judgement::Granted(self.identity_of(&name)),
+            Some(Answer::Status(_)) => Judgement::refused(Cause::BadCredentials),
+            Some(Answer::Unavailable) => {
+                let field = Some(("Retry-After", BUSY_S.into()));
+                Judgement::Refused(Refusal { field, ..Cause::VerifierBusy.into() })
+            }
+        }
+    }
+
+    /// A token that names a key which is not known may be signed with a new one: it is worth a
+    /// fetch, if the last one was not a moment ago.
+    fn judge_token(&self, jwt: &Jwt, facts: &Facts<'_>, answers: &Answers) -> Judgement {
+        let mut needs_keys = false;
+        let judgement = self.judge_credential(facts, |credential| {
+            jwt.bearer(credential, facts.unix_ms).map_err(|rejected| {
+                needs_keys = matches!(rejected, Rejected::UnknownKey | Rejected::NoKeys);
+                rejected.cause()
+            })
+        });
+        let Some(remote) = jwt.remote.as_ref().filter(|_| needs_keys) else { return judgement };
+        let check = Check::Keys(Arc::clone(remote));
+        let is_worth_it = answers.get(&check).is_none() && remote.may_fetch(facts.now);
+        if is_worth_it { Judgement::Ask(check) } else { judgement }
+    }
+
+    /// Judges the credential of the first source that has one; twice in its source is wrong.
+    fn judge_credential(&self, facts: &Facts<'_>, judge: impl FnOnce(&[u8]) -> Result<Identity, Cause>) -> Judgement {
+        let judged = match self.credential(facts.request) {
+            Found::Nothing => Err(Cause::NoCredentials),
+            Found::Several => Err(Cause::BadCredentials),
+            Found::One(credential) => judge(&credential),
+        };
+        match judged {
+            Ok(identity) => Judgement::Granted(Identity { method: self.name.clone(), ..identity }),
+            Err(cause) => Judgement::refused(cause),
         }
     }
 
@@ -202,9 +277,11 @@ impl Method {
     }
 
     /// For WWW-Authenticate.
-    fn challenge(&self) -> &'static str {
-        match self.kind {
-            Kind::ApiKeys(_) | Kind::ClientCertificate => "Bearer",
+    fn challenge(&self) -> String {
+        match &self.kind {
+            Kind::ApiKeys(_) | Kind::ClientCertificate | Kind::Jwt(_) => BEARER.to_owned(),
+            // "The value of the charset parameter MUST be UTF-8" (RFC 7617 section 2.1).
+            Kind::Basic { realm, .. } => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
         }
     }
 }
@@ -227,6 +304,15 @@ pub fn secret_parameters(methods: &[Arc<Method>]) -> Vec<String> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// The key sets behind URLs of these methods.
+pub fn key_sources(methods: &[Arc<Method>]) -> Vec<Arc<RemoteKeys>> {
+    let remote = |method: &Arc<Method>| match &method.kind {
+        Kind::Jwt(jwt) => jwt.remote.clone(),
+        Kind::ApiKeys(_) | Kind::ClientCertificate | Kind::Basic { .. } => None,
+    };
+    methods.iter().filter_map(remote).collect()
 }
 
 #[cfg(test)]

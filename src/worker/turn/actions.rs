@@ -89,6 +89,7 @@ impl<S: Sys> Turn<'_, '_, S> {
     pub(super) fn decide(&mut self, answer: Option<Answer>) {
         let fresh: [u8; 16] = self.res.random();
         let (random, now) = (u64::from_ne_bytes(self.res.random()), self.res.now);
+        let unix_ms = self.res.unix_now();
         let Some(request) = self.pair.session.as_ref().and_then(|session| session.request()) else { return };
         let Some(pending) = &mut self.pair.pending else { return };
         let core = &mut *self.res.core;
@@ -97,7 +98,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             pending.request_id = id.map_or_else(|| text::hex(&fresh), str::to_owned);
         }
         let question = pending.question.take();
-        let facts = Facts { draining: core.draining, now, random, ..pending.facts(&request) };
+        let facts = Facts { draining: core.draining, now, unix_ms, random, ..pending.facts(&request) };
         let was_answered = answer.is_some();
         let answered = question.as_ref().zip(answer);
         if was_answered && answered.is_none() {
@@ -174,7 +175,7 @@ impl<S: Sys> Turn<'_, '_, S> {
                 }
                 call.is_some()
             }
-            Check::Service(service) => self.res.core.services.ask(*service, self.key),
+            Check::Service(_) | Check::Keys(_) | Check::Password(_) => self.res.core.services.ask(check, self.key),
         }
     }
 

@@ -1,0 +1,80 @@
+//! The text of `check` for credentials.
+
+use super::duration_text;
+use crate::memory::{PASSWORD_RESULT_BYTES, PASSWORD_RESULTS};
+use crate::policy::auth::jwt::{Audience, Jwt, Rules};
+use crate::policy::auth::{Auth, Kind, Method};
+use crate::policy::matching::Routes;
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+/// What a route asks for.
+pub fn write_route(out: &mut String, auth: &Auth) -> fmt::Result {
+    write!(out, ", credentials {}", auth.requirement)?;
+    for (what, names) in [("scopes", &auth.scopes), ("roles", &auth.roles)] {
+        if !names.is_empty() {
+            write!(out, ", {what} {}", names.join(" "))?;
+        }
+    }
+    Ok(())
+}
+
+/// The methods that routes use.
+pub fn write_methods(out: &mut String, routes: &Routes) -> fmt::Result {
+    let mut methods: Vec<&Arc<Method>> = Vec::new();
+    for auth in routes.entries().iter().filter_map(|entry| entry.route.auth.as_ref()) {
+        for method in auth.requirement.methods() {
+            if !methods.iter().any(|known| known.name == method.name) {
+                methods.push(method);
+            }
+        }
+    }
+    if !methods.is_empty() {
+        writeln!(out, "\ncredentials")?;
+    }
+    for method in methods {
+        let from: Vec<_> = method.from.iter().map(ToString::to_string).collect();
+        let from = if from.is_empty() { String::new() } else { format!(", from {}", from.join(" or ")) };
+        writeln!(out, "  {}: {}{from}", method.name, kind_text(&method.kind))?;
+    }
+    Ok(())
+}
+
+/// What is remembered of passwords.
+pub fn memory(routes: &Routes) -> Option<(usize, String)> {
+    let asks = |auth: &Auth| auth.requirement.methods().iter().any(|one| matches!(one.kind, Kind::Basic { .. }));
+    routes.entries().iter().any(|entry| entry.route.auth.as_ref().is_some_and(asks)).then(|| {
+        let what = format!("{PASSWORD_RESULTS} results of passwords, {PASSWORD_RESULT_BYTES} B each");
+        (PASSWORD_RESULTS * PASSWORD_RESULT_BYTES, what)
+    })
+}
+
+fn kind_text(kind: &Kind) -> String {
+    match kind {
+        Kind::ApiKeys(keys) => format!("{} API keys", keys.len()),
+        Kind::ClientCertificate => "client certificates".to_owned(),
+        Kind::Jwt(jwt) => jwt_text(jwt),
+        Kind::Basic { users, realm } => format!("{} users with passwords, realm \"{realm}\"", users.len()),
+    }
+}
+
+fn jwt_text(jwt: &Jwt) -> String {
+    let Rules { issuers, audience, leeway_s, expiry_required, required, .. } = &jwt.rules;
+    let mut text = format!("tokens (JWT) by {} keys", jwt.keys.len());
+    if let Some(remote) = &jwt.remote {
+        text += &format!(" and those of {}, every {}", remote.config.url, duration_text(remote.config.refresh_ms));
+    }
+    let names = |names: &[String]| names.join(" or ");
+    text += &if issuers.is_empty() { ", any issuer".to_owned() } else { format!(", issuer {}", names(issuers)) };
+    text += &match audience {
+        Audience::Any => ", any audience".to_owned(),
+        Audience::OneOf(ours) if ours.is_empty() => ", without an audience".to_owned(),
+        Audience::OneOf(ours) => format!(", audience {}", names(ours)),
+    };
+    text += &format!(", leeway {}", duration_text(u64::from(*leeway_s) * 1000));
+    text += if *expiry_required { "" } else { ", also without an expiry" };
+    for (path, _) in required {
+        text += &format!(", requires {path}");
+    }
+    text
+}
