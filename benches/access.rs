@@ -31,6 +31,7 @@ fn facts_of<'a>(request: &'a framegate::proto::http1::Request<'a>) -> Facts<'a> 
         redirect: None,
         draining: false,
         now: 0,
+        unix_ms: 0,
         random: 0,
     }
 }

@@ -60,6 +60,7 @@ fn bench_find(name: &str, routes: &Routes, (host, target, field): (&str, &str, &
         redirect: None,
         draining: false,
         now: 0,
+        unix_ms: 0,
         random: 0,
     };
     assert_eq!(routes.find(&facts).map(|found| found.entry.route.name.as_str()), expected, "{name}");

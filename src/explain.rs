@@ -4,7 +4,9 @@
 //!
 //! Each part of the answer is a function that appends its lines: a new part is one more of them.
 
+use crate::clock;
 use crate::config::{self, Error, Snapshot};
+use crate::policy::ask::Check;
 use crate::policy::balance::Balance;
 use crate::policy::candidates::{Candidates, Next};
 use crate::policy::endpoint::Address;
@@ -115,6 +117,7 @@ impl Sample {
             redirect: None,
             draining: false,
             now: 0,
+            unix_ms: clock::unix_ms(),
             random: 0,
         }
     }
@@ -145,7 +148,14 @@ fn write(out: &mut String, snapshot: &Snapshot, facts: &Facts<'_>) -> Result<boo
             let info = refusal.cause.info();
             writeln!(out, "refused    {} ({}): {}", info.status, info.name, info.text)?;
         }
-        Verdict::Ask(question) => writeln!(out, "asks       {:?}", question.check)?,
+        Verdict::Ask(question) => match &question.check {
+            Check::Subrequest(subrequest) => {
+                let line = subrequest.request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+                let (name, line) = (&subrequest.upstream.name, String::from_utf8_lossy(line));
+                writeln!(out, "asks       {name}: {line}")?;
+            }
+            Check::Service(service) => writeln!(out, "asks       service {service}")?,
+        },
     }
     Ok(true)
 }

@@ -7,7 +7,7 @@
 mod markdown;
 
 use framegate::config;
-use framegate::metrics::{self, Denied, Discovered, Process, Shard, UpstreamHealth};
+use framegate::metrics::{self, Asked, Denied, Discovered, Process, Shard, UpstreamHealth};
 use framegate::policy::health::State;
 use framegate::proto::end::CAUSES;
 use markdown::{blocks, calls, pages};
@@ -173,6 +173,7 @@ fn rendered_metrics() -> String {
     let process = Process {
         denied: vec![denied],
         discovered: vec![discovered],
+        asked: vec![Asked { auth: "sso".into(), ..Asked::default() }],
         certificates: vec![("chain.pem".into(), 1)],
         upstreams: vec![UpstreamHealth { upstream: "app".into(), ..checked }],
         version: "0.1.0",

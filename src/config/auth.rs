@@ -5,6 +5,8 @@ use super::error::suggestion;
 use super::file::{self, Section, Typed};
 use super::value::{self, Parsed, quoted, shown, text};
 use crate::policy::auth::{ApiKey, ApiKeys, Auth, Kind, Method, Requirement, Source};
+use crate::policy::upstream::Upstream;
+use crate::proto::settings::Timeouts;
 use std::collections::HashMap;
 use std::sync::Arc;
 use toml::Value;
@@ -19,15 +21,34 @@ const FROM: &str = "expected \"authorization\", \"header:NAME\", \"cookie:NAME\"
 
 /// The types, by their words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Type {
+pub(super) enum Type {
     ApiKeys,
     ClientCertificate,
+    Forward,
+    Introspection,
 }
 
-const TYPES: [(&str, Type); 2] = [("api_keys", Type::ApiKeys), ("client_certificate", Type::ClientCertificate)];
+pub(super) const TYPES: [(&str, Type); 4] = [
+    ("api_keys", Type::ApiKeys),
+    ("client_certificate", Type::ClientCertificate),
+    ("forward", Type::Forward),
+    ("introspection", Type::Introspection),
+];
+
+impl Type {
+    pub(super) fn name(self) -> &'static str {
+        TYPES.iter().find(|(_, known)| *known == self).map_or("", |(name, _)| name)
+    }
+}
 
 impl Builder<'_, '_> {
-    pub fn auth_methods(&mut self, typed: &[Section<file::Auth>]) -> Vec<Arc<Method>> {
+    /// A URL of a server that is asked becomes an upstream of its own, one per server.
+    pub fn auth_methods(
+        &mut self,
+        typed: &[Section<file::Auth>],
+        upstreams: &mut Vec<Arc<Upstream>>,
+        timeouts: &Timeouts,
+    ) -> Vec<Arc<Method>> {
         let mut methods: Vec<Arc<Method>> = Vec::new();
         for section in typed {
             let one = section.get_ref();
@@ -40,19 +61,24 @@ impl Builder<'_, '_> {
                 let why = format!("{} is the name of an earlier [[auth]]; choose another", quoted(&name));
                 self.problems.add(at.span(), "auth.name", &why);
             }
-            methods.push(Arc::new(self.method(section, name, kind)));
+            methods.extend(self.method(section, (name, kind), (&mut *upstreams, timeouts)).map(Arc::new));
         }
         methods
     }
 
     /// Reports a key that is missing.
-    fn require(&mut self, section: &Section<file::Auth>, key: &str, typed: &Typed, example: &str) {
+    pub(super) fn require(&mut self, section: &Section<file::Auth>, key: &str, typed: &Typed, example: &str) {
         if typed.is_none() {
             self.problems.add(section.span(), key, &format!("missing; add for example {example}"));
         }
     }
 
-    fn method(&mut self, section: &Section<file::Auth>, name: String, kind: Type) -> Method {
+    fn method(
+        &mut self,
+        section: &Section<file::Auth>,
+        (name, kind): (String, Type),
+        servers: (&mut Vec<Arc<Upstream>>, &Timeouts),
+    ) -> Option<Method> {
         let typed = section.get_ref();
         let mut from = self.list("auth.from", &typed.from, source);
         match (kind, &typed.from) {
@@ -60,21 +86,25 @@ impl Builder<'_, '_> {
                 let why = "has no effect on certificates, which are shown in the TLS handshake; remove it";
                 self.problems.add(at.span(), "auth.from", why);
             }
-            (Type::ClientCertificate, None) => {}
+            (Type::Forward, Some(at)) => {
+                let why = "has no effect on forward auth, whose server looks at the whole head; remove it";
+                self.problems.add(at.span(), "auth.from", why);
+            }
+            (Type::ClientCertificate | Type::Forward, None) => {}
             (_, Some(at)) if at.get_ref().is_empty() => {
                 self.problems.add(at.span(), "auth.from", &format!("is empty; {FROM}"));
             }
             (_, None) => from = vec![Source::Authorization("Bearer")],
             (_, Some(_)) => {}
         }
-        if let (true, Some(keys)) = (kind != Type::ApiKeys, &typed.keys) {
-            self.problems.add(keys.span(), "auth.keys", "belongs to type = \"api_keys\"; remove it");
-        }
+        self.check_keys(typed, kind);
         let kind = match kind {
             Type::ClientCertificate => Kind::ClientCertificate,
             Type::ApiKeys => Kind::ApiKeys(self.api_keys(section)),
+            Type::Forward => Kind::Forward(self.forward(section, servers)?),
+            Type::Introspection => Kind::Introspection(self.introspection(section, servers)?),
         };
-        Method { name, from, kind }
+        Some(Method { name, from, kind })
     }
 
     fn api_keys(&mut self, section: &Section<file::Auth>) -> ApiKeys {
@@ -152,10 +182,6 @@ fn source(value: &Value) -> Parsed<Source> {
     let written = text(value)?;
     let wrong = || format!("{} is not a place of credentials; {FROM}", quoted(written));
     let (kind, name) = written.split_once(':').unwrap_or((written, ""));
-    let is_token = |name: &str| {
-        let special = b"!#$%&'*+-.^_`|~";
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || special.contains(&byte))
-    };
     match kind {
         "authorization" if written == kind => Ok(Source::Authorization("Bearer")),
         "header" if is_token(name) && !name.eq_ignore_ascii_case("authorization") => {
@@ -170,6 +196,12 @@ fn source(value: &Value) -> Parsed<Source> {
         },
         _ => Err(wrong()),
     }
+}
+
+/// A token of RFC 9110 section 5.6.2.
+pub(super) fn is_token(name: &str) -> bool {
+    let special = b"!#$%&'*+-.^_`|~";
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || special.contains(&byte))
 }
 
 fn api_key(value: &Value) -> Parsed<ApiKey> {

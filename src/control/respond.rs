@@ -3,8 +3,8 @@
 use super::state::{Control, Workers};
 use crate::admin::{Request, Response};
 use crate::discovery::{Sources, Status};
-use crate::metrics::{self, Discovered, Process};
-use crate::policy::auth::{REVOKED_MAX, Who};
+use crate::metrics::{self, Asked, Discovered, Process};
+use crate::policy::auth::{Method, REVOKED_MAX, Who};
 use crate::worker::inbox::Command;
 use crate::worker::sys::now_ms;
 use std::sync::Arc;
@@ -90,8 +90,16 @@ impl Control {
             checks_in_progress: workers.checks.in_progress() as u64,
             denied: self.deny_files.status(now_ms()),
             discovered: self.sources.iter().flat_map(Sources::status).map(discovered).collect(),
+            asked: self.snapshot.methods.iter().filter_map(|method| asked(method)).collect(),
         }
     }
+}
+
+/// `None`: it asks no server.
+fn asked(method: &Method) -> Option<Asked> {
+    let state = method.remote()?.state();
+    let (times, time_ms) = state.times();
+    Some(Asked { auth: method.name.clone(), results: state.results(), times, time_ms })
 }
 
 fn discovered(status: Status) -> Discovered {

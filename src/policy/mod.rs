@@ -81,6 +81,8 @@ pub struct Facts<'a> {
     pub draining: bool,
     /// The process-wide monotonic clock.
     pub now: Millis,
+    /// The wall clock, in milliseconds since the Unix epoch.
+    pub unix_ms: u64,
     /// Chooses where chance decides.
     pub random: u64,
 }
@@ -291,6 +293,7 @@ impl<'a> Facts<'a> {
             redirect: None,
             draining: false,
             now: 0,
+            unix_ms: 0,
             random: 0,
         }
     }

@@ -169,6 +169,7 @@ impl Pending {
             redirect: self.listener.redirect,
             draining: false,
             now: 0,
+            unix_ms: 0,
             random: 0,
         }
     }

@@ -41,6 +41,7 @@ fn part(routes: &Routes, user: Option<u64>, random: u64) -> usize {
         redirect: None,
         draining: false,
         now: 0,
+        unix_ms: 0,
         random,
         request_id: "",
     };

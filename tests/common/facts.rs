@@ -40,6 +40,7 @@ impl Asking {
             redirect: None,
             draining: false,
             now: 0,
+            unix_ms: 0,
             random: 0,
         })
     }

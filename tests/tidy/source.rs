@@ -16,8 +16,8 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("watched", &["clock"], &[]),
     ("proto", &["text"], &["httparse", "sha1", "base64"]),
     ("service", &[], &[]),
-    ("policy", &["proto", "text"], &["arc_swap", "aws_lc_rs", "ipnet", "regex", "serde_json"]),
-    ("config", &["policy", "proto", "memory"], &["serde", "toml", "humantime", "parse_size", "ipnet", "log"]),
+    ("policy", &["proto", "text"], &["arc_swap", "aws_lc_rs", "ipnet", "regex", "serde", "serde_json"]),
+    ("config", &["policy", "proto", "memory"], &["base64", "serde", "toml", "humantime", "parse_size", "ipnet", "log"]),
     ("metrics", &["proto"], &[]),
     (
         "log",

@@ -97,7 +97,8 @@ impl<S: Sys> Turn<'_, '_, S> {
             pending.request_id = id.map_or_else(|| text::hex(&fresh), str::to_owned);
         }
         let question = pending.question.take();
-        let facts = Facts { draining: core.draining, now, random, ..pending.facts(&request) };
+        let unix_ms = core.unix_ms + now;
+        let facts = Facts { draining: core.draining, now, unix_ms, random, ..pending.facts(&request) };
         let was_answered = answer.is_some();
         let answered = question.as_ref().zip(answer);
         if was_answered && answered.is_none() {
@@ -127,8 +128,8 @@ impl<S: Sys> Turn<'_, '_, S> {
             Verdict::Ask(question) => {
                 let check = question.check.clone();
                 pending.question = Some(question);
-                if !self.ask(&check) {
-                    self.decide_unavailable();
+                if let Some(answer) = self.ask(&check) {
+                    self.decide(Some(answer));
                 }
             }
         }
@@ -160,26 +161,32 @@ impl<S: Sys> Turn<'_, '_, S> {
         pending.destination = pending.destination.or_else(|| conn.local_addr(&mut self.res.core.sys));
     }
 
-    /// Puts a question to whom it is for; `false` if it cannot be asked.
-    fn ask(&mut self, check: &Check) -> bool {
+    /// Puts a question to whom it is for. Its answer, if that is known already.
+    fn ask(&mut self, check: &Check) -> Option<Answer> {
         match check {
             Check::Subrequest(subrequest) => {
+                if let Some(kept) = self.res.calls.kept(subrequest, self.res.now) {
+                    return Some(kept);
+                }
                 let tls = Arc::clone(&self.res.core.tls);
                 self.res.core.generation = SlotKey::next_generation(self.res.core.generation);
                 let generation = self.res.core.generation;
                 let (calls, mut io) = self.res.calls();
-                let call = calls.start(subrequest, self.key, &tls, generation, &mut io);
-                if let Some(pending) = &mut self.pair.pending {
-                    pending.call = call;
+                match calls.start(subrequest, self.key, &tls, generation, &mut io) {
+                    Ok(call) => {
+                        if let Some(pending) = &mut self.pair.pending {
+                            pending.call = Some(call);
+                        }
+                        None
+                    }
+                    Err(answer) => Some(answer),
                 }
-                call.is_some()
             }
-            Check::Service(service) => self.res.core.services.ask(*service, self.key),
+            Check::Service(service) => {
+                let asked = self.res.core.services.ask(*service, self.key);
+                (!asked).then_some(Answer::Unavailable)
+            }
         }
-    }
-
-    fn decide_unavailable(&mut self) {
-        self.decide(Some(Answer::Unavailable));
     }
 
     /// The question needs no answer any more.
