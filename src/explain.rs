@@ -6,6 +6,7 @@
 
 use crate::clock::unix_ms;
 use crate::config::{self, Error, Snapshot};
+use crate::policy::ask::Check;
 use crate::policy::balance::Balance;
 use crate::policy::candidates::{Candidates, Next};
 use crate::policy::endpoint::Address;
@@ -147,7 +148,16 @@ fn write(out: &mut String, snapshot: &Snapshot, facts: &Facts<'_>) -> Result<boo
             let info = refusal.cause.info();
             writeln!(out, "refused    {} ({}): {}", info.status, info.name, info.text)?;
         }
-        Verdict::Ask(question) => writeln!(out, "asks       {:?}", question.check)?,
+        Verdict::Ask(question) => match &question.check {
+            Check::Subrequest(subrequest) => {
+                let line = subrequest.request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+                let (name, line) = (&subrequest.upstream.name, String::from_utf8_lossy(line));
+                writeln!(out, "asks       {name}: {line}")?;
+            }
+            Check::Service(service) => writeln!(out, "asks       service {service}")?,
+            Check::Keys(remote) => writeln!(out, "asks       {} for keys", remote.config.url)?,
+            Check::Password(_) => writeln!(out, "asks       whether the password is right")?,
+        },
     }
     Ok(true)
 }

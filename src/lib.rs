@@ -24,7 +24,7 @@
 //! | `memory`, `clock`, `text`, `service` | std | any other layer |
 //! | `watched` | std, `clock` | any other layer |
 //! | `proto` | std data types, `text`, httparse, sha1, base64 | sockets, clocks, logs, policy |
-//! | `policy` | std, `proto`, `text`; data types, aws-lc-rs, jsonwebtoken | the same |
+//! | `policy` | std, `proto`, `text`; data types, aws-lc-rs, jsonwebtoken, serde | the same |
 //! | `config` | `policy`, `proto`, `memory` | worker, mio |
 //! | `metrics` | std, `proto` | worker |
 //! | `log` | std, `proto`, `policy`, `config`, `clock` | worker |

@@ -15,6 +15,15 @@ pub const CHECKS_MAX: usize = 1_024;
 /// What a health check holds at most: frames, or an incomplete message of a TLS handshake.
 pub const CHECK_BYTES: usize = (64 << 10) + TLS_CONN_BYTES + TLS_HANDSHAKE_BYTES;
 
+/// Calls in flight on a worker; more are not made.
+pub const CALLS_MAX: usize = 1_024;
+/// What a call holds at most: a response, an incomplete message of a TLS handshake.
+pub const CALL_BYTES: usize = (80 << 10) + TLS_CONN_BYTES + TLS_HANDSHAKE_BYTES;
+
+/// Answers about clients that a worker keeps for other requests, and their bytes.
+pub const KEPT_MAX: usize = 4_096;
+pub const KEPT_BYTES: usize = 4 << 20;
+
 /// User memory of an idle session, at most.
 pub const SESSION_BYTES: usize = 768;
 /// What limits on messages, bytes, control frames, fragments or age add to a session, with the

@@ -152,7 +152,7 @@ fn no_valid_answer_fails_closed_at_once() {
             let begun = Instant::now();
             let client = rig.request("/chat");
             let kept = answer(callee.call().0, text, piece, *then);
-            rig.refuses(client, UNANSWERED);
+            rig.refuses(client, BROKEN);
             assert!(begun.elapsed() < AT_ONCE, "{text:?} took {:?}", begun.elapsed());
             drop(kept);
         }
@@ -173,7 +173,7 @@ fn an_answer_is_bounded() {
     ] {
         let client = rig.request("/chat");
         let kept = answer(callee.call().0, &text, usize::MAX, Then::Keeps);
-        rig.refuses(client, UNANSWERED);
+        rig.refuses(client, BROKEN);
         drop(kept);
     }
     rig.stop();
@@ -329,17 +329,17 @@ fn concurrent_calls_do_not_mix() {
     rig.stop();
 }
 
-/// `CALLS_MAX` of `worker/calls.rs`.
+/// `CALLS_MAX` of `memory.rs`.
 const CALLS_MAX: usize = 1024;
 
 #[test]
-fn above_the_limit_a_call_is_unavailable_at_once_and_room_is_used_again() {
+fn above_the_limit_a_call_is_refused_at_once_and_room_is_used_again() {
     framegate::os::raise_nofile().unwrap();
     let callee = Callee::start();
     let rig = rig_asking(&callee);
     let mut held: Vec<_> = (0..CALLS_MAX).map(|_| (rig.request("/chat"), callee.call().0)).collect();
     assert_eq!(callee.calls(), CALLS_MAX);
-    rig.refuses_at_once("/chat", UNANSWERED);
+    rig.refuses_at_once("/chat", BUSY);
     assert_eq!(callee.calls(), CALLS_MAX);
     drop(held.pop());
     rig.verdict();

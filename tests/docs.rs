@@ -7,7 +7,7 @@
 mod markdown;
 
 use framegate::config;
-use framegate::metrics::{self, Denied, Discovered, KeySet, Process, Shard, UpstreamHealth};
+use framegate::metrics::{self, Asked, Denied, Discovered, KeySet, Process, Shard, UpstreamHealth};
 use framegate::policy::health::State;
 use framegate::proto::end::CAUSES;
 use markdown::{blocks, calls, pages};
@@ -175,6 +175,7 @@ fn rendered_metrics() -> String {
         key_sets,
         denied: vec![denied],
         discovered: vec![discovered],
+        asked: vec![Asked { auth: "sso".into(), ..Asked::default() }],
         certificates: vec![("chain.pem".into(), 1)],
         upstreams: vec![UpstreamHealth { upstream: "app".into(), ..checked }],
         version: "0.1.0",

@@ -3,6 +3,8 @@
 //! asserted of both; where they differ as the comments say, of framegate.
 #![cfg(all(feature = "discovery", feature = "regex"))]
 
+#[path = "examples/access.rs"]
+mod access;
 #[allow(dead_code)] // a part is used
 #[path = "discovery/api.rs"]
 mod api;
@@ -34,7 +36,7 @@ fn files(ending: &str) -> Vec<PathBuf> {
 #[test]
 fn every_example_passes_check() {
     let files = files("toml");
-    assert_eq!(files.len(), 7, "{files:?}");
+    assert_eq!(files.len(), 9, "{files:?}");
     for file in &files {
         let output = Command::new(env!("CARGO_BIN_EXE_framegate")).arg("check").arg("-c").arg(file).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);

@@ -284,3 +284,15 @@ redirect = { location = "https://{host}{path}" }
         }
     }
 }
+
+#[test]
+fn the_question_to_an_authorization_server_is_shown_without_credentials() {
+    let auth = "[[auth]]\nname = \"sso\"\ntype = \"introspection\"\nurl = \"http://127.0.0.1:9091/introspect\"\n";
+    let route = "[[route]]\nupstream = \"ws://10.0.0.1:9000\"\nauth = \"sso\"\n";
+    let config = Config::new("asks", &format!("[[listener]]\nlisten = \"0.0.0.0:8080\"\n{route}{auth}"));
+    let token = "Authorization: Bearer s3cret";
+    let (text, errors, code) = config.explain(&["--host", "h", "--path", "/", "--header", token]);
+    assert_eq!((errors.as_str(), code), ("", 0));
+    assert!(text.contains("\nasks       http://127.0.0.1:9091: POST /introspect HTTP/1.1\n"), "{text}");
+    assert!(!text.contains("s3cret"), "{text}");
+}

@@ -6,6 +6,8 @@ use super::file::{self, Section, Typed};
 use super::value::{self, Parsed, quoted, shown, text};
 use crate::policy::auth::basic::{FILE_BYTES_MAX, Users};
 use crate::policy::auth::{ApiKey, ApiKeys, Auth, Kind, Method, Requirement, Source, key_sources};
+use crate::policy::upstream::Upstream;
+use crate::proto::settings::Timeouts;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,22 +25,32 @@ const FROM: &str = "expected \"authorization\", \"header:NAME\", \"cookie:NAME\"
 
 /// The types, by their words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Type {
+pub(super) enum Type {
     ApiKeys,
     ClientCertificate,
     Jwt,
     Basic,
+    Forward,
+    Introspection,
 }
 
-const TYPES: [(&str, Type); 4] = [
+const TYPES: [(&str, Type); 6] = [
     ("api_keys", Type::ApiKeys),
     ("client_certificate", Type::ClientCertificate),
     ("jwt", Type::Jwt),
     ("basic", Type::Basic),
+    ("forward", Type::Forward),
+    ("introspection", Type::Introspection),
 ];
 
 impl Builder<'_, '_> {
-    pub fn auth_methods(&mut self, typed: &[Section<file::Auth>]) -> Vec<Arc<Method>> {
+    /// A URL of a server that is asked becomes an upstream of its own, one per server.
+    pub fn auth_methods(
+        &mut self,
+        typed: &[Section<file::Auth>],
+        upstreams: &mut Vec<Arc<Upstream>>,
+        timeouts: &Timeouts,
+    ) -> Vec<Arc<Method>> {
         let mut methods: Vec<Arc<Method>> = Vec::new();
         for section in typed {
             let one = section.get_ref();
@@ -51,7 +63,7 @@ impl Builder<'_, '_> {
                 let why = format!("{} is the name of an earlier [[auth]]; choose another", quoted(&name));
                 self.problems.add(at.span(), "auth.name", &why);
             }
-            methods.push(Arc::new(self.method(section, name, kind)));
+            methods.extend(self.method(section, (name, kind), (&mut *upstreams, timeouts)).map(Arc::new));
             if let (true, Some(at)) = (key_sources(&methods).len() > KEY_SOURCES_MAX, &one.jwks_url) {
                 let why = format!("is one more than the {KEY_SOURCES_MAX} key sets that can be fetched");
                 self.problems.add(at.span(), "auth.jwks_url", &why);
@@ -61,13 +73,18 @@ impl Builder<'_, '_> {
     }
 
     /// Reports a key that is missing.
-    fn require(&mut self, section: &Section<file::Auth>, key: &str, typed: &Typed, example: &str) {
+    pub(super) fn require(&mut self, section: &Section<file::Auth>, key: &str, typed: &Typed, example: &str) {
         if typed.is_none() {
             self.problems.add(section.span(), key, &format!("missing; add for example {example}"));
         }
     }
 
-    fn method(&mut self, section: &Section<file::Auth>, name: String, kind: Type) -> Method {
+    fn method(
+        &mut self,
+        section: &Section<file::Auth>,
+        (name, kind): (String, Type),
+        servers: (&mut Vec<Arc<Upstream>>, &Timeouts),
+    ) -> Option<Method> {
         let typed = section.get_ref();
         let mut from = self.list("auth.from", &typed.from, source);
         match (kind, &typed.from) {
@@ -79,8 +96,12 @@ impl Builder<'_, '_> {
                 let why = "has no effect on passwords, which stand in Authorization; remove it";
                 self.problems.add(at.span(), "auth.from", why);
             }
+            (Type::Forward, Some(at)) => {
+                let why = "has no effect on forward auth, whose server looks at the whole head; remove it";
+                self.problems.add(at.span(), "auth.from", why);
+            }
             (Type::Basic, None) => from = vec![Source::Authorization("Basic")],
-            (Type::ClientCertificate, None) => {}
+            (Type::ClientCertificate | Type::Forward, None) => {}
             (_, Some(at)) if at.get_ref().is_empty() => {
                 self.problems.add(at.span(), "auth.from", &format!("is empty; {FROM}"));
             }
@@ -100,8 +121,10 @@ impl Builder<'_, '_> {
             Type::ClientCertificate => Kind::ClientCertificate,
             Type::ApiKeys => Kind::ApiKeys(self.api_keys(section)),
             Type::Jwt => Kind::Jwt(Box::new(self.jwt(section, &name))),
+            Type::Forward => Kind::Forward(self.forward(section, servers)?),
+            Type::Introspection => Kind::Introspection(self.introspection(section, servers)?),
         };
-        Method { name, from, kind }
+        Some(Method { name, from, kind })
     }
 
     fn basic(&mut self, section: &Section<file::Auth>, name: &str) -> Kind {
@@ -187,10 +210,17 @@ fn keys_of_types(typed: &file::Auth) -> Vec<(&'static str, Range<usize>, &'stati
     const JWT: &[Type] = &[Type::Jwt];
     const BASIC: &[Type] = &[Type::Basic];
     let require = typed.require.as_ref().map(|table| ("require", table.span(), JWT));
+    const ASKS: &[Type] = &[Type::Forward, Type::Introspection];
+    const FORWARD: &[Type] = &[Type::Forward];
+    const INTROSPECTION: &[Type] = &[Type::Introspection];
+    const TOKENS: &[Type] = &[Type::Jwt, Type::Introspection];
     let lists = [
         ("keys", &typed.keys, &[Type::ApiKeys, Type::Jwt][..]),
-        ("issuer", &typed.issuer, JWT),
-        ("audience", &typed.audience, JWT),
+        ("issuer", &typed.issuer, TOKENS),
+        ("audience", &typed.audience, TOKENS),
+        ("headers", &typed.headers, FORWARD),
+        ("copy", &typed.copy, FORWARD),
+        ("cache", &typed.cache, FORWARD),
     ];
     let values = [
         ("file", &typed.file, BASIC),
@@ -198,11 +228,25 @@ fn keys_of_types(typed: &file::Auth) -> Vec<(&'static str, Range<usize>, &'stati
         ("jwks_url", &typed.jwks_url, JWT),
         ("jwks_ca", &typed.jwks_ca, JWT),
         ("jwks_refresh", &typed.jwks_refresh, JWT),
-        ("leeway", &typed.leeway, JWT),
+        ("leeway", &typed.leeway, TOKENS),
         ("expiry", &typed.expiry, JWT),
-        ("subject_claim", &typed.subject_claim, JWT),
-        ("roles_claim", &typed.roles_claim, JWT),
+        ("subject_claim", &typed.subject_claim, TOKENS),
+        ("roles_claim", &typed.roles_claim, TOKENS),
         ("max_token", &typed.max_token, JWT),
+        ("url", &typed.url, ASKS),
+        ("upstream", &typed.upstream, ASKS),
+        ("path", &typed.path, ASKS),
+        ("host", &typed.host, ASKS),
+        ("timeout", &typed.timeout, ASKS),
+        ("max_pending", &typed.max_pending, ASKS),
+        ("ttl", &typed.ttl, ASKS),
+        ("negative_ttl", &typed.negative_ttl, ASKS),
+        ("method", &typed.method, FORWARD),
+        ("identity_header", &typed.identity_header, FORWARD),
+        ("expires_header", &typed.expires_header, FORWARD),
+        ("client_id", &typed.client_id, INTROSPECTION),
+        ("client_secret_file", &typed.client_secret_file, INTROSPECTION),
+        ("bearer_file", &typed.bearer_file, INTROSPECTION),
     ];
     let lists = lists.into_iter().filter_map(|(key, typed, types)| Some((key, typed.as_ref()?.span(), types)));
     let values = values.into_iter().filter_map(|(key, typed, types)| Some((key, typed.as_ref()?.span(), types)));
@@ -245,10 +289,6 @@ fn source(value: &Value) -> Parsed<Source> {
     let written = text(value)?;
     let wrong = || format!("{} is not a place of credentials; {FROM}", quoted(written));
     let (kind, name) = written.split_once(':').unwrap_or((written, ""));
-    let is_token = |name: &str| {
-        let special = b"!#$%&'*+-.^_`|~";
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || special.contains(&byte))
-    };
     match kind {
         "authorization" if written == kind => Ok(Source::Authorization("Bearer")),
         "header" if is_token(name) && !name.eq_ignore_ascii_case("authorization") => {
@@ -263,6 +303,12 @@ fn source(value: &Value) -> Parsed<Source> {
         },
         _ => Err(wrong()),
     }
+}
+
+/// A token of RFC 9110 section 5.6.2.
+pub(super) fn is_token(name: &str) -> bool {
+    let special = b"!#$%&'*+-.^_`|~";
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || special.contains(&byte))
 }
 
 fn api_key(value: &Value) -> Parsed<ApiKey> {

@@ -84,6 +84,7 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint,
         upstreams: vec![upstream],
         discoveries: Vec::new(),
         revoked: Revoked::default(),
+        methods: Vec::new(),
         secret_parameters: Vec::new(),
         key_sources: Vec::new(),
         limits: Limits::default(),
@@ -110,7 +111,7 @@ impl Builder<'_, '_> {
         let mut limits = self.limits(&file.limits, &file.workers, workers.count.unwrap_or(1));
         let settings = self.settings(file, &limits);
         let (mut upstreams, discoveries) = self.upstreams(&file.upstream);
-        let methods = self.auth_methods(&file.auth);
+        let methods = self.auth_methods(&file.auth, &mut upstreams, &settings.timeouts);
         let routes = self.routes(&file.route, (&mut upstreams, &methods), &settings);
         self.shadow_limits(&file.limits, &routes, &mut limits);
         Snapshot {
@@ -127,6 +128,7 @@ impl Builder<'_, '_> {
             revoked: Revoked::default(),
             secret_parameters: secret_parameters(&methods),
             key_sources: key_sources(&methods),
+            methods,
             settings: Arc::new(settings),
         }
     }

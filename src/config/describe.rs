@@ -10,9 +10,9 @@ use super::flow;
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
 use crate::memory::{
-    BUCKET_BYTES, CHECK_BYTES, LIMITER_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES, SESSION_BYTES,
-    SESSION_KERNEL_BYTES, SHADOW_BYTES, SOURCE_BYTES, TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES,
-    TLS_WORKER_BYTES,
+    BUCKET_BYTES, CALL_BYTES, CHECK_BYTES, KEPT_BYTES, LIMITER_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES,
+    SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES, SOURCE_BYTES, TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES,
+    TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
 use crate::policy::auth::Auth;
 use crate::policy::keyed::PLACE_BYTES;
@@ -36,8 +36,8 @@ impl Snapshot {
     pub fn resource_errors(&self, nofile: u64, cpus: usize) -> Vec<String> {
         let mut errors = Vec::new();
         let limits = self.resolved_limits(nofile);
-        let (checks, shadows) = (self.checks_max(nofile), self.limits.max_shadows);
-        let others = limits.max_handshakes + checks + shadows + SPARE_DESCRIPTORS;
+        let (checks, shadows, calls) = (self.checks_max(nofile), self.limits.max_shadows, self.calls_max());
+        let others = limits.max_handshakes + checks + shadows + calls + SPARE_DESCRIPTORS;
         let needed = limits.max_sessions.saturating_mul(2) + others;
         if limits.max_sessions == 0 {
             errors.push(format!(
@@ -47,11 +47,12 @@ impl Snapshot {
             ));
         } else if needed as u64 > nofile {
             errors.push(format!(
-                "limits.max_sessions: {} sessions{}{} and {} handshakes need {needed} descriptors, but RLIMIT_NOFILE \
+                "limits.max_sessions: {} sessions{}{}{} and {} handshakes need {needed} descriptors, but RLIMIT_NOFILE \
                  is {nofile}; raise it or lower these",
                 limits.max_sessions,
                 or_word(checks, "", |checks| format!(", {checks} health checks")),
                 or_word(shadows, "", |shadows| format!(", {shadows} shadows")),
+                or_word(calls, "", |calls| format!(", {calls} calls of [[auth]]")),
                 limits.max_handshakes
             ));
         }
@@ -89,17 +90,24 @@ impl Snapshot {
         for entry in self.routes.entries() {
             self.write_route(out, entry)?;
         }
-        auth::write_methods(out, &self.routes)?;
         writeln!(out, "\nupstreams")?;
         for upstream in &self.upstreams {
             let used = self.routes.entries().iter().any(|entry| {
                 let shadow = entry.route.shadow.as_ref().map(|shadow| &shadow.upstream);
                 entry.route.upstreams().iter().chain(shadow).any(|used| Arc::ptr_eq(used, upstream))
             });
+            let asked = self.methods.iter().filter_map(|method| method.remote());
+            let used = used || asked.into_iter().any(|remote| Arc::ptr_eq(&remote.upstream, upstream));
             writeln!(out, "  {}{}", upstream::text(upstream), if used { "" } else { ", used by no route" })?;
             for discovery in self.discoveries.iter().filter(|one| one.upstream == upstream.name) {
                 writeln!(out, "    endpoints by {}", discovery.describe())?;
             }
+        }
+        if !self.methods.is_empty() {
+            writeln!(out, "\ncredentials")?;
+        }
+        for method in &self.methods {
+            writeln!(out, "  {}", auth::text(method))?;
         }
         writeln!(out)?;
         self.write_process(out, cpus)?;
@@ -191,6 +199,16 @@ impl Snapshot {
         if checks > 0 {
             let what = format!("{checks} health checks at a time, {} each", size(CHECK_BYTES));
             rows.push((checks * CHECK_BYTES, what));
+        }
+        let calls = self.calls_max();
+        if calls > 0 {
+            rows.push((
+                calls.saturating_mul(CALL_BYTES),
+                format!("{calls} calls of [[auth]] at a time, {} each", size(CALL_BYTES)),
+            ));
+            let workers = self.worker_count(cpus);
+            let what = format!("{workers} workers, answers of [[auth]] of {} each", size(KEPT_BYTES));
+            rows.push((workers.saturating_mul(KEPT_BYTES), what));
         }
         writeln!(out, "sessions   at most {sessions}, handshakes at most {handshakes}, with {nofile} descriptors")?;
         writeln!(out, "\nmemory in the worst case (without the kernel's socket buffers)")?;

@@ -1,5 +1,5 @@
 //! URLs of upstream endpoints: `ws://host:port/base`, `wss://` with TLS, and
-//! `ws+unix:/run/app.sock`, optionally followed by `:/base`.
+//! `ws+unix:/run/app.sock`, optionally followed by `:/base`. URLs of HTTP servers that are asked.
 
 use super::value::{Parsed, quoted};
 use crate::policy::endpoint::{Address, Endpoint};
@@ -33,6 +33,36 @@ pub fn endpoint(url: &str) -> Parsed<Endpoint> {
     };
     let (authority, base) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     Ok(Endpoint::new(url.to_owned(), address(url, authority, port)?, tls, base_path(url, base)?))
+}
+
+/// An HTTP server that is asked, by a URL such as `https://sso:9091/verify`.
+pub struct HttpServer {
+    pub endpoint: Endpoint,
+    /// The authority as written.
+    pub host: String,
+    /// The path as written.
+    pub path: String,
+}
+
+pub fn http_server(url: &str) -> Parsed<HttpServer> {
+    let wrong = |why: &str| format!("{} {why}", quoted(url));
+    if !url.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(wrong("has a character not allowed in a URL; percent-encode it"));
+    }
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let (tls, port) = match scheme {
+        "http" => (false, 80),
+        "https" => (true, 443),
+        _ => {
+            return Err(wrong("is not a URL of an HTTP server; expected for example \"http://127.0.0.1:9091/verify\""));
+        }
+    };
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
+    let address = address(url, authority, port)?;
+    base_path(url, path)?;
+    // The same server for all paths.
+    let endpoint = Endpoint::new(format!("{scheme}://{authority}"), address, tls, String::new());
+    Ok(HttpServer { endpoint, host: authority.to_owned(), path: path.to_owned() })
 }
 
 fn unix(url: &str, path: &str) -> Parsed<Endpoint> {
@@ -113,6 +143,33 @@ pub fn base_path(url: &str, base: &str) -> Parsed<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn urls_of_http_servers() {
+        for (url, place, host, path) in [
+            ("http://10.0.0.1", "10.0.0.1:80", "10.0.0.1", "/"),
+            ("https://10.0.0.1/a/", "10.0.0.1:443", "10.0.0.1", "/a/"),
+            ("http://10.0.0.1:9091/api/verify", "10.0.0.1:9091", "10.0.0.1:9091", "/api/verify"),
+            ("https://[::1]:9091/", "[::1]:9091", "[::1]:9091", "/"),
+        ] {
+            let server = http_server(url).unwrap();
+            assert_eq!(server.endpoint.address, Address::Tcp(place.parse().unwrap()));
+            assert_eq!((server.host.as_str(), server.path.as_str()), (host, path), "{url}");
+            assert_eq!(server.endpoint.tls, url.starts_with("https"));
+        }
+        for (url, why) in [
+            ("ws://10.0.0.1", "is not a URL of an HTTP server"),
+            ("10.0.0.1:80", "is not a URL of an HTTP server"),
+            ("http://", "no valid host"),
+            ("http://u:p@x/", "user name or password"),
+            ("http://x/a?q", "query or fragment"),
+            ("http://x/a b", "percent-encode"),
+            ("http://x/../a", "dot segment"),
+        ] {
+            let error = http_server(url).err().unwrap();
+            assert!(error.starts_with(&quoted(url)) && error.contains(why), "{url}: {error}");
+        }
+    }
 
     fn parsed(url: &str) -> (Address, String) {
         let endpoint = endpoint(url).unwrap();

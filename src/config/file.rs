@@ -231,6 +231,23 @@ pub struct Auth {
     pub subject_claim: Typed,
     pub roles_claim: Typed,
     pub max_token: Typed,
+    pub url: Typed,
+    pub upstream: Typed,
+    pub path: Typed,
+    pub host: Typed,
+    pub timeout: Typed,
+    pub max_pending: Typed,
+    pub ttl: Typed,
+    pub negative_ttl: Typed,
+    pub method: Typed,
+    pub headers: TypedList,
+    pub copy: TypedList,
+    pub identity_header: Typed,
+    pub expires_header: Typed,
+    pub cache: TypedList,
+    pub client_id: Typed,
+    pub client_secret_file: Typed,
+    pub bearer_file: Typed,
 }
 
 /// What each client may have.

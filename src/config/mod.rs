@@ -9,6 +9,7 @@
 
 mod access;
 mod actions;
+mod ask;
 mod auth;
 mod build;
 mod clients;
@@ -36,8 +37,8 @@ pub use error::Error;
 use self::discovery::Discovery;
 use crate::memory::CHECKS_MAX;
 use crate::policy::access::Access;
-use crate::policy::auth::Revoked;
 use crate::policy::auth::jwt::RemoteKeys;
+use crate::policy::auth::{Method, Revoked};
 use crate::policy::matching::Routes;
 use crate::policy::tls::TlsVersion;
 pub use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls};
@@ -132,6 +133,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// Credentials that do not count any more.
     pub revoked: Revoked,
+    /// The `[[auth]]` sections, in the order of the file.
+    pub methods: Vec<Arc<Method>>,
     /// Query parameters that hold credentials: their values do not stand in the log.
     pub secret_parameters: Vec<String>,
     /// Keys of tokens that are fetched from URLs.
@@ -158,9 +161,20 @@ impl Snapshot {
         }
     }
 
-    /// The limits with `nofile` descriptors, of which health checks have their share.
+    /// Questions to servers about clients at a time, one descriptor each; 0 if no route asks one.
+    pub fn calls_max(&self) -> usize {
+        let asked = |method: &&Arc<Method>| {
+            let routes = self.routes.entries().iter().filter_map(|entry| entry.route.auth.as_ref());
+            routes.flat_map(|auth| auth.requirement.methods()).any(|used| Arc::ptr_eq(used, method))
+        };
+        let remotes = self.methods.iter().filter(asked).filter_map(|method| method.remote());
+        remotes.map(|remote| remote.max_pending).fold(0, usize::saturating_add)
+    }
+
+    /// The limits with `nofile` descriptors, of which health checks and calls have their share.
     pub fn resolved_limits(&self, nofile: u64) -> ResolvedLimits {
-        self.limits.resolve(nofile.saturating_sub(self.checks_max(nofile) as u64))
+        let others = (self.checks_max(nofile) as u64).saturating_add(self.calls_max() as u64);
+        self.limits.resolve(nofile.saturating_sub(others))
     }
 
     /// Endpoints of the upstream are, or may become, spoken to over TLS.
@@ -184,6 +198,12 @@ impl Snapshot {
         }
         before.key_sources.iter().for_each(|replaced| replaced.retire());
         self.revoked.inherit(&before.revoked);
+        for method in &self.methods {
+            let known = before.methods.iter().find(|known| known.name == method.name);
+            if let (Some(remote), Some(known)) = (method.remote(), known.and_then(|known| known.remote())) {
+                remote.inherit(known);
+            }
+        }
         let known: HashMap<_, _> = before.routes.entries().iter().map(|entry| (&entry.route.name, entry)).collect();
         for entry in self.routes.entries() {
             if let Some(known) = known.get(&entry.route.name) {

@@ -3,9 +3,9 @@
 use super::state::{Control, Workers};
 use crate::admin::{Request, Response};
 use crate::discovery::{Sources, Status};
-use crate::metrics::{self, Discovered, KeySet, Process};
+use crate::metrics::{self, Asked, Discovered, KeySet, Process};
 use crate::policy::auth::jwt::RemoteKeys;
-use crate::policy::auth::{REVOKED_MAX, Who};
+use crate::policy::auth::{Method, REVOKED_MAX, Who};
 use crate::worker::inbox::Command;
 use crate::worker::sys::now_ms;
 use std::sync::Arc;
@@ -92,6 +92,7 @@ impl Control {
             key_sets: self.snapshot.key_sources.iter().map(|remote| key_set(remote)).collect(),
             denied: self.deny_files.status(now_ms()),
             discovered: self.sources.iter().flat_map(Sources::status).map(discovered).collect(),
+            asked: self.snapshot.methods.iter().filter_map(|method| asked(method)).collect(),
         }
     }
 }
@@ -100,6 +101,13 @@ fn key_set(remote: &RemoteKeys) -> KeySet {
     let status = remote.status(now_ms());
     let auth = remote.config.method.clone();
     KeySet { auth, keys: status.keys as u64, age_ms: status.age_ms, failures: status.failures }
+}
+
+/// `None`: it asks no server.
+fn asked(method: &Method) -> Option<Asked> {
+    let state = method.remote()?.state();
+    let (times, time_ms) = state.times();
+    Some(Asked { auth: method.name.clone(), results: state.results(), times, time_ms })
 }
 
 fn discovered(status: Status) -> Discovered {

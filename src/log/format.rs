@@ -83,7 +83,7 @@ fn info_fields(info: &SessionInfo, endpoint: Option<&Endpoint>, put: Put<'_>) {
     put("client", Value::Shown(&info.peer));
     put("host", Value::Bytes(info.host()));
     put("path", Value::Bytes(info.target()));
-    if let Some(identity) = &info.identity {
+    if let Some(identity) = info.identity.as_ref().filter(|identity| !identity.subject.is_empty()) {
         put("user", Value::Bytes(identity.subject.as_bytes()));
     }
     let Some(route) = &info.route else { return };

@@ -24,7 +24,7 @@ mod tests;
 
 pub use cells::ByCause;
 pub use shard::Shard;
-pub use table::{Denied, Discovered, KeySet, LOOP_BUSY_US, Process, TLS_OUTCOMES, Tally, UpstreamHealth};
+pub use table::{Asked, Denied, Discovered, KeySet, LOOP_BUSY_US, Process, TLS_OUTCOMES, Tally, UpstreamHealth};
 pub use text::CONTENT_TYPE;
 
 use std::sync::Arc;

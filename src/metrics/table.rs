@@ -13,6 +13,7 @@
 use super::cells::{ByCause, Cells};
 use super::text::Kind::{Counter, Gauge, Histogram};
 use super::text::{Metric, Millionths, Samples, Thousandths};
+use crate::proto::call::{CALL_US, CallResult};
 use crate::proto::end::{CAUSES, Cause, Party};
 use crate::proto::frame::opcode;
 use crate::proto::relay::Counts;
@@ -199,6 +200,15 @@ metrics! {
         };
     Gauge "framegate_health_checks_in_progress" [] "Open connections of health checks."
         = |r, out| out.put(&[], r.process.checks_in_progress);
+    Counter "framegate_auth_questions_total" ["auth" "result"]
+        "Questions to servers about clients by [[auth]] section and result; cached ones were not sent."
+        = |r, out| for one in &r.process.asked {
+            CallResult::ALL.iter().zip(one.results).for_each(|(result, n)| out.put(&[&one.auth, &result.name()], n));
+        };
+    Histogram "framegate_auth_answer_seconds" ["auth"] "Time until the answer of a server about a client."
+        = |r, out| for one in &r.process.asked {
+            out.put_auth_histogram(&one.auth, &CALL_US, &one.times, one.time_ms * 1_000);
+        };
     Counter "framegate_log_lines_lost_total" [] "Access log lines lost to a full ring or a failed write."
         {
             /// Those lost to a full ring.
@@ -259,6 +269,8 @@ pub struct Process {
     pub discovered: Vec<Discovered>,
     /// Those that are fetched from URLs.
     pub key_sets: Vec<KeySet>,
+    /// The sections that ask servers about clients.
+    pub asked: Vec<Asked>,
 }
 
 /// A key set of a token issuer.
@@ -270,6 +282,17 @@ pub struct KeySet {
     /// Since it was last fetched.
     pub age_ms: Option<u64>,
     pub failures: u64,
+}
+
+/// What the questions of one section came to.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    pub auth: String,
+    /// In the order of [`CallResult::ALL`].
+    pub results: [u64; CallResult::ALL.len()],
+    /// Answers by the bounds of [`CALL_US`], then all above them.
+    pub times: [u64; CALL_US.len() + 1],
+    pub time_ms: u64,
 }
 
 /// What is known of the endpoints of one upstream.

@@ -85,13 +85,27 @@ impl Samples<'_> {
     /// A histogram in seconds. `counts` has one element more than `bounds_us`: the observations
     /// above all bounds.
     pub fn put_histogram(&mut self, bounds_us: &[u64], counts: &[u64], sum_us: u64) {
+        self.put_buckets("", bounds_us, counts, sum_us);
+    }
+
+    /// The same of one section, for histograms with the one label `auth`. Names of sections need no
+    /// escapes.
+    pub fn put_auth_histogram(&mut self, auth: &str, bounds_us: &[u64], counts: &[u64], sum_us: u64) {
+        self.put_buckets(&format!("auth=\"{auth}\""), bounds_us, counts, sum_us);
+    }
+
+    fn put_buckets(&mut self, label: &str, bounds_us: &[u64], counts: &[u64], sum_us: u64) {
         let (name, mut total) = (self.name, 0);
+        let (before, alone) = match label {
+            "" => (String::new(), String::new()),
+            label => (format!("{label},"), format!("{{{label}}}")),
+        };
         let bounds = bounds_us.iter().map(|us| Millionths(*us).to_string()).chain(["+Inf".to_owned()]);
         for (bound, count) in bounds.zip(counts) {
             total += count;
-            line(self.text, format_args!("{name}_bucket{{le=\"{bound}\"}} {total}"));
+            line(self.text, format_args!("{name}_bucket{{{before}le=\"{bound}\"}} {total}"));
         }
-        line(self.text, format_args!("{name}_sum {}\n{name}_count {total}", Millionths(sum_us)));
+        line(self.text, format_args!("{name}_sum{alone} {}\n{name}_count{alone} {total}", Millionths(sum_us)));
     }
 }
 

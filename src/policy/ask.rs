@@ -4,15 +4,19 @@
 
 use super::auth::basic::Login;
 use super::auth::jwt::RemoteKeys;
+use super::limit::Permits;
 use super::upstream::Upstream;
 use crate::proto::Millis;
+use crate::proto::call::{CALL_US, CallResponse, CallResult};
 use crate::proto::end::Cause;
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A check that a route makes of a request, beyond the rules of the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
-    /// An HTTP request to an upstream; a 2xx admits.
+    /// An HTTP request to an upstream. As a check of a route, a 2xx admits.
     Subrequest(Arc<Subrequest>),
     /// A question to a service thread, by the number that it was registered under.
     Service(usize),
@@ -40,15 +44,107 @@ impl Check {
 }
 
 /// A request of our own that decides about a client's.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Subrequest {
     pub upstream: Arc<Upstream>,
-    /// The whole request head, empty line included.
-    pub head: Vec<u8>,
+    /// All of it: the head with its empty line, and the body.
+    pub request: Vec<u8>,
     /// From the question to its answer.
     pub timeout_ms: Millis,
     /// One connect attempt, TLS handshake included; then the next address is tried.
     pub connect_ms: Millis,
+    /// Who asks it shares this.
+    pub shared: Arc<CallState>,
+    /// Its answer may be used again.
+    pub keep: Option<Keep>,
+}
+
+/// How long the answer to a subrequest may be used for other requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// The SHA-256 of everything that the answer depends on.
+    pub key: [u8; 32],
+    pub rule: KeepRule,
+    /// An answer that admits, and one that refuses. 0: it is not kept.
+    pub admitted_ms: Millis,
+    pub refused_ms: Millis,
+}
+
+/// How an answer is read to tell how long it may be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepRule {
+    Forward,
+    Introspection,
+}
+
+impl Subrequest {
+    /// One that shares nothing with others, and whose answer is not kept.
+    pub fn new(upstream: Arc<Upstream>, request: Vec<u8>, timeout_ms: Millis, connect_ms: Millis) -> Subrequest {
+        let shared = Arc::new(CallState::new(usize::MAX));
+        Subrequest { upstream, request, timeout_ms, connect_ms, shared, keep: None }
+    }
+}
+
+/// The same question: what came of others does not matter.
+impl PartialEq for Subrequest {
+    fn eq(&self, other: &Subrequest) -> bool {
+        self.upstream == other.upstream
+            && self.request == other.request
+            && (self.timeout_ms, self.connect_ms) == (other.timeout_ms, other.connect_ms)
+            && self.keep == other.keep
+    }
+}
+
+impl Eq for Subrequest {}
+
+/// Without the request: it holds credentials.
+impl fmt::Debug for Subrequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subrequest {{ upstream: {:?}, {} bytes }}", self.upstream.name, self.request.len())
+    }
+}
+
+/// What the calls of one method share, over all workers and reloads.
+#[derive(Debug)]
+pub struct CallState {
+    /// One for each call that waits for its answer.
+    pub pending: Arc<Permits>,
+    /// In the order of [`CallResult::ALL`].
+    results: [AtomicU64; CallResult::ALL.len()],
+    /// Calls that were answered, by the bounds of [`CALL_US`], then all above them.
+    times: [AtomicU64; CALL_US.len() + 1],
+    time_ms: AtomicU64,
+}
+
+impl CallState {
+    pub fn new(max_pending: usize) -> CallState {
+        let (results, times) = Default::default();
+        CallState { pending: Permits::new(max_pending), results, times, time_ms: AtomicU64::new(0) }
+    }
+
+    pub fn count(&self, result: CallResult) {
+        if let Some(count) = self.results.get(result as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A call was answered after this time.
+    pub fn count_time(&self, ms: Millis) {
+        let at = CALL_US.iter().position(|bound| ms.saturating_mul(1_000) <= *bound).unwrap_or(CALL_US.len());
+        if let Some(count) = self.times.get(at) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.time_ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// In the order of [`CallResult::ALL`].
+    pub fn results(&self) -> [u64; CallResult::ALL.len()] {
+        self.results.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// By the bounds of [`CALL_US`], and the sum in milliseconds.
+    pub fn times(&self) -> ([u64; CALL_US.len() + 1], Millis) {
+        (self.times.each_ref().map(|count| count.load(Ordering::Relaxed)), self.time_ms.load(Ordering::Relaxed))
+    }
 }
 
 /// One check, to be asked, with the answers that the request has got before.
@@ -61,10 +157,28 @@ pub struct Question {
 /// The answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The status of a response, or a service's verdict in the same terms.
+    /// A service's verdict, as the status of a response would say it.
     Status(u16),
+    /// The response to a subrequest, and when it came: kept ones are older than the question.
+    Response { response: Arc<CallResponse>, at_unix_ms: u64 },
+    /// There is one, and it is no response or too large.
+    Malformed,
+    /// It was not asked: too many others wait for their answers.
+    Busy,
     /// There is none: it could not be asked, or did not answer in time.
     Unavailable,
+}
+
+impl Answer {
+    /// Why a request is refused where this is no answer to its question.
+    pub fn failure(&self) -> Option<Cause> {
+        match self {
+            Answer::Status(_) | Answer::Response { .. } => None,
+            Answer::Malformed => Some(Cause::DecisionFailed),
+            Answer::Busy => Some(Cause::DecisionBusy),
+            Answer::Unavailable => Some(Cause::DecisionTimeout),
+        }
+    }
 }
 
 /// The answers that a request has got, by what was asked. A check that a reload has changed is not
@@ -94,11 +208,14 @@ impl Answers {
 /// The first of `checks` that has no answer; `None` when all have admitted.
 pub(super) fn next<'a>(checks: &'a [Check], answers: &Answers) -> Result<Option<&'a Check>, Cause> {
     for check in checks {
-        match answers.get(check) {
-            None => return Ok(Some(check)),
-            Some(Answer::Status(200..=299)) => {}
-            Some(Answer::Status(_)) => return Err(Cause::Forbidden),
-            Some(Answer::Unavailable) => return Err(Cause::DecisionTimeout),
+        let Some(answer) = answers.get(check) else { return Ok(Some(check)) };
+        let status = match answer {
+            Answer::Status(status) => *status,
+            Answer::Response { response, .. } => response.status,
+            Answer::Malformed | Answer::Busy | Answer::Unavailable => 0,
+        };
+        if !matches!(status, 200..=299) {
+            return Err(answer.failure().unwrap_or(Cause::Forbidden));
         }
     }
     Ok(None)
@@ -129,7 +246,13 @@ mod tests {
             assert_eq!(answered(&checks, &[status(&a, denied)]), Err(Cause::Forbidden), "{denied}");
             assert_eq!(answered(&checks, &[status(&a, 200), status(&b, denied)]), Err(Cause::Forbidden), "{denied}");
         }
-        assert_eq!(answered(&checks, &[(a, Answer::Unavailable)]), Err(Cause::DecisionTimeout));
+        for (answer, cause) in [
+            (Answer::Unavailable, Cause::DecisionTimeout),
+            (Answer::Malformed, Cause::DecisionFailed),
+            (Answer::Busy, Cause::DecisionBusy),
+        ] {
+            assert_eq!(answered(&checks, &[(a.clone(), answer)]), Err(cause));
+        }
         assert_eq!(answered(&[], &[]), Ok(None));
     }
 

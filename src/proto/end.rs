@@ -190,6 +190,11 @@ causes! {
     NoSockets "no-sockets" 503 0 "The server is out of sockets.";
     /// A call or service the decision depends on did not answer in time, or could not be asked.
     DecisionTimeout "decision-timeout" 504 0 "Authorization timed out.";
+    /// A call that the decision depends on was answered with an error (5xx), or with what cannot be
+    /// understood.
+    DecisionFailed "decision-failed" 503 0 "Authorization is not available.";
+    /// As many calls wait for an answer as may.
+    DecisionBusy "decision-busy" 503 0 "Too many requests wait for authorization.";
     Draining "draining" 503 0 "The server is shutting down.";
     // --- the upstream, before its 101
     NoEndpoint "no-endpoint" 503 0 "No upstream endpoint is available.";

@@ -7,6 +7,7 @@
 
 mod extension;
 mod forwarded;
+pub mod subrequest;
 #[cfg(test)]
 mod tests;
 mod trace;

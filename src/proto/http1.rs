@@ -20,8 +20,8 @@ pub use edit::FieldEdits;
 pub use scan::HeadScan;
 pub use spans::Spans;
 pub use target::{climbs, encode_target};
-pub(super) use write::{Named, is_hop_by_hop, push, push_added, push_field};
-pub use write::{Refused, Reply, reason_of, write_refusal, write_reply, write_response};
+pub(super) use write::{Named, is_hop_by_hop, push_added};
+pub use write::{Refused, Reply, push, push_field, reason_of, write_refusal, write_reply, write_response};
 
 use super::end::Cause;
 

@@ -2,7 +2,10 @@
 //! One connection per call; the addresses of the upstream are tried in turn, each for a while, with
 //! TLS where an endpoint asks for it. Without a descriptor an attempt is made again a little later.
 //! A call ends with an answer for the pair that asked, at its deadline at the latest. What a
-//! response means is decided by policy.
+//! response means is decided by policy, and also how long it may be kept for others (`kept.rs`).
+//!
+//! TLS handshakes of calls are not within the budget of an iteration: as many are made as there are
+//! calls, and their number is limited by method (`max_pending`).
 //!
 //! Memory: a call in flight holds a response head and at most [`RESPONSE_BODY_MAX`] of body; there
 //! are at most [`CALLS_MAX`] in flight on a worker.
@@ -11,24 +14,26 @@
 
 use super::conn::{Conn, Handshake, Input};
 use super::dial::{Dialled, dial};
+use super::kept::Kept;
 use super::lend::Io;
 use super::socket::Progress;
 use super::sys::{self, Sys};
 use super::timers::Wheel;
 use super::token::{Role, SlotKey, Token};
+use crate::memory::CALLS_MAX;
 use crate::policy::ask::{Answer, Subrequest};
+use crate::policy::auth::keep_ms;
 use crate::policy::candidates::{Ask, Candidates};
 use crate::policy::endpoint::Pick;
+use crate::policy::limit::Permit;
 use crate::proto::Millis;
-use crate::proto::call::ResponseReader;
+use crate::proto::call::{CallResponse, CallResult, ResponseReader};
 use crate::proto::proxy_protocol;
 use crate::tls::TlsConfigs;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Calls in flight on a worker; more are unavailable.
-pub const CALLS_MAX: usize = 1024;
 /// An attempt for which there was no socket is made again after this time: descriptors come back
 /// with every session that ends.
 const SOCKET_RETRY_MS: Millis = 100;
@@ -43,6 +48,9 @@ pub struct Calls<K> {
     due: Vec<(SlotKey, Millis)>,
     /// Answers that have not been delivered yet, by the pair that asked.
     answers: VecDeque<(SlotKey, Answer)>,
+    kept: Kept,
+    /// The wall clock, in milliseconds since the Unix epoch, when the monotonic clock was zero.
+    unix_ms: u64,
 }
 
 #[derive(Debug)]
@@ -51,6 +59,8 @@ struct Call<K> {
     /// The pair that asked.
     asker: SlotKey,
     subrequest: Arc<Subrequest>,
+    /// Counts the call among those of its method.
+    _permit: Permit,
     tls: Arc<TlsConfigs>,
     candidates: Candidates,
     /// Counts the call among the sessions of its endpoint.
@@ -59,6 +69,7 @@ struct Call<K> {
     /// The role of the next attempt.
     attempt_role: Role,
     reader: ResponseReader,
+    started: Millis,
     deadline: Millis,
     /// When the next attempt is made, until a connection is up: again, if there was no socket for
     /// the last one, or elsewhere.
@@ -77,8 +88,9 @@ enum Attempt {
 }
 
 impl<K> Calls<K> {
-    pub fn new(now: Millis) -> Calls<K> {
-        Calls { calls: Slab::new(), wheel: Wheel::new(now), due: Vec::new(), answers: VecDeque::new() }
+    pub fn new(now: Millis, unix_ms: u64) -> Calls<K> {
+        let (wheel, kept) = (Wheel::new(now), Kept::default());
+        Calls { calls: Slab::new(), wheel, due: Vec::new(), answers: VecDeque::new(), kept, unix_ms }
     }
 
     /// Calls in flight.
@@ -103,7 +115,17 @@ impl<K> Calls<K> {
         self.answers.pop_front()
     }
 
-    /// Starts a call for a pair; `generation` has not been used before. `None`: it cannot be made.
+    /// The answer to the same question, if it has been kept.
+    pub fn kept(&mut self, subrequest: &Subrequest, now: Millis) -> Option<Answer> {
+        let answer = self.kept.get(&subrequest.keep?.key, now)?;
+        subrequest.shared.count(CallResult::Cached);
+        Some(answer)
+    }
+
+    /// Starts a call for a pair; `generation` has not been used before.
+    ///
+    /// # Errors
+    /// The answer instead: the call cannot be made.
     pub fn start<S: Sys<Sock = K>>(
         &mut self,
         subrequest: &Arc<Subrequest>,
@@ -111,10 +133,12 @@ impl<K> Calls<K> {
         tls: &Arc<TlsConfigs>,
         generation: u32,
         io: &mut Io<'_, S>,
-    ) -> Option<SlotKey> {
-        if self.calls.len() >= CALLS_MAX {
-            return None;
-        }
+    ) -> Result<SlotKey, Answer> {
+        let permit = subrequest.shared.pending.take().filter(|_| self.calls.len() < CALLS_MAX);
+        let Some(permit) = permit else {
+            subrequest.shared.count(CallResult::Busy);
+            return Err(Answer::Busy);
+        };
         // The wheel stands still while no call is in flight.
         self.wheel.advance(io.now, &mut self.due);
         self.due.clear();
@@ -122,12 +146,14 @@ impl<K> Calls<K> {
             generation,
             asker,
             subrequest: Arc::clone(subrequest),
+            _permit: permit,
             tls: Arc::clone(tls),
             candidates: subrequest.upstream.candidates(&Ask { seed: generation.into(), ..Ask::default() }),
             pick: None,
             conn: None,
             attempt_role: Role::FIRST_ATTEMPT,
             reader: ResponseReader::default(),
+            started: io.now,
             deadline: io.now + subrequest.timeout_ms,
             next_attempt_at: None,
             wheel_at: Millis::MAX,
@@ -135,15 +161,18 @@ impl<K> Calls<K> {
         let key = SlotKey { slot: self.calls.insert(call) as u32, generation };
         if self.connect(key, io) == Attempt::Exhausted {
             self.remove(key, io);
-            return None;
+            subrequest.shared.count(CallResult::Unavailable);
+            return Err(Answer::Unavailable);
         }
         self.file(key);
-        Some(key)
+        Ok(key)
     }
 
     /// The pair that asked does not wait for the answer any more.
     pub fn cancel<S: Sys<Sock = K>>(&mut self, key: SlotKey, io: &mut Io<'_, S>) {
-        self.remove(key, io);
+        if let Some(call) = self.remove(key, io) {
+            call.subrequest.shared.count(CallResult::Cancelled);
+        }
     }
 
     /// An event for a connection of a call. `false`: it is stale.
@@ -161,7 +190,8 @@ impl<K> Calls<K> {
         input.clear();
         match outcome {
             Outcome::Pending => {}
-            Outcome::Answer(answer) => self.end(key, answer, io),
+            Outcome::Response(response) => self.end(key, Ok(response), io),
+            Outcome::Malformed => self.end(key, Err(CallResult::Malformed), io),
             Outcome::Unreachable => self.attempt(key, io),
         }
         true
@@ -175,7 +205,7 @@ impl<K> Calls<K> {
             let Some(call) = self.call_mut(key).filter(|call| call.wheel_at == at) else { continue };
             call.wheel_at = Millis::MAX;
             if call.deadline <= io.now {
-                self.end(key, Answer::Unavailable, io);
+                self.end(key, Err(CallResult::Unavailable), io);
             } else if call.next_attempt_at.is_some_and(|at| at <= io.now) {
                 self.attempt(key, io);
             } else {
@@ -203,7 +233,7 @@ impl<K> Calls<K> {
     fn attempt<S: Sys<Sock = K>>(&mut self, key: SlotKey, io: &mut Io<'_, S>) {
         match self.connect(key, io) {
             Attempt::Pending => self.file(key),
-            Attempt::Exhausted => self.end(key, Answer::Unavailable, io),
+            Attempt::Exhausted => self.end(key, Err(CallResult::Unavailable), io),
         }
     }
 
@@ -234,28 +264,49 @@ impl<K> Calls<K> {
         }
     }
 
-    fn end<S: Sys<Sock = K>>(&mut self, key: SlotKey, answer: Answer, io: &mut Io<'_, S>) {
-        if let Some(asker) = self.remove(key, io) {
-            self.answers.push_back((asker, answer));
-        }
+    /// A call is over, by a response or without one.
+    fn end<S: Sys<Sock = K>>(&mut self, key: SlotKey, end: Result<CallResponse, CallResult>, io: &mut Io<'_, S>) {
+        let Some(call) = self.remove(key, io) else { return };
+        call.subrequest.shared.count(end.as_ref().err().copied().unwrap_or(CallResult::Answered));
+        let answer = match end {
+            Ok(response) => self.answered(&call, response, io.now),
+            Err(CallResult::Malformed) => Answer::Malformed,
+            Err(_) => Answer::Unavailable,
+        };
+        self.answers.push_back((call.asker, answer));
     }
 
-    fn remove<S: Sys<Sock = K>>(&mut self, key: SlotKey, io: &mut Io<'_, S>) -> Option<SlotKey> {
+    fn answered(&mut self, call: &Call<K>, response: CallResponse, now: Millis) -> Answer {
+        let (response, at_unix_ms) = (Arc::new(response), self.unix_ms + now);
+        call.subrequest.shared.count_time(now.saturating_sub(call.started));
+        if let Some(keep) = &call.subrequest.keep {
+            let until = now + keep_ms(keep, &response, at_unix_ms);
+            if until > now {
+                self.kept.insert(keep.key, &response, at_unix_ms, until);
+            }
+        }
+        Answer::Response { response, at_unix_ms }
+    }
+
+    fn remove<S: Sys<Sock = K>>(&mut self, key: SlotKey, io: &mut Io<'_, S>) -> Option<Call<K>> {
         let call = self.calls.get(key.slot as usize)?;
         if call.generation != key.generation {
             return None;
         }
-        let call = self.calls.try_remove(key.slot as usize)?;
-        if let Some(conn) = call.conn {
+        let mut call = self.calls.try_remove(key.slot as usize)?;
+        if let Some(conn) = call.conn.take() {
             drop(conn.into_sock(io.pool));
         }
-        Some(call.asker)
+        call.pick = None;
+        Some(call)
     }
 }
 
 enum Outcome {
     Pending,
-    Answer(Answer),
+    Response(CallResponse),
+    /// What was answered is no response, too large, or cut.
+    Malformed,
     /// This address failed; another one may not.
     Unreachable,
 }
@@ -303,7 +354,7 @@ impl<K> Call<K> {
     fn send<S: Sys<Sock = K>>(&mut self, io: &mut Io<'_, S>) {
         self.next_attempt_at = None;
         if let Some(conn) = &mut self.conn {
-            conn.write(&[], &self.subrequest.head, false, io);
+            conn.write(&[], &self.subrequest.request, false, io);
         }
     }
 
@@ -317,8 +368,8 @@ impl<K> Call<K> {
                 (read, _) => read,
             };
             match (read, progress) {
-                (Ok(Some(status)), _) => return Outcome::Answer(Answer::Status(status)),
-                (Err(_), _) => return Outcome::Answer(Answer::Unavailable),
+                (Ok(Some(response)), _) => return Outcome::Response(response),
+                (Err(_), _) => return Outcome::Malformed,
                 (Ok(None), Progress::Blocked) => break,
                 (Ok(None), Progress::Moved(_) | Progress::Ended(_)) => {}
             }

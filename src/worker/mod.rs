@@ -11,6 +11,7 @@ mod closings;
 mod conn;
 mod dial;
 pub mod inbox;
+mod kept;
 mod lend;
 pub mod listener;
 mod pair;

@@ -100,7 +100,7 @@ pub(super) struct Resources<'h, S: Sys> {
 
 impl<'h, S: Sys> Resources<'h, S> {
     pub fn new(core: &'h mut WorkerCore<S>) -> Resources<'h, S> {
-        let now = core.sys.now();
+        let (now, unix_ms) = (core.sys.now(), core.unix_ms);
         let (limits, workers) = (&core.snapshot.limits, core.workers.max(1));
         let (shadow_bytes, shadows_max) = (limits.shadow_buffer_bytes / workers, limits.max_shadows.div_ceil(workers));
         Resources {
@@ -112,7 +112,7 @@ impl<'h, S: Sys> Resources<'h, S> {
             sealed: Buffer::default(),
             handshake_steps: 0,
             stalls: Stalls::default(),
-            calls: Calls::new(now),
+            calls: Calls::new(now, unix_ms),
             shadows: Shadows::new(shadows_max, now),
             shadow_pool: Pool::new(shadow_bytes),
             closings: Closings::default(),

@@ -40,6 +40,10 @@ pub type Verdict = (Party, Phase, Cause, u16);
 
 /// A refusal for want of an answer.
 pub const UNANSWERED: Verdict = (Party::Proxy, Phase::Request, Cause::DecisionTimeout, 504);
+/// A refusal because the answer is none.
+pub const BROKEN: Verdict = (Party::Proxy, Phase::Request, Cause::DecisionFailed, 503);
+/// A refusal because too many others wait.
+pub const BUSY: Verdict = (Party::Proxy, Phase::Request, Cause::DecisionBusy, 503);
 /// A refusal because of the answer.
 pub const FORBIDDEN: Verdict = (Party::Downstream, Phase::Request, Cause::Forbidden, 403);
 
@@ -272,8 +276,7 @@ impl Callee {
 
 pub fn check(upstream: &Arc<Upstream>, path: &str, timeout_ms: u64) -> Check {
     let head = format!("GET {path} HTTP/1.1\r\nHost: auth\r\n\r\n").into_bytes();
-    let upstream = Arc::clone(upstream);
-    Check::Subrequest(Arc::new(Subrequest { upstream, head, timeout_ms, connect_ms: CONNECT_MS }))
+    Check::Subrequest(Arc::new(Subrequest::new(Arc::clone(upstream), head, timeout_ms, CONNECT_MS)))
 }
 
 /// An upstream of these endpoints, parsed as the file would have them.

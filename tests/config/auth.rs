@@ -143,3 +143,112 @@ fn wrong_routes_are_reported() {
     let many = (0..17).map(|_| "\"a\"").collect::<Vec<_>>().join(", ");
     wrong(&route(&format!("auth = {{ any = [{many}] }}")), "10:8: route.auth", "combines 17 methods; at most 16");
 }
+
+const FORWARD: &str = "name = \"a\"\ntype = \"forward\"\n";
+const INTROSPECTION: &str = "name = \"a\"\ntype = \"introspection\"\n";
+const URL: &str = "url = \"http://127.0.0.1:9091/verify\"\n";
+
+#[test]
+fn wrong_servers_are_reported() {
+    for (more, place, why) in [
+        ("", "5:1: auth.url", "missing; add for example url = \"http://127.0.0.1:9091/verify\""),
+        ("url = \"ws://x/\"", "8:7: auth.url", "\"ws://x/\" is not a URL of an HTTP server; expected for example"),
+        ("url = \"http://x/a?b\"", "8:7: auth.url", "has a query or fragment; remove it"),
+        ("url = \"http://u:p@x/\"", "8:7: auth.url", "has a user name or password; remove it"),
+        ("url = \"http://x/\"\nupstream = \"b\"", "9:12: auth.upstream", "excludes url; remove one of them"),
+        ("url = \"http://x/\"\npath = \"/b\"", "9:8: auth.path", "has no effect with url, which has a path of its own"),
+        ("upstream = \"b\"", "8:12: auth.upstream", "no [[upstream]] is named \"b\"; add an [[upstream]] section"),
+        ("url = \"http://x/\"\nhost = \"a b\"", "9:8: auth.host", "\"a b\""),
+        ("url = \"http://x/\"\ntimeout = \"0s\"", "9:11: auth.timeout", "\"0s\" is out of range"),
+        (
+            "url = \"http://x/\"\nmax_pending = 0",
+            "9:15: auth.max_pending",
+            "0 is not valid; expected a number from 1 to 100000",
+        ),
+        ("url = \"http://x/\"\nfrom = []", "9:8: auth.from", "has no effect on forward auth"),
+        (
+            "url = \"http://x/\"\nmethod = \"HEAD\"",
+            "9:10: auth.method",
+            "\"HEAD\" is not valid; expected \"GET\" or \"POST\"",
+        ),
+        ("url = \"http://x/\"\nheaders = [\"a b\"]", "9:12: auth.headers", "\"a b\" is not the name of a header"),
+        ("url = \"http://x/\"\nheaders = [\"X-Real-IP\"]", "9:12: auth.headers", "is a header of the proxy's own"),
+        ("url = \"http://x/\"\ncopy = [\"X-Forwarded-User\"]", "9:9: auth.copy", "is a header of the proxy's own"),
+        (
+            "url = \"http://x/\"\nidentity_header = \"Connection\"",
+            "9:19: auth.identity_header",
+            "is a header of the proxy's own",
+        ),
+        ("url = \"http://x/\"\nexpires_header = \"\"", "9:18: auth.expires_header", "\"\" is not the name of a header"),
+        ("url = \"http://x/\"\nttl = \"1s\"", "9:7: auth.ttl", "has no effect without cache"),
+        ("url = \"http://x/\"\nnegative_ttl = \"1s\"", "9:16: auth.negative_ttl", "has no effect without cache"),
+        ("url = \"http://x/\"\ncache = [\":\"]", "9:10: auth.cache", "\":\" is not the name of a header"),
+        ("url = \"http://x/\"\ncache = [\"Cookie\"]\nttl = \"2h\"", "10:7: auth.ttl", "\"2h\" is out of range"),
+        (
+            "url = \"http://x/\"\nissuer = [\"x\"]",
+            "9:10: auth.issuer",
+            "belongs to type = \"jwt\" or \"introspection\"; remove it",
+        ),
+        ("url = \"http://x/\"\nkeys = []", "9:8: auth.keys", "belongs to type = \"api_keys\" or \"jwt\"; remove it"),
+    ] {
+        wrong(&section(&format!("{FORWARD}{more}")), place, why);
+    }
+    let named = "[[upstream]]\nname = \"b\"\nendpoints = [\"ws://10.0.0.1/base\"]";
+    let why = "its endpoint ws://10.0.0.1/base has a path, which is not used here; put it into auth.path";
+    wrong(&section(&format!("{FORWARD}upstream = \"b\"\n{named}")), "8:12: auth.upstream", why);
+    let keys = format!("name = \"a\"\ntype = \"api_keys\"\nkeys = []\n{URL}");
+    wrong(&section(&keys), "9:7: auth.url", "belongs to type = \"forward\" or \"introspection\"; remove it");
+}
+
+#[test]
+fn wrong_credentials_for_servers_are_reported_without_them() {
+    let file = std::env::temp_dir().join(format!("framegate-config-{}.secret", std::process::id()));
+    for (content, why) in
+        [("", "does not hold a secret in one line"), ("s3cret\nmore", "does not hold a secret in one line")]
+    {
+        std::fs::write(&file, content).unwrap();
+        let text = section(&format!("{INTROSPECTION}{URL}bearer_file = {file:?}"));
+        let said = wrong(&text, "9:15: auth.bearer_file", why);
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+    std::fs::write(&file, "s3cret\n").unwrap();
+    let good_one = section(&format!("{INTROSPECTION}{URL}client_id = \"a\"\nclient_secret_file = {file:?}"));
+    let snapshot = good(&good_one);
+    assert_eq!(snapshot, good(&good_one), "a reload sees no change");
+    let shown = format!("{snapshot:?} {}", snapshot.describe(10_000, 2));
+    assert!(!shown.contains("s3cret") && !shown.contains("YTpzM2NyZXQ="), "{shown}");
+    std::fs::write(&file, "other\n").unwrap();
+    assert_ne!(snapshot, good(&good_one));
+    for (more, place, why) in [
+        ("client_id = \"a\"", "9:13: auth.client_id", "needs client_secret_file"),
+        ("client_secret_file = \"/none\"", "9:22: auth.client_secret_file", "cannot read \"/none\": "),
+        ("bearer_file = \"/\"", "9:15: auth.bearer_file", "\"/\" is not a regular file"),
+        ("leeway = \"1h\"", "9:10: auth.leeway", "\"1h\" is out of range"),
+        ("copy = []", "9:8: auth.copy", "belongs to type = \"forward\"; remove it"),
+        ("audience = [1]", "9:13: auth.audience", "1 is not a string"),
+    ] {
+        wrong(&section(&format!("{INTROSPECTION}{URL}{more}")), place, why);
+    }
+    let both = format!("{INTROSPECTION}{URL}client_id = \"a\"\nbearer_file = {file:?}");
+    wrong(&section(&both), "10:15: auth.bearer_file", "excludes client_id; remove one of them");
+    let alone = format!("{INTROSPECTION}{URL}client_secret_file = {file:?}");
+    wrong(&section(&alone), "9:22: auth.client_secret_file", "needs client_id, whose secret it is");
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn calls_take_descriptors_and_memory() {
+    let used = |more: &str| {
+        let sso = format!("[[auth]]\n{FORWARD}{URL}max_pending = 100\n");
+        good(&format!("[[listener]]\nlisten = \"0.0.0.0:80\"\n[[route]]\nupstream = \"ws://10.0.0.1\"\n{more}\n{sso}"))
+    };
+    let (with, without) = (used("auth = \"a\""), used(""));
+    assert_eq!((with.calls_max(), without.calls_max()), (100, 0));
+    let sessions = |nofile| [&with, &without].map(|snapshot| snapshot.resolved_limits(nofile).max_sessions);
+    let [fewer, all] = sessions(1_000);
+    assert!(all - fewer >= 40, "{fewer} {all}");
+    let text = with.describe(10_000, 2);
+    assert!(text.contains("calls of [[auth]] at a time") && text.contains("answers of [[auth]]"), "{text}");
+    assert!(text.contains("a: forward auth by /verify at http://127.0.0.1:9091, within 5s, 100 at a time"), "{text}");
+    assert!(!without.describe(10_000, 2).contains("calls of"), "none are made");
+}

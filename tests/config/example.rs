@@ -44,14 +44,32 @@ fn is_of_passwords(line: &str) -> bool {
     line.split_once(" = ").is_some_and(|(key, _)| OF_PASSWORDS.contains(&key))
 }
 
+/// The lines of the first [[auth]], which can be of several types.
+fn of_first_auth() -> impl Iterator<Item = &'static str> {
+    let start = config::EXAMPLE.split("\n[[auth]]\n").nth(1).unwrap();
+    start.lines().filter_map(other_line)
+}
+
 fn is_of_tokens(line: &str) -> bool {
     line.split_once(" = ").is_some_and(|(key, _)| OF_TOKENS.contains(&key))
 }
 
+/// Lines of [[auth]] that take the place of others, or name files.
+const EXCLUSIVE_OF_AUTH: [&str; 5] = [
+    "upstream = \"app\"",
+    "path = \"/verify?app=chat\"",
+    "client_id = \"framegate\"",
+    "client_secret_file = \"/etc/framegate/introspection.secret\"",
+    "bearer_file = \"/etc/framegate/introspection.token\"",
+];
+
 /// Those of [`other_line`] that are valid together.
 fn together_line(line: &str) -> Option<&str> {
     other_line(line).filter(|line| {
-        !EXCLUSIVE.iter().any(|key| line.starts_with(key)) && !is_of_tokens(line) && !is_of_passwords(line)
+        !EXCLUSIVE.iter().any(|key| line.starts_with(key))
+            && !EXCLUSIVE_OF_AUTH.contains(line)
+            && !is_of_tokens(line)
+            && !is_of_passwords(line)
     })
 }
 
@@ -60,7 +78,7 @@ fn together_line(line: &str) -> Option<&str> {
 fn passwords_in_the_example_are_valid() {
     let file = std::env::temp_dir().join(format!("framegate-example-{}.htpasswd", std::process::id()));
     std::fs::write(&file, format!("a:{}\n", bcrypt::hash_with_salt("open", 4, [7; 16]).unwrap())).unwrap();
-    let lines: Vec<_> = config::EXAMPLE.lines().filter_map(other_line).filter(|line| is_of_passwords(line)).collect();
+    let lines: Vec<_> = of_first_auth().filter(|line| is_of_passwords(line)).collect();
     assert_eq!(lines.len(), OF_PASSWORDS.len());
     let text = format!(
         "[[listener]]\nlisten = \"0.0.0.0:8080\"\n[[route]]\nupstream = \"ws://10.0.0.1:9000\"\nauth = \"a\"\n\
@@ -85,7 +103,7 @@ fn tokens_in_the_example_are_valid() {
         ("keys.json", jwk),
         ("shared.key", "0123456789abcdef0123456789abcdef"),
     ];
-    let lines: Vec<_> = config::EXAMPLE.lines().filter_map(other_line).filter(|line| is_of_tokens(line)).collect();
+    let lines: Vec<_> = of_first_auth().filter(|line| is_of_tokens(line)).collect();
     assert_eq!(lines.len(), OF_TOKENS.len());
     let mut text = format!(
         "[[listener]]\nlisten = \"0.0.0.0:8080\"\n[[route]]\nupstream = \"ws://10.0.0.1:9000\"\nauth = \"a\"\n\
@@ -106,10 +124,13 @@ fn example_shows_the_defaults() {
     let as_printed = good(config::EXAMPLE);
     assert!(config::EXAMPLE.lines().filter_map(default_line).count() > 30);
     assert_eq!(good(&uncommented(default_line)), as_printed);
-    // A file with only the three sections that are not commented out has the same.
+    // A file with only what is not commented out has the same.
+    let auth =
+        config::EXAMPLE.lines().skip_while(|line| *line != "[[auth]]").take_while(|line| *line != "[[upstream]]");
+    let auth: String = auth.filter(|line| !line.starts_with('#')).map(|line| line.to_owned() + "\n").collect();
     let least =
         "[[listener]]\nlisten = \"0.0.0.0:8080\"\n[[route]]\nupstream = \"app\"\n[[upstream]]\nname = \"app\"\n";
-    assert_eq!(good(&format!("{least}endpoints = [\"ws://127.0.0.1:9000\"]\n")), as_printed);
+    assert_eq!(good(&format!("{least}endpoints = [\"ws://127.0.0.1:9000\"]\n{auth}")), as_printed);
 }
 
 /// Keys of a route that take the place of `upstream`: lines that are used together.
@@ -186,14 +207,38 @@ fn exclusive_alternatives_in_the_example_are_valid() {
 }
 
 #[test]
+fn servers_and_secrets_of_auth_in_the_example_are_valid() {
+    let secret = std::env::temp_dir().join(format!("framegate-example-{}.secret", std::process::id()));
+    std::fs::write(&secret, "s3cret\n").unwrap();
+    for lines in [&EXCLUSIVE_OF_AUTH[..2], &EXCLUSIVE_OF_AUTH[2..4], &EXCLUSIVE_OF_AUTH[4..]] {
+        let forward = lines[0].starts_with("upstream");
+        let chosen = uncommented(|line| {
+            let chosen = other_line(line).filter(|line| lines.contains(line));
+            chosen.or(if forward && line.starts_with("url = \"http:") { Some("") } else { None })
+        });
+        let snapshot = good(
+            &chosen
+                .replace("/etc/framegate/introspection", secret.with_extension("").to_str().unwrap())
+                .replace(".token", ".secret"),
+        );
+        assert_ne!(snapshot, good(config::EXAMPLE), "{lines:?}");
+        assert!(!format!("{snapshot:?}").contains("s3cret"));
+    }
+    std::fs::remove_file(&secret).unwrap();
+}
+
+#[test]
 fn example_has_every_key() {
     let all = uncommented(|line| default_line(line).or(other_line(line)));
     let mut keys = 0;
     for section in known_keys(&format!("{UNLIKE} = 1\n")) {
         let several = ["listener", "route", "upstream", "auth"].contains(&section.as_str());
         let header = if several { format!("[[{section}]]") } else { format!("[{section}]") };
-        let start = all.find(&format!("\n{header}\n")).unwrap_or_else(|| panic!("{header}")) + header.len() + 2;
-        let body = all[start..].split("\n[").next().unwrap();
+        // One for each type of [[auth]].
+        let begin = format!("\n{header}\n");
+        let bodies = all.split(&begin).skip(1).map(|body| body.split("\n[").next().unwrap());
+        let body = bodies.collect::<Vec<_>>().join("\n");
+        assert!(!body.is_empty(), "{header}");
         for key in known_keys(&format!("{header}\n{UNLIKE} = 1\n")) {
             keys += 1;
             let lines = body.lines().filter(|line| line.starts_with(&format!("{key} = ")));

@@ -45,7 +45,11 @@ fn sections_are_read_and_check_shows_them() {
         ("realm = \"a\\\"b\"".to_owned(), "10:9: auth.realm", "is not a realm; expected up to 100 printable"),
         ("realm = \"\"".to_owned(), "10:9: auth.realm", "\"\" is not a realm"),
         ("from = [\"cookie:a\"]".to_owned(), "10:8: auth.from", "has no effect on passwords, which stand in"),
-        ("issuer = [\"a\"]".to_owned(), "10:10: auth.issuer", "belongs to type = \"jwt\"; remove it"),
+        (
+            "issuer = [\"a\"]".to_owned(),
+            "10:10: auth.issuer",
+            "belongs to type = \"jwt\" or \"introspection\"; remove it",
+        ),
     ] {
         wrong(&format!("{text}{more}\n"), place, why);
     }

@@ -125,9 +125,10 @@ mod built {
             wrong(&text, place, why);
         }
         let other = section("type = \"client_certificate\"\nissuer = [\"a\"]\nleeway = \"1s\"\nrequire = { a = 1 }");
-        for key in ["issuer", "leeway", "require"] {
-            wrong(&other, &format!("auth.{key}"), "belongs to type = \"jwt\"; remove it");
+        for key in ["issuer", "leeway"] {
+            wrong(&other, &format!("auth.{key}"), "belongs to type = \"jwt\" or \"introspection\"; remove it");
         }
+        wrong(&other, "auth.require", "belongs to type = \"jwt\"; remove it");
     }
 
     #[test]

@@ -111,12 +111,15 @@ pub struct Outlook {
     pub denies: bool,
     /// There is no answer, and that is known at once.
     pub fails: bool,
+    /// There is one that is no response, or is cut.
+    pub breaks: bool,
     /// There is no answer, and only a deadline says so: not before this time.
     pub expires: Option<u64>,
 }
 
-const NOTHING: Outlook = Outlook { admits: false, denies: false, fails: false, expires: None };
+const NOTHING: Outlook = Outlook { admits: false, denies: false, fails: false, breaks: false, expires: None };
 const FAILS: Outlook = Outlook { fails: true, ..NOTHING };
+const BREAKS: Outlook = Outlook { breaks: true, ..NOTHING };
 
 impl Outlook {
     fn of_status(status: u16) -> Outlook {
@@ -130,7 +133,8 @@ impl Outlook {
 
     /// Only one thing can follow.
     pub fn is_certain(self) -> bool {
-        [self.admits, self.denies, self.fails || self.expires.is_some()].iter().filter(|may| **may).count() == 1
+        let may = [self.admits, self.denies, self.breaks, self.fails || self.expires.is_some()];
+        may.iter().filter(|may| **may).count() == 1
     }
 }
 
@@ -142,6 +146,7 @@ pub fn outlook(asks: &[Ask], tls: bool) -> Outlook {
         if all.admits {
             all.denies |= one.denies;
             all.fails |= one.fails;
+            all.breaks |= one.breaks;
             all.expires = all.expires.or(one.expires);
             all.admits = one.admits;
         }
@@ -212,12 +217,15 @@ impl Call {
         let whole = self.sent == response.bytes.len();
         let status = Outlook::of_status(response.status);
         match (response.ends, whole, self.then) {
-            (Ends::Invalid, true, _) => FAILS,
+            // An RST may also come before the request has left: then the next address is tried.
+            (Ends::Invalid, true, Then::Rst) => Outlook { fails: true, ..BREAKS },
+            (Ends::Invalid, true, _) => BREAKS,
             (Ends::Itself, true, Then::Stays | Then::Fin) => status,
             // The RST may destroy what is before it.
-            (Ends::Itself, true, Then::Rst) => Outlook { fails: true, ..status },
+            (Ends::Itself, true, Then::Rst) => Outlook { fails: true, breaks: true, ..status },
             (Ends::Fin(head), _, Then::Fin) if self.sent >= head && !(tls && self.rude) => status,
-            (_, _, Then::Fin | Then::Rst) => FAILS,
+            (_, _, Then::Fin) => BREAKS,
+            (_, _, Then::Rst) => Outlook { fails: true, ..BREAKS },
             (_, _, Then::Stays) => expires,
         }
     }

@@ -7,8 +7,8 @@ use crate::kernel::{CALLEES, Id, Kernel, Link, Micros, Sys, What, trace};
 use crate::schedule::Session;
 use crate::seal::Seal;
 
-/// The request of every call.
-pub const REQUEST: &[u8] = b"GET /may HTTP/1.1\r\nHost: callee\r\n\r\n";
+/// The request of every call, with its body.
+pub const REQUEST: &[u8] = b"POST /may HTTP/1.1\r\nHost: callee\r\nContent-Length: 20\r\n\r\ntoken=0123456789abcd";
 
 /// The longest pause between two pieces.
 const PAUSE: Micros = 30_000;

@@ -200,6 +200,7 @@ impl Case<'_> {
         let verdict = self.ended.first().filter(|verdict| verdict.ended.phase == Phase::Request);
         let (cause, status, may) = match verdict.map(|verdict| verdict.ended.cause) {
             Some(Cause::Forbidden) => (Cause::Forbidden, 403, outlook.denies),
+            Some(Cause::DecisionFailed) => (Cause::DecisionFailed, 503, outlook.breaks),
             Some(Cause::DecisionTimeout) => {
                 // Who left long before the deadline has not waited for it; but early bytes, which
                 // are not read meanwhile, may keep a FIN back.

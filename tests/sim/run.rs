@@ -175,6 +175,7 @@ fn cover(w: &mut World, index: usize, ended: &[Verdict]) {
     let left = matches!(session.opening, Opening::LeavesWaiting { .. });
     let met = match (verdict.ended.phase, verdict.ended.cause, &session.asks[last]) {
         (Phase::Request, Cause::Forbidden, _) => Met::Denied,
+        (Phase::Request, Cause::DecisionFailed, _) => Met::Failed,
         (Phase::Request, Cause::DecisionTimeout, _) if verdict.age_ms < 3_000 => Met::Failed,
         (Phase::Request, Cause::DecisionTimeout, _) => Met::Expired,
         (Phase::Request, _, Ask::Call(_)) if left => Met::LeftDuringCall,

@@ -355,8 +355,8 @@ impl Variant<'_> {
         };
         let name = format!("ask{}-{}", at + 1, self.index);
         let upstream = snapshot.upstreams.iter().find(|upstream| upstream.name == name).expect("a callee");
-        let (upstream, head) = (Arc::clone(upstream), REQUEST.to_vec());
-        Check::Subrequest(Arc::new(Subrequest { upstream, head, timeout_ms, connect_ms: CONNECT_MS }))
+        let subrequest = Subrequest::new(Arc::clone(upstream), REQUEST.to_vec(), timeout_ms, CONNECT_MS);
+        Check::Subrequest(Arc::new(subrequest))
     }
 }
 

@@ -32,7 +32,7 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
             "serde_json",
         ],
     ),
-    ("config", &["policy", "proto", "memory"], &["serde", "toml", "humantime", "parse_size", "ipnet", "log"]),
+    ("config", &["policy", "proto", "memory"], &["base64", "serde", "toml", "humantime", "parse_size", "ipnet", "log"]),
     ("metrics", &["proto"], &[]),
     (
         "log",

@@ -3,10 +3,9 @@
 use super::duration_text;
 use crate::memory::{PASSWORD_RESULT_BYTES, PASSWORD_RESULTS};
 use crate::policy::auth::jwt::{Audience, Jwt, Rules};
-use crate::policy::auth::{Auth, Kind, Method};
+use crate::policy::auth::{Auth, Kind, Method, Remote};
 use crate::policy::matching::Routes;
 use std::fmt::{self, Write};
-use std::sync::Arc;
 
 /// What a route asks for.
 pub fn write_route(out: &mut String, auth: &Auth) -> fmt::Result {
@@ -19,25 +18,11 @@ pub fn write_route(out: &mut String, auth: &Auth) -> fmt::Result {
     Ok(())
 }
 
-/// The methods that routes use.
-pub fn write_methods(out: &mut String, routes: &Routes) -> fmt::Result {
-    let mut methods: Vec<&Arc<Method>> = Vec::new();
-    for auth in routes.entries().iter().filter_map(|entry| entry.route.auth.as_ref()) {
-        for method in auth.requirement.methods() {
-            if !methods.iter().any(|known| known.name == method.name) {
-                methods.push(method);
-            }
-        }
-    }
-    if !methods.is_empty() {
-        writeln!(out, "\ncredentials")?;
-    }
-    for method in methods {
-        let from: Vec<_> = method.from.iter().map(ToString::to_string).collect();
-        let from = if from.is_empty() { String::new() } else { format!(", from {}", from.join(" or ")) };
-        writeln!(out, "  {}: {}{from}", method.name, kind_text(&method.kind))?;
-    }
-    Ok(())
+/// One line about a method.
+pub fn text(method: &Method) -> String {
+    let from: Vec<_> = method.from.iter().map(ToString::to_string).collect();
+    let from = if from.is_empty() { String::new() } else { format!(", from {}", from.join(" or ")) };
+    format!("{}: {}{from}", method.name, kind_text(&method.kind))
 }
 
 /// What is remembered of passwords.
@@ -55,6 +40,18 @@ fn kind_text(kind: &Kind) -> String {
         Kind::ClientCertificate => "client certificates".to_owned(),
         Kind::Jwt(jwt) => jwt_text(jwt),
         Kind::Basic { users, realm } => format!("{} users with passwords, realm \"{realm}\"", users.len()),
+        Kind::Forward(forward) => {
+            let copied = match forward.copy.as_slice() {
+                [] => String::new(),
+                names => format!(", the upstream gets {}", names.join(", ")),
+            };
+            let kept = match forward.cache.as_slice() {
+                [] => String::new(),
+                names => format!(", answers depend on {}", names.join(", ")),
+            };
+            format!("forward auth by {}{copied}{kept}", server_text(&forward.server))
+        }
+        Kind::Introspection(one) => format!("tokens, introspected by {}", server_text(&one.server)),
     }
 }
 
@@ -75,6 +72,17 @@ fn jwt_text(jwt: &Jwt) -> String {
     text += if *expiry_required { "" } else { ", also without an expiry" };
     for (path, _) in required {
         text += &format!(", requires {path}");
+    }
+    text
+}
+
+fn server_text(server: &Remote) -> String {
+    let mut text = format!("{} at {}", server.path, server.upstream.name);
+    text += &format!(", within {}, {} at a time", duration_text(server.timeout_ms), server.max_pending);
+    for (what, ms) in [("kept", server.admitted_ms), ("refusals", server.refused_ms)] {
+        if ms > 0 {
+            text += &format!(", {what} for {}", duration_text(ms));
+        }
     }
     text
 }

@@ -26,7 +26,11 @@ impl Identity {
     /// The claim at `path`, whose parts are separated by dots, as text: a list has commas. `None`
     /// if there is none.
     pub fn claim(&self, path: &str) -> Option<String> {
-        claim_at(&self.claims, path).map(shown)
+        self.value(path).map(shown)
+    }
+
+    fn value(&self, path: &str) -> Option<&Value> {
+        claim_at(&self.claims, path)
     }
 
     /// Milliseconds until the credentials end, at this time; 0 if they have.
@@ -34,7 +38,14 @@ impl Identity {
         self.expires_unix_ms.map(|at| at.saturating_sub(unix_ms))
     }
 
-    /// This client by both credentials: the first says who it is, the sooner end counts.
+    /// The texts at `path`: a list of them, or one.
+    pub(super) fn texts(&self, path: &str) -> Vec<String> {
+        let value = self.value(path);
+        let list = value.and_then(Value::as_array).into_iter().flatten();
+        list.chain(value).filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    /// This client by both credentials: the first that knows says who it is, the sooner end counts.
     pub(super) fn and(mut self, other: Identity) -> Identity {
         let soonest = [self.expires_unix_ms, other.expires_unix_ms].into_iter().flatten().min();
         for (name, value) in other.claims {
@@ -43,6 +54,9 @@ impl Identity {
         self.scopes.extend(other.scopes);
         self.roles.extend(other.roles);
         self.fields.extend(other.fields);
+        if self.subject.is_empty() {
+            (self.subject, self.method) = (other.subject, other.method);
+        }
         Identity { expires_unix_ms: soonest, token_id: self.token_id.or(other.token_id), ..self }
     }
 }
@@ -94,6 +108,14 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(identity.claim(path).as_deref(), value, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_credential_without_a_name_leaves_it_to_the_other() {
+        let one = |subject: &str| Identity { subject: subject.to_owned(), ..Identity::default() };
+        for (first, second, both) in [("a", "b", "a"), ("", "b", "b"), ("a", "", "a"), ("", "", "")] {
+            assert_eq!(one(first).and(one(second)).subject, both);
         }
     }
 

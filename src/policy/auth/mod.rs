@@ -1,23 +1,32 @@
 //! Credentials: what a route asks of its clients, and the judgement of what they show. Each kind of
 //! credential is a file; `source` says where in a request a credential stands, `identity` who the
-//! client is then. What must be asked of others, or takes long, is a [`Check`]: judgement goes on
-//! with its answer.
+//! client is then, `remote` which server is asked by the kinds that ask one, `json` reads answers.
+//! What must be asked of others, or takes long, is a [`Check`]: judgement goes on with its answer.
 
 mod api_keys;
 pub mod basic;
+mod forward;
 mod identity;
+mod introspection;
+mod json;
 pub mod jwt;
 mod password;
+mod remote;
 mod revoked;
 mod source;
 
 pub use api_keys::{ApiKey, ApiKeys};
+pub use forward::Forward;
 pub use identity::Identity;
+pub use introspection::{Introspection, client_credentials};
+pub use remote::Remote;
 pub use revoked::{REVOKED_MAX, Revoked, TooMany, Who};
 pub use source::{Found, Source, redacted_target};
 
 use super::Facts;
-use super::ask::{Answer, Answers, Check};
+use super::ask::{Answer, Answers, Check, Keep, KeepRule};
+use crate::proto::Millis;
+use crate::proto::call::CallResponse;
 use crate::proto::end::Cause;
 use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::Refusal;
@@ -55,6 +64,28 @@ pub enum Kind {
         users: Arc<Users>,
         realm: String,
     },
+    /// An authorization server decides by the head of the request.
+    Forward(Forward),
+    /// An authorization server says whose a token is (RFC 7662).
+    Introspection(Introspection),
+}
+
+/// A text that no text for people shows.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// How long the answer to a question may be used for other requests.
+pub fn keep_ms(keep: &Keep, response: &CallResponse, unix_ms: u64) -> Millis {
+    match keep.rule {
+        KeepRule::Forward => forward::keep_ms(keep, response),
+        KeepRule::Introspection => introspection::keep_ms(keep, response, unix_ms),
+    }
 }
 
 /// What a route asks of the credentials of its requests.
@@ -95,7 +126,8 @@ impl Judgement {
 
 impl Auth {
     pub fn new(requirement: Requirement, scopes: Vec<String>, roles: Vec<String>) -> Auth {
-        let mut challenges: Vec<_> = requirement.methods().iter().map(|method| method.challenge()).collect();
+        let methods = requirement.methods();
+        let mut challenges: Vec<_> = methods.iter().filter_map(|method| method.challenge()).collect();
         challenges.sort_unstable();
         challenges.dedup();
         Auth { challenges, requirement, scopes, roles }
@@ -142,11 +174,17 @@ impl Auth {
         source::public_query(query, &names)
     }
 
-    /// Keeps credentials in subprotocols from the upstream.
+    /// Keeps credentials in subprotocols from the upstream, and fields that clients must not set.
     pub fn conceal(&self, request: &Request<'_>, edits: &mut FieldEdits, response: &mut FieldEdits) {
         let methods = self.requirement.methods();
         let sources: Vec<_> = methods.iter().flat_map(|method| &method.from).collect();
         source::conceal_protocols(&sources, request, edits, response);
+        // Also where another method has admitted: clients never say what these say.
+        for method in &methods {
+            if let Kind::Forward(forward) = &method.kind {
+                forward.copy.iter().for_each(|name| edits.remove(name));
+            }
+        }
     }
 }
 
@@ -168,9 +206,11 @@ impl Requirement {
     }
 }
 
-/// The refusal that says most: not of a method whose credentials the client does not use.
+/// The first that admits without a question; only if there is none, others are asked, in their
+/// order. The refusal is that which says most: not of a method whose credentials the client does
+/// not use.
 fn any(parts: &[Requirement], facts: &Facts<'_>, answers: &Answers) -> Judgement {
-    let mut refused: Option<Refusal> = None;
+    let (mut refused, mut asks): (Option<Refusal>, Option<Check>) = (None, None);
     for part in parts {
         match part.judge(facts, answers) {
             Judgement::Refused(refusal) => {
@@ -179,14 +219,19 @@ fn any(parts: &[Requirement], facts: &Facts<'_>, answers: &Answers) -> Judgement
                     refused = Some(refusal);
                 }
             }
-            judgement => return judgement,
+            Judgement::Ask(check) => asks = asks.or(Some(check)),
+            granted @ Judgement::Granted(_) => return granted,
         }
+    }
+    if let Some(check) = asks {
+        return Judgement::Ask(check);
     }
     Judgement::Refused(refused.unwrap_or_else(|| Cause::NoCredentials.into()))
 }
 
+/// Nothing is asked for a client that another method refuses.
 fn all(parts: &[Requirement], facts: &Facts<'_>, answers: &Answers) -> Judgement {
-    let mut both: Option<Identity> = None;
+    let (mut both, mut asks): (Option<Identity>, Option<Check>) = (None, None);
     for part in parts {
         match part.judge(facts, answers) {
             Judgement::Granted(identity) => {
@@ -195,15 +240,42 @@ fn all(parts: &[Requirement], facts: &Facts<'_>, answers: &Answers) -> Judgement
                     Some(first) => first.and(identity),
                 });
             }
-            judgement => return judgement,
+            Judgement::Ask(check) => asks = asks.or(Some(check)),
+            refused @ Judgement::Refused(_) => return refused,
         }
+    }
+    if let Some(check) = asks {
+        return Judgement::Ask(check);
     }
     both.map_or_else(|| Judgement::refused(Cause::NoCredentials), Judgement::Granted)
 }
 
 impl Method {
     fn judge(&self, facts: &Facts<'_>, answers: &Answers) -> Judgement {
+        let judged = |judged: Result<Identity, Refusal>| match judged {
+            Ok(identity) => Judgement::Granted(identity),
+            Err(refusal) => Judgement::Refused(refusal),
+        };
         match &self.kind {
+            Kind::Forward(forward) => {
+                let check = forward.check(&self.name, facts);
+                match answers.get(&check) {
+                    None => Judgement::Ask(check),
+                    Some(answer) => judged(forward.judge(&self.name, answer, facts)),
+                }
+            }
+            Kind::Introspection(introspection) => {
+                let check = match self.credential(facts.request) {
+                    Found::Nothing => return Judgement::refused(Cause::NoCredentials),
+                    Found::Several => None,
+                    Found::One(token) => introspection.check(&self.name, &token),
+                };
+                let Some(check) = check else { return Judgement::refused(Cause::BadCredentials) };
+                match answers.get(&check) {
+                    None => Judgement::Ask(check),
+                    Some(answer) => judged(introspection.judge(&self.name, answer, facts)),
+                }
+            }
             Kind::ClientCertificate => match facts.cert {
                 Some(cert) => Judgement::Granted(self.identity_of(cert.subject)),
                 None => Judgement::refused(Cause::NoCredentials),
@@ -230,7 +302,7 @@ impl Method {
             None => Judgement::Ask(check),
             Some(Answer::Status(200..=299)) => Judgement::Granted(self.identity_of(&name)),
             Some(Answer::Status(_)) => Judgement::refused(Cause::BadCredentials),
-            Some(Answer::Unavailable) => {
+            Some(_) => {
                 let field = Some(("Retry-After", BUSY_S.into()));
                 Judgement::Refused(Refusal { field, ..Cause::VerifierBusy.into() })
             }
@@ -272,16 +344,29 @@ impl Method {
         found.into_iter().find(|found| *found != Found::Nothing).unwrap_or(Found::Nothing)
     }
 
+    /// The server that it asks, if it asks one.
+    pub fn remote(&self) -> Option<&Remote> {
+        match &self.kind {
+            Kind::Forward(forward) => Some(&forward.server),
+            Kind::Introspection(introspection) => Some(&introspection.server),
+            Kind::ApiKeys(_) | Kind::ClientCertificate | Kind::Jwt(_) | Kind::Basic { .. } => None,
+        }
+    }
+
     fn identity_of(&self, subject: &str) -> Identity {
         Identity { subject: subject.to_owned(), method: self.name.clone(), ..Identity::default() }
     }
 
     /// For WWW-Authenticate.
-    fn challenge(&self) -> String {
+    fn challenge(&self) -> Option<String> {
         match &self.kind {
-            Kind::ApiKeys(_) | Kind::ClientCertificate | Kind::Jwt(_) => BEARER.to_owned(),
+            Kind::ApiKeys(_) | Kind::ClientCertificate | Kind::Jwt(_) | Kind::Introspection(_) => {
+                Some(BEARER.to_owned())
+            }
             // "The value of the charset parameter MUST be UTF-8" (RFC 7617 section 2.1).
-            Kind::Basic { realm, .. } => format!("Basic realm=\"{realm}\", charset=\"UTF-8\""),
+            Kind::Basic { realm, .. } => Some(format!("Basic realm=\"{realm}\", charset=\"UTF-8\"")),
+            // Its server sends its own.
+            Kind::Forward(_) => None,
         }
     }
 }
@@ -310,7 +395,7 @@ pub fn secret_parameters(methods: &[Arc<Method>]) -> Vec<String> {
 pub fn key_sources(methods: &[Arc<Method>]) -> Vec<Arc<RemoteKeys>> {
     let remote = |method: &Arc<Method>| match &method.kind {
         Kind::Jwt(jwt) => jwt.remote.clone(),
-        Kind::ApiKeys(_) | Kind::ClientCertificate | Kind::Basic { .. } => None,
+        _ => None,
     };
     methods.iter().filter_map(remote).collect()
 }

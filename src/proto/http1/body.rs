@@ -1,4 +1,5 @@
-//! Where the body of an answer ends (RFC 9112 sections 6 and 7). Never decodes, keeps no byte.
+//! Where the body of an answer ends, and what it is without its framing (RFC 9112 sections 6 and
+//! 7). Keeps no byte.
 
 use super::scan::State;
 use super::{Response, elements, values};
@@ -19,15 +20,24 @@ impl Body {
     /// How many of `bytes` belong to the body, and whether it is complete with them.
     /// `Cause::BadResponse` where the chunking is broken.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), Cause> {
+        self.decode(bytes, |_| {})
+    }
+
+    /// The same; `content` gets the bytes without those of the chunking.
+    pub fn decode(&mut self, bytes: &[u8], mut content: impl FnMut(&[u8])) -> Result<(usize, bool), Cause> {
         match self {
             Body::None => Ok((0, true)),
             Body::Length(left) => {
                 let taken = (bytes.len() as u64).min(*left);
                 *left -= taken;
+                content(bytes.get(..taken as usize).unwrap_or_default());
                 Ok((taken as usize, *left == 0))
             }
-            Body::Chunked(chunks) => chunks.advance(bytes),
-            Body::UntilEof => Ok((bytes.len(), false)),
+            Body::Chunked(chunks) => chunks.decode(bytes, content),
+            Body::UntilEof => {
+                content(bytes);
+                Ok((bytes.len(), false))
+            }
         }
     }
 }
@@ -67,7 +77,7 @@ fn length_of(value: &[u8]) -> Result<u64, Cause> {
     str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(Cause::BadResponse)
 }
 
-/// Position in a chunked body, trailers included. Never decodes: the bytes pass as they are.
+/// Position in a chunked body, trailers included.
 #[derive(Debug, Default)]
 pub struct Chunks {
     at: At,
@@ -93,12 +103,14 @@ enum At {
 }
 
 impl Chunks {
-    fn advance(&mut self, bytes: &[u8]) -> Result<(usize, bool), Cause> {
+    fn decode(&mut self, bytes: &[u8], mut content: impl FnMut(&[u8])) -> Result<(usize, bool), Cause> {
         let mut rest = bytes;
         while !matches!(self.at, At::Trailer(State::Done)) {
             if let At::Data(left) = self.at {
                 let taken = (rest.len() as u64).min(left);
-                rest = rest.get(taken as usize..).unwrap_or_default();
+                let (data, after) = rest.split_at_checked(taken as usize).unwrap_or_default();
+                content(data);
+                rest = after;
                 self.at = if taken == left { At::DataCr } else { At::Data(left - taken) };
             }
             let Some((byte, after)) = rest.split_first() else { return Ok((bytes.len(), false)) };

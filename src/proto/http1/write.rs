@@ -132,14 +132,14 @@ fn push_end(out: &mut Vec<u8>, status: u16, request_id: &str) {
 }
 
 /// Appends all of `parts`.
-pub(in crate::proto) fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
+pub fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
     for part in parts {
         out.extend_from_slice(part);
     }
 }
 
-/// Appends one field line.
-pub(in crate::proto) fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// Appends one field line. Neither name nor value has a CR or LF.
+pub fn push_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     push(out, &[name.as_bytes(), b": ", value, b"\r\n"]);
 }
 

@@ -128,8 +128,8 @@ impl<S: Sys> Turn<'_, '_, S> {
             Verdict::Ask(question) => {
                 let check = question.check.clone();
                 pending.question = Some(question);
-                if !self.ask(&check) {
-                    self.decide_unavailable();
+                if let Some(answer) = self.ask(&check) {
+                    self.decide(Some(answer));
                 }
             }
         }
@@ -161,26 +161,32 @@ impl<S: Sys> Turn<'_, '_, S> {
         pending.destination = pending.destination.or_else(|| conn.local_addr(&mut self.res.core.sys));
     }
 
-    /// Puts a question to whom it is for; `false` if it cannot be asked.
-    fn ask(&mut self, check: &Check) -> bool {
+    /// Puts a question to whom it is for. Its answer, if that is known already.
+    fn ask(&mut self, check: &Check) -> Option<Answer> {
         match check {
             Check::Subrequest(subrequest) => {
+                if let Some(kept) = self.res.calls.kept(subrequest, self.res.now) {
+                    return Some(kept);
+                }
                 let tls = Arc::clone(&self.res.core.tls);
                 self.res.core.generation = SlotKey::next_generation(self.res.core.generation);
                 let generation = self.res.core.generation;
                 let (calls, mut io) = self.res.calls();
-                let call = calls.start(subrequest, self.key, &tls, generation, &mut io);
-                if let Some(pending) = &mut self.pair.pending {
-                    pending.call = call;
+                match calls.start(subrequest, self.key, &tls, generation, &mut io) {
+                    Ok(call) => {
+                        if let Some(pending) = &mut self.pair.pending {
+                            pending.call = Some(call);
+                        }
+                        None
+                    }
+                    Err(answer) => Some(answer),
                 }
-                call.is_some()
             }
-            Check::Service(_) | Check::Keys(_) | Check::Password(_) => self.res.core.services.ask(check, self.key),
+            Check::Service(_) | Check::Keys(_) | Check::Password(_) => {
+                let asked = self.res.core.services.ask(check, self.key);
+                (!asked).then_some(Answer::Unavailable)
+            }
         }
-    }
-
-    fn decide_unavailable(&mut self) {
-        self.decide(Some(Answer::Unavailable));
     }
 
     /// The question needs no answer any more.
