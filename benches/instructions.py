@@ -27,6 +27,8 @@ TABLE = os.path.join(HERE, "instructions.txt")
 UPDATE = "benches/instructions.py --update"
 # In this order in the table: the plain path first.
 PROGRAMS = ["worker", "session", "relay", "frame", "mask", "http1", "routing", "access"]
+# Timed only: what they do is almost all in aws-lc, which chooses its code by the processor.
+TIMED = ["auth"]
 # What an operation may cost more than the table says: percent, and instructions for the short ones.  The same sources
 # give the same number.  Changed code that has nothing to do with an operation can move what is inlined into it: a
 # constant that went to another module has moved a third of the table by 3 to 4 %, and one operation by 8.
@@ -61,8 +63,8 @@ def output(*command, **kw):
 
 def count(valgrind):
     programs = build()
-    if sorted(programs) != sorted(PROGRAMS):
-        raise CannotCount("bench programs %s, expected %s" % (sorted(programs), sorted(PROGRAMS)))
+    if sorted(programs) != sorted(PROGRAMS + TIMED):
+        raise CannotCount("bench programs %s, expected %s" % (sorted(programs), sorted(PROGRAMS + TIMED)))
     costs = {}
     for name in PROGRAMS:
         found = run(valgrind, name, programs[name])

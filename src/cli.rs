@@ -325,7 +325,8 @@ mod tests {
     #[test]
     fn both_version_flags_show_the_features() {
         let version = env!("CARGO_PKG_VERSION");
-        let expected = format!("framegate {version}\ntls: rustls 0.23, aws-lc-rs\nfeatures: discovery, regex\n");
+        let features = "basic, discovery, jwt, regex";
+        let expected = format!("framegate {version}\ntls: rustls 0.23, aws-lc-rs\nfeatures: {features}\n");
         for flag in ["-V", "--version"] {
             assert_eq!(typed(&format!("framegate {flag}")), Err(Early::Help(expected.clone())));
         }
