@@ -26,7 +26,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TABLE = os.path.join(HERE, "instructions.txt")
 UPDATE = "benches/instructions.py --update"
 # In this order in the table: the plain path first.
-PROGRAMS = ["worker", "session", "relay", "frame", "mask", "http1", "routing", "access"]
+PROGRAMS = ["worker", "session", "relay", "frame", "mask", "http1", "routing", "access", "asking"]
 # Timed only: what they do is almost all in aws-lc, which chooses its code by the processor.
 TIMED = ["auth"]
 # What an operation may cost more than the table says: percent, and instructions for the short ones.  The same sources

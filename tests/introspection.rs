@@ -148,7 +148,8 @@ fn tokens_that_are_not_active_are_refused() {
             101 => drop(rig.admits(&client)),
             status => {
                 let got = rig.refuses(&client, status);
-                assert!(got.contains("\r\nWWW-Authenticate: Bearer\r\n"), "{json}: {got}");
+                let challenge = "\r\nWWW-Authenticate: Bearer error=\"invalid_token\"\r\n";
+                assert!(got.contains(challenge), "{json}: {got}");
             }
         }
     }
