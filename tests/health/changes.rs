@@ -3,6 +3,8 @@
 use crate::backend::{Backend, Reply};
 use crate::common::*;
 use crate::*;
+use socket2::{Domain, Socket, Type};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -75,8 +77,11 @@ fn new_sessions_avoid_an_endpoint_that_is_down_and_old_ones_stay() {
 
 #[test]
 fn an_endpoint_that_comes_back_is_noticed() {
-    let (listener, addr) = listen();
-    drop(listener);
+    // Bound, so that no one else gets the port, and not listening.
+    let reserved = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    reserved.set_reuse_address(true).unwrap();
+    reserved.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let addr = reserved.local_addr().unwrap().as_socket().unwrap();
     let url = format!("ws://{addr}");
     let proxy = Proxy::start(&checked(std::slice::from_ref(&url), &format!("type = \"tcp\"\n{OFTEN}")));
     is_down(&proxy, &url, "connect refused");
