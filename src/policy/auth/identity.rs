@@ -26,11 +26,7 @@ impl Identity {
     /// The claim at `path`, whose parts are separated by dots, as text: a list has commas. `None`
     /// if there is none.
     pub fn claim(&self, path: &str) -> Option<String> {
-        self.value(path).map(shown)
-    }
-
-    fn value(&self, path: &str) -> Option<&Value> {
-        claim_at(&self.claims, path)
+        claim_at(&self.claims, path).map(shown)
     }
 
     /// Milliseconds until the credentials end, at this time; 0 if they have.
@@ -38,11 +34,9 @@ impl Identity {
         self.expires_unix_ms.map(|at| at.saturating_sub(unix_ms))
     }
 
-    /// The texts at `path`: a list of them, or one.
+    /// The texts at `path`.
     pub(super) fn texts(&self, path: &str) -> Vec<String> {
-        let value = self.value(path);
-        let list = value.and_then(Value::as_array).into_iter().flatten();
-        list.chain(value).filter_map(Value::as_str).map(str::to_owned).collect()
+        texts(claim_at(&self.claims, path))
     }
 
     /// This client by both credentials: the first that knows says who it is, the sooner end counts.
@@ -67,6 +61,12 @@ pub(super) fn claim_at<'a>(claims: &'a Map<String, Value>, path: &str) -> Option
     // A name with dots in it comes first: they are common in the claims of OpenID providers.
     let nested = || rest.and_then(|rest| claims.get(first).and_then(|value| below(value, rest)));
     claims.get(path).or_else(nested)
+}
+
+/// A list of texts, or one.
+pub(super) fn texts(value: Option<&Value>) -> Vec<String> {
+    let list = value.and_then(Value::as_array).into_iter().flatten();
+    list.chain(value).filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn below<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {

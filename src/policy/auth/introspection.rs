@@ -3,6 +3,7 @@
 
 use super::super::Facts;
 use super::super::ask::{Answer, Check, Keep, KeepRule};
+use super::identity::texts;
 use super::remote::Remote;
 use super::{Identity, Secret, json};
 use crate::proto::call::CallResponse;
@@ -146,13 +147,6 @@ pub(super) fn keep_ms(keep: &Keep, response: &CallResponse, unix_ms: u64) -> u64
             keep.admitted_ms.min(exp_ms.map_or(u64::MAX, |exp| exp.saturating_sub(unix_ms)))
         }
     }
-}
-
-/// A text, or a list of them.
-fn texts(value: Option<&Value>) -> Vec<String> {
-    let one = value.and_then(Value::as_str);
-    let list = value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
-    one.into_iter().chain(list).map(str::to_owned).collect()
 }
 
 /// As a value of application/x-www-form-urlencoded (WHATWG URL, section 5.2).

@@ -1,5 +1,6 @@
-//! JSON objects of other parties, read so that no two readers can take different things from them:
-//! a name that occurs twice in an object is an error, at any depth.
+//! JSON objects of other parties, in tokens and in answers, read so that no two readers can take
+//! different things from them: a name that occurs twice in an object is an error, at any depth (RFC
+//! 7515 section 4 and RFC 7519 section 4 let a receiver refuse them).
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
@@ -85,20 +86,32 @@ mod tests {
 
     #[test]
     fn names_occur_once() {
-        for good in ["{}", r#" {"a":1,"b":[{"a":null},{"a":-1.5e3}],"c":{"a":"\u0061"},"d":true} "#] {
+        for good in [
+            "{}",
+            r#" {"a":1,"b":[{"a":null},{"a":-1.5e3}],"c":{"a":"\u0061"},"d":true} "#,
+            r#" {"a": [1, -1, 1.5, null, true, "x"], "b": {"a": {}}, "\u0063": "é"} "#,
+        ] {
             assert_eq!(object(good.as_bytes()).map(Value::Object), serde_json::from_str(good).ok(), "{good}");
         }
         let deep = format!("{}1{}", "{\"a\":[".repeat(80), "]}".repeat(80));
         for bad in [
             "",
+            "1",
             "[]",
+            "null",
             "true",
             "{",
             "{}x",
             "{}{}",
+            "{} x",
             r#"{"a":1,"a":1}"#,
             r#"{"a":1,"\u0061":2}"#,
+            r#"{"a":{"b":1,"b":2}}"#,
+            r#"{"a":[{"b":1,"b":2}]}"#,
             r#"{"b":[{"a":{"c":1,"c":2}}]}"#,
+            r#"{"a":1e999}"#,
+            "{\"a\":\"\u{1}\"}",
+            r#"{"a":"\ud800"}"#,
             r#"{"a":1,}"#,
             "{'a':1}",
             r#"{"a":NaN}"#,
@@ -107,5 +120,6 @@ mod tests {
             assert_eq!(object(bad.as_bytes()), None, "{bad}");
         }
         assert_eq!(object(b"{\"a\":\"\xff\"}"), None);
+        assert_eq!(object(format!("{{\"a\":{}1{}}}", "[".repeat(500), "]".repeat(500)).as_bytes()), None, "deep");
     }
 }

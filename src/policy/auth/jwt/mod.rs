@@ -9,7 +9,6 @@ mod algorithm;
 #[cfg(feature = "jwt")]
 mod backend;
 mod claims;
-mod json;
 mod key;
 mod remote;
 mod token;

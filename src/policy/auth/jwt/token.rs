@@ -1,8 +1,8 @@
 //! The form of a token: three segments, a header that is understood, and nothing that a token could
 //! choose its own key with (RFC 7515; RFC 8725 has the attacks).
 
+use super::super::json;
 use super::algorithm::Algorithm;
-use super::json;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
