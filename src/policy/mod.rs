@@ -44,7 +44,7 @@ use crate::proto::handshake;
 use crate::proto::http1::Request;
 use crate::proto::interface::Refusal;
 use access::Access;
-use ask::{Answer, Answers, Check, Question};
+use ask::{Answer, Answers, Question};
 use auth::{Identity, Judgement, Revoked};
 use balance::Balance;
 use candidates::{Ask, Candidates};
@@ -170,12 +170,13 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
     }
     let answers = Answers::with(answered);
     let identity = match judge(route, facts, &answers) {
-        Ok(Some(identity)) if policy.revoked.covers(&identity, facts.now) => {
+        None => None,
+        Some(Judgement::Granted(client)) if policy.revoked.covers(&client, facts.now) => {
             return Verdict::Deny(Cause::Revoked.into());
         }
-        Ok(identity) => identity.map(Arc::new),
-        Err(NotYet::Ask(check)) => return Verdict::Ask(answers.question(check)),
-        Err(NotYet::Refused(refusal)) => return Verdict::Deny(refusal),
+        Some(Judgement::Granted(client)) => Some(Arc::new(client)),
+        Some(Judgement::Ask(check)) => return Verdict::Ask(answers.question(check)),
+        Some(Judgement::Refused(refusal)) => return Verdict::Deny(refusal),
     };
     let variables = Variables { facts, route: &route.name, captures: &captures, identity: identity.as_deref() };
     let refusal = match &route.action {
@@ -200,24 +201,13 @@ fn judge_client(route: &Route, facts: &Facts<'_>) -> Result<(), Cause> {
     }
 }
 
-/// Why a request is not admitted at this moment.
-enum NotYet {
-    Ask(Check),
-    Refused(Refusal),
-}
-
-/// Who the client is, if the route wants to know, once all of its checks have admitted.
-fn judge(route: &Route, facts: &Facts<'_>, answers: &Answers) -> Result<Option<Identity>, NotYet> {
+/// The checks of the route, then what it asks of the client's credentials; `None` if it asks
+/// nothing of those, and all of its checks have admitted.
+fn judge(route: &Route, facts: &Facts<'_>, answers: &Answers) -> Option<Judgement> {
     match ask::next(&route.checks, answers) {
-        Ok(None) => {}
-        Ok(Some(check)) => return Err(NotYet::Ask(check.clone())),
-        Err(cause) => return Err(NotYet::Refused(cause.into())),
-    }
-    match route.auth.as_ref().map(|auth| auth.judge(facts, answers)) {
-        None => Ok(None),
-        Some(Judgement::Granted(identity)) => Ok(Some(identity)),
-        Some(Judgement::Ask(check)) => Err(NotYet::Ask(check)),
-        Some(Judgement::Refused(refusal)) => Err(NotYet::Refused(refusal)),
+        Ok(None) => route.auth.as_ref().map(|auth| auth.judge(facts, answers)),
+        Ok(Some(check)) => Some(Judgement::Ask(check.clone())),
+        Err(cause) => Some(Judgement::Refused(cause.into())),
     }
 }
 
