@@ -2,9 +2,8 @@
 
 mod common;
 
-use common::bench;
+use common::{bench, facts_of};
 use framegate::config;
-use framegate::policy::Facts;
 use framegate::policy::access::{Access, DenyFile};
 use framegate::policy::networks::Networks;
 use framegate::policy::origin::Origins;
@@ -16,25 +15,6 @@ use std::sync::Arc;
 
 /// A browser's request with a Cookie and `Origin: https://www.example.com`.
 const REQUEST: &str = include!("common/browser_request.rs");
-
-fn facts_of<'a>(request: &'a framegate::proto::http1::Request<'a>) -> Facts<'a> {
-    let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    Facts {
-        request,
-        trusted: false,
-        peer: client,
-        client,
-        request_id: "id",
-        secure: true,
-        cert: None,
-        access: None,
-        redirect: None,
-        draining: false,
-        now: 0,
-        unix_ms: 0,
-        random: 0,
-    }
-}
 
 /// The origins of a route with this key.
 fn bench_origins(name: &str, key: &str, head: &str, admitted: bool) {

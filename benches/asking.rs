@@ -4,15 +4,14 @@
 
 mod common;
 
-use common::bench;
+use common::{bench, facts_of};
 use framegate::config::{self, Snapshot};
 use framegate::policy::ask::Answer;
 use framegate::policy::limit::Permits;
-use framegate::policy::{Facts, Policy, Verdict, decide};
+use framegate::policy::{Policy, Verdict, decide};
 use framegate::proto::call::CallResponse;
 use framegate::proto::http1::parse_request;
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 const REQUEST: &str = "GET /chat?room=7 HTTP/1.1\r\nHost: chat.example.com\r\nUpgrade: websocket\r\n\
@@ -31,22 +30,7 @@ fn snapshot(auth: &str) -> Snapshot {
 fn bench_auth(name: &str, auth: &str, response: &CallResponse) {
     let (snapshot, sessions) = (snapshot(auth), Permits::new(1_000));
     let request = parse_request(REQUEST.as_bytes()).expect("a valid request");
-    let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    let facts = Facts {
-        request: &request,
-        trusted: false,
-        peer: client,
-        client,
-        request_id: "0123456789abcdef0123456789abcdef",
-        secure: true,
-        cert: None,
-        access: None,
-        redirect: None,
-        draining: false,
-        now: 0,
-        unix_ms: 1_800_000_000_000,
-        random: 0,
-    };
+    let facts = facts_of(&request);
     let policy = Policy { routes: &snapshot.routes, sessions: &sessions, revoked: &snapshot.revoked };
     let question = match decide(&facts, &policy, None) {
         Verdict::Ask(question) => Some(question),

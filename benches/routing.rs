@@ -2,9 +2,8 @@
 
 mod common;
 
-use common::bench;
+use common::{bench, facts_of};
 use framegate::config;
-use framegate::policy::Facts;
 use framegate::policy::balance::Balance;
 use framegate::policy::candidates::{Ask, Next};
 use framegate::policy::endpoint::{Address, Endpoint, Member};
@@ -14,7 +13,7 @@ use framegate::policy::matching::Routes;
 use framegate::policy::upstream::{Options, Rules, Upstream};
 use framegate::proto::http1::parse_request;
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Routes as a large edge has them: a host each with a path, names or conditions for some, and
@@ -47,22 +46,7 @@ fn tenants(count: usize, condition: impl Fn(usize) -> String) -> Routes {
 fn bench_find(name: &str, routes: &Routes, (host, target, field): (&str, &str, &str), expected: Option<&str>) {
     let head = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{field}User-Agent: bench\r\n\r\n");
     let request = parse_request(head.as_bytes()).expect("a valid request");
-    let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    let facts = Facts {
-        request: &request,
-        trusted: false,
-        peer: client,
-        client,
-        request_id: "id",
-        secure: false,
-        cert: None,
-        access: None,
-        redirect: None,
-        draining: false,
-        now: 0,
-        unix_ms: 0,
-        random: 0,
-    };
+    let facts = facts_of(&request);
     assert_eq!(routes.find(&facts).map(|found| found.entry.route.name.as_str()), expected, "{name}");
     bench(name, 20_000, || {
         black_box(routes.find(black_box(&facts)));

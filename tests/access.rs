@@ -23,14 +23,6 @@ fn status_of(client: &TcpStream) -> u16 {
     head.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
-/// A connection from an address of the loopback network.
-fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
-    socket.connect(&to.into()).unwrap();
-    patient(socket.into())
-}
-
 /// A server that accepts every session until the test ends.
 fn welcoming() -> SocketAddr {
     let (listener, addr) = listen();

@@ -2,20 +2,12 @@
 
 mod common;
 
-use common::{End, Proxy, accept, eventually, http, listen, patient, read_all, read_head, request, switching};
+use common::{End, Proxy, accept, connect_from, eventually, http, listen, read_all, read_head, request, switching};
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-
-/// A client at 127.0.0.`host`.
-fn connect_from(host: u8, proxy: SocketAddr) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, host], 0)).into()).unwrap();
-    socket.connect(&proxy.into()).unwrap();
-    patient(socket.into())
-}
+use std::net::{TcpListener, TcpStream};
 
 fn open_from(host: u8, proxy: &Proxy, listener: &TcpListener, more: &str) -> (TcpStream, TcpStream) {
-    let mut client = connect_from(host, proxy.addr);
+    let mut client = connect_from([127, 0, 0, host], proxy.addr);
     client.write_all(request("/", more).as_bytes()).unwrap();
     let mut upstream = accept(listener);
     read_head(&upstream);
@@ -26,7 +18,7 @@ fn open_from(host: u8, proxy: &Proxy, listener: &TcpListener, more: &str) -> (Tc
 
 #[track_caller]
 fn refused_from(host: u8, proxy: &Proxy, more: &str, cause: &str) -> String {
-    let mut client = connect_from(host, proxy.addr);
+    let mut client = connect_from([127, 0, 0, host], proxy.addr);
     client.write_all(request("/", more).as_bytes()).unwrap();
     let (answer, end) = read_all(&client);
     let answer = String::from_utf8(answer).unwrap();

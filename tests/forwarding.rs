@@ -16,9 +16,8 @@ mod sent;
 
 use common::pki::PKI;
 use common::*;
-use socket2::{Domain, Socket, Type};
 use std::io::Write;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 /// What a listener needs to believe headers from loopback.
 const BEHIND: &str = "proxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]";
@@ -45,14 +44,6 @@ fn proxy(upstream: SocketAddr, listener: &str, route: &str, more: &str) -> Proxy
 
 fn tls_key() -> String {
     format!("tls = {{ certificates = [{}] }}", PKI.server().toml())
-}
-
-/// A connection from this address of loopback.
-fn connect_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
-    socket.connect_timeout(&to.into(), PATIENCE).unwrap();
-    patient(socket.into())
 }
 
 /// A balancer as far as the protocol goes: each connection to it is one to `server` that begins

@@ -6,7 +6,10 @@
 
 #![allow(dead_code)] // each bench uses its own part
 
+use framegate::policy::Facts;
+use framegate::proto::http1::Request;
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,26 @@ const ROUNDS: usize = 15;
 /// average.
 const WARM: u32 = 200;
 const COUNTED: u32 = 1_000;
+
+/// What is known of a request of an ordinary client, over TLS.
+pub fn facts_of<'a>(request: &'a Request<'a>) -> Facts<'a> {
+    let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    Facts {
+        request,
+        trusted: false,
+        peer: client,
+        client,
+        request_id: "0123456789abcdef0123456789abcdef",
+        secure: true,
+        cert: None,
+        access: None,
+        redirect: None,
+        draining: false,
+        now: 0,
+        unix_ms: 1_800_000_000_000,
+        random: 0,
+    }
+}
 
 /// Runs `op` `iterations` times in each of 15 rounds and prints the fastest and the median round,
 /// per run. `op` keeps its own results alive with [`std::hint::black_box`].

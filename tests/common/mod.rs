@@ -9,7 +9,7 @@ use pki::PKI;
 #[allow(unused_imports)] // not used by every suite
 pub use shim::{PLAIN, SECURED};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -245,6 +245,16 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 pub fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
     patient(stream)
+}
+
+/// The same from this address of loopback.
+#[track_caller]
+pub fn connect_from(source: impl Into<IpAddr>, addr: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(source.into(), 0).into()).unwrap();
+    // With a timeout it would report a reset that comes at once, too.
+    socket.connect(&addr.into()).unwrap();
+    patient(socket.into())
 }
 
 pub fn patient(stream: TcpStream) -> TcpStream {

@@ -230,7 +230,7 @@ fn only_trusted_proxies_may_connect() {
         let (_listener, upstream) = listen();
         let proxy = proxy(upstream, &format!("{BEHIND}\n{tls}"), "", "");
         for bytes in [V1.to_vec(), inet(&[]), request("/", "").into_bytes(), vec![]] {
-            let mut stream = connect_from([127, 0, 0, 2].into(), proxy.addr);
+            let mut stream = connect_from([127, 0, 0, 2], proxy.addr);
             // It may be closed already.
             let _ = stream.write_all(&bytes);
             refused(&proxy, &stream, "proxy-untrusted");

@@ -2,12 +2,11 @@
 //! route a request got.
 
 use crate::common::pki::{PKI, Pair, provider};
-use crate::common::{Proxy, accept, field, listen, patient, read_all, read_head, request, switching};
+use crate::common::{Proxy, accept, connect_from, field, listen, read_all, read_head, request, switching};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 /// Routes by name and keys, each to its own path at `upstream`.
@@ -17,14 +16,6 @@ fn config(listener: &str, upstream: SocketAddr, routes: &[(&str, &str)]) -> Stri
         text += &format!("[[route]]\nname = \"{name}\"\nupstream = \"ws://{upstream}/{name}\"\n{keys}\n");
     }
     text
-}
-
-/// A connection that comes from `source`.
-fn connect_from(source: &str, addr: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::new(source.parse().unwrap(), 0).into()).unwrap();
-    socket.connect(&addr.into()).unwrap();
-    patient(socket.into())
 }
 
 /// The route that the upstream sees, or the status of the refusal. Completes the handshake.
@@ -65,21 +56,21 @@ fn requests_take_the_route_that_their_conditions_allow() {
         ("127.0.0.3", "/room/7", "X-Forwarded-For: 127.0.0.2\r\n", "client"),
         ("127.0.0.1", "/room/7", "X-Forwarded-For: 127.0.0.2\r\n", "name"),
     ] {
-        let client = connect_from(source, proxy.addr);
+        let client = connect_from(source.parse::<IpAddr>().unwrap(), proxy.addr);
         assert_eq!(got(&client, &listener, &request(target, fields)), expected, "{target} {fields}");
         let line = proxy.log.wait_for(&format!("route={expected} "));
         assert_eq!(field(&line, "route"), Some(expected));
     }
     // Subprotocols are answered: the upstream chooses none.
     let head = request("/", "Sec-WebSocket-Protocol: a, graphql-ws\r\n");
-    assert_eq!(got(&connect_from("127.0.0.1", proxy.addr), &listener, &head), "subprotocol");
+    assert_eq!(got(&connect_from([127, 0, 0, 1], proxy.addr), &listener, &head), "subprotocol");
     for (head, status) in [
         (request("/", ""), "404"),
         (request("/", "").replace("GET", "DELETE"), "404"),
         (request("/", "").replace("GET", "POST"), "405"),
         (request("/room/7", "").replace("GET", "DELETE"), "405"),
     ] {
-        let mut client = connect_from("127.0.0.1", proxy.addr);
+        let mut client = connect_from([127, 0, 0, 1], proxy.addr);
         client.write_all(head.as_bytes()).unwrap();
         let answer = String::from_utf8(read_all(&client).0).unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head}: {answer}");
@@ -113,7 +104,7 @@ fn client_certificates_choose_the_route() {
             Some((chain, key)) => config.with_client_auth_cert(chain, key).unwrap(),
         };
         let name = ServerName::try_from("localhost").unwrap();
-        let socket = connect_from("127.0.0.1", proxy.addr);
+        let socket = connect_from([127, 0, 0, 1], proxy.addr);
         StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket)
     };
     let head = request("/", "X-Client-Cert-Subject: CN=device-7\r\n");
