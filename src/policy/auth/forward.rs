@@ -78,6 +78,11 @@ impl Forward {
         };
         let Remote { upstream, host, path, .. } = &self.server;
         [method, &upstream.name, host, self.method, path].iter().for_each(|part| add(part.as_bytes()));
+        // A reload may change which fields the server gets.
+        for names in [self.headers.as_deref(), Some(self.copy.as_slice())] {
+            add(&names.map_or(u64::MAX, |names| names.len() as u64).to_be_bytes());
+            names.unwrap_or_default().iter().for_each(|name| add(name.as_bytes()));
+        }
         let mut some = false;
         for name in &self.cache {
             let values = sent(request, name).unwrap_or_default();
@@ -185,9 +190,13 @@ mod tests {
 
     /// The key of the answer for a request with these fields.
     fn key(method: &str, cache: &[&str], fields: &str) -> Option<[u8; 32]> {
+        key_of(&forward(cache), method, fields)
+    }
+
+    fn key_of(forward: &Forward, method: &str, fields: &str) -> Option<[u8; 32]> {
         let head = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
         let request = parse_request(head.as_bytes()).unwrap();
-        match forward(cache).check(method, &Facts::of(&request)) {
+        match forward.check(method, &Facts::of(&request)) {
             Check::Subrequest(subrequest) => subrequest.keep.map(|keep| keep.key),
             _ => None,
         }
@@ -213,6 +222,27 @@ mod tests {
         for (n, one) in different.iter().enumerate() {
             assert!(one.is_some() && !different[..n].contains(one), "{n}");
         }
+    }
+
+    #[test]
+    fn answers_are_not_kept_over_a_reload_that_changes_what_the_server_gets() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let with = |headers: Option<&[&str]>, copy: &[&str]| {
+            let changed = Forward { headers: headers.map(names), copy: names(copy), ..forward(&["Cookie"]) };
+            key_of(&changed, "a", "Cookie: a=1\r\n")
+        };
+        let different = [
+            with(None, &[]),
+            with(None, &["X-User"]),
+            with(None, &["X-User", "X-Role"]),
+            with(Some(&["Cookie"]), &[]),
+            with(Some(&["Cookie", "X-User"]), &[]),
+            with(Some(&["Cookie"]), &["X-User"]),
+        ];
+        for (n, one) in different.iter().enumerate() {
+            assert!(one.is_some() && !different[..n].contains(one), "{n}");
+        }
+        assert_eq!(with(None, &["X-User"]), with(None, &["X-User"]));
     }
 
     #[test]
