@@ -49,22 +49,28 @@ pub fn keep(asker: &Asker<Question>, snapshot: &Snapshot) {
     }
 }
 
-/// The body of the thread. Runs until the last asker is dropped.
-pub fn run(questions: &Questions<Question>) {
-    let mut kept: Vec<Kept> = Vec::new();
-    loop {
-        let due = kept.iter().map(|one| one.due).min();
-        let Some(next) = questions.next_until(due) else { return };
-        kept.retain(|one| !one.remote.is_retired());
-        if let Next::Question(question) = next {
-            let answer = match &question.check {
-                Check::Keys(remote) => asked(&mut kept, remote),
-                _ => Answer::Unavailable,
-            };
-            question.answer(answer);
+/// The key sets that are kept fresh.
+#[derive(Default)]
+pub struct KeySets(Vec<Kept>);
+
+impl KeySets {
+    /// The body of the thread. Runs until the last asker is dropped.
+    pub fn run(&mut self, questions: &Questions<Question>) {
+        let kept = &mut self.0;
+        loop {
+            let due = kept.iter().map(|one| one.due).min();
+            let Some(next) = questions.next_until(due) else { return };
+            kept.retain(|one| !one.remote.is_retired());
+            if let Next::Question(question) = next {
+                let answer = match &question.check {
+                    Check::Keys(remote) => asked(kept, remote),
+                    _ => Answer::Unavailable,
+                };
+                question.answer(answer);
+            }
+            let now = Instant::now();
+            kept.iter_mut().filter(|one| one.due <= now).for_each(Kept::refresh);
         }
-        let now = Instant::now();
-        kept.iter_mut().filter(|one| one.due <= now).for_each(Kept::refresh);
     }
 }
 

@@ -87,7 +87,7 @@ fn start(
     let signals = os::signals().map_err(|e| failed("cannot set up signal handling", e))?;
     let control = Control::new(parts, Arc::clone(&snapshot), admin, signals, ended_workers)
         .map_err(|e| failed("cannot start the control thread", e))?;
-    let resolver = start_service("resolver", resolver::QUEUE, |questions| resolver::run(&questions))?;
+    let resolver = start_service("resolver", resolver::QUEUE, resolver::run)?;
     let mut sources = Sources::new(start_source, control.wake(), resolver.clone());
     let prepared = sources.prepare(&snapshot).map_err(Failure)?;
     sources.replace(prepared, &snapshot, None);
@@ -128,23 +128,30 @@ fn bind_admin(addr: SocketAddr) -> Result<TcpListener, Failure> {
 }
 
 /// Starts the thread of a service. It ends when the last `Asker` is dropped; the process does not
-/// wait for a service that is blocked in a system call.
+/// wait for a service that is blocked in a system call. After a panic the question that caused it
+/// stays without an answer, and `run` begins again with the next one.
 fn start_service<Q: Send + 'static>(
-    name: &str,
+    name: &'static str,
     capacity: usize,
-    run: impl FnOnce(Questions<Q>) + Send + 'static,
+    mut run: impl FnMut(&Questions<Q>) + Send + 'static,
 ) -> Result<Asker<Q>, Failure> {
     let (asker, questions) = service::queue(capacity);
-    spawn(name, move || run(questions))?;
+    spawn(name, move || {
+        while catch_unwind(AssertUnwindSafe(|| run(&questions))).is_err() {
+            ::log::error!("the thread \"{name}\" panicked, starting again");
+            std::thread::sleep(RESTART_PAUSE);
+        }
+    })?;
     Ok(asker)
 }
 
 /// Starts the services that workers ask, in the order of their numbers (`Check::service`). Waits a
 /// limited time for the first keys of tokens.
 fn start_services(snapshot: &Snapshot) -> Result<Vec<Asker<Question>>, Failure> {
-    let keys = start_service("jwks", jwks::QUEUE, |questions| jwks::run(&questions))?;
+    let mut kept = jwks::KeySets::default();
+    let keys = start_service("jwks", jwks::QUEUE, move |questions| kept.run(questions))?;
     jwks::keep(&keys, snapshot);
-    let passwords = start_service("passwords", passwords::QUEUE, |questions| passwords::run(&questions))?;
+    let passwords = start_service("passwords", passwords::QUEUE, passwords::run)?;
     Ok(vec![keys, passwords])
 }
 
@@ -298,4 +305,28 @@ pub fn spawn<T: Send + 'static>(
 
 pub fn join<T>(thread: JoinHandle<T>) -> Result<T, Failure> {
     thread.join().map_err(|_| Failure("a thread panicked".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_panics_goes_on_with_the_next_question() {
+        let mut answered = 0;
+        let asker = start_service("test", 4, move |questions: &Questions<Option<Sender<u32>>>| {
+            while let Some(question) = questions.next() {
+                answered += 1;
+                question.expect("the question of the test that panics").send(answered).unwrap();
+            }
+        });
+        let (asker, (answers, answer)) = (asker.unwrap(), channel());
+        for question in [Some(answers.clone()), None, Some(answers)] {
+            asker.ask(question).unwrap();
+        }
+        assert_eq!((answer.recv(), answer.recv()), (Ok(1), Ok(3)));
+        // The thread has ended with its asker, and the questions with it.
+        drop(asker);
+        assert!(answer.recv().is_err());
+    }
 }
