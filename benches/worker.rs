@@ -26,6 +26,7 @@ fn main() {
     many_sessions();
     churn();
     timers();
+    heartbeats();
 }
 
 /// One session; a read holds one message or many.
@@ -128,6 +129,27 @@ fn timers() {
         worker.run_once().expect("poll");
     });
     assert_eq!(worker.held(), (SESSIONS, 0), "nobody was idle for too long");
+}
+
+/// What idle sessions cost with a heartbeat: a ping each, and something from each client. Any bytes
+/// will do.
+fn heartbeats() {
+    const SESSIONS: usize = 100;
+    let answer = masked_frame(64);
+    let (mut core, _records) = core_with("heartbeat = { client = \"30s\" }\n");
+    let mut worker = Worker::new(&mut core).expect("a worker");
+    (0..SESSIONS).for_each(|_| open(&mut worker));
+    let mut pings = 0;
+    bench("worker, 100 pings of a heartbeat, answered", 500, || {
+        worker.core().sys.now += 30_000;
+        worker.run_once().expect("poll");
+        for session in 0..SESSIONS {
+            worker.core().sys.has(&answer, (session, Side::Downstream));
+        }
+        worker.run_once().expect("poll");
+        pings += SESSIONS as u64;
+    });
+    assert_eq!(worker.core().tally.pings[Side::Downstream], pings);
 }
 
 /// No kernel. A session's sockets are told apart by their tokens, in the order in which they were

@@ -18,6 +18,8 @@ mod flow;
 mod forwarding;
 #[path = "config/health.rs"]
 mod health;
+#[path = "config/heartbeat.rs"]
+mod heartbeat;
 #[path = "config/passwords.rs"]
 mod passwords;
 #[path = "config/rewrite.rs"]

@@ -4,30 +4,12 @@
 mod common;
 
 use common::{
-    End, PLAIN, Proxy, SECURED, accept, before, close_payload, connect, eventually, listen, masked, open, patient,
-    plain, read_all, read_close, read_exact, read_head, request, reset, switching, temp_path,
+    End, PLAIN, Proxy, SECURED, accept, before, close_payload, connect, connect_small, eventually, listen, masked,
+    open, open_small, plain, read_all, read_close, read_exact, read_head, request, reset, temp_path,
 };
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
-
-/// A client with a small receive buffer, so that unread data soon waits in the proxy.
-fn connect_small(addr: SocketAddr) -> TcpStream {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(8192).unwrap();
-    socket.connect(&addr.into()).unwrap();
-    patient(socket.into())
-}
-
-fn open_small(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
-    let mut client = connect_small(proxy.addr);
-    client.write_all(request("/", "").as_bytes()).unwrap();
-    let mut upstream = accept(listener);
-    read_head(&upstream);
-    upstream.write_all(switching("").as_bytes()).unwrap();
-    read_head(&client);
-    (client, upstream)
-}
 
 fn frames(bytes: usize) -> Vec<u8> {
     plain(0x82, &[1; 1000]).repeat(bytes / 1000)

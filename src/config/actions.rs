@@ -119,6 +119,7 @@ fn keys_for_upstreams(route: &file::Route) -> Vec<(&'static str, Range<usize>)> 
     ];
     let mut keys: Vec<_> = typed.iter().filter_map(|(key, typed)| Some((*key, typed.as_ref()?.span()))).collect();
     keys.extend(route.rewrite.as_ref().map(|section| ("rewrite", section.span())));
+    keys.extend(route.heartbeat.as_ref().map(|section| ("heartbeat", section.span())));
     keys.extend(route.retry_on.as_ref().map(|list| ("retry_on", list.span())));
     for (key, headers) in [("request_headers", &route.request_headers), ("response_headers", &route.response_headers)] {
         let removed = headers.remove.as_ref().map(Spanned::span);

@@ -21,7 +21,7 @@ use crate::policy::route::{Route, RouteAction};
 use crate::policy::tls::TlsVersion;
 use crate::policy::upstream::Upstream;
 use crate::proto::Side;
-use crate::proto::settings::{BAD_GATEWAY, EndpointDown, Timeouts};
+use crate::proto::settings::{BAD_GATEWAY, EndpointDown, Heartbeat, Timeouts};
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -389,12 +389,21 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     for limit in flow::describe(&route.settings.relay.flow) {
         write!(out, ", {limit}")?;
     }
+    if let Some(heartbeat) = &route.settings.relay.heartbeat {
+        write_heartbeat(out, heartbeat)?;
+    }
     rewrite::write_headers(out, route)?;
     if let Some(shadow) = &route.shadow {
         let percent = f64::from(shadow.share) / 100.0;
         write!(out, ", {percent} % shadowed to {}, {} buffered", shadow.upstream.name, size(shadow.buffer_bytes))?;
     }
     Ok(())
+}
+
+fn write_heartbeat(out: &mut String, heartbeat: &Heartbeat) -> fmt::Result {
+    let every = |side: Side| or_word(heartbeat.interval_ms[side], "off", duration_text);
+    let (client, upstream) = (every(Side::Downstream), every(Side::Upstream));
+    write!(out, ", heartbeat client {client}, upstream {upstream}, timeout {}", duration_text(heartbeat.timeout_ms))
 }
 
 /// All timeouts, or those that differ from `usual`.

@@ -139,6 +139,7 @@ pub struct Route {
     pub auth: Typed,
     pub scopes: TypedList,
     pub roles: TypedList,
+    pub heartbeat: Option<Section<Heartbeat>>,
     pub shadow: Option<Section<Shadow>>,
     pub limits: Table<RouteLimits>,
     pub timeouts: Table<Timeouts>,
@@ -200,6 +201,14 @@ pub struct Headers {
 
 /// Header names, each with its value or a list of values.
 pub type HeaderValues = Table<BTreeMap<Spanned<String>, Spanned<Value>>>;
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Heartbeat {
+    pub client: Typed,
+    pub upstream: Typed,
+    pub timeout: Typed,
+}
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -20,6 +20,7 @@ mod error;
 mod file;
 mod flow;
 mod health;
+mod heartbeat;
 mod jwt;
 mod matching;
 mod pattern;

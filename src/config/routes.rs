@@ -183,6 +183,7 @@ impl Builder<'_, '_> {
             revoked_code: self.take("route.on_revoked_code", &typed.on_revoked_code, CREDENTIALS_REVOKED, close_code),
             splice: self.splice(typed),
             flow: self.flow_limits("route.limits", limits.flow(), &inherited.flow, mode),
+            heartbeat: self.heartbeat(typed),
         }
     }
 

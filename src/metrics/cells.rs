@@ -2,7 +2,7 @@
 //! integer.
 
 use crate::proto::end::{CAUSES, Cause};
-use crate::proto::relay::Counts;
+use crate::proto::relay::{Counts, RoundTrips};
 use crate::proto::{Side, Sides};
 use std::ops::{Index, IndexMut};
 
@@ -80,11 +80,25 @@ impl Cells for Counts {
         self.frames.each_cell(visit);
         self.bytes.each_cell(visit);
         self.pauses.each_cell(visit);
+        self.round_trips.each_cell(visit);
     }
 
     fn each_cell_mut(&mut self, visit: &mut dyn FnMut(&mut u64)) {
         self.frames.each_cell_mut(visit);
         self.bytes.each_cell_mut(visit);
         self.pauses.each_cell_mut(visit);
+        self.round_trips.each_cell_mut(visit);
+    }
+}
+
+impl Cells for RoundTrips {
+    fn each_cell(&self, visit: &mut dyn FnMut(u64)) {
+        self.counts.each_cell(visit);
+        self.sum_ms.each_cell(visit);
+    }
+
+    fn each_cell_mut(&mut self, visit: &mut dyn FnMut(&mut u64)) {
+        self.counts.each_cell_mut(visit);
+        self.sum_ms.each_cell_mut(visit);
     }
 }

@@ -16,7 +16,7 @@ use super::text::{Metric, Millionths, Samples, Thousandths};
 use crate::proto::call::{CALL_US, CallResult};
 use crate::proto::end::{CAUSES, Cause, Party};
 use crate::proto::frame::opcode;
-use crate::proto::relay::Counts;
+use crate::proto::relay::{Counts, ROUND_TRIP_MS};
 use crate::proto::shadow::ShadowEnd;
 use crate::proto::{Side, Sides};
 
@@ -132,6 +132,12 @@ metrics! {
         = bytes;
     Counter "framegate_read_pauses_total" ["from"] "Times reading was paused by a rate limit, by the side to be read."
         = pauses;
+    Counter "framegate_heartbeat_pings_total" ["side"] "Pings of the heartbeat, by the side they were sent to."
+        { pings: Sides<u64> }
+        = |r, out| Side::BOTH.iter().for_each(|side| out.put(&[&side.name()], r.total.pings[*side]));
+    Histogram "framegate_heartbeat_round_trip_seconds" ["side"]
+        "Time from a ping of the heartbeat to its pong, by side, in whole milliseconds."
+        = round_trips;
     Counter "framegate_discarded_bytes_total" [] "Bytes read and discarded after a Close or during a lingering close."
         { discarded_bytes: u64 }
         = |r, out| out.put(&[], r.total.discarded_bytes);
@@ -415,6 +421,14 @@ fn bytes(r: &Reading, out: &mut Samples<'_>) {
 fn pauses(r: &Reading, out: &mut Samples<'_>) {
     for from in Side::BOTH {
         out.put(&[&from.name()], r.total.relay[from].pauses);
+    }
+}
+
+fn round_trips(r: &Reading, out: &mut Samples<'_>) {
+    let bounds_us = ROUND_TRIP_MS.map(|ms| ms * 1_000);
+    for side in Side::BOTH {
+        let taken = &r.total.relay[side].round_trips;
+        out.put_side_histogram(side.name(), &bounds_us, &taken.counts, taken.sum_ms * 1_000);
     }
 }
 

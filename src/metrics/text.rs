@@ -94,6 +94,11 @@ impl Samples<'_> {
         self.put_buckets(&format!("auth=\"{auth}\""), bounds_us, counts, sum_us);
     }
 
+    /// The same of one side, for histograms with the one label `side`.
+    pub fn put_side_histogram(&mut self, side: &str, bounds_us: &[u64], counts: &[u64], sum_us: u64) {
+        self.put_buckets(&format!("side=\"{side}\""), bounds_us, counts, sum_us);
+    }
+
     fn put_buckets(&mut self, label: &str, bounds_us: &[u64], counts: &[u64], sum_us: u64) {
         let (name, mut total) = (self.name, 0);
         let (before, alone) = match label {

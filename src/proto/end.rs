@@ -250,6 +250,8 @@ causes! {
     /// The session has reached the age that the route allows.
     SessionAge "session-age" 0 1001 "session age";
     IdleTimeout "idle-timeout" 0 1001 "idle timeout";
+    /// Nothing came from a peer within the timeout of the heartbeat. It is the party that is named.
+    HeartbeatTimeout "heartbeat-timeout" 0 1001 "heartbeat timeout";
     /// A receiver accepted nothing within the write-stall timeout.
     WriteStall "write-stall" 0 1001 "peer stalled";
     /// The pool was exhausted and this session had been stalled longest.

@@ -229,6 +229,10 @@ impl Session {
         let found = match timer {
             Timer::Idle => Some(relay.close_both(Cause::IdleTimeout, mode)),
             Timer::DataAfterClose => relay.on_data_after_close(mode),
+            Timer::Heartbeat => relay.on_heartbeat(now, &self.settings.relay).map(|(dead, found)| {
+                self.actions.push(Action::Abort(dead));
+                found
+            }),
             Timer::Resume => relay.on_resume(&self.settings.relay, now),
             Timer::Age => Some(relay.on_age(&self.settings.relay)),
             Timer::Close => return self.over(),
@@ -302,8 +306,19 @@ impl Session {
     /// The nearest deadline, and which it is.
     #[inline]
     pub fn deadline(&self) -> Option<(Millis, Timer)> {
+        self.deadline_if(true)
+    }
+
+    /// The same while a receiver has a backlog: the other side is not read then, and what it owes
+    /// the heartbeat cannot be heard.
+    pub fn deadline_with_backlog(&self) -> Option<(Millis, Timer)> {
+        self.deadline_if(false)
+    }
+
+    #[inline]
+    fn deadline_if(&self, heard: bool) -> Option<(Millis, Timer)> {
         match &self.state {
-            State::Relay(relay) => relay.deadline(&self.settings.timeouts),
+            State::Relay(relay) => relay.deadline(&self.settings, heard),
             State::Exchange(exchange) => Some(exchange.deadline(&self.settings.timeouts)),
             State::Over(_) => None,
         }

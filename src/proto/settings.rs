@@ -79,6 +79,8 @@ pub struct RelaySettings {
     /// Long payloads are spliced: they are forwarded in the kernel, unseen.
     pub splice: bool,
     pub flow: FlowLimits,
+    /// Pings of ours find peers that are gone; `None` sends none.
+    pub heartbeat: Option<Heartbeat>,
 }
 
 /// "The server was acting as a gateway or proxy and received an invalid response from the upstream
@@ -119,6 +121,7 @@ impl Default for RelaySettings {
             revoked_code: CREDENTIALS_REVOKED,
             splice: false,
             flow: FlowLimits::default(),
+            heartbeat: None,
         }
     }
 }
@@ -198,6 +201,16 @@ impl SessionAge {
     pub fn of_session(&self, random: u64) -> Millis {
         self.max_ms - random % (self.jitter_ms.min(self.max_ms.saturating_sub(1)) + 1)
     }
+}
+
+/// Pings of ours, for each leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// A peer from which nothing came for this long gets a ping; 0 for none on that leg.
+    pub interval_ms: Sides<Millis>,
+    /// A peer from which nothing comes within this time after a ping is dead. Shorter than the
+    /// intervals.
+    pub timeout_ms: Millis,
 }
 
 /// Timeouts in milliseconds; every phase has one. Only `idle_ms` may be 0, which is off.

@@ -25,7 +25,7 @@ use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::{Event, ReadInterest, Timer};
 use crate::proto::proxy_protocol::{self, Addresses, Header};
 use crate::proto::rate::Bucket;
-use crate::proto::relay::LIMITER_SIZE;
+use crate::proto::relay::{HEARTBEAT_BYTES, LIMITER_SIZE};
 use crate::proto::session::Session;
 use crate::proto::settings::Settings;
 use crate::proto::{Millis, Side, Sides};
@@ -335,11 +335,10 @@ impl<S> Pair<S> {
     #[inline]
     pub fn deadline(&self, tls_ms: Millis) -> Option<(Millis, Option<Event>)> {
         let Some(session) = &self.session else { return Some((self.pending.as_ref()?.opened_at + tls_ms, None)) };
-        let mut nearest = session.deadline();
         if Side::BOTH.iter().any(|to| self.has_backlog(*to)) {
-            return self.deadline_with_backlog(session, nearest);
+            return self.deadline_with_backlog(session, session.deadline_with_backlog());
         }
-        nearest.take().map(|(at, timer)| (at, Some(Event::Timer(timer))))
+        session.deadline().map(|(at, timer)| (at, Some(Event::Timer(timer))))
     }
 
     #[inline(never)]
@@ -367,9 +366,11 @@ impl<S> Pair<S> {
 // A pair may move to another worker's thread.
 const fn can_be_moved<T: Send>() {}
 const _: () = can_be_moved::<Pair<std::os::fd::OwnedFd>>();
-// An idle session is this, its info, and one entry of the wheel (PERF.md).
+// An idle session is this, its info, its heartbeat if it has one, and one entry of the wheel
+// (PERF.md).
 const _: () = assert!(size_of::<Pair<std::os::fd::OwnedFd>>() <= 336);
-const _: () = assert!(384 + size_of::<SessionInfo>() <= crate::memory::SESSION_BYTES);
+const _: () = assert!(384 + size_of::<SessionInfo>() + HEARTBEAT_BYTES <= crate::memory::SESSION_BYTES);
+const _: () = assert!(HEARTBEAT_BYTES <= 80);
 // With limits, those and their buckets, which are counted references; and what allocating adds.
 const _: () = assert!(LIMITER_SIZE + 3 * 8 <= crate::memory::LIMITER_BYTES);
 const _: () = assert!(size_of::<Bucket>() + 2 * 8 + 8 <= crate::memory::BUCKET_BYTES);

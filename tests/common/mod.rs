@@ -247,6 +247,14 @@ pub fn connect(addr: SocketAddr) -> TcpStream {
     patient(stream)
 }
 
+/// The same with a small receive buffer, so that unread data soon waits in the proxy.
+pub fn connect_small(addr: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(8192).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    patient(socket.into())
+}
+
 /// The same from this address of loopback.
 #[track_caller]
 pub fn connect_from(source: impl Into<IpAddr>, addr: SocketAddr) -> TcpStream {
@@ -358,7 +366,17 @@ pub fn open(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
 /// The same with these fields in the request.
 #[track_caller]
 pub fn open_with(proxy: &Proxy, listener: &TcpListener, more: &str) -> (TcpStream, TcpStream) {
-    let mut client = connect(proxy.addr);
+    open_on(connect(proxy.addr), listener, more)
+}
+
+/// The same with a client of [`connect_small`].
+#[track_caller]
+pub fn open_small(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
+    open_on(connect_small(proxy.addr), listener, "")
+}
+
+#[track_caller]
+fn open_on(mut client: TcpStream, listener: &TcpListener, more: &str) -> (TcpStream, TcpStream) {
     client.write_all(request("/", more).as_bytes()).unwrap();
     let mut upstream = accept(listener);
     let head = read_head(&upstream);

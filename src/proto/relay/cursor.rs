@@ -1,26 +1,28 @@
 //! HOT: the position of one direction between and inside frames. Walks frame headers in place,
 //! judges each before any byte of it is forwarded, never looks at payload except for the two bytes
-//! of a close code. Owns no bytes but an incomplete header. What follows from a violation or a
-//! Close is decided in `relay/mod.rs`.
+//! of a close code and pongs that may answer pings of ours. Owns no bytes but an incomplete header,
+//! or such a pong. What follows from a violation or a Close is decided in `relay/mod.rs`.
 //!
 //! `held + walked <= given`: every byte given is forwarded, held back in the incomplete header, or
 //! beyond a stop.
 
 use super::budget::Budget;
+use super::heartbeat::PING_BYTES;
 use super::slice::{Counts, Relayed};
 use crate::proto::Side;
 use crate::proto::close::may_pass;
 use crate::proto::end::Cause;
 use crate::proto::frame::{CONTROL_MAX, HEADER_MAX, Header, Parsed, opcode};
 use crate::proto::handshake::Extensions;
+use crate::proto::mask::mask;
 use crate::proto::settings::FrameLimits;
 
 /// The first byte of a message in one frame, without reserved bits.
 const FINAL_TEXT: u8 = 0x80 | opcode::TEXT;
 const FINAL_BINARY: u8 = 0x80 | opcode::BINARY;
 
-/// The longest incomplete header.
-const HELD_MAX: usize = HEADER_MAX - 1;
+/// The longest incomplete header is one byte shorter; a pong that may be ours is as long.
+const HELD_MAX: usize = HEADER_MAX;
 
 /// The first bytes of a frame, held back until its header can be judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub enum Stop {
     Closed(u16),
     /// The header at this point must not pass. The stream stands at a frame boundary.
     Violation(Cause),
+    /// A pong that may answer a ping of ours was consumed, and nothing else: it is held.
+    Pong,
 }
 
 /// Where one direction stands between and inside frames.
@@ -75,6 +79,8 @@ pub struct Cursor {
     held: HeaderBytes<HELD_MAX>,
     /// A data message is open: only its continuation may follow.
     fragmented: bool,
+    /// Pongs may be answers to pings of ours.
+    pinged: bool,
     /// The code of the Close whose payload is passing.
     closing: Option<u16>,
     from: Side,
@@ -84,11 +90,14 @@ pub struct Cursor {
 /// What the walk needs to know of a judged header.
 struct Judged {
     header: Header,
-    /// Bytes that must be seen before any may leave: the header, and the code of a Close.
+    /// Bytes that must be seen before any may leave: the header, the code of a Close, the payload
+    /// of a pong that may answer a ping of ours.
     len: usize,
     /// Payload bytes among them.
     payload_seen: u64,
     close: Option<u16>,
+    /// It is a pong that may answer a ping of ours.
+    pong: bool,
 }
 
 impl Cursor {
@@ -99,6 +108,7 @@ impl Cursor {
             message: 0,
             held: HeaderBytes::EMPTY,
             fragmented: false,
+            pinged: false,
             closing: None,
             from,
             extensions,
@@ -151,6 +161,33 @@ impl Cursor {
         self.left = self.left.saturating_sub(n);
     }
 
+    /// A ping of ours has left toward the source: its pong is not to be forwarded.
+    pub fn expect_pongs(&mut self) {
+        self.pinged = true;
+    }
+
+    /// The payload of the pong that is held, after [`Stop::Pong`].
+    pub fn pong(&self) -> Option<[u8; PING_BYTES]> {
+        let Ok(Parsed::Complete(header, len)) = Header::parse(self.held.bytes()) else { return None };
+        let mut payload = *self.held.bytes().get(len..)?.first_chunk()?;
+        mask(&mut payload, header.mask.unwrap_or_default(), 0);
+        Some(payload)
+    }
+
+    /// It answers a ping of ours.
+    pub fn drop_pong(&mut self) {
+        self.held = HeaderBytes::EMPTY;
+    }
+
+    /// It does not, and is forwarded: how many bytes that is.
+    pub fn pass_pong(&mut self, counts: &mut Counts, authored: &mut Vec<u8>) -> u64 {
+        let bytes = std::mem::replace(&mut self.held, HeaderBytes::EMPTY);
+        authored.extend_from_slice(bytes.bytes());
+        counts.frames[usize::from(opcode::PONG)] += 1;
+        self.frames += 1;
+        bytes.bytes().len() as u64
+    }
+
     /// Walks `bytes`. A held header that they complete goes to `authored`, to be sent before them.
     /// After a stop nothing of the rest may be forwarded.
     #[inline]
@@ -165,7 +202,8 @@ impl Cursor {
         let mut at = 0;
         if !self.held.is_empty() {
             match self.finish_header(bytes, limits, counts, budget) {
-                Ok(Some(used)) => {
+                Ok(Some((used, true))) => return (Relayed::consume(used), Some(Stop::Pong)),
+                Ok(Some((used, false))) => {
                     authored.extend_from_slice(self.held.bytes());
                     self.held = HeaderBytes::EMPTY;
                     at = used;
@@ -191,6 +229,14 @@ impl Cursor {
                 break;
             }
             match self.judge(rest, limits) {
+                Ok(Some(judged)) if judged.pong => {
+                    // What is before it is forwarded first.
+                    if at > 0 {
+                        return (Relayed::forward(at), None);
+                    }
+                    self.held.push(rest.get(..judged.len).unwrap_or(rest));
+                    return (Relayed::consume(judged.len), Some(Stop::Pong));
+                }
                 Ok(Some(judged)) => {
                     if let Err(cause) = budget.admit(judged.header.opcode) {
                         let relayed = Relayed { forward: at, consumed: bytes.len(), last: false };
@@ -261,14 +307,15 @@ impl Cursor {
     }
 
     /// Completes the header in the carry with the start of `bytes`: how many of them it took, or
-    /// `None` if it is still incomplete (all of them are in the carry then).
+    /// `None` if it is still incomplete (all of them are in the carry then). Also whether it is a
+    /// pong that may answer a ping of ours, which stays held.
     fn finish_header<B: Budget>(
         &mut self,
         bytes: &[u8],
         limits: FrameLimits,
         counts: &mut Counts,
         budget: &mut B,
-    ) -> Result<Option<usize>, Cause> {
+    ) -> Result<Option<(usize, bool)>, Cause> {
         // The longest incomplete header, and a whole one behind it.
         let mut joined = HeaderBytes::<{ 2 * HEADER_MAX }>::EMPTY;
         joined.push(self.held.bytes());
@@ -278,9 +325,14 @@ impl Cursor {
             self.held.push(bytes);
             return Ok(None);
         };
-        budget.admit(judged.header.opcode)?;
-        self.enter_frame(&judged, counts);
-        Ok(Some(judged.len - held))
+        let used = judged.len - held;
+        if judged.pong {
+            self.held.push(bytes.get(..used).unwrap_or(bytes));
+        } else {
+            budget.admit(judged.header.opcode)?;
+            self.enter_frame(&judged, counts);
+        }
+        Ok(Some((used, judged.pong)))
     }
 
     /// Judges the header at the start of `bytes`, as far as it is there. The order is that of its
@@ -296,7 +348,7 @@ impl Cursor {
             Parsed::Partial => return Ok(None),
         };
         if header.is_control() {
-            return judge_control(header, len, bytes);
+            return self.judge_control(header, len, bytes);
         }
         if header.payload_len > limits.max_frame {
             return Err(Cause::FrameTooBig);
@@ -305,7 +357,7 @@ impl Cursor {
         if before.saturating_add(header.payload_len) > limits.max_message {
             return Err(Cause::MessageTooBig);
         }
-        Ok(Some(Judged { header, len, payload_seen: 0, close: None }))
+        Ok(Some(Judged { header, len, payload_seen: 0, close: None, pong: false }))
     }
 
     #[inline]
@@ -350,6 +402,28 @@ impl Cursor {
         Ok(())
     }
 
+    fn judge_control(&self, header: Header, len: usize, bytes: &[u8]) -> Result<Option<Judged>, Cause> {
+        let judged = Judged { header, len, payload_seen: 0, close: None, pong: false };
+        let payload = bytes.get(len..).unwrap_or(&[]);
+        if header.opcode == opcode::PONG && self.pinged && header.rsv == 0 && header.payload_len == PING_BYTES as u64 {
+            let whole = payload.len() >= PING_BYTES;
+            return Ok(whole.then_some(Judged { len: len + PING_BYTES, pong: true, ..judged }));
+        }
+        if header.opcode != opcode::CLOSE {
+            return Ok(Some(judged));
+        }
+        if header.payload_len == 0 {
+            return Ok(Some(Judged { close: Some(1005), ..judged }));
+        }
+        let Some(code) = payload.first_chunk::<2>() else { return Ok(None) };
+        let [k0, k1, ..] = header.mask.unwrap_or_default();
+        let code = u16::from_be_bytes([code[0] ^ k0, code[1] ^ k1]);
+        if !may_pass(code) {
+            return Err(Cause::CloseCode);
+        }
+        Ok(Some(Judged { len: len + 2, payload_seen: 2, close: Some(code), ..judged }))
+    }
+
     #[inline]
     fn enter_frame(&mut self, judged: &Judged, counts: &mut Counts) {
         let header = &judged.header;
@@ -373,22 +447,6 @@ impl Cursor {
             _ => {}
         }
     }
-}
-
-fn judge_control(header: Header, len: usize, bytes: &[u8]) -> Result<Option<Judged>, Cause> {
-    if header.opcode != opcode::CLOSE {
-        return Ok(Some(Judged { header, len, payload_seen: 0, close: None }));
-    }
-    if header.payload_len == 0 {
-        return Ok(Some(Judged { header, len, payload_seen: 0, close: Some(1005) }));
-    }
-    let Some(code) = bytes.get(len..).and_then(|rest| rest.first_chunk::<2>()) else { return Ok(None) };
-    let [k0, k1, ..] = header.mask.unwrap_or_default();
-    let code = u16::from_be_bytes([code[0] ^ k0, code[1] ^ k1]);
-    if !may_pass(code) {
-        return Err(Cause::CloseCode);
-    }
-    Ok(Some(Judged { header, len: len + 2, payload_seen: 2, close: Some(code) }))
 }
 
 #[cfg(test)]

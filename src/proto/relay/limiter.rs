@@ -1,6 +1,6 @@
 //! The limits of an established session: messages, bytes and control frames in a time, fragments
-//! of a message, age. Pure: decides when a direction is read again and what is exceeded; `mod.rs`
-//! closes. A session without such limits has no limiter.
+//! of a message, age. Decides when a direction is read again and what is exceeded; `mod.rs` closes.
+//! A session without such limits has no limiter.
 //!
 //! What has been read is taken out of the direction's buckets ([`Bucket`]). Then:
 //!
@@ -23,13 +23,14 @@
 //! [`Admission::limits`]: crate::proto::interface::Admission::limits
 
 use super::budget::Budget;
-use super::cursor::Cursor;
-use super::slice::Counts;
+use super::cursor::{Cursor, Stop};
+use super::slice::{Counts, RelayInput, Relayed};
+use super::{Found, Output, Relay};
 use crate::proto::close::Close;
-use crate::proto::end::Cause;
+use crate::proto::end::{Cause, Party};
 use crate::proto::frame::opcode;
 use crate::proto::rate::{Bucket, Measure, OnExcess};
-use crate::proto::settings::FlowLimits;
+use crate::proto::settings::{FlowLimits, GOING_AWAY, RelaySettings};
 use crate::proto::{Millis, Side, Sides};
 use std::sync::Arc;
 
@@ -48,7 +49,7 @@ pub const LIMITER_SIZE: usize = size_of::<Limiter>() + (2 * Measure::COUNT + SHA
 pub struct SessionLimits {
     /// At most [`SHARED_MAX`]; more are left out.
     pub shared: Vec<Arc<Bucket>>,
-    /// Spreads the ends of sessions that began together.
+    /// Random: spreads the ends and the pings of sessions that began together, and marks the pings.
     pub random: u64,
 }
 
@@ -123,7 +124,7 @@ impl Limiter {
 
     #[inline]
     pub fn is_paused(&self) -> bool {
-        self.throttles.0.iter().any(|throttle| throttle.paused)
+        self.throttles.0.iter().any(Throttle::is_paused)
     }
 
     /// When [`Throttle::on_time`] is to be called next.
@@ -159,6 +160,11 @@ impl Throttle {
         };
         throttle.refresh(now);
         throttle
+    }
+
+    #[inline]
+    pub fn is_paused(&self) -> bool {
+        self.paused
     }
 
     /// The largest read after which the buckets that pause are not exceeded, or only by the byte
@@ -331,6 +337,70 @@ impl Throttle {
 /// The debt that lasts longer.
 fn later(debt: Option<(usize, Millis)>, at: usize, until: Millis) -> Option<(usize, Millis)> {
     debt.filter(|(_, other)| *other >= until).or(Some((at, until)))
+}
+
+impl Relay {
+    /// [`Relay::on_bytes`] in a session with limits.
+    #[inline(never)]
+    pub(super) fn on_limited_bytes(
+        &mut self,
+        from: Side,
+        bytes: &[u8],
+        settings: &RelaySettings,
+        mut input: RelayInput<'_>,
+    ) -> (Relayed, Found) {
+        let RelayInput { now, counts, authored } = input.reborrow();
+        let direction = &mut self.directions[from];
+        let Some(limiter) = &mut self.limiter else { return (Relayed::consume(bytes.len()), None) };
+        let throttle = limiter.throttle_mut(from);
+        let mut budget = ReadBudget::new(throttle, now);
+        let (relayed, mut stop) = direction.advance(bytes, settings, &mut counts[from], authored, &mut budget);
+        if stop == Some(Stop::Pong) {
+            let judged = direction.on_pong(from, self.heartbeat.as_deref_mut(), input.reborrow(), &mut budget);
+            stop = judged.err().map(Stop::Violation);
+        }
+        let used = [budget.messages, relayed.consumed as u64, budget.control_frames];
+        let close = throttle.on_read(used, direction.stand(), &mut input.counts[from], now);
+        let found = match stop {
+            Some(stop) => self.on_stop(from, stop, settings),
+            None => close.map(|close| self.offended(from, close, settings)),
+        };
+        (relayed, found)
+    }
+
+    /// It is not read, because of a limit.
+    pub(super) fn is_paused(&self, side: Side) -> bool {
+        self.limiter.as_ref().is_some_and(|limiter| limiter.throttle(side).is_paused())
+    }
+
+    /// A pause may be over, or have lasted too long.
+    pub(in crate::proto) fn on_resume(&mut self, settings: &RelaySettings, now: Millis) -> Found {
+        let mut found = None;
+        for side in Side::BOTH {
+            let (flowing, paused) = (self.directions[side].output == Output::Flowing, self.is_paused(side));
+            let close = self.limiter.as_mut().and_then(|limiter| limiter.throttle_mut(side).on_time(flowing, now));
+            if let Some(legs) = self.heartbeat.as_mut().filter(|_| paused) {
+                legs.on_read_again(side);
+            }
+            if let Some(close) = close {
+                let closed = self.offended(side, close, settings);
+                found = found.or(Some(closed));
+            }
+        }
+        found
+    }
+
+    /// The session has reached its age: both sides learn it.
+    pub(in crate::proto) fn on_age(&mut self, settings: &RelaySettings) -> (Party, Cause) {
+        let cause = Cause::SessionAge;
+        if let Some(limiter) = &mut self.limiter {
+            limiter.ends_at = Millis::MAX;
+        }
+        let code = settings.flow.age.map_or(GOING_AWAY, |age| age.close_code);
+        self.close_toward(Side::Downstream, Close { code, cause }, settings.mode);
+        self.close_toward(Side::Upstream, Close { code: GOING_AWAY, cause }, settings.mode);
+        (Party::Proxy, cause)
+    }
 }
 
 /// For one read of a direction with limits.

@@ -1,7 +1,8 @@
 //! An established WebSocket: two directions, and the rules of how they close
 //! (docs/src/behaviour.md, "The session"). Pure state and what follows from it; the session is its
-//! only user. `cursor` walks the frames of one direction, `own` holds frames of ours, `slice` what
-//! goes in and comes out with a slice of bytes.
+//! only user. `cursor` walks the frames of one direction, `own` holds frames of ours, `heartbeat`
+//! has pings of ours and what follows from them, `slice` what goes in and comes out with a slice of
+//! bytes.
 //!
 //! A direction is named by the side that its bytes come from. Its output:
 //!
@@ -17,23 +18,26 @@
 
 mod budget;
 mod cursor;
+mod heartbeat;
 mod limiter;
 mod own;
 mod slice;
 
 pub use budget::{Budget, Unlimited};
 pub use cursor::{Cursor, Stop};
+pub use heartbeat::HEARTBEAT_BYTES;
 pub use limiter::{LIMITER_SIZE, SHARED_MAX, SessionLimits};
 pub use own::OwnFrame;
-pub use slice::{Counts, RelayInput, Relayed};
+pub use slice::{Counts, ROUND_TRIP_MS, RelayInput, Relayed, RoundTrips};
 
 use super::close::Close;
 use super::end::{Cause, Party};
 use super::handshake::Extensions;
 use super::interface::{Action, ReadInterest, Timer};
-use super::settings::{GOING_AWAY, Mode, RelaySettings, Timeouts};
+use super::settings::{GOING_AWAY, Mode, RelaySettings, Settings, Timeouts};
 use super::{Millis, Side, Sides};
-use limiter::{Limiter, ReadBudget, Stand};
+use heartbeat::Legs;
+use limiter::{Limiter, Stand};
 use own::OwnFrames;
 
 /// How long a peer that sends data after its own Close waits for the other side's Close before it
@@ -142,9 +146,11 @@ impl Direction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Relay {
     directions: Sides<Direction>,
-    /// When bytes last moved to or from each side.
-    last_seen: Sides<Millis>,
-    // Boxed, both: they are seldom there, and count toward the memory of every idle session.
+    /// When bytes of the peers last moved. Pings of ours and their pongs are none.
+    last_seen: Millis,
+    // Boxed, all: they are seldom there, and count toward the memory of every idle session.
+    /// Where the route has a heartbeat.
+    heartbeat: Option<Box<Legs>>,
     /// Set while the close deadline is running.
     closing: Option<Box<Closing>>,
     /// `None` where the route sets no limits that it keeps.
@@ -178,10 +184,11 @@ pub(super) type Found = Option<(Party, Cause)>;
 impl Relay {
     /// `limits`: beside those of `settings`.
     pub(super) fn new(extensions: Extensions, settings: &RelaySettings, limits: SessionLimits, now: Millis) -> Relay {
+        let heartbeat = Legs::new(settings, limits.random, now);
         let limiter = Limiter::new(&settings.flow, limits, now);
         let direction = |from| Direction::new(from, extensions);
         let directions = Sides::new(direction(Side::Downstream), direction(Side::Upstream));
-        Relay { directions, last_seen: Sides::new(now, now), closing: None, limiter }
+        Relay { directions, last_seen: now, heartbeat, closing: None, limiter }
     }
 
     /// Whether nothing but messages has happened and nothing is pending: the state in which a pair
@@ -232,9 +239,12 @@ impl Relay {
         from: Side,
         bytes: &[u8],
         settings: &RelaySettings,
-        input: RelayInput<'_>,
+        mut input: RelayInput<'_>,
     ) -> (Relayed, Found) {
-        self.last_seen[from] = input.now;
+        match &mut self.heartbeat {
+            None => self.last_seen = input.now,
+            Some(legs) => legs.on_heard(from, input.now),
+        }
         let direction = &mut self.directions[from];
         if !direction.output.is_open() {
             // These bytes came in one read with what closed this direction.
@@ -243,39 +253,25 @@ impl Relay {
         }
         let (relayed, found) = match &mut self.limiter {
             None => {
-                let RelayInput { counts, authored, .. } = input;
-                let (relayed, stop) = direction.advance(bytes, settings, &mut counts[from], authored, &mut Unlimited);
+                let RelayInput { counts, authored, .. } = input.reborrow();
+                let (relayed, mut stop) =
+                    direction.advance(bytes, settings, &mut counts[from], authored, &mut Unlimited);
+                if stop == Some(Stop::Pong) {
+                    let judged =
+                        direction.on_pong(from, self.heartbeat.as_deref_mut(), input.reborrow(), &mut Unlimited);
+                    stop = judged.err().map(Stop::Violation);
+                }
                 (relayed, stop.and_then(|stop| self.on_stop(from, stop, settings)))
             }
-            Some(_) => self.on_limited_bytes(from, bytes, settings, input),
+            Some(_) => self.on_limited_bytes(from, bytes, settings, input.reborrow()),
         };
+        if let Some(legs) = self.heartbeat.as_mut().filter(|_| input.authored.len() + relayed.forward > 0) {
+            self.last_seen = input.now;
+            legs.on_forwarded(from.other());
+        }
         // Within one read, only a Close can make a FIN due.
         let last = found.is_some() && self.directions[from].fin == Fin::No && self.owes_fin(from);
         (Relayed { last, ..relayed }, found)
-    }
-
-    /// The same in a session with limits.
-    #[inline(never)]
-    fn on_limited_bytes(
-        &mut self,
-        from: Side,
-        bytes: &[u8],
-        settings: &RelaySettings,
-        input: RelayInput<'_>,
-    ) -> (Relayed, Found) {
-        let RelayInput { now, counts, authored } = input;
-        let (direction, counts) = (&mut self.directions[from], &mut counts[from]);
-        let Some(limiter) = &mut self.limiter else { return (Relayed::consume(bytes.len()), None) };
-        let throttle = limiter.throttle_mut(from);
-        let mut budget = ReadBudget::new(throttle, now);
-        let (relayed, stop) = direction.advance(bytes, settings, counts, authored, &mut budget);
-        let used = [budget.messages, relayed.consumed as u64, budget.control_frames];
-        let close = throttle.on_read(used, direction.stand(), counts, now);
-        let found = match stop {
-            Some(stop) => self.on_stop(from, stop, settings),
-            None => close.map(|close| self.offended(from, close, settings)),
-        };
-        (relayed, found)
     }
 
     /// Judges what the client sent before its 101; what of it is to be forwarded.
@@ -301,6 +297,8 @@ impl Relay {
 
     fn on_stop(&mut self, from: Side, stop: Stop, settings: &RelaySettings) -> Found {
         match stop {
+            // Judged before: `Direction::on_pong`.
+            Stop::Pong => None,
             Stop::Closed(code) => {
                 // Nothing is forwarded after a Close: one of ours that was queued in this direction
                 // is not needed any more, for the peer's own has left. An answer to a Close of ours
@@ -448,11 +446,16 @@ impl Relay {
 
     /// The receiver of a backlog took some of it.
     pub(super) fn on_taken(&mut self, by: Side, now: Millis) {
-        self.last_seen[by] = now;
+        if self.heartbeat.as_mut().is_none_or(|legs| legs.on_taken(by, now)) {
+            self.last_seen = now;
+        }
     }
 
     /// The backlog toward `to` has left. The close deadline begins when the last of it has.
     pub(super) fn on_flushed(&mut self, to: Side, now: Millis) {
+        if let Some(legs) = &mut self.heartbeat {
+            legs.on_flushed(to, now);
+        }
         let closed = self.is_closed_toward(to);
         if let Some(closing) = self.closing.as_mut().filter(|_| closed) {
             closing.since = now;
@@ -476,7 +479,7 @@ impl Relay {
             return None;
         }
         self.note_closing(now);
-        Side::BOTH.into_iter().find_map(|from| self.poll_direction(from))
+        Side::BOTH.into_iter().find_map(|from| self.poll_direction(from, now))
     }
 
     fn note_closing(&mut self, now: Millis) {
@@ -487,12 +490,16 @@ impl Relay {
         }
     }
 
-    fn poll_direction(&mut self, from: Side) -> Option<Action> {
+    fn poll_direction(&mut self, from: Side, now: Millis) -> Option<Action> {
         let direction = &mut self.directions[from];
         let may_send = direction.output.is_open() && direction.fin == Fin::No && direction.cursor.at_boundary();
         if let Some(frame) = direction.own.pop_if(may_send) {
             if let OwnFrame::Close(close) = frame {
                 direction.output = Output::ProxyClosed(close.code);
+            }
+            let ping = self.heartbeat.as_mut().is_some_and(|legs| legs.on_sent(from.other(), frame, now));
+            if ping {
+                self.directions[from.other()].cursor.expect_pongs();
             }
             return Some(Action::SendFrame(from.other(), frame));
         }
@@ -532,14 +539,24 @@ impl Relay {
         self.directions[side].eof && self.directions[side.other()].fin == Fin::Done
     }
 
+    /// `heard`: no receiver has a backlog, so that both sides are read.
     #[inline]
-    pub(super) fn deadline(&self, timeouts: &Timeouts) -> Option<(Millis, Timer)> {
+    pub(super) fn deadline(&self, settings: &Settings, heard: bool) -> Option<(Millis, Timer)> {
+        let nearest = self.deadline_of_peers(&settings.timeouts);
+        match &self.heartbeat {
+            Some(legs) if heard => {
+                let ping = self.heartbeat_at(legs, &settings.relay).map(|at| (at, Timer::Heartbeat));
+                nearest.into_iter().chain(ping).min()
+            }
+            _ => nearest,
+        }
+    }
+
+    #[inline]
+    fn deadline_of_peers(&self, timeouts: &Timeouts) -> Option<(Millis, Timer)> {
         let nearest = match &self.closing {
             Some(closing) => Some(self.close_deadline(closing, timeouts)),
-            None if timeouts.idle_ms > 0 => {
-                let [downstream, upstream] = self.last_seen.0;
-                Some((downstream.max(upstream) + timeouts.idle_ms, Timer::Idle))
-            }
+            None if timeouts.idle_ms > 0 => Some((self.last_seen + timeouts.idle_ms, Timer::Idle)),
             None => None,
         };
         match &self.limiter {
@@ -583,35 +600,13 @@ impl Relay {
         Some((side.into(), cause))
     }
 
-    /// A pause may be over, or have lasted too long.
-    pub(super) fn on_resume(&mut self, settings: &RelaySettings, now: Millis) -> Found {
-        let mut found = None;
-        for side in Side::BOTH {
-            let flowing = self.directions[side].output == Output::Flowing;
-            let close = self.limiter.as_mut().and_then(|limiter| limiter.throttle_mut(side).on_time(flowing, now));
-            if let Some(close) = close {
-                let closed = self.offended(side, close, settings);
-                found = found.or(Some(closed));
-            }
-        }
-        found
-    }
-
-    /// The session has reached its age: both sides learn it.
-    pub(super) fn on_age(&mut self, settings: &RelaySettings) -> (Party, Cause) {
-        let cause = Cause::SessionAge;
-        if let Some(limiter) = &mut self.limiter {
-            limiter.ends_at = Millis::MAX;
-        }
-        let code = settings.flow.age.map_or(GOING_AWAY, |age| age.close_code);
-        self.close_toward(Side::Downstream, Close { code, cause }, settings.mode);
-        self.close_toward(Side::Upstream, Close { code: GOING_AWAY, cause }, settings.mode);
-        (Party::Proxy, cause)
-    }
-
     /// `n` bytes of payload from `side` were forwarded in the kernel.
     pub(super) fn on_spliced(&mut self, side: Side, n: u64, settings: &RelaySettings, input: RelayInput<'_>) -> Found {
-        self.last_seen[side] = input.now;
+        self.last_seen = input.now;
+        if let Some(legs) = &mut self.heartbeat {
+            legs.on_heard(side, input.now);
+            legs.on_forwarded(side.other());
+        }
         let direction = &mut self.directions[side];
         direction.cursor.on_spliced(n);
         direction.bytes += n;

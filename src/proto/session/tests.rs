@@ -1,3 +1,5 @@
+mod heartbeat;
+
 use super::*;
 use crate::proto::Sides;
 use crate::proto::http1::FieldEdits;
@@ -49,11 +51,15 @@ impl Driver {
 
     fn established_with(relay: RelaySettings) -> Driver {
         let mut driver = Driver::new(relay);
-        driver.bytes(Side::Downstream, REQUEST);
-        driver.bytes(Side::Upstream, SWITCHING);
-        assert!(driver.session.is_established());
-        driver.seen = Seen::default();
+        driver.establish();
         driver
+    }
+
+    fn establish(&mut self) {
+        self.bytes(Side::Downstream, REQUEST);
+        self.bytes(Side::Upstream, SWITCHING);
+        assert!(self.session.is_established());
+        self.seen = Seen::default();
     }
 
     fn established() -> Driver {

@@ -263,6 +263,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         let key = (to == Side::Upstream).then(|| self.res.random());
         // A FIN follows each Close of ours.
         let last = matches!(frame, OwnFrame::Close(_));
+        self.res.core.tally.pings[to] += u64::from(matches!(frame, OwnFrame::Ping(_)));
         self.write(to, &[], &frame.encode(key), last);
     }
 
@@ -305,6 +306,8 @@ impl<S: Sys> Turn<'_, '_, S> {
             session.on_taken(to, self.res.now);
         }
         if before.is_some() && after.is_none() {
+            // The heartbeat goes on: its deadline may be closer than that of the backlog was.
+            self.eventful = true;
             session.on_event(Event::Flushed(to), self.res.now);
         }
     }

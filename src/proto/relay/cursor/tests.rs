@@ -1,3 +1,5 @@
+mod own_pongs;
+
 use super::*;
 use crate::proto::mask::mask;
 use crate::proto::relay::Unlimited;

@@ -9,7 +9,7 @@ use crate::proto::settings::{FlowLimits, SessionAge};
 /// One byte of a message too many is read before reading is paused for bytes.
 const ONE_BYTE: u64 = 1;
 
-fn rate(measure: Measure, units: u64, period_ms: Millis, burst: u64, on_excess: OnExcess) -> RateLimit {
+pub(super) fn rate(measure: Measure, units: u64, period_ms: Millis, burst: u64, on_excess: OnExcess) -> RateLimit {
     RateLimit { measure, rate: Rate { units, period_ms }, burst, on_excess, close_code: 4003 }
 }
 
@@ -64,7 +64,7 @@ impl Driver {
     }
 }
 
-const MINUTE: RateLimit = RateLimit {
+pub(super) const MINUTE: RateLimit = RateLimit {
     measure: Measure::Messages,
     rate: Rate { units: 100, period_ms: 60_000 },
     burst: 100,
