@@ -48,13 +48,17 @@ pub enum Bug {
     ShortPause,
     /// A look at an incomplete PROXY header takes it.
     TakenHeader,
+    /// Peers have no time to answer a ping.
+    Impatient,
+    /// The route's heartbeat is off.
+    NoHeartbeat,
 }
 
 impl Bug {
     /// Mistakes of whatever relays.
     pub const OF_RELAYS: [Bug; 4] = [Bug::FinEdge, Bug::UrgentData, Bug::ListenerEdge, Bug::StaleToken];
     /// Mistakes of what has frames of its own, asks, and pauses.
-    pub const OF_WORKERS: [Bug; 14] = [
+    pub const OF_WORKERS: [Bug; 16] = [
         Bug::InsideFrame,
         Bug::AnswerToSlot,
         Bug::FailOpen,
@@ -69,6 +73,8 @@ impl Bug {
         Bug::LeakedPick,
         Bug::CutHead,
         Bug::ShortPause,
+        Bug::Impatient,
+        Bug::NoHeartbeat,
     ];
 
     /// Falsifies a batch of events.

@@ -38,6 +38,8 @@ met! {
     Ejected "an endpoint was ejected";
     Tried "an ejected endpoint was tried again";
     Full "no endpoint had room";
+    Pinged "a peer was pinged";
+    Dead "a peer was found dead";
     Paused "a direction was paused";
     PausedBySplice "a direction was paused because of spliced bytes";
 }

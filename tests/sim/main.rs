@@ -7,6 +7,7 @@
 //! sim`.
 
 mod asks;
+mod beat;
 mod buf;
 mod bugs;
 mod callee;

@@ -3,6 +3,7 @@
 //! decision with the proxy.
 
 use crate::asks::{ASKS_MAX, Ask, DECISION_MS, Outlook, outlook};
+use crate::beat;
 use crate::fleet::QUEUE_MS;
 use crate::frames::{CLOSE, close_code, read_head};
 use crate::members::Group;
@@ -131,7 +132,10 @@ impl Case<'_> {
             Cause::IdleTimeout => IDLE_MS,
             // It is closed as soon as the worker knows.
             Cause::EndpointDown => self.group.told_age_ms().unwrap_or(0) + CLOSE_DEADLINE_MS,
+            // The first thing that a dead peer does not take may be a ping.
+            Cause::WriteStall if matches!(self.session.end, End::Dead(_)) => self.heartbeat_ms() + WRITE_STALL_MS,
             Cause::WriteStall => WRITE_STALL_MS,
+            Cause::HeartbeatTimeout => self.heartbeat_ms(),
             Cause::ResponseTimeout | Cause::HeadTimeout | Cause::NoSockets | Cause::ConnectTimeout => HANDSHAKE_MS,
             Cause::DecisionTimeout if self.outlook().expires.is_some() => DECISION_MS,
             _ => 0,
@@ -139,17 +143,27 @@ impl Case<'_> {
         let close = match self.session.end {
             // A peer that broke a rule does not reply to a Close.
             End::Unanswered(_) | End::ViolationAndClose(_) => CLOSE_DEADLINE_MS,
+            // It answers pings for as long as it reads.
+            End::Stall(_) if self.session.beat.is_some() => CLOSE_DEADLINE_MS + IDLE_MS,
             End::Stall(_) => CLOSE_DEADLINE_MS + WRITE_STALL_MS,
             _ => 0,
         };
         let lost = self.lost();
         let asks: u64 = self.session.asks.iter().map(|ask| ask.delay_ms() + ASK_SLACK_MS).sum();
         let pauses = if self.session.pace.is_some() { PAUSES_MS } else { 0 };
+        let rests = if self.session.beat.is_some() { 2 * beat::REST_MS } else { 0 };
         let queue = if self.session.fleet.is_shared() { self.session.fleet.queue as u64 * QUEUE_MS } else { 0 };
         let silent = self.session.retry.is_some_and(|retry| retry.by == Opening::Silent);
         let again = if silent { self.requests as u64 * HANDSHAKE_MS } else { 0 };
-        let waits =
-            deadline + again + close + queue + lost * CONNECT_TIMEOUT_MS + asks + pauses + self.starved * STARVED_MS;
+        let waits = deadline
+            + again
+            + close
+            + queue
+            + lost * CONNECT_TIMEOUT_MS
+            + asks
+            + pauses
+            + rests
+            + self.starved * STARVED_MS;
         let most = CLOSE_DEADLINE_MS + waits;
         ensure!(*age_ms < most, "the session took {age_ms} ms, more than {most}, for {:?}", self.session.end);
         Ok(())
@@ -351,6 +365,7 @@ impl Case<'_> {
         ensure!(self.client.facts.head_ok || gone_early, "the client saw no good 101: {:?}", self.client.facts);
         self.judge_verdict()?;
         self.judge_cookie()?;
+        self.judge_pings()?;
         for side in Side::BOTH {
             let (from, to) = match side {
                 Side::Downstream => (self.client, backend),
@@ -416,9 +431,42 @@ impl Case<'_> {
             End::BothViolate => Side::BOTH.iter().any(|s| Some(ended.cause) == why_of(*s)),
             End::ViolationAndClose(s) => Some(ended.cause) == why_of(s) || by(s.other()) && ended.cause == Cause::Close,
             End::DataAfterClose(_) => matches!(ended.cause, Cause::Close | Cause::DataAfterClose),
+            End::Stall(s) if by(s) => ended.cause == Cause::HeartbeatTimeout && self.interval_ms(s) > 0,
             End::Stall(_) => matches!(ended.cause, Cause::WriteStall | Cause::IdleTimeout),
+            // What it has not read may be a backlog.
+            End::Dead(s) if by(s) => ended.cause == Cause::HeartbeatTimeout,
+            End::Dead(_) => ended.cause == Cause::WriteStall && ended.party == Party::Proxy,
         };
         ensure!(fits, "verdict {ended:?} where the script says {:?}", self.session.end);
+        Ok(())
+    }
+
+    /// The interval of the heartbeat toward `side`; 0 without one.
+    fn interval_ms(&self, side: Side) -> u64 {
+        self.session.beat.map_or(0, |beat| beat.intervals_ms[side as usize])
+    }
+
+    /// How long a peer may be gone that the heartbeat finds.
+    fn heartbeat_ms(&self) -> u64 {
+        Side::BOTH.iter().map(|side| self.interval_ms(*side)).max().unwrap_or(0) + beat::TIMEOUT_MS
+    }
+
+    /// A leg without a heartbeat gets no pings; a quiet one gets them at its interval, up to an
+    /// eighth early (the first one up to half), and they keep no session.
+    fn judge_pings(&self) -> Judgement {
+        for (side, peer) in [(Side::Downstream, Some(self.client)), (Side::Upstream, self.backend)] {
+            let (Some(peer), interval) = (peer, self.interval_ms(side)) else { continue };
+            let pings = u64::from(peer.heard.pings);
+            ensure!(pings == 0 || interval > 0, "{pings} pings on a leg without a heartbeat");
+            let Some(verdict) = self.ended.first().filter(|_| interval > 0) else { continue };
+            let most = verdict.age_ms / (interval - interval / 8) + 2;
+            ensure!(pings <= most, "{pings} pings in {} ms, one is due every {interval} ms", verdict.age_ms);
+            if verdict.ended.cause == Cause::IdleTimeout && self.session.end == End::Idle {
+                // An answer, and the tick of a timer, may take a while each time.
+                let least = IDLE_MS / (interval + 2_000);
+                ensure!(pings + 1 >= least, "{pings} pings in {IDLE_MS} ms, one is due every {interval} ms");
+            }
+        }
         Ok(())
     }
 
@@ -435,7 +483,8 @@ impl Case<'_> {
             return self.ended_well(from, to);
         }
         // The reply to the proxy's own Close is consumed.
-        let answer = from.facts.answered_at.filter(|_| self.session.end == End::Idle || self.was_closed());
+        let idle = matches!(self.session.end, End::Idle | End::Dead(_));
+        let answer = from.facts.answered_at.filter(|_| idle || self.was_closed());
         let bad = self.session.parts[side as usize].bad.filter(|_| from.facts.answered_at.is_none());
         let story =
             bad.map_or_else(|| through_close(log), |(at, _)| at.min(log.len())).min(answer.unwrap_or(usize::MAX));
@@ -449,7 +498,8 @@ impl Case<'_> {
             let carry = if matches!(self.session.end, End::FinInFrame(s) if s == side) { 13 } else { 0 };
             ensure!(passed + carry >= story, "{passed} of {story} bytes came out");
         }
-        let closes = matches!(self.session.end, End::Violation(_) | End::BothViolate | End::Idle);
+        let closes = matches!(self.session.end, End::Violation(_) | End::BothViolate | End::Idle)
+            || self.session.end == End::Dead(side);
         // A Close of ours is not needed any more where the peer's own leaves first.
         let crossed = self.session.end == End::BothClose && passed == story;
         if (closes || self.must_say_why(to)) && !self.urgent() && !crossed {
@@ -461,7 +511,7 @@ impl Case<'_> {
     /// Every session ends on both sides; a peer that stopped reading does not see it.
     fn ended_well(&self, from: &Peer, to: &Peer) -> Judgement {
         let part = &self.session.parts[if to.side == Some(Side::Downstream) { 0 } else { 1 }];
-        let ended = to.facts.eof || to.facts.reset || part.deaf_after.is_some() || to.left();
+        let ended = to.facts.eof || to.facts.reset || part.deaf_after.is_some() || to.heard.dead || to.left();
         ensure!(ended, "{:?} never saw the end: {:?}", to.side, to.facts);
         // A deadline does not wait for room in a socket; a RST may overtake a close_notify;
         // truncation is forwarded.
@@ -478,7 +528,7 @@ impl Case<'_> {
     fn must_be_whole(&self, side: Side) -> bool {
         let other_end = match self.session.end {
             End::Close(_) | End::BothClose | End::Fin(_) | End::FinInFrame(_) | End::Idle => true,
-            End::Unanswered(s) | End::DataAfterClose(s) | End::Violation(s) => s == side,
+            End::Unanswered(s) | End::DataAfterClose(s) | End::Violation(s) | End::Dead(s) => s == side,
             _ => false,
         };
         other_end && !self.urgent() && !self.may_be_closed()
@@ -531,7 +581,7 @@ impl Case<'_> {
             End::Violation(s) => Some(code) == own(s),
             End::BothViolate => code == other || Some(code) == own(side.other()),
             End::ViolationAndClose(_) => code == other || Some(code) == own(side.other()),
-            End::Idle | End::Stall(_) => code == 1001,
+            End::Idle | End::Stall(_) | End::Dead(_) => code == 1001,
             End::DataAfterClose(s) => s == side.other() && code == 1002,
             _ => false,
         }

@@ -2,6 +2,7 @@
 //! writes through the simulated kernel, with its own handshake and framing (`frames.rs`). A peer
 //! follows the script and replies; it judges nothing, but keeps what it received for the oracle.
 
+use crate::beat::Heard;
 use crate::faults::Fault;
 use crate::frames::{Walk, push_close, read_head};
 use crate::kernel::{Id, Kernel, Micros, What, trace};
@@ -106,6 +107,7 @@ pub struct Peer {
     leaves_in_header: bool,
     /// What must come in before everything else, as far as it has not come.
     expected: Vec<u8>,
+    pub heard: Heard,
 }
 
 /// What a peer sees besides itself.
@@ -201,7 +203,7 @@ impl Peer {
         self.stage = Stage::Gone;
     }
 
-    fn later(&self, me: usize, at: Micros, kernel: &mut Kernel) {
+    pub fn later(&self, me: usize, at: Micros, kernel: &mut Kernel) {
         kernel.at(at, What::Peer(me));
     }
 
@@ -224,8 +226,10 @@ impl Peer {
     // --- what comes
 
     fn read(&mut self, me: usize, view: &View<'_>, kernel: &mut Kernel) {
+        self.join_tail();
         self.take_in(me, view, kernel);
         if self.stage == Stage::Open {
+            self.take_pings(me, view.session.beat, view.other, kernel);
             self.walk.advance(&self.rx);
         }
     }
@@ -268,7 +272,7 @@ impl Peer {
         if !self.take_header(kernel) {
             return;
         }
-        if view.mine.deaf_after.is_some_and(|n| self.rx.len() >= n && self.facts.opened) {
+        if view.mine.deaf_after.is_some_and(|n| self.rx.len() >= n && self.facts.opened) || self.heard.dead {
             return;
         }
         while !self.facts.eof && !self.facts.reset {
@@ -389,6 +393,9 @@ impl Peer {
         }
         self.out.truncate(self.frames_at + at);
         let key = (self.side == Some(Side::Downstream)).then(|| (kernel.rng.word() as u32).to_le_bytes());
+        if self.wakes() {
+            self.write_after = kernel.now;
+        }
         push_close(&mut self.out, key, if (1000..5000).contains(&code) { code } else { 1000 }, "");
         self.facts.answered_at = Some(at);
         self.finish = Some(Finish::Wait);
@@ -434,9 +441,18 @@ impl Peer {
             return;
         }
         let limit = self.limit(view);
+        let beats = view.session.beat.is_some();
+        if beats && !(self.flush(me, kernel) && self.say_pongs(view.mine.act_at, kernel)) {
+            return;
+        }
         while self.sent < limit && !self.broken && !self.fin_sent && kernel.now >= self.write_after {
-            if !self.flush(me, kernel) {
+            if !self.flush(me, kernel) || !self.say_pongs(view.mine.act_at, kernel) {
                 return;
+            }
+            let sent = self.sent.saturating_sub(self.frames_at);
+            if let Some(until) = self.rests(me, view.session.beat, sent, kernel) {
+                self.write_after = until;
+                break;
             }
             self.urgent(view, kernel);
             self.see_to_faults(view, kernel);
@@ -449,7 +465,8 @@ impl Peer {
             if let Some(at) = view.mine.urgent_at.map(|at| self.frames_at + at).filter(|at| *at > self.sent) {
                 n = n.min(at - self.sent);
             }
-            match self.send(n, kernel) {
+            let piece = self.out[self.sent..self.sent + n].to_vec();
+            match self.send(&piece, kernel) {
                 Ok(n) => {
                     let early = self.stage == Stage::Head || self.side == Some(Side::Upstream);
                     if early && self.sent <= self.frames_at && self.sent + n > self.frames_at {
@@ -468,12 +485,11 @@ impl Peer {
         }
     }
 
-    fn send(&mut self, n: usize, kernel: &mut Kernel) -> crate::kernel::Sys<usize> {
-        let bytes = &self.out[self.sent..self.sent + n];
+    pub fn send(&mut self, bytes: &[u8], kernel: &mut Kernel) -> crate::kernel::Sys<usize> {
         let Some(seal) = &mut self.seal else { return kernel.send(self.sock, bytes, usize::MAX) };
         let new_keys = kernel.rng.one_in(50);
         seal.seal(bytes, new_keys);
-        Ok(n)
+        Ok(bytes.len())
     }
 
     /// Sends pending ciphertext. Whether more may be written.
@@ -598,9 +614,16 @@ impl Peer {
                 kernel.abort(self.sock);
                 self.stage = Stage::Gone;
             }
+            Some(Finish::Die) => self.heard.dead = true,
             _ => return,
         }
         self.facts.acted = true;
+    }
+
+    /// Nothing of a frame has been sent that is not complete, and its last act has not begun.
+    pub fn is_between_frames(&self, act_at: usize) -> bool {
+        let sent = self.sent.saturating_sub(self.frames_at);
+        sent <= act_at && self.sent >= self.frames_at && !self.fin_sent && self.boundary() == sent
     }
 
     fn fin(&mut self, me: usize, kernel: &mut Kernel) {

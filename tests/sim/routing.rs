@@ -114,7 +114,7 @@ impl Case<'_> {
         let cut = matches!(self.session.end, End::FinInFrame(_) | End::Stall(_) | End::Unanswered(_));
         // Its direction had its end already.
         let over = matches!(self.session.end, End::Fin(s) | End::Drop(s) if to.side != Some(s));
-        self.was_closed() && !cut && !over && !to.facts.reset && !to.left() && !to.broken
+        self.was_closed() && !cut && !over && !to.facts.reset && !to.left() && !to.broken && !to.heard.dead
     }
 
     /// The code that the receiver of the direction from `side` gets for an endpoint that is down.

@@ -164,6 +164,12 @@ fn cover(w: &mut World, index: usize, ended: &[Verdict]) {
     cover_endpoints(w, index);
     let session = &w.script.sessions[index];
     let Some(verdict) = ended.iter().find(|verdict| verdict.port == 1000 + index as u16) else { return };
+    if w.peers[..w.peers_used].iter().any(|peer| peer.session == Some(index) && peer.heard.pings > 0) {
+        w.coverage.meet(Met::Pinged);
+    }
+    if verdict.ended.cause == Cause::HeartbeatTimeout {
+        w.coverage.meet(Met::Dead);
+    }
     if verdict.ended.cause == Cause::NoEndpoint {
         w.coverage.meet(Met::NoneLeft);
     }

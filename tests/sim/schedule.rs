@@ -3,6 +3,7 @@
 //! script can run under many.
 
 use crate::asks::{self, Ask, outlook};
+use crate::beat::{self, Beat};
 use crate::fleet::{self, Fleet};
 use crate::frames::{BINARY, CLOSE, FIN, Frame, PING, PONG, TEXT, push_close};
 use crate::mirror;
@@ -89,6 +90,8 @@ pub enum End {
     DataAfterClose(Side),
     /// This side stops reading.
     Stall(Side),
+    /// This side does and says nothing any more; the route has a heartbeat.
+    Dead(Side),
 }
 
 /// What a peer does once its frames are sent.
@@ -99,6 +102,8 @@ pub enum Finish {
     Fin,
     Drop,
     Rst,
+    /// Neither reads nor says anything any more.
+    Die,
 }
 
 /// What one peer does in the established session.
@@ -160,6 +165,7 @@ pub struct Session {
     pub shadow: Option<mirror::Plan>,
     /// Its directions have a read allowance, and pause when it is used up.
     pub pace: Option<&'static Allowance>,
+    pub beat: Option<Beat>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -273,6 +279,9 @@ impl Script {
             start_ms += if index == 0 { 0 } else { rng.pick(later) };
             sessions.push(draw_session(&mut rng, Place { whole: index == 0, judged, start_ms, haunted }));
         }
+        // Drawn apart: a session is the same with and without it.
+        let mut beats = Rng::new(seed ^ 0x00be_a7be_a700);
+        sessions.iter_mut().filter(|_| judged).for_each(|session| beat::draw(&mut beats, session));
         let decoys = if rng.one_in(6) { 1 + rng.below(2) as u32 } else { 0 };
         Script { sessions, decoys }
     }
@@ -338,7 +347,25 @@ fn draw_session(rng: &mut Rng, Place { whole, judged, start_ms, haunted }: Place
     let short = parts.iter().all(|part| part.plan.len() < PAUSES_MAX * allowance.bytes);
     let paced = judged && short && !tiny && (wide || rng.one_in(5));
     let (key, pace) = (rng.size(0, 7), Some(allowance).filter(|_| paced));
-    Session { start_ms, leg, opening, connects, fleet, end, parts, key, tiny, bulk, hints, asks, retry, shadow, pace }
+    let beat = None;
+    Session {
+        start_ms,
+        leg,
+        opening,
+        connects,
+        fleet,
+        end,
+        parts,
+        key,
+        tiny,
+        bulk,
+        hints,
+        asks,
+        retry,
+        shadow,
+        pace,
+        beat,
+    }
 }
 
 fn draw_retry(rng: &mut Rng, whole: bool, opening: Opening, connects: [Connect; 2], fleet: &Fleet) -> Option<Retry> {

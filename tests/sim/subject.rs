@@ -2,6 +2,7 @@
 //! outward shape stands here.
 
 use crate::asks::{ASKS_MAX, Ask, CALL_MS, CONNECT_MS, PATIENT_MS};
+use crate::beat::TIMEOUT_MS;
 use crate::bugs::Bug;
 use crate::callee::REQUEST;
 use crate::calls::{SimListener, SimSys};
@@ -32,7 +33,7 @@ use framegate::proto::Sides;
 use framegate::proto::end::End;
 use framegate::proto::proxy_protocol::Version;
 use framegate::proto::rate::{Measure, OnExcess, Rate, RateLimit};
-use framegate::proto::settings::{EndpointDown, FlowLimits, RelaySettings, RetryOn, Settings};
+use framegate::proto::settings::{EndpointDown, FlowLimits, Heartbeat, RelaySettings, RetryOn, Settings};
 use framegate::tls::{TicketKeys, TlsConfigs};
 use framegate::worker::inbox::inbox;
 use framegate::worker::listener::Listening;
@@ -305,8 +306,13 @@ impl Variant<'_> {
         });
         // What the kernel forwards cannot go to a shadow.
         let splice = base.settings.relay.splice && shadow.is_none();
+        let heartbeat = self.session.beat.filter(|_| self.bug != Some(Bug::NoHeartbeat)).map(|beat| Heartbeat {
+            interval_ms: Sides(beat.intervals_ms),
+            timeout_ms: if self.bug == Some(Bug::Impatient) { 1 } else { TIMEOUT_MS },
+        });
         let relay = RelaySettings {
             splice,
+            heartbeat,
             flow: self.flow(),
             endpoint_down,
             endpoint_down_code: DOWN_CODE,
