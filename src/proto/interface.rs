@@ -152,10 +152,9 @@ pub enum Timer {
     Linger,
     /// Bytes have moved on either leg.
     Idle,
-    /// A direction that was over a limit is read again, or has been for too long.
     /// A ping of ours is due, or its answer is.
     Heartbeat,
-    /// A direction that used up its read allowance is read again.
+    /// A direction that was over a limit is read again, or has been for too long.
     Resume,
     /// The session has reached its age.
     Age,
