@@ -10,7 +10,7 @@
 //!    [`certs`]: certificates and ticket keys, which outlive a snapshot. [`resolver`]: names to
 //!    addresses, a service thread. [`health`]: active health checks, a thread with a poll.
 //!    [`discovery`]: endpoints that are found at run time. [`jwks`]: keys of token issuers,
-//!    [`passwords`]: their verification; service threads.
+//!    [`passwords`]: their verification, [`sharing`]: limits of several hosts; service threads.
 //! 8. [`server`]: the process; the only file that spawns threads. [`os`]: limits, CPUs, signals.
 //! 9. [`cli`]: the command line. [`explain`]: what becomes of a request. [`demo`]: `framegate
 //!    demo`, on top of [`server`]. [`echo`]: its backend.
@@ -31,7 +31,7 @@
 //! | `tls` | rustls, `policy`, `config`, `memory`, `text` | sockets, `proto` |
 //! | `health` | `proto`, `policy`, `config`, `metrics`, `tls`, `memory`; mio, socket2 | worker |
 //! | `worker` | all above, slab; only in `sys`, `listener`: mio, socket2, libc | threads, locks |
-//! | `certs`, `control`, `admin`, `resolver`, `discovery`, `jwks`, `passwords` | all | |
+//! | `certs`, `control`, `admin`, `resolver`, `discovery`, `jwks`, `passwords`, `sharing` | all | |
 //! | `server`, `echo`, `demo`, `explain`, `cli` | all | |
 #![deny(unsafe_code)]
 
@@ -59,6 +59,7 @@ pub mod proto;
 pub mod resolver;
 pub mod server;
 pub mod service;
+pub mod sharing;
 pub mod text;
 pub mod tls;
 pub mod watched;

@@ -52,6 +52,10 @@ pub const TLS_WORKER_BYTES: usize = 1 << 20;
 /// Results of verified passwords that are remembered, and the bytes of one in their tables.
 pub const PASSWORD_RESULTS: usize = 8192;
 pub const PASSWORD_RESULT_BYTES: usize = 184;
+/// Clients whose limits are shared with other hosts at a time, and the bytes of one in the table of
+/// the thread that shares them, the queue to it and a batch.
+pub const SHARED_KEYS: usize = 65_536;
+pub const SHARED_KEY_BYTES: usize = 256;
 /// The largest file with denied addresses, and the most networks in one.
 pub const DENY_FILE_BYTES: usize = 64 << 20;
 pub const DENY_FILE_NETWORKS: usize = 1_000_000;

@@ -1,7 +1,8 @@
 //! The process: binds, starts the threads, runs control, waits for the threads to end. The only
 //! file that spawns threads: one for each worker, one that resolves names, one that fetches key
-//! sets, one that verifies passwords, one for each upstream that discovers its endpoints, one that
-//! checks endpoints, one that writes the access log, the demo's backend.
+//! sets, one that verifies passwords, one that shares limits with other hosts, one for each
+//! upstream that discovers its endpoints, one that checks endpoints, one that writes the access
+//! log, the demo's backend.
 
 use crate::certs::Certificates;
 use crate::clock::unix_ms;
@@ -13,13 +14,14 @@ use crate::metrics::Shard;
 use crate::policy::limit::Permits;
 use crate::resolver::Resolve;
 use crate::service::{Asker, Questions};
+use crate::sharing::Sharing;
 use crate::tls::TlsConfigs;
 use crate::worker::inbox::{Outbox, Peers, inbox};
 use crate::worker::listener::{BindError, Bound, Listening, Twin, bind_all};
 use crate::worker::service::{Question, Services};
 use crate::worker::sys::{self, MioSys, RandomPool, now_ms};
 use crate::worker::{Worker, WorkerCore};
-use crate::{health, jwks, os, passwords, resolver, service};
+use crate::{health, jwks, os, passwords, resolver, service, sharing};
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -94,7 +96,7 @@ fn start(
     let control = control.with_sources(sources);
     wait_for_names(&resolver, &snapshot);
     let services = start_services(&snapshot)?;
-    let control = control.with_keys(services.first().cloned());
+    let control = control.with_keys(services.first().cloned()).with_sharing(start_sharing()?);
     let checks = start_checks(&snapshot, &tls, nofile)?;
     let starter = Starter {
         snapshot: Arc::clone(&snapshot),
@@ -153,6 +155,14 @@ fn start_services(snapshot: &Snapshot) -> Result<Vec<Asker<Question>>, Failure> 
     jwks::keep(&keys, snapshot);
     let passwords = start_service("passwords", passwords::QUEUE, passwords::run)?;
     Ok(vec![keys, passwords])
+}
+
+/// Starts the thread that shares limits with other hosts.
+fn start_sharing() -> Result<Sharing, Failure> {
+    let state = Arc::<sharing::State>::default();
+    let of_thread = Arc::clone(&state);
+    let orders = start_service("sharing", sharing::QUEUE, move |orders| sharing::run(&orders, &of_thread))?;
+    Ok(Sharing::new(orders, state))
 }
 
 /// Starts the thread of the health checks. It ends when [`health::Checks`] is dropped.

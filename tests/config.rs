@@ -22,6 +22,8 @@ mod health;
 mod heartbeat;
 #[path = "config/passwords.rs"]
 mod passwords;
+#[path = "config/redis.rs"]
+mod redis;
 #[path = "config/rewrite.rs"]
 mod rewrite;
 #[path = "config/shadow.rs"]
@@ -474,7 +476,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "[accounting]\n",
         "5:2: accounting",
-        "unknown key; expected \"workers\", \"listener\", \"route\", \"upstream\", \"auth\", \"limits\", \
+        "unknown key; expected \"workers\", \"listener\", \"route\", \"upstream\", \"auth\", \"redis\", \"limits\", \
          \"timeouts\", \"sockets\", \"drain\", \"log\" or \"admin\"",
     ),
     ("limits = { max_frames = 1 }\n", "5:12: route.limits.max_frames", "unknown key; did you mean \"max_frame\"?"),

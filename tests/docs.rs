@@ -7,7 +7,7 @@
 mod markdown;
 
 use framegate::config;
-use framegate::metrics::{self, Asked, Denied, Discovered, KeySet, Process, Shard, UpstreamHealth};
+use framegate::metrics::{self, Asked, Denied, Discovered, KeySet, Process, Shard, Shared, UpstreamHealth};
 use framegate::policy::health::State;
 use framegate::proto::end::CAUSES;
 use markdown::{blocks, calls, pages};
@@ -175,6 +175,7 @@ fn rendered_metrics() -> String {
         key_sets,
         denied: vec![denied],
         discovered: vec![discovered],
+        shared: Some(Shared::default()),
         asked: vec![Asked { auth: "sso".into(), ..Asked::default() }],
         certificates: vec![("chain.pem".into(), 1)],
         upstreams: vec![UpstreamHealth { upstream: "app".into(), ..checked }],
@@ -355,10 +356,13 @@ fn summary_lists_every_page_once() {
 /// A part of a file becomes a whole one: a listener, a route and the upstreams it names are added
 /// where missing.
 fn completed(part: &str) -> String {
-    // A file that must be there.
+    // Files that must be there.
     let denied = std::env::temp_dir().join("framegate-docs-denied.txt");
     std::fs::write(&denied, "# none\n").unwrap();
-    let mut file = part.replace("/etc/framegate/denied.txt", &denied.display().to_string());
+    let password = std::env::temp_dir().join("framegate-docs-redis.password");
+    std::fs::write(&password, "secret\n").unwrap();
+    let file = part.replace("/etc/framegate/denied.txt", &denied.display().to_string());
+    let mut file = file.replace("/etc/framegate/redis.password", &password.display().to_string());
     if !file.contains("[[route]]") {
         file += "\n[[route]]\nupstream = \"ws://10.0.0.1:9000\"\n";
     }

@@ -218,7 +218,8 @@ fn dependency(value: &Value) -> Parsed<String> {
 }
 
 /// The first line of a file. No message shows it.
-fn secret_file(value: &Value) -> Parsed<String> {
+/// The secret in a file that the configuration names.
+pub fn secret_file(value: &Value) -> Parsed<String> {
     let path = text(value)?;
     let unreadable = |e: std::io::Error| format!("cannot read {}: {e}", quoted(path));
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {

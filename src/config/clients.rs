@@ -51,7 +51,8 @@ impl Builder<'_, '_> {
         let ipv6_prefix = self.take(&format!("{name}.ipv6_prefix"), &typed.ipv6_prefix, PREFIX_DEFAULT, prefix);
         let entries = |v: &toml::Value| value::number(v, ENTRIES);
         let entries = self.take(&format!("{name}.entries"), &typed.entries, ENTRIES_DEFAULT, entries) as usize;
-        Some(Keyed::new(by, KeyLimit { sessions, handshakes, ipv6_prefix, entries }))
+        let shared = self.take(&format!("{name}.shared"), &typed.shared, false, value::flag);
+        Some(Keyed::new(by, KeyLimit { sessions, handshakes, ipv6_prefix, entries, shared }))
     }
 }
 
@@ -64,7 +65,7 @@ fn key(by: By) -> &'static str {
 
 /// What `check` says of such a limit.
 pub fn describe(keyed: &Keyed) -> String {
-    let KeyLimit { sessions, handshakes, ipv6_prefix, .. } = keyed.limit;
+    let KeyLimit { sessions, handshakes, ipv6_prefix, shared, .. } = keyed.limit;
     let mut parts = Vec::new();
     parts.extend(sessions.map(|max| format!("{max} sessions")));
     parts.extend(handshakes.map(|HandshakeRate { rate, burst }| {
@@ -74,5 +75,5 @@ pub fn describe(keyed: &Keyed) -> String {
         By::Address => format!("address (IPv6 by /{ipv6_prefix})"),
         By::Identity => "client".to_owned(),
     };
-    format!("per {of} {}", parts.join(" and "))
+    format!("per {of} {}{}", parts.join(" and "), if shared { " on all hosts" } else { "" })
 }

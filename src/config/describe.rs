@@ -11,11 +11,11 @@ use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
 use crate::memory::{
     BUCKET_BYTES, CALL_BYTES, CHECK_BYTES, KEPT_BYTES, LIMITER_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES,
-    SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES, SOURCE_BYTES, TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES,
-    TLS_RECORD_BYTES, TLS_WORKER_BYTES,
+    SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES, SHARED_KEY_BYTES, SHARED_KEYS, SOURCE_BYTES, TLS_CONN_BYTES,
+    TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
 use crate::policy::auth::Auth;
-use crate::policy::keyed::PLACE_BYTES;
+use crate::policy::keyed::{PLACE_BYTES, SHARED_BYTES};
 use crate::policy::matching::{Condition, Entry};
 use crate::policy::route::{Route, RouteAction};
 use crate::policy::tls::TlsVersion;
@@ -108,6 +108,9 @@ impl Snapshot {
         }
         for method in &self.methods {
             writeln!(out, "  {}", auth::text(method))?;
+        }
+        if let Some(redis) = &self.redis {
+            writeln!(out, "\nlimits of several hosts\n  {}", redis.describe())?;
         }
         writeln!(out)?;
         self.write_process(out, cpus)?;
@@ -244,10 +247,20 @@ impl Snapshot {
         rows.extend(self.shadow_memory());
         rows.extend(auth::memory(&self.routes));
         let keyed = self.routes.entries().iter().flat_map(|entry| [&entry.route.by_address, &entry.route.by_identity]);
-        let entries: usize = keyed.flatten().map(|keyed| keyed.limit.entries).sum();
+        let (mut entries, mut shared) = (0_usize, 0_usize);
+        for keyed in keyed.flatten() {
+            entries = entries.saturating_add(keyed.limit.entries);
+            shared = shared.saturating_add(if keyed.limit.shared { keyed.limit.entries } else { 0 });
+        }
         if entries > 0 {
             let what = format!("{entries} addresses and clients with limits of their own, {} each", size(PLACE_BYTES));
             rows.push((entries.saturating_mul(PLACE_BYTES), what));
+        }
+        if shared > 0 {
+            let what = format!("{shared} of them shared with other hosts, {} each", size(SHARED_BYTES));
+            rows.push((shared.saturating_mul(SHARED_BYTES), what));
+            let what = format!("{SHARED_KEYS} of these that others are asked about, {} each", size(SHARED_KEY_BYTES));
+            rows.push((SHARED_KEYS * SHARED_KEY_BYTES, what));
         }
         rows.extend(access::memory(self));
         if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {

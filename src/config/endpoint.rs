@@ -78,7 +78,8 @@ fn unix(url: &str, path: &str) -> Parsed<Endpoint> {
     Ok(Endpoint::new(url.to_owned(), Address::Unix(PathBuf::from(path)), false, base_path(url, base)?))
 }
 
-fn address(url: &str, authority: &str, default: u16) -> Parsed<Address> {
+/// The host and port of `authority`, which stands in `url`.
+pub fn address(url: &str, authority: &str, default: u16) -> Parsed<Address> {
     let wrong = |why: &str| format!("{} {why}", quoted(url));
     if authority.contains('@') {
         return Err(wrong("has a user name or password; remove it"));

@@ -35,6 +35,7 @@ pub struct File {
     pub route: Vec<Section<Route>>,
     pub upstream: Vec<Section<Upstream>>,
     pub auth: Vec<Section<Auth>>,
+    pub redis: Option<Section<Redis>>,
     pub limits: Table<Limits>,
     pub timeouts: Table<Timeouts>,
     pub sockets: Table<Sockets>,
@@ -268,6 +269,22 @@ pub struct ClientLimit {
     pub burst: Typed,
     pub ipv6_prefix: Typed,
     pub entries: Typed,
+    pub shared: Typed,
+}
+
+/// Where limits are shared.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redis {
+    pub urls: TypedList,
+    pub cluster: Typed,
+    pub username: Typed,
+    pub password_file: Typed,
+    pub ca: Typed,
+    pub namespace: Typed,
+    pub interval: Typed,
+    pub timeout: Typed,
+    pub host_timeout: Typed,
 }
 
 /// The [`Limits`] that a route can set.

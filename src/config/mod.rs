@@ -27,6 +27,7 @@ mod pattern;
 mod rewrite;
 mod routes;
 mod shadow;
+mod sharing;
 mod split;
 mod tls;
 mod upstreams;
@@ -34,6 +35,7 @@ mod value;
 
 pub use access::{parse_deny_file, read_text};
 pub use error::Error;
+pub use sharing::{Redis, RedisServer};
 
 use self::discovery::Discovery;
 use crate::memory::CHECKS_MAX;
@@ -140,6 +142,8 @@ pub struct Snapshot {
     pub secret_parameters: Vec<String>,
     /// Keys of tokens that are fetched from URLs.
     pub key_sources: Vec<Arc<RemoteKeys>>,
+    /// Where limits are shared with other hosts.
+    pub redis: Option<Arc<Redis>>,
     /// Of the upstreams that find endpoints at run time.
     pub discoveries: Vec<Discovery>,
     pub limits: Limits,

@@ -31,6 +31,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long the end waits until other hosts know that this one has no sessions any more.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Control {
     /// Runs until all workers have ended.
     pub fn run(
@@ -53,6 +56,9 @@ impl Control {
             }
             self.on_tick(&workers);
             running -= self.ended_workers.try_iter().count();
+        }
+        if let Some(sharing) = &self.sharing {
+            sharing.leave(LEAVE_PATIENCE);
         }
         Ok(())
     }

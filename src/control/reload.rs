@@ -82,6 +82,9 @@ impl Control {
         if let Some(keys) = &self.keys {
             jwks::keep(keys, &self.snapshot);
         }
+        if let Some(sharing) = &self.sharing {
+            sharing.set(&self.snapshot);
+        }
         workers.checks.set(&self.snapshot, Arc::clone(&tls), self.parts.nofile);
         for outbox in &workers.outboxes {
             let twin = |bound: &mut Bound| Some(Added { addr: bound.addr, listener: bound.twin()? });

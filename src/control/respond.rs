@@ -3,9 +3,10 @@
 use super::state::{Control, Workers};
 use crate::admin::{Request, Response};
 use crate::discovery::{Sources, Status};
-use crate::metrics::{self, Asked, Discovered, KeySet, Process};
+use crate::metrics::{self, Asked, Discovered, KeySet, Process, Shared};
 use crate::policy::auth::jwt::RemoteKeys;
 use crate::policy::auth::{Method, REVOKED_MAX, Who};
+use crate::sharing::{Sharing, Status as SharingStatus};
 use crate::worker::inbox::Command;
 use crate::worker::sys::now_ms;
 use std::sync::Arc;
@@ -92,6 +93,7 @@ impl Control {
             key_sets: self.snapshot.key_sources.iter().map(|remote| key_set(remote)).collect(),
             denied: self.deny_files.status(now_ms()),
             discovered: self.sources.iter().flat_map(Sources::status).map(discovered).collect(),
+            shared: self.sharing.as_ref().and_then(Sharing::status).map(shared),
             asked: self.snapshot.methods.iter().filter_map(|method| asked(method)).collect(),
         }
     }
@@ -101,6 +103,19 @@ fn key_set(remote: &RemoteKeys) -> KeySet {
     let status = remote.status(now_ms());
     let auth = remote.config.method.clone();
     KeySet { auth, keys: status.keys as u64, age_ms: status.age_ms, failures: status.failures }
+}
+
+fn shared(status: &SharingStatus) -> Shared {
+    let (times, time_us) = status.times();
+    Shared {
+        up: status.is_up(),
+        results: status.results(),
+        times,
+        time_us,
+        keys: status.keys(),
+        bad_answers: status.bad_answers(),
+        refusals: status.refusals(),
+    }
 }
 
 /// `None`: it asks no server.

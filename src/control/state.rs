@@ -14,6 +14,7 @@ use crate::policy::limit::Permits;
 use crate::proto::Millis;
 use crate::resolver::Resolve;
 use crate::service::Asker;
+use crate::sharing::Sharing;
 use crate::worker::inbox::{Command, Outbox};
 use crate::worker::listener::Twin;
 use crate::worker::service::Question;
@@ -77,6 +78,8 @@ pub struct Control {
     pub(super) sources: Option<Sources>,
     /// `None` before the process has started it.
     pub(super) keys: Option<Asker<Question>>,
+    /// `None` before the process has started it.
+    pub(super) sharing: Option<Sharing>,
     /// Indices of workers that have ended.
     pub(super) ended_workers: Receiver<usize>,
     pub(super) reloads_ok: u64,
@@ -151,6 +154,7 @@ impl Control {
             admin,
             sources: None,
             keys: None,
+            sharing: None,
             ended_workers,
             reloads_ok: 0,
             reloads_refused: 0,
@@ -167,6 +171,12 @@ impl Control {
     /// The same with the service that fetches key sets.
     pub fn with_keys(self, keys: Option<Asker<Question>>) -> Control {
         Control { keys, ..self }
+    }
+
+    /// The same with the thread that shares limits, which begins with the running configuration.
+    pub fn with_sharing(self, sharing: Sharing) -> Control {
+        sharing.set(&self.snapshot);
+        Control { sharing: Some(sharing), ..self }
     }
 
     /// The same with the sources of the running configuration.

@@ -215,6 +215,20 @@ metrics! {
         = |r, out| for one in &r.process.asked {
             out.put_auth_histogram(&one.auth, &CALL_US, &one.times, one.time_ms * 1_000);
         };
+    Gauge "framegate_redis_up" [] "1 while limits are shared with other hosts, 0 while Redis does not answer."
+        = |r, out| shared(r, |one| out.put(&[], u8::from(one.up)));
+    Counter "framegate_redis_syncs_total" ["result"] "Synchronisations of shared limits by result."
+        = |r, out| shared(r, |one| {
+            ["ok", "failed"].iter().zip(one.results).for_each(|(result, n)| out.put(&[result], n));
+        });
+    Histogram "framegate_redis_sync_seconds" [] "Time of a synchronisation of shared limits."
+        = |r, out| shared(r, |one| out.put_histogram(&SYNC_US, &one.times, one.time_us));
+    Gauge "framegate_redis_keys" [] "Clients whose limits are being synchronised."
+        = |r, out| shared(r, |one| out.put(&[], one.keys));
+    Counter "framegate_redis_bad_answers_total" [] "Values in Redis that are no counts; the client counts alone."
+        = |r, out| shared(r, |one| out.put(&[], one.bad_answers));
+    Counter "framegate_redis_unshared_total" [] "Times a client could not be shared for lack of room, and counts alone."
+        = |r, out| shared(r, |one| out.put(&[], one.refusals));
     Counter "framegate_log_lines_lost_total" [] "Access log lines lost to a full ring or a failed write."
         {
             /// Those lost to a full ring.
@@ -227,6 +241,9 @@ metrics! {
 
 /// The outcomes of `Tally::tls`: a full handshake, a resumed session, and failed.
 pub const TLS_OUTCOMES: [&str; 3] = ["full", "resumed", "failed"];
+
+/// Bounds of [`Shared::times`], in microseconds.
+pub const SYNC_US: [u64; 9] = [500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000];
 
 /// Bounds of `Tally::loop_busy`, in microseconds.
 pub const LOOP_BUSY_US: [u64; 8] = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000];
@@ -277,6 +294,22 @@ pub struct Process {
     pub key_sets: Vec<KeySet>,
     /// The sections that ask servers about clients.
     pub asked: Vec<Asked>,
+    /// Limits that are shared with other hosts.
+    pub shared: Option<Shared>,
+}
+
+/// The sharing of limits with other hosts.
+#[derive(Debug, Clone, Default)]
+pub struct Shared {
+    pub up: bool,
+    /// Synchronisations that succeeded, and that failed.
+    pub results: [u64; 2],
+    /// By the bounds of [`SYNC_US`], then all above them.
+    pub times: [u64; SYNC_US.len() + 1],
+    pub time_us: u64,
+    pub keys: u64,
+    pub bad_answers: u64,
+    pub refusals: u64,
 }
 
 /// A key set of a token issuer.
@@ -350,6 +383,10 @@ impl Reading {
         }
         Reading { total, workers, process }
     }
+}
+
+fn shared(r: &Reading, put: impl FnMut(&Shared)) {
+    r.process.shared.iter().for_each(put);
 }
 
 fn denied<N: std::fmt::Display>(r: &Reading, out: &mut Samples<'_>, number: impl Fn(&Denied) -> N) {

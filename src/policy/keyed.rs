@@ -5,7 +5,11 @@
 //! empty, or whose key has no session: first one whose rate is full again, with which nothing is
 //! lost, then the one that is nearest to that. Where all eight have sessions, the client is not
 //! counted, and that is counted ([`Keyed::overflows`]). Keys are hashed with a secret: a client
-//! cannot choose its set.
+//! cannot choose its set. What other hosts have of the same clients is in `shared`.
+
+mod shared;
+
+pub use shared::{KeyId, Notify, SHARED_BYTES, SharedKey, Usage};
 
 use crate::proto::Millis;
 use crate::proto::end::Cause;
@@ -13,11 +17,13 @@ use crate::proto::interface::Refusal;
 use crate::proto::rate::Rate;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use shared::{Shared, each_ns};
+use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
 /// Places of a set.
 const WAYS: usize = 8;
@@ -38,6 +44,35 @@ pub struct KeyLimit {
     pub ipv6_prefix: u8,
     /// Places of the table.
     pub entries: usize,
+    /// Counted together with the other hosts.
+    pub shared: bool,
+}
+
+/// What a client is known by.
+pub trait Key: Hash {
+    /// The same on every host, and for no other client of the same table.
+    fn bytes(&self) -> Cow<'_, [u8]>;
+}
+
+impl Key for IpAddr {
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        match self {
+            IpAddr::V4(address) => address.octets().to_vec().into(),
+            IpAddr::V6(address) => address.octets().to_vec().into(),
+        }
+    }
+}
+
+impl Key for &str {
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        self.as_bytes().into()
+    }
+}
+
+impl Key for String {
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        self.as_bytes().into()
+    }
 }
 
 /// So many handshakes in a time, and at once after a pause.
@@ -83,17 +118,18 @@ impl Keyed {
     }
 
     /// One more handshake of the client with this address.
-    pub fn handshake(&self, key: &impl Hash, now: Millis) -> Result<(), Excess> {
+    pub fn handshake(&self, key: &impl Key, now: Millis) -> Result<(), Excess> {
         let Some(rate) = self.limit.handshakes else { return Ok(()) };
         let cause = match self.by {
             By::Address => Cause::AddressRate,
             By::Identity => Cause::IdentityRate,
         };
-        self.table.load().pass(key, rate, now).map_err(|retry_ms| Excess { cause, retry_ms: Some(retry_ms) })
+        let passed = Table::pass(&self.table.load_full(), key, rate, now);
+        passed.map_err(|retry_ms| Excess { cause, retry_ms: Some(retry_ms) })
     }
 
     /// One more session; counted while the result is held. `Ok(None)`: it is not limited.
-    pub fn session(&self, key: &impl Hash, now: Millis) -> Result<Option<KeyPermit>, Excess> {
+    pub fn session(&self, key: &impl Key, now: Millis) -> Result<Option<KeyPermit>, Excess> {
         let Some(max) = self.limit.sessions else { return Ok(None) };
         let cause = match self.by {
             By::Address => Cause::AddressSessions,
@@ -122,6 +158,21 @@ impl Keyed {
     pub fn overflows(&self) -> u64 {
         self.table.load().overflows.load(Relaxed)
     }
+
+    /// Has the clients handed over that are to be shared, from now on. Clients are the same on
+    /// other hosts where `scope` is. `None`: they are counted here alone.
+    pub fn share(&self, scope: &str, notify: Option<&Notify>) {
+        let table = self.table.load_full();
+        let notify = notify.filter(|_| self.limit.shared);
+        table.is_shared.store(notify.is_some(), SeqCst);
+        if let Some(notify) = notify {
+            let scope = match self.by {
+                By::Address => format!("address {scope}"),
+                By::Identity => format!("identity {scope}"),
+            };
+            table.shared.get_or_init(|| Shared::new(table.places.len(), &scope, notify.clone())).set(&self.limit);
+        }
+    }
 }
 
 /// The configured values are equal; counts do not matter.
@@ -141,6 +192,9 @@ struct Table {
     hasher: RandomState,
     /// Clients that found no place.
     overflows: AtomicU64,
+    /// Made when it is first needed; a reload may stop using it.
+    shared: OnceLock<Shared>,
+    is_shared: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -164,11 +218,23 @@ impl Table {
     fn new(entries: usize) -> Table {
         let sets = entries.div_ceil(WAYS).max(1);
         let places = (0..sets * WAYS).map(|_| Place::default()).collect();
-        Table { places, sets: sets as u64, hasher: RandomState::new(), overflows: AtomicU64::new(0) }
+        Table {
+            places,
+            sets: sets as u64,
+            hasher: RandomState::new(),
+            overflows: AtomicU64::new(0),
+            shared: OnceLock::new(),
+            is_shared: AtomicBool::new(false),
+        }
+    }
+
+    /// What is shared with other hosts, if anything is.
+    fn sharing(&self) -> Option<&Shared> {
+        self.shared.get().filter(|_| self.is_shared.load(SeqCst))
     }
 
     /// Where the places of a key begin, and the bits that stand for it.
-    fn locate(&self, key: &impl Hash) -> (usize, u64) {
+    fn locate(&self, key: &impl Key) -> (usize, u64) {
         let hash = self.hasher.hash_one(key);
         let set = ((u128::from(hash) * u128::from(self.sets)) >> 64) as usize;
         // Other bits than those that choose the set, and never none.
@@ -176,12 +242,12 @@ impl Table {
     }
 
     /// Changes the word of a key's place, which it is given if it has none. `None` without one, or
-    /// where `change` refuses.
+    /// where `change`, which is given place and count, refuses.
     fn update(
         &self,
         (start, tag): (usize, u64),
         now_ns: u64,
-        change: impl Fn(u64) -> Option<u64>,
+        change: impl Fn(usize, u64) -> Option<u64>,
     ) -> Result<Option<usize>, Full> {
         // Each attempt fails only because another worker has changed the set.
         for _ in 0..WAYS * WAYS {
@@ -192,7 +258,7 @@ impl Table {
             let Some(cell) = self.places.get(place) else { return Ok(None) };
             let is_its_own = word & !COUNT_MAX == tag;
             let count = if is_its_own { word & COUNT_MAX } else { 0 };
-            let next = change(count).ok_or(Full)?;
+            let next = change(place, count).ok_or(Full)?;
             if cell.word.compare_exchange(word, tag | next, SeqCst, Relaxed).is_err() {
                 continue;
             }
@@ -200,6 +266,9 @@ impl Table {
                 return Ok(Some(place));
             }
             cell.full_at.store(0, Relaxed);
+            if let Some(shared) = self.sharing() {
+                shared.clear(place);
+            }
             if !self.is_elsewhere(start, tag, place) {
                 return Ok(Some(place));
             }
@@ -232,24 +301,36 @@ impl Table {
         })
     }
 
-    fn take(table: &Arc<Table>, key: &impl Hash, max: u64, now: Millis) -> Result<Option<KeyPermit>, Full> {
-        let more = |count: u64| (count < max.min(COUNT_MAX)).then_some(count + 1);
-        let place = table.update(table.locate(key), now.saturating_mul(NS_PER_MS), more)?;
-        Ok(place.map(|place| KeyPermit { table: Arc::clone(table), place }))
+    fn take(table: &Arc<Table>, key: &impl Key, max: u64, now: Millis) -> Result<Option<KeyPermit>, Full> {
+        let located = table.locate(key);
+        let more = |place: usize, count: u64| {
+            let others = table.sharing().map_or(0, |shared| shared.others(place, located.1));
+            (count.saturating_add(others) < max.min(COUNT_MAX)).then_some(count + 1)
+        };
+        let place = table.update(located, now.saturating_mul(NS_PER_MS), more)?;
+        Ok(place.map(|place| {
+            Shared::notify(table, (place, located.1), key);
+            KeyPermit { table: Arc::clone(table), place }
+        }))
     }
 
     /// The generic cell rate algorithm (ITU-T I.371). The error is the time until one more passes.
-    fn pass(&self, key: &impl Hash, limit: HandshakeRate, now: Millis) -> Result<(), Millis> {
+    fn pass(table: &Arc<Table>, key: &impl Key, limit: HandshakeRate, now: Millis) -> Result<(), Millis> {
         let now_ns = now.saturating_mul(NS_PER_MS);
-        let each_ns = (limit.rate.period_ms.saturating_mul(NS_PER_MS) / limit.rate.units.max(1)).max(1);
+        let each_ns = each_ns(limit);
         let at_once_ns = each_ns.saturating_mul(limit.burst.max(1) - 1);
-        let Ok(Some(place)) = self.update(self.locate(key), now_ns, Some) else { return Ok(()) };
-        let Some(place) = self.places.get(place) else { return Ok(()) };
+        let located = table.locate(key);
+        let Ok(Some(place)) = table.update(located, now_ns, |_, count| Some(count)) else { return Ok(()) };
+        let Some(cell) = table.places.get(place) else { return Ok(()) };
         let pass = |full_at: u64| {
             let full_at = full_at.max(now_ns);
             (full_at - now_ns <= at_once_ns).then(|| full_at.saturating_add(each_ns))
         };
-        let passed = place.full_at.fetch_update(Relaxed, Relaxed, pass);
+        let passed = cell.full_at.fetch_update(Relaxed, Relaxed, pass);
+        if let (Ok(_), Some(shared)) = (passed, table.sharing()) {
+            shared.pass(place);
+            Shared::notify(table, (place, located.1), key);
+        }
         passed.map(drop).map_err(|full_at| (full_at - now_ns - at_once_ns).div_ceil(NS_PER_MS).max(1))
     }
 }

@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_permit_holds_those_of_its_client() {
         let (process, route) = (Permits::new(5), Permits::new(5));
-        let limit = KeyLimit { sessions: Some(1), handshakes: None, ipv6_prefix: 64, entries: 64 };
+        let limit = KeyLimit { sessions: Some(1), handshakes: None, ipv6_prefix: 64, entries: 64, shared: false };
         let (one, two) = (Keyed::new(By::Address, limit), Keyed::new(By::Identity, limit));
         let client = |keyed: &Keyed| keyed.session(&"a", 0).unwrap().unwrap();
         let permit =

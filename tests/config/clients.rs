@@ -23,11 +23,17 @@ fn limits_are_read_with_their_defaults() {
     let rate = |units, period_ms, burst| Some(HandshakeRate { rate: Rate { units, period_ms }, burst });
     assert_eq!(
         route.by_address.as_ref().unwrap().limit,
-        KeyLimit { sessions: Some(20), handshakes: rate(10, 1_000, 10), ipv6_prefix: 64, entries: 65_536 }
+        KeyLimit {
+            sessions: Some(20),
+            handshakes: rate(10, 1_000, 10),
+            ipv6_prefix: 64,
+            entries: 65_536,
+            shared: false
+        }
     );
     assert_eq!(
         route.by_identity.as_ref().unwrap().limit,
-        KeyLimit { sessions: None, handshakes: rate(100, 3_600_000, 5), ipv6_prefix: 64, entries: 128 }
+        KeyLimit { sessions: None, handshakes: rate(100, 3_600_000, 5), ipv6_prefix: 64, entries: 128, shared: false }
     );
 }
 

@@ -63,6 +63,35 @@ const EXCLUSIVE_OF_AUTH: [&str; 5] = [
     "bearer_file = \"/etc/framegate/introspection.token\"",
 ];
 
+/// Lines of [redis] that name files, or go with them.
+const OF_REDIS: [&str; 3] =
+    ["username = \"framegate\"", "password_file = \"/etc/framegate/redis.password\"", "ca = \"redis-ca.pem\""];
+
+#[cfg(feature = "redis")]
+#[test]
+fn files_of_redis_in_the_example_are_valid() {
+    let folder = std::env::temp_dir();
+    let [password, ca] =
+        ["password", "pem"].map(|name| folder.join(format!("framegate-example-{}-redis.{name}", std::process::id())));
+    std::fs::write(&password, "s3cret\n").unwrap();
+    std::fs::write(&ca, "-----BEGIN CERTIFICATE-----").unwrap();
+    let section = config::EXAMPLE.split("\n[redis]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let chosen = |line: &'static str| {
+        let of_redis = other_line(line).filter(|line| OF_REDIS.contains(line));
+        of_redis.or(default_line(line)).unwrap_or(line).to_owned() + "\n"
+    };
+    let lines: String = section.lines().map(chosen).collect();
+    assert!(OF_REDIS.iter().all(|line| lines.contains(line)), "{lines}");
+    let lines = lines.replace("redis://", "rediss://").replace("\"redis-ca.pem\"", &format!("{ca:?}"));
+    let lines = lines.replace("\"/etc/framegate/redis.password\"", &format!("{password:?}"));
+    let route = "upstream = \"ws://10.0.0.1:9000\"\nlimits = { per_address = { sessions = 1, shared = true } }";
+    let snapshot = good(&format!("[[listener]]\nlisten = \"0.0.0.0:8080\"\n[[route]]\n{route}\n[redis]\n{lines}"));
+    assert!(snapshot.redis.is_some() && !format!("{snapshot:?}").contains("s3cret"));
+    for file in [password, ca] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
 /// Those of [`other_line`] that are valid together.
 fn together_line(line: &str) -> Option<&str> {
     other_line(line).filter(|line| {
@@ -70,6 +99,7 @@ fn together_line(line: &str) -> Option<&str> {
             && !EXCLUSIVE_OF_AUTH.contains(line)
             && !is_of_tokens(line)
             && !is_of_passwords(line)
+            && !OF_REDIS.contains(line)
     })
 }
 

@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// Licences that ask for no more than their text and the name of the author in what is shipped.
-const LICENCES: &[&str] = &["MIT", "MIT-0", "Apache-2.0", "BSD-3-Clause", "ISC", "Zlib", "0BSD", "Unicode-3.0"];
+const LICENCES: &[&str] =
+    &["MIT", "MIT-0", "Apache-2.0", "BSD-3-Clause", "ISC", "Zlib", "0BSD", "BSL-1.0", "Unicode-3.0"];
 
 /// The tables of a manifest that name crates.
 const TABLES: &[&str] = &["[dependencies]", "[dev-dependencies]", "[build-dependencies]"];

@@ -6,7 +6,13 @@ use std::sync::atomic::AtomicI64;
 fn limit(sessions: Option<u64>, handshakes: Option<(u64, Millis, u64)>, entries: usize) -> KeyLimit {
     let handshakes =
         handshakes.map(|(units, period_ms, burst)| HandshakeRate { rate: Rate { units, period_ms }, burst });
-    KeyLimit { sessions, handshakes, ipv6_prefix: 64, entries }
+    KeyLimit { sessions, handshakes, ipv6_prefix: 64, entries, shared: false }
+}
+
+impl Key for u64 {
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        self.to_be_bytes().to_vec().into()
+    }
 }
 
 #[test]
@@ -102,7 +108,7 @@ fn workers_together_exceed_no_limit() {
             scope.spawn(move || {
                 for round in 0..20_000_u64 {
                     let key = ((thread * 31 + round * 7) % 10) as usize;
-                    let Ok(Some(permit)) = keyed.session(&key, round) else { continue };
+                    let Ok(Some(permit)) = keyed.session(&(key as u64), round) else { continue };
                     let now = live[key].fetch_add(1, Relaxed) + 1;
                     assert!(now <= MAX, "{now} of {key}");
                     live[key].fetch_sub(1, Relaxed);
