@@ -161,7 +161,7 @@ fn start_services(snapshot: &Snapshot) -> Result<Vec<Asker<Question>>, Failure> 
 fn start_sharing() -> Result<Sharing, Failure> {
     let state = Arc::<sharing::State>::default();
     let of_thread = Arc::clone(&state);
-    let orders = start_service("sharing", sharing::QUEUE, move |orders| sharing::run(&orders, &of_thread))?;
+    let orders = start_service("sharing", sharing::QUEUE, move |orders| sharing::run(orders, &of_thread))?;
     Ok(Sharing::new(orders, state))
 }
 
