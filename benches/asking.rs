@@ -31,7 +31,7 @@ fn bench_auth(name: &str, auth: &str, response: &CallResponse) {
     let (snapshot, sessions) = (snapshot(auth), Permits::new(1_000));
     let request = parse_request(REQUEST.as_bytes()).expect("a valid request");
     let facts = facts_of(&request);
-    let policy = Policy { routes: &snapshot.routes, sessions: &sessions, revoked: &snapshot.revoked };
+    let policy = Policy { routes: &snapshot.routes, sessions: &sessions, revoked: &snapshot.revoked, blocks: None };
     let question = match decide(&facts, &policy, None) {
         Verdict::Ask(question) => Some(question),
         Verdict::Allow(_) => None,

@@ -140,7 +140,7 @@ fn write(out: &mut String, snapshot: &Snapshot, facts: &Facts<'_>) -> Result<boo
         return Ok(false);
     }
     let sessions = Permits::new(1);
-    let policy = Policy { routes: &snapshot.routes, sessions: &sessions, revoked: &snapshot.revoked };
+    let policy = Policy { routes: &snapshot.routes, sessions: &sessions, revoked: &snapshot.revoked, blocks: None };
     match policy::decide(facts, &policy, None) {
         Verdict::Allow(plan) => write_plan(out, plan, facts)?,
         Verdict::Reply(_, refusal) => write_reply(out, &refusal, facts)?,

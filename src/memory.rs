@@ -24,6 +24,10 @@ pub const CALL_BYTES: usize = (80 << 10) + TLS_CONN_BYTES + TLS_HANDSHAKE_BYTES;
 pub const KEPT_MAX: usize = 4_096;
 pub const KEPT_BYTES: usize = 4 << 20;
 
+/// A place in a worker's queue of handshakes, at most, and what orders them.
+pub const HANDSHAKE_PLACE_BYTES: usize = 64;
+pub const HANDSHAKE_LANES_BYTES: usize = 96 << 10;
+
 /// User memory of an idle session, at most.
 pub const SESSION_BYTES: usize = 768;
 /// What limits on messages, bytes, control frames, fragments or age add to a session, with the

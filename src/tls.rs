@@ -15,6 +15,7 @@ mod cipher;
 mod configs;
 mod der;
 mod failure;
+mod hello;
 mod self_signed;
 mod tickets;
 

@@ -28,6 +28,8 @@ mod redis;
 mod rewrite;
 #[path = "config/shadow.rs"]
 mod shadow;
+#[path = "config/shield.rs"]
+mod shield;
 #[path = "config/tokens.rs"]
 mod tokens;
 #[path = "config/upstreams.rs"]
@@ -476,7 +478,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "[accounting]\n",
         "5:2: accounting",
-        "unknown key; expected \"workers\", \"listener\", \"route\", \"upstream\", \"auth\", \"redis\", \"limits\", \
+        "unknown key; expected \"workers\", \"listener\", \"route\", \"upstream\", \"auth\", \"redis\", \"limits\", \"shield\", \
          \"timeouts\", \"sockets\", \"drain\", \"log\" or \"admin\"",
     ),
     ("limits = { max_frames = 1 }\n", "5:12: route.limits.max_frames", "unknown key; did you mean \"max_frame\"?"),
@@ -719,6 +721,8 @@ workers    4 (one per CPU), pinned
 timeouts   tls 10s, request_head 10s, decision 10s, connect 3s, connect_total 10s, upstream_head 10s, idle 5m, close 5s, write_stall 1m
 sockets    notsent_lowat 128 KiB, keepalive 1m, user_timeout kernel's
 drain      spread 10s, deadline 25s
+shield     handshake work 32 in a pass, by address (IPv4 /32, IPv6 /64), first TLS tickets, sticky cookies
+           4096 wait for 3s, others get 503 with Retry-After 5s to 10s; no address is blocked
 log        access to stdout as text, diagnostics from info
 sessions   at most 1024, handshakes at most 64, with 4096 descriptors
 
@@ -729,7 +733,8 @@ memory in the worst case (without the kernel's socket buffers)
     32.0 MiB  two heads of 16 KiB per session, if all wait for their upstream at once
     64.0 MiB  buffers for slow receivers, all workers together
    512.0 KiB  4 workers, a read buffer of 128 KiB each
-   107.2 MiB  in total
+   640.0 KiB  4096 handshakes in the queues of workers
+   107.9 MiB  in total
 ";
     let snapshot = good(text);
     assert_eq!(snapshot.describe(4096, 4), expected);

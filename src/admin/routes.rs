@@ -3,6 +3,7 @@
 use crate::policy::auth::Who;
 use crate::policy::health::Order;
 use crate::proto::http1::reason_of;
+use std::net::{IpAddr, Ipv4Addr};
 
 pub(super) const HEAD_MAX: usize = 8 * 1024;
 pub(super) const FIELDS_MAX: usize = 64;
@@ -24,6 +25,10 @@ pub enum Request {
     Revoke { who: Who, for_ms: u64 },
     /// `POST /extend?session=ID`, `?subject=S` or `?token=ID`, with `&until=UNIX_SECONDS`
     Extend { who: Who, until_unix_ms: u64 },
+    /// `GET /blocks`: the addresses that are blocked, as JSON
+    Blocks,
+    /// `POST /unblock?address=ADDRESS`
+    Unblock { address: IpAddr },
     /// `POST /reload`
     Reload,
     /// `POST /upstreams/NAME/ENDPOINT/drain`, `/ready` or `/down`
@@ -101,6 +106,8 @@ fn route(head: &httparse::Request<'_, '_>) -> Result<Request, Refusal> {
         "/readyz" => (Request::Readyz, true),
         "/" => (Request::Page, true),
         "/upstreams" => (Request::Upstreams { table: query.split('&').any(|pair| pair == "format=table") }, true),
+        "/blocks" => (Request::Blocks, true),
+        "/unblock" => (Request::Unblock { address: Ipv4Addr::UNSPECIFIED.into() }, false),
         "/reload" => (Request::Reload, false),
         "/fault/panic" => (Request::Panic { worker: 0 }, false),
         "/revoke" => (Request::Revoke { who: Who::Session(String::new()), for_ms: 0 }, false),
@@ -123,6 +130,7 @@ fn route(head: &httparse::Request<'_, '_>) -> Result<Request, Refusal> {
     match request {
         Request::Panic { .. } => Ok(Request::Panic { worker: worker_of(query)? }),
         Request::Revoke { .. } => Ok(Request::Revoke { who: who_of(query)?, for_ms: duration_of(query)? }),
+        Request::Unblock { .. } => Ok(Request::Unblock { address: address_of(query)? }),
         Request::Extend { .. } => Ok(Request::Extend { who: who_of(query)?, until_unix_ms: until_of(query)? }),
         request => Ok(request),
     }
@@ -163,6 +171,7 @@ fn worker_of(query: &str) -> Result<usize, Refusal> {
     worker.ok_or(Refusal { status: 400, text: "Missing or invalid parameter: worker=N.", allow: None })
 }
 
+const BAD_ADDRESS: &str = "Missing or invalid parameter: address=ADDRESS.";
 const BAD_WHO: &str = "Expected one of subject=S, token=ID and session=ID.";
 const BAD_FOR: &str = "Expected for=DURATION, such as for=1h, up to 365 days.";
 const BAD_UNTIL: &str = "Missing or invalid parameter: until=UNIX_SECONDS.";
@@ -187,6 +196,10 @@ fn who_of(query: &str) -> Result<Who, Refusal> {
         (None, None, Some(id)) => Ok(Who::Session(id)),
         _ => Err(bad(BAD_WHO)),
     }
+}
+
+fn address_of(query: &str) -> Result<IpAddr, Refusal> {
+    parameter(query, "address").and_then(|text| text.parse().ok()).ok_or(bad(BAD_ADDRESS))
 }
 
 fn duration_of(query: &str) -> Result<u64, Refusal> {

@@ -17,6 +17,7 @@ use crate::policy::endpoint::{Address, Endpoint};
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
 use crate::policy::origin::Origins;
 use crate::policy::route::Route;
+use crate::policy::shield::Shield;
 use crate::policy::upstream::Upstream;
 use crate::proto::settings::{FlowLimits, FrameLimits, Mode, RelaySettings, RetryOn, Settings, Timeouts};
 use std::net::SocketAddr;
@@ -89,6 +90,7 @@ fn one_route(listeners: Vec<Listener>, admin: Option<Admin>, endpoint: Endpoint,
         key_sources: Vec::new(),
         redis: None,
         limits: Limits::default(),
+        shield: Shield::default(),
         settings: Arc::default(),
         sockets: Sockets::default(),
         drain: Drain::default(),
@@ -115,8 +117,10 @@ impl Builder<'_, '_> {
         let methods = self.auth_methods(&file.auth, &mut upstreams, &settings.timeouts);
         let routes = self.routes(&file.route, (&mut upstreams, &methods), &settings);
         self.shadow_limits(&file.limits, &routes, &mut limits);
+        let shield = self.shield(&file.shield, &listeners);
         Snapshot {
             limits,
+            shield,
             sockets: self.sockets(&file.sockets),
             drain: self.drain(&file.drain),
             log: self.log(&file.log),

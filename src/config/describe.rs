@@ -7,6 +7,7 @@ mod upstream;
 
 use super::clients;
 use super::flow;
+use super::shield;
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
 use crate::memory::{
@@ -180,6 +181,9 @@ impl Snapshot {
         )?;
         let (spread, deadline) = (duration_text(self.drain.spread_ms), duration_text(self.drain.deadline_ms));
         writeln!(out, "drain      spread {spread}, deadline {deadline}")?;
+        for (n, line) in shield::describe(&self.shield).iter().enumerate() {
+            writeln!(out, "{:<10} {line}", if n == 0 { "shield" } else { "" })?;
+        }
         let access = match &self.log.access {
             AccessLog::Off => "off".to_owned(),
             AccessLog::Stdout => "to stdout".to_owned(),
@@ -263,6 +267,7 @@ impl Snapshot {
             rows.push((SHARED_KEYS * SHARED_KEY_BYTES, what));
         }
         rows.extend(access::memory(self));
+        rows.extend(shield::memory(&self.shield, workers));
         if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {
             let what = format!("{PIPES_MAX} pipes of {} in the kernel per worker", size(PIPE_BYTES));
             rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), what));

@@ -4,9 +4,11 @@
 
 pub mod discover;
 mod flow;
+mod shield;
 
 pub use discover::Discover;
 pub use flow::{FlowKeys, RateLimit, SessionAge};
+pub use shield::{Block, Shield};
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -37,6 +39,7 @@ pub struct File {
     pub auth: Vec<Section<Auth>>,
     pub redis: Option<Section<Redis>>,
     pub limits: Table<Limits>,
+    pub shield: Table<Shield>,
     pub timeouts: Table<Timeouts>,
     pub sockets: Table<Sockets>,
     pub drain: Table<Drain>,

@@ -3,9 +3,10 @@
 //! only the file, and the bodies of responses and keys of tokens that it names.
 //!
 //! `file.rs` is the TOML as written; `build.rs`, `routes.rs`, `matching.rs`, `rewrite.rs`,
-//! `actions.rs`, `auth.rs`, `jwt.rs`, `shadow.rs`, `upstreams.rs`, `discovery.rs`, `health.rs` and
-//! `tls.rs` convert it to a snapshot, or to errors with line and column; `value.rs`, `endpoint.rs`
-//! and `pattern.rs` parse single values; `describe.rs` is the text of `check`.
+//! `actions.rs`, `auth.rs`, `jwt.rs`, `shadow.rs`, `shield.rs`, `upstreams.rs`, `discovery.rs`,
+//! `health.rs` and `tls.rs` convert it to a snapshot, or to errors with line and column;
+//! `value.rs`, `endpoint.rs` and `pattern.rs` parse single values; `describe.rs` is the text of
+//! `check`.
 
 mod access;
 mod actions;
@@ -28,6 +29,7 @@ mod rewrite;
 mod routes;
 mod shadow;
 mod sharing;
+mod shield;
 mod split;
 mod tls;
 mod upstreams;
@@ -43,10 +45,12 @@ use crate::policy::access::Access;
 use crate::policy::auth::jwt::RemoteKeys;
 use crate::policy::auth::{Method, Revoked};
 use crate::policy::matching::Routes;
+use crate::policy::shield::Shield;
 use crate::policy::tls::TlsVersion;
 pub use crate::policy::tls::{CertificateFiles, ClientAuth, ListenerTls};
 use crate::policy::upstream::Upstream;
 use crate::proto::Millis;
+use crate::proto::end::Cause;
 use crate::proto::settings::Settings;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -147,6 +151,7 @@ pub struct Snapshot {
     /// Of the upstreams that find endpoints at run time.
     pub discoveries: Vec<Discovery>,
     pub limits: Limits,
+    pub shield: Shield,
     /// The settings of a session before its route is selected.
     pub settings: Arc<Settings>,
     pub sockets: Sockets,
@@ -188,6 +193,16 @@ impl Snapshot {
         discovers || upstream.endpoints().iter().any(|endpoint| endpoint.tls)
     }
 
+    /// Why a peer of `listener` is closed at accept, or a client that a PROXY header names behind
+    /// that.
+    pub fn refuses(&self, listener: &Listener, peer: IpAddr, now: Millis) -> Option<Cause> {
+        if listener.refuses_peer(peer) {
+            return Some(Cause::PeerRefused);
+        }
+        let blocks = self.shield.blocks.as_ref()?;
+        blocks.left(peer, now).map(|_| Cause::AddressBlocked)
+    }
+
     /// Takes over the runtime state of `before` at `now`: endpoints that have not changed stay the
     /// same objects.
     pub fn inherit(&self, before: &Snapshot, now: Millis) {
@@ -203,6 +218,9 @@ impl Snapshot {
         }
         before.key_sources.iter().for_each(|replaced| replaced.retire());
         self.revoked.inherit(&before.revoked);
+        if let (Some(blocks), Some(known)) = (&self.shield.blocks, &before.shield.blocks) {
+            blocks.inherit(known);
+        }
         for method in &self.methods {
             let known = before.methods.iter().find(|known| known.name == method.name);
             if let (Some(remote), Some(known)) = (method.remote(), known.and_then(|known| known.remote())) {

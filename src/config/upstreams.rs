@@ -246,7 +246,7 @@ fn member(value: &Value) -> Parsed<Member> {
     Ok(Member { weight: weight as u16, priority: priority as u8, ..member })
 }
 
-fn cookie_name(value: &Value) -> Parsed<String> {
+pub fn cookie_name(value: &Value) -> Parsed<String> {
     let name = text(value)?;
     let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if fits { Ok(name.to_owned()) } else { Err(format!("{} is not a name for a cookie", quoted(name))) }

@@ -6,9 +6,12 @@ use crate::discovery::{Sources, Status};
 use crate::metrics::{self, Asked, Discovered, KeySet, Process, Shared};
 use crate::policy::auth::jwt::RemoteKeys;
 use crate::policy::auth::{Method, REVOKED_MAX, Who};
+use crate::policy::block::{Blocked, Blocks};
 use crate::sharing::{Sharing, Status as SharingStatus};
 use crate::worker::inbox::Command;
 use crate::worker::sys::now_ms;
+use serde_json::json;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -32,6 +35,8 @@ impl Control {
                 workers.send_all(|| Command::Extend { who: Arc::clone(&who), until_unix_ms });
                 Response::text(200, "extended")
             }
+            Request::Blocks => self.blocks(),
+            Request::Unblock { address } => self.unblock(address),
             Request::Reload => match self.reload(workers) {
                 Ok(()) => Response::text(200, "reloaded"),
                 Err(error) => Response::text(422, &error),
@@ -54,10 +59,27 @@ impl Control {
         Response::text(200, "revoked")
     }
 
+    /// The addresses that are blocked.
+    fn blocks(&self) -> Response {
+        let Some(blocks) = &self.snapshot.shield.blocks else { return Response::json(200, &json!([])) };
+        let shown = |one: &Blocked| {
+            let (network, left_seconds) = (one.network.to_string(), one.left_ms.div_ceil(1_000));
+            json!({ "network": network, "left_seconds": left_seconds, "blocks": one.blocks })
+        };
+        Response::json(200, &blocks.list(now_ms()).iter().map(shown).collect())
+    }
+
+    fn unblock(&self, address: IpAddr) -> Response {
+        match &self.snapshot.shield.blocks {
+            Some(blocks) if blocks.lift(address, now_ms()) => Response::text(200, "unblocked"),
+            _ => Response::text(404, "not blocked"),
+        }
+    }
+
     fn page(&self) -> Response {
         match (&self.parts.demo, self.addresses().plain) {
             (Some(demo), Some(proxy)) => Response::html((demo.page)(&format!("ws://{proxy}/"))),
-            _ => Response::text(200, "framegate: GET /metrics, /healthz, /readyz, /upstreams; POST /reload"),
+            _ => Response::text(200, "framegate: GET /metrics, /healthz, /readyz, /upstreams, /blocks; POST /reload"),
         }
     }
 
@@ -75,6 +97,7 @@ impl Control {
     }
 
     fn process(&self, workers: &Workers) -> Process {
+        let blocks = self.snapshot.shield.blocks.as_ref();
         Process {
             version: env!("CARGO_PKG_VERSION"),
             started_unix_ms: self.parts.started_unix_ms,
@@ -89,6 +112,9 @@ impl Control {
             buffer_bytes_max: self.snapshot.limits.buffer_bytes as u64,
             certificates: self.parts.certificates.days_left(),
             upstreams: self.snapshot.upstreams.iter().map(|upstream| workers.checks.report(upstream)).collect(),
+            blocked: blocks.map_or(0, |blocks| blocks.list(now_ms()).len() as u64),
+            blocks: blocks.map_or(0, Blocks::count),
+            block_overflows: blocks.map_or(0, Blocks::overflows),
             checks_in_progress: workers.checks.in_progress() as u64,
             key_sets: self.snapshot.key_sources.iter().map(|remote| key_set(remote)).collect(),
             denied: self.deny_files.status(now_ms()),

@@ -71,6 +71,16 @@ metrics! {
         = |r, out| out.put(&[], r.total.handshakes);
     Gauge "framegate_handshakes_max" [] "Limit on handshakes in progress, 0 for none."
         = |r, out| out.put(&[], r.process.max_handshakes);
+    Gauge "framegate_handshakes_queued" [] "Handshakes that wait for their turn in a worker."
+        { handshakes_queued: u64 }
+        = |r, out| out.put(&[], r.total.handshakes_queued);
+    Gauge "framegate_blocked_addresses" [] "Addresses, by prefix, that are blocked for too many failures."
+        = |r, out| out.put(&[], r.process.blocked);
+    Counter "framegate_blocks_total" [] "Blocks of addresses for too many failures."
+        = |r, out| out.put(&[], r.process.blocks);
+    Counter "framegate_block_overflows_total" []
+        "Failures that were not counted, because the table of addresses was full of blocked ones."
+        = |r, out| out.put(&[], r.process.block_overflows);
     Counter "framegate_connections_accepted_total" [] "Connections accepted."
         { accepted: u64 }
         = |r, out| out.put(&[], r.total.accepted);
@@ -282,6 +292,10 @@ pub struct Process {
     pub max_sessions: u64,
     pub max_handshakes: u64,
     pub buffer_bytes_max: u64,
+    /// Addresses that are blocked, blocks so far, and failures that were not counted.
+    pub blocked: u64,
+    pub blocks: u64,
+    pub block_overflows: u64,
     /// Certificate files, each with the days until it expires; negative once it has.
     pub certificates: Vec<(String, i64)>,
     pub upstreams: Vec<UpstreamHealth>,

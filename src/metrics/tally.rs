@@ -60,7 +60,7 @@ impl Tally {
     pub fn sessions_lost(&mut self) {
         self.ended[Cause::WorkerPanic][column(Party::Proxy)] += self.sessions;
         self.refused[Cause::WorkerPanic] += self.handshakes;
-        (self.sessions, self.handshakes, self.backlog_bytes) = (0, 0, 0);
+        (self.sessions, self.handshakes, self.backlog_bytes, self.handshakes_queued) = (0, 0, 0, 0);
         // Those that a worker held it has counted when it went.
         (self.shadow_sessions, self.shadow_backlog_bytes) = (0, 0);
     }

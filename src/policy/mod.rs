@@ -11,10 +11,12 @@ pub mod access;
 pub mod ask;
 pub mod auth;
 pub mod balance;
+pub mod block;
 pub mod candidates;
 pub mod check;
 pub mod counts;
 pub mod endpoint;
+pub mod fair;
 pub mod headers;
 pub mod health;
 pub mod key;
@@ -33,6 +35,7 @@ pub mod rewrite;
 pub mod route;
 pub mod session;
 pub mod shadow;
+pub mod shield;
 pub mod sticky;
 pub mod template;
 pub mod tls;
@@ -47,6 +50,7 @@ use access::Access;
 use ask::{Answer, Answers, Question};
 use auth::{Identity, Judgement, Revoked};
 use balance::Balance;
+use block::{Blocked, Blocks};
 use candidates::{Ask, Candidates};
 use keyed::Excess;
 use limit::{Permit, Permits};
@@ -102,6 +106,8 @@ pub struct Policy<'a> {
     /// Admitted sessions.
     pub sessions: &'a Arc<Permits>,
     pub revoked: &'a Revoked,
+    /// Addresses that failed too often, where those are blocked.
+    pub blocks: Option<&'a Blocks>,
 }
 
 /// The answer to a request.
@@ -137,12 +143,15 @@ pub fn request_id<'a>(request: &Request<'a>, trusted: bool) -> Option<&'a str> {
     handshake::request_id_of(request).filter(|_| trusted)
 }
 
-/// Decides about a request that satisfies the rules of HTTP: the addresses that the listener admits
-/// first, then a redirect, then the route, then the rules of the WebSocket handshake (unless the
-/// route answers itself: any request will do then), then the origins and addresses that the route
-/// admits, then its checks in their order, the limit of sessions last. `answered`: the question
-/// that was asked before, and its answer.
+/// Decides about a request that satisfies the rules of HTTP: addresses that are blocked, and those
+/// that the listener admits first, then a redirect, then the route, then the rules of the WebSocket
+/// handshake (unless the route answers itself: any request will do then), then the origins and
+/// addresses that the route admits, then its checks in their order, the limit of sessions last.
+/// `answered`: the question that was asked before, and its answer.
 pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Question, Answer)>) -> Verdict {
+    if let Some(left_ms) = policy.blocks.and_then(|blocks| blocks.left(facts.client, facts.now)) {
+        return Verdict::Deny(Blocked::refusal(left_ms));
+    }
     if facts.access.is_some_and(|access| access.refuses(facts.client)) {
         return Verdict::Deny(Cause::AddressRefused.into());
     }

@@ -5,7 +5,7 @@
 use super::auth::Identity;
 use super::route::Route;
 use crate::proto::Millis;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Bytes kept of a request id, of a host, of a target. A longer one is cut and ends in `...`.
@@ -22,6 +22,8 @@ pub struct SessionInfo {
     id_len: u16,
     host_len: u16,
     pub peer: SocketAddr,
+    /// The client, where a trusted proxy has named another address than that of the peer.
+    client: Option<Box<IpAddr>>,
     pub route: Option<Arc<Route>>,
     /// Who the client is, on a route that asks for credentials.
     pub identity: Option<Arc<Identity>>,
@@ -30,7 +32,7 @@ pub struct SessionInfo {
 }
 
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<SessionInfo>() <= 80);
+const _: () = assert!(size_of::<SessionInfo>() <= 88);
 
 /// What a request says, as the log is to have it.
 #[derive(Debug, Clone, Copy)]
@@ -48,14 +50,25 @@ impl SessionInfo {
         let id_len = cut_into(&mut text, id, ID_MAX);
         let host_len = cut_into(&mut text, host, HOST_MAX);
         cut_into(&mut text, target, TARGET_MAX);
-        SessionInfo { text: text.into_boxed_slice(), id_len, host_len, peer, route, identity: None, started }
+        let text = text.into_boxed_slice();
+        SessionInfo { text, id_len, host_len, peer, client: None, route, identity: None, started }
     }
 
     /// The same with credentials that last until then; `None` where there are none.
     pub fn until(&self, unix_ms: u64) -> Option<SessionInfo> {
         let identity = Identity { expires_unix_ms: Some(unix_ms), ..Identity::clone(self.identity.as_ref()?) };
-        let (text, route) = (self.text.clone(), self.route.clone());
-        Some(SessionInfo { text, route, identity: Some(Arc::new(identity)), ..*self })
+        let (text, route, client) = (self.text.clone(), self.route.clone(), self.client.clone());
+        Some(SessionInfo { text, route, client, identity: Some(Arc::new(identity)), ..*self })
+    }
+
+    /// Names the client.
+    pub fn set_client(&mut self, client: IpAddr) {
+        self.client = (client != self.peer.ip().to_canonical()).then(|| Box::new(client));
+    }
+
+    /// The peer, or whom a trusted proxy names.
+    pub fn client(&self) -> IpAddr {
+        self.client.as_deref().copied().unwrap_or(self.peer.ip().to_canonical())
     }
 
     /// The request id.

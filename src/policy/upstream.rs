@@ -170,6 +170,11 @@ impl Upstream {
         }
     }
 
+    /// The value of a cookie names an endpoint of this moment.
+    pub fn knows(&self, cookie: &[u8]) -> bool {
+        self.pool.load().position(cookie).is_some()
+    }
+
     /// The endpoints of this moment.
     pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
         self.pool.load().members().iter().map(|member| Arc::clone(&member.endpoint)).collect()

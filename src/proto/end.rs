@@ -143,6 +143,9 @@ causes! {
     NoRequest "no-request" 0 0 "";
     /// The lists of the listener refuse the peer's address: closed at accept, before any byte.
     PeerRefused "peer-refused" 0 0 "";
+    /// It failed too often, and is blocked for a time: closed at accept, too. With a response where
+    /// a trusted proxy names the client.
+    AddressBlocked "address-blocked" 429 0 "Too many failures from this address.";
     HttpVersion "http-version" 505 0 "HTTP version not supported: use HTTP/1.1.";
     Method "method" 405 0 "Method not allowed: a WebSocket handshake uses GET.";
     BadHost "bad-host" 400 0 "Missing, duplicate or invalid Host header.";
@@ -178,6 +181,9 @@ causes! {
     Revoked "revoked" 401 4403 "credentials revoked";
     /// The client is known, and lacks a scope or role of the route.
     NotPermitted "not-permitted" 403 0 "Not permitted.";
+    /// More handshakes than the worker can serve: the queue is full, or the wait was too long.
+    /// Without a response where TLS is not up.
+    HandshakeOverload "handshake-overload" 503 0 "Too many handshakes.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";
     MaxRouteSessions "max-route-sessions" 503 0 "Too many sessions on this route.";
     /// The client's address makes more handshakes in a time than the route allows.

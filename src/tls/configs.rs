@@ -3,6 +3,7 @@
 
 use super::certificate::{Certificate, WatchedCert, read_chain};
 use super::cipher::provider;
+use super::hello;
 use super::tickets::{TicketKeys, Tickets};
 use super::{Failure, Tls};
 use crate::config::Snapshot;
@@ -28,6 +29,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 const ALPN: &[u8] = b"http/1.1";
 /// One per handshake: a client that resumes receives the next one.
 const TICKETS: usize = 1;
+/// Of the tickets that a client offers, so many are looked at: one is the rule.
+const TICKETS_LOOKED_AT: usize = 2;
 /// TLS sessions kept for resumption, per upstream.
 const RESUMED_MAX: usize = 256;
 
@@ -54,6 +57,13 @@ pub struct Acceptor(Arc<ServerConfig>);
 impl Acceptor {
     pub fn accept(&self) -> Result<Tls, Failure> {
         Tls::server(&self.0)
+    }
+
+    /// Whether the ClientHello that `bytes` begin with offers a ticket that our keys open: not
+    /// whether it will be accepted. `None` while it is incomplete.
+    pub fn recognizes(&self, bytes: &[u8]) -> Option<bool> {
+        let mut offered = hello::tickets(bytes)?.into_iter().take(TICKETS_LOOKED_AT);
+        Some(offered.any(|ticket| self.0.ticketer.decrypt(ticket).is_some()))
     }
 }
 

@@ -280,6 +280,19 @@ impl<S> Conn<S> {
         Ok(())
     }
 
+    /// What has arrived of the first record, without taking it.
+    pub fn peek<'i, Y: Sys<Sock = S>>(&mut self, input: &'i mut Input, sys: &mut Y) -> (Progress, &'i [u8]) {
+        let room = input.scratch.get_mut(..RECORD_BYTES).unwrap_or(&mut []);
+        let progress = self.socket.peek(sys, room);
+        let n = if let Progress::Moved(n) = progress { n.get() } else { 0 };
+        (progress, room.get(..n).unwrap_or(&[]))
+    }
+
+    /// What was looked at is not enough: whether more can come.
+    pub fn wait_for_more(&mut self) -> bool {
+        self.socket.wait_for_more()
+    }
+
     /// Continues a TLS handshake as far as what has arrived allows. Plaintext that came with its
     /// end is in `input`. `heard` is set if the peer sent anything.
     pub fn handshake<Y: Sys<Sock = S>>(

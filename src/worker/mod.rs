@@ -10,6 +10,7 @@ mod calls;
 mod closings;
 mod conn;
 mod dial;
+mod handshakes;
 pub mod inbox;
 mod kept;
 mod lend;
@@ -51,8 +52,6 @@ use token::{Role, SlotKey, Token};
 use turn::Turn;
 use waiting::Ticket;
 
-/// Steps of TLS handshakes in a loop iteration: some 100 us each where keys are exchanged.
-const HANDSHAKE_STEPS_MAX: usize = 8;
 /// An iteration with fewer events is not timed where there is no TLS: too short for the cost of two
 /// clock reads.
 const TIMED_EVENTS_MIN: usize = 32;
@@ -68,8 +67,6 @@ pub struct Worker<'h, S: Sys> {
     wheel: Wheel,
     /// Pairs that are ready but were deferred: budget used up, backlog gone.
     ring: VecDeque<SlotKey>,
-    /// Pairs whose TLS handshake can continue, in order.
-    handshakes: VecDeque<SlotKey>,
     /// Slots to be freed at the end of the iteration.
     over: Vec<usize>,
     events: Vec<sys::Event>,
@@ -96,7 +93,6 @@ impl<'h, S: Sys> Worker<'h, S> {
             pairs: Slab::new(),
             wheel: Wheel::new(now),
             ring: VecDeque::new(),
-            handshakes: VecDeque::new(),
             over: Vec::new(),
             events: Vec::new(),
             due: Vec::new(),
@@ -123,6 +119,7 @@ impl<'h, S: Sys> Worker<'h, S> {
         self.res.now = self.res.core.sys.now();
         let timed = !self.res.core.tls.is_empty() || events.len() >= TIMED_EVENTS_MIN;
         let began_us = timed.then(|| self.res.core.sys.busy_us());
+        self.res.handshakes.begin();
         self.run_timers();
         for event in &events {
             self.on_event(event);
@@ -245,8 +242,7 @@ impl<'h, S: Sys> Worker<'h, S> {
                 pair.queued = true;
                 self.ring.push_back(key);
             } else if pair.pending.is_some() && pair.may_handshake() {
-                pair.queued = true;
-                self.handshakes.push_back(key);
+                self.queue_handshake(key);
             }
         }
         if self.res.pool.is_short() {
@@ -283,19 +279,6 @@ impl<'h, S: Sys> Worker<'h, S> {
             pair.queued = false;
         }
         self.turn(key);
-    }
-
-    /// After everything else: a storm of TLS handshakes must not starve established sessions.
-    fn run_handshakes(&mut self) {
-        if self.handshakes.is_empty() {
-            return;
-        }
-        self.res.handshake_steps = HANDSHAKE_STEPS_MAX;
-        while self.res.handshake_steps > 0 {
-            let Some(key) = self.handshakes.pop_front() else { break };
-            self.queued_turn(key);
-        }
-        self.res.handshake_steps = 0;
     }
 
     /// After everything that is of a session.
@@ -414,9 +397,9 @@ impl<'h, S: Sys> Worker<'h, S> {
             match core.sys.accept(&listening.listener) {
                 Ok((sock, peer)) => {
                     listening.took_one();
-                    match listening.config.refuses_peer(peer.ip()) {
-                        true => self.res.refuse_peer(sock, peer),
-                        false => self.insert(index, sock, peer, permit),
+                    match core.snapshot.refuses(&listening.config, peer.ip(), self.res.now) {
+                        Some(cause) => self.res.refuse_peer(sock, peer, cause),
+                        None => self.insert(index, sock, peer, permit),
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => listening.drained(self.res.now),
@@ -490,14 +473,16 @@ impl<'h, S: Sys> Worker<'h, S> {
             core.tally.busy_us = core.sys.busy_us();
             core.tally.backlog_bytes = self.res.pool.used_bytes() as u64;
             self.res.count_shadows();
+            let queued = self.res.handshakes.len() as u64;
             let core = &mut *self.res.core;
+            core.tally.handshakes_queued = queued;
             core.tally.publish(&core.shard);
         }
     }
 
     /// How long poll may wait.
     fn timeout(&self) -> Option<Duration> {
-        if !self.ring.is_empty() || !self.handshakes.is_empty() || self.res.waiting.may_have_room() {
+        if !self.ring.is_empty() || !self.res.handshakes.is_empty() || self.res.waiting.may_have_room() {
             return Some(Duration::ZERO);
         }
         let mut soonest = self.wheel.next_at();

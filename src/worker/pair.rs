@@ -5,6 +5,7 @@
 //! process-wide clock.
 
 use super::conn::Conn;
+use super::handshakes::Waits;
 use super::token::{Role, SlotKey};
 use super::waiting::Ticket;
 use crate::config::Listener;
@@ -12,6 +13,7 @@ use crate::policy::ask::Question;
 use crate::policy::auth::Identity;
 use crate::policy::candidates::Candidates;
 use crate::policy::endpoint::{Endpoint, Pick};
+use crate::policy::fair::Class;
 use crate::policy::limit::Permit;
 use crate::policy::matching::Captures;
 use crate::policy::route::Route;
@@ -30,7 +32,7 @@ use crate::proto::session::Session;
 use crate::proto::settings::Settings;
 use crate::proto::{Millis, Side, Sides};
 use crate::tls::{CertInfo, Tls, TlsConfigs};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -53,7 +55,7 @@ pub struct Pair<S> {
     pub attempt_role: Role,
     /// What goes upstream goes to a shadow, too.
     pub shadowed: bool,
-    /// It is in the ready ring, or in the queue of TLS handshakes.
+    /// It is in the ready ring, or in the queue of handshakes for a step of TLS.
     pub queued: bool,
     pub slot: SlotUse,
 }
@@ -81,6 +83,10 @@ pub struct Pending {
     pub opened_at: Millis,
     /// The listener that accepted the client.
     pub listener: Arc<Listener>,
+    /// While it waits in the queue of handshakes.
+    pub waits: Option<Waits>,
+    /// Whose handshakes they are, once that has been looked at.
+    pub class: Option<Class>,
     /// The client has sent something of a TLS handshake.
     pub tls_spoken: bool,
     /// The certificate that the client has shown.
@@ -116,6 +122,8 @@ impl Pending {
             tls_behind_header: None,
             opened_at: now,
             listener,
+            waits: None,
+            class: None,
             tls_spoken: false,
             cert: None,
             request_id: String::new(),
@@ -235,6 +243,11 @@ impl<S> Pair<S> {
             queued: false,
             slot: SlotUse::Live,
         }
+    }
+
+    /// The other end of the client's connection, while its handshake lasts.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.pending.as_ref().map(|pending| pending.peer.ip())
     }
 
     /// While it waits for room at its upstream.

@@ -5,6 +5,7 @@ use super::buffers::Pool;
 use super::calls::Calls;
 use super::closings::Closings;
 use super::conn::Input;
+use super::handshakes::Handshakes;
 use super::inbox::{Added, Inbox, Peers};
 use super::lend::Io;
 use super::listener::Listening;
@@ -82,8 +83,10 @@ pub(super) struct Resources<'h, S: Sys> {
     pub authored: Vec<u8>,
     /// What TLS has encrypted for one send; empty between two.
     pub sealed: Buffer,
-    /// TLS handshake steps that this loop iteration still allows; none while messages are served.
+    /// TLS handshake steps that the pair's turn allows; none while messages are served.
     pub handshake_steps: usize,
+    /// Those that wait for their turn.
+    pub handshakes: Handshakes,
     pub pool: Pool,
     pub stalls: Stalls,
     /// Sessions that wait for room at their upstream.
@@ -101,10 +104,13 @@ pub(super) struct Resources<'h, S: Sys> {
 impl<'h, S: Sys> Resources<'h, S> {
     pub fn new(core: &'h mut WorkerCore<S>) -> Resources<'h, S> {
         let (now, unix_ms) = (core.sys.now(), core.unix_ms);
+        let mut secret = [0; 16];
+        core.sys.random(&mut secret);
         let (limits, workers) = (&core.snapshot.limits, core.workers.max(1));
         let (shadow_bytes, shadows_max) = (limits.shadow_buffer_bytes / workers, limits.max_shadows.div_ceil(workers));
         Resources {
             pool: Pool::new(limits.buffer_bytes / workers),
+            handshakes: Handshakes::new(&core.snapshot.shield, workers, u128::from_ne_bytes(secret)),
             waiting: Waiting::new(core.peers.clone()),
             core,
             input: Some(Box::default()),
@@ -126,6 +132,7 @@ impl<'h, S: Sys> Resources<'h, S> {
         self.pool.set_max(limits.buffer_bytes / workers);
         self.shadow_pool.set_max(limits.shadow_buffer_bytes / workers);
         self.shadows.set_max(limits.max_shadows.div_ceil(workers));
+        self.handshakes.reload(&self.core.snapshot.shield, workers);
     }
 
     #[inline(always)]
@@ -165,10 +172,10 @@ impl<'h, S: Sys> Resources<'h, S> {
         self.shadows.count_into(&mut self.core.tally, self.shadow_pool.used_bytes());
     }
 
-    /// The lists of a listener refuse `peer`: closed before any byte, counted and logged.
+    /// A peer that may not connect for this cause: closed before any byte, counted and logged.
     #[cold]
-    pub fn refuse_peer(&mut self, sock: S::Sock, peer: SocketAddr) {
-        let end = End { party: Party::Downstream, phase: Phase::Request, cause: Cause::PeerRefused };
+    pub fn refuse_peer(&mut self, sock: S::Sock, peer: SocketAddr, cause: Cause) {
+        let end = End { party: Party::Downstream, phase: Phase::Request, cause };
         // Nothing was sent that could be lost, and a reset leaves nothing behind in the kernel.
         self.core.sys.abort(sock);
         self.core.tally.accepted();

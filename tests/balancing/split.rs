@@ -46,7 +46,7 @@ fn part(routes: &Routes, user: Option<u64>, random: u64) -> usize {
         request_id: "",
     };
     let sessions = Permits::new(1);
-    let policy = Policy { routes, sessions: &sessions, revoked: &Default::default() };
+    let policy = Policy { routes, sessions: &sessions, revoked: &Default::default(), blocks: None };
     let Verdict::Allow(plan) = decide(&facts, &policy, None) else { panic!() };
     plan.candidates.upstream().name.strip_prefix("part").unwrap().parse().unwrap()
 }

@@ -43,7 +43,11 @@ impl<S: Sys> Turn<'_, '_, S> {
     fn perform(&mut self, action: Action) {
         self.eventful = true;
         match action {
-            Action::Decide => self.decide(None),
+            Action::Decide => {
+                if !self.queue_request() {
+                    self.decide(None);
+                }
+            }
             Action::Connect => {
                 if let Some(event) = self.connect() {
                     self.on_event(event);
@@ -106,7 +110,9 @@ impl<S: Sys> Turn<'_, '_, S> {
             return;
         }
         let snapshot = &core.snapshot;
-        let shared = Policy { routes: &snapshot.routes, sessions: &core.sessions, revoked: &snapshot.revoked };
+        let blocks = snapshot.shield.blocks.as_ref();
+        let shared = Policy { routes: &snapshot.routes, sessions: &core.sessions, revoked: &snapshot.revoked, blocks };
+        let client = facts.client;
         let verdict = policy::decide(&facts, &shared, answered);
         let (route, identity) = match &verdict {
             Verdict::Allow(plan) => (Some(Arc::clone(&plan.route)), plan.identity.clone()),
@@ -117,6 +123,9 @@ impl<S: Sys> Turn<'_, '_, S> {
         let text = Text { id: pending.request_id.as_bytes(), host: request.host, target: &target };
         let mut info = SessionInfo::new(text, pending.peer, route, pending.opened_at);
         info.identity = identity;
+        if blocks.is_some() {
+            info.set_client(client);
+        }
         self.pair.info = Some(Arc::new(info));
         if core.log.is_on() {
             let value = |name: &str| field(http1::values(&request.fields, name).next());
@@ -124,7 +133,11 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
         match verdict {
             Verdict::Allow(plan) => self.admit(plan),
-            Verdict::Deny(refusal) | Verdict::Reply(_, refusal) => self.on_event(Event::Refused(refusal)),
+            Verdict::Deny(refusal) => {
+                self.note_failure(Some(client), refusal.cause);
+                self.on_event(Event::Refused(refusal));
+            }
+            Verdict::Reply(_, refusal) => self.on_event(Event::Refused(refusal)),
             Verdict::Ask(question) => {
                 let check = question.check.clone();
                 pending.question = Some(question);
@@ -200,7 +213,12 @@ impl<S: Sys> Turn<'_, '_, S> {
     }
 
     fn refuse(&mut self, refusal: &Refusal, head_only: bool) {
+        if self.pair.info.is_none() {
+            // The rules of HTTP refuse it: nothing says who is behind the peer.
+            self.note_failure(self.pair.peer(), refusal.cause);
+        }
         self.withdraw_question();
+        self.leave_handshakes();
         self.leave_queue();
         let fresh = text::hex(&self.res.random::<16>());
         let id = self.pair.pending.as_ref().map(|pending| pending.request_id.as_str()).filter(|id| !id.is_empty());
@@ -375,6 +393,8 @@ impl<S: Sys> Turn<'_, '_, S> {
             self.hang_up(side);
         }
         self.withdraw_question();
+        self.leave_handshakes();
+        self.note_violation(end);
         self.pair.permit = None;
         self.report_outcome(end, self.age_ms());
         self.note_room();

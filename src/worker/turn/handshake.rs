@@ -54,8 +54,9 @@ impl<S: Sys> Turn<'_, '_, S> {
             Heading::Complete(header) => {
                 self.eventful = true;
                 pending.on_header(&header);
-                if pending.listener.refuses_peer(pending.peer.ip()) {
-                    return self.refuse_peer(Cause::PeerRefused);
+                let (snapshot, peer) = (&self.res.core.snapshot, pending.peer.ip());
+                if let Some(cause) = snapshot.refuses(&pending.listener, peer, self.res.now) {
+                    return self.refuse_peer(cause);
                 }
                 conn.begin(pending.tls_behind_header.take());
                 if conn.is_up() {
@@ -67,8 +68,8 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
     }
 
-    /// A peer that is no trusted proxy, where only those may connect, or names a client that the
-    /// lists of the listener refuse: closed without a word.
+    /// A peer that is no trusted proxy, where only those may connect, or names a client that may
+    /// not: closed without a word.
     pub fn refuse_peer(&mut self, cause: Cause) {
         self.close(End { party: Party::Downstream, phase: Phase::ProxyHeader, cause });
     }

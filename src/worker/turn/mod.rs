@@ -4,6 +4,7 @@
 //!
 //! - this file: the order of a turn
 //! - `handshake`: PROXY headers, the outcome of connect(2), TLS handshakes on both sides
+//! - `queue`: a pair in the queue of handshakes, and failures that count against its client
 //! - `relay`: bytes from one side to the other (HOT)
 //! - `report`: events for the session, and for a client that has none yet
 //! - `actions`: what the session asks for becomes system calls; what came of it, events
@@ -16,6 +17,7 @@
 mod actions;
 mod attempt;
 mod handshake;
+mod queue;
 mod relay;
 mod report;
 mod shadow;
@@ -77,6 +79,21 @@ impl<S: Sys> Turn<'_, '_, S> {
             Some(event) => self.report(event),
             None if self.pair.phase() == Phase::ProxyHeader => self.client_handshake_failed(Cause::ProxyTimeout),
             None => self.client_handshake_failed(Cause::TlsTimeout),
+        }
+    }
+
+    /// The request that has waited for its turn is decided.
+    pub fn decide_queued(&mut self) {
+        self.eventful = true;
+        self.decide(None);
+        self.settle();
+    }
+
+    /// The pair has to leave the queue of handshakes.
+    pub fn displace(&mut self) {
+        match self.give_way() {
+            Some(refused) => self.report(refused),
+            None => self.close(self.overloaded()),
         }
     }
 

@@ -31,6 +31,8 @@ impl<S: Sys> Turn<'_, '_, S> {
         if !self.client_spoke() {
             return self.client_handshake_ended(Party::Downstream, cause);
         }
+        self.leave_handshakes();
+        self.note_failure(self.pair.peer(), cause);
         if let Some(conn) = &mut self.pair.conns[Side::Downstream] {
             conn.give_up_handshake();
         }

@@ -1,0 +1,153 @@
+//! Floods of TLS handshakes.
+
+use super::shield;
+use crate::common::pki::{PKI, provider};
+use crate::common::{Proxy, connect_from, field, listen};
+use rustls::pki_types::ServerName;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, StreamOwned, SupportedProtocolVersion};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+
+fn start(keys: &str) -> Proxy {
+    let (_listener, addr) = listen();
+    let toml = format!(
+        "[workers]\ncount = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
+         tls = {{ certificates = [{}] }}\n[[route]]\nupstream = \"ws://{addr}\"\npath = \"/none\"\n{}\n",
+        PKI.server().toml(),
+        shield(keys)
+    );
+    Proxy::start(&toml)
+}
+
+fn client(version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]).unwrap();
+    Arc::new(config.with_root_certificates(PKI.roots()).with_no_client_auth())
+}
+
+fn connection(config: &Arc<ClientConfig>) -> ClientConnection {
+    ClientConnection::new(Arc::clone(config), ServerName::try_from("localhost").unwrap()).unwrap()
+}
+
+/// A handshake and a request, for the ticket that comes with it.
+fn fetch_ticket(proxy: &Proxy, config: &Arc<ClientConfig>) -> HandshakeKind {
+    let mut client = StreamOwned::new(connection(config), connect_from([127, 0, 0, 2], proxy.addr));
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    client.read_to_end(&mut Vec::new()).unwrap();
+    client.conn.handshake_kind().unwrap()
+}
+
+/// A client that sends its ClientHello, then FIN. The step that reads it finds the end as well, so
+/// that the order of the log is that in which handshakes were worked on.
+fn hello(proxy: &Proxy, host: u8, config: &Arc<ClientConfig>, change: impl Fn(&mut Vec<u8>)) -> TcpStream {
+    let (mut connection, mut bytes) = (connection(config), Vec::new());
+    connection.write_tls(&mut bytes).unwrap();
+    change(&mut bytes);
+    let mut stream = connect_from([127, 0, 0, host], proxy.addr);
+    stream.write_all(&bytes).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    stream
+}
+
+/// How many handshakes were worked on before that of each client.
+fn places(proxy: &Proxy, total: usize, clients: &[&TcpStream]) -> Vec<usize> {
+    let peers: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap().to_string()).collect();
+    let ended = crate::common::eventually("all have ended", || {
+        let lines = proxy.log.all();
+        let ended: Vec<_> =
+            lines.into_iter().filter(|line| line.contains(" tls ") || line.contains("phase=tls")).collect();
+        (ended.len() >= total).then_some(ended)
+    });
+    let place = |peer: &String| ended.iter().position(|line| field(line, "client") == Some(peer));
+    peers.iter().map(|peer| place(peer).unwrap_or_else(|| panic!("{peer} is not in {ended:#?}"))).collect()
+}
+
+/// With one step in an iteration; the flood fills the kernel's queue before the others come.
+#[test]
+fn who_resumes_overtakes_a_flood_and_who_is_alone_waits_for_one_round() {
+    for version in [&TLS13, &TLS12] {
+        let proxy = start("work = 4");
+        let known = client(version);
+        assert_eq!(fetch_ticket(&proxy, &known), HandshakeKind::Full);
+        let unknown = client(version);
+        proxy.signal("STOP");
+        let mut held: Vec<_> = (0..300).map(|_| hello(&proxy, 2, &unknown, |_| {})).collect();
+        // Of the flood's own prefix: its ticket alone makes the difference.
+        let resuming = hello(&proxy, 2, &known, |_| {});
+        let alone = hello(&proxy, 3, &unknown, |_| {});
+        held.extend((0..50).map(|_| hello(&proxy, 2, &unknown, |_| {})));
+        proxy.signal("CONT");
+        let total = 352;
+        let [resumed, alone] = places(&proxy, total, &[&resuming, &alone])[..] else { panic!() };
+        // 64 connections are accepted in an iteration.
+        assert!(resumed <= 12, "{resumed} before the one that resumes, {version:?}");
+        assert!(alone <= 14, "{alone} before the one that is alone, {version:?}");
+    }
+}
+
+/// The presence of a ticket says nothing: it must be one of ours, as it was.
+#[test]
+fn a_ticket_that_is_not_ours_has_no_preference() {
+    let proxy = start("work = 4");
+    let (known, unknown) = (client(&TLS12), client(&TLS12));
+    assert_eq!(fetch_ticket(&proxy, &known), HandshakeKind::Full);
+    assert_eq!(fetch_ticket(&proxy, &known), HandshakeKind::Resumed);
+    let other = start("");
+    let foreign = client(&TLS12);
+    assert_eq!(fetch_ticket(&other, &foreign), HandshakeKind::Full);
+    proxy.signal("STOP");
+    let _flood: Vec<_> = (0..150).map(|_| hello(&proxy, 2, &unknown, |_| {})).collect();
+    let foreign = hello(&proxy, 2, &foreign, |_| {});
+    // In TLS 1.2 the ticket is the last but for some short extensions: one bit of it differs.
+    let changed = hello(&proxy, 2, &known, |bytes| {
+        let ticket = bytes.windows(2).rposition(|pair| pair == [0, 35]).unwrap();
+        bytes[ticket + 40] ^= 1;
+    });
+    let right = hello(&proxy, 2, &known, |_| {});
+    proxy.signal("CONT");
+    let [foreign, changed, right] = places(&proxy, 153, &[&foreign, &changed, &right])[..] else { panic!() };
+    assert!(right <= 8, "{right}");
+    assert!(foreign > 100 && changed > 100, "{foreign} {changed}");
+}
+
+/// Beyond the queue they are closed: a response would cost the handshake that is to be saved.
+#[test]
+fn beyond_the_queue_clients_are_closed_without_a_handshake() {
+    let proxy = start("work = 4\nqueue = 10");
+    let unknown = client(&TLS13);
+    proxy.signal("STOP");
+    let flood: Vec<_> = (0..100).map(|_| hello(&proxy, 2, &unknown, |_| {})).collect();
+    proxy.signal("CONT");
+    places(&proxy, 100, &[]);
+    let answered = flood.iter().filter(|client| !crate::common::read_all(client).0.is_empty()).count();
+    let refused = proxy.log.all().iter().filter(|line| line.contains("cause=handshake-overload")).count();
+    assert_eq!(answered + refused, 100);
+    assert!((60..90).contains(&refused), "{refused} of 100");
+}
+
+/// A ClientHello that comes in pieces takes no place until it is whole, and is served then.
+#[test]
+fn a_slow_hello_waits_for_its_end_and_not_in_the_queue() {
+    let proxy = start("work = 4");
+    let known = client(&TLS13);
+    fetch_ticket(&proxy, &known);
+    proxy.signal("STOP");
+    let unknown = client(&TLS13);
+    let flood: Vec<_> = (0..100).map(|_| hello(&proxy, 2, &unknown, |_| {})).collect();
+    let (mut slow, mut bytes) = (connection(&known), Vec::new());
+    slow.write_tls(&mut bytes).unwrap();
+    let mut stream = connect_from([127, 0, 0, 3], proxy.addr);
+    let (first, rest) = bytes.split_at(100);
+    stream.write_all(first).unwrap();
+    proxy.signal("CONT");
+    places(&proxy, 100, &[]);
+    stream.write_all(rest).unwrap();
+    let mut client = StreamOwned::new(slow, stream);
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert_eq!(client.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+    drop(flood);
+}
