@@ -160,8 +160,8 @@ fn start_services(snapshot: &Snapshot) -> Result<Vec<Asker<Question>>, Failure> 
 /// Starts the thread that shares limits with other hosts.
 fn start_sharing() -> Result<Sharing, Failure> {
     let state = Arc::<sharing::State>::default();
-    let of_thread = Arc::clone(&state);
-    let orders = start_service("sharing", sharing::QUEUE, move |orders| sharing::run(orders, &of_thread))?;
+    let mut thread = sharing::Thread::new(Arc::clone(&state));
+    let orders = start_service("sharing", sharing::QUEUE, move |orders| thread.run(orders))?;
     Ok(Sharing::new(orders, state))
 }
 

@@ -7,7 +7,7 @@ use crate::metrics::{self, Asked, Discovered, KeySet, Process, Shared};
 use crate::policy::auth::jwt::RemoteKeys;
 use crate::policy::auth::{Method, REVOKED_MAX, Who};
 use crate::policy::block::{Blocked, Blocks};
-use crate::sharing::{Sharing, Status as SharingStatus};
+use crate::sharing::Sharing;
 use crate::worker::inbox::Command;
 use crate::worker::sys::now_ms;
 use serde_json::json;
@@ -119,7 +119,7 @@ impl Control {
             key_sets: self.snapshot.key_sources.iter().map(|remote| key_set(remote)).collect(),
             denied: self.deny_files.status(now_ms()),
             discovered: self.sources.iter().flat_map(Sources::status).map(discovered).collect(),
-            shared: self.sharing.as_ref().and_then(Sharing::status).map(shared),
+            shared: self.sharing.as_ref().and_then(shared),
             asked: self.snapshot.methods.iter().filter_map(|method| asked(method)).collect(),
         }
     }
@@ -131,17 +131,19 @@ fn key_set(remote: &RemoteKeys) -> KeySet {
     KeySet { auth, keys: status.keys as u64, age_ms: status.age_ms, failures: status.failures }
 }
 
-fn shared(status: &SharingStatus) -> Shared {
+/// `None`: nothing is shared.
+fn shared(sharing: &Sharing) -> Option<Shared> {
+    let status = sharing.status()?;
     let (times, time_us) = status.times();
-    Shared {
-        up: status.is_up(),
+    Some(Shared {
+        up: sharing.is_up(),
         results: status.results(),
         times,
         time_us,
         keys: status.keys(),
         bad_answers: status.bad_answers(),
         refusals: status.refusals(),
-    }
+    })
 }
 
 /// `None`: it asks no server.

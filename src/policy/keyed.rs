@@ -170,7 +170,10 @@ impl Keyed {
                 By::Address => format!("address {scope}"),
                 By::Identity => format!("identity {scope}"),
             };
-            table.shared.get_or_init(|| Shared::new(table.places.len(), &scope, notify.clone())).set(&self.limit);
+            table
+                .shared
+                .get_or_init(|| Shared::new(table.places.len(), &scope, notify.clone()))
+                .set(&self.limit, notify);
         }
     }
 }
@@ -304,7 +307,7 @@ impl Table {
     fn take(table: &Arc<Table>, key: &impl Key, max: u64, now: Millis) -> Result<Option<KeyPermit>, Full> {
         let located = table.locate(key);
         let more = |place: usize, count: u64| {
-            let others = table.sharing().map_or(0, |shared| shared.others(place, located.1));
+            let others = table.sharing().map_or(0, |shared| shared.others((place, located.1), now));
             (count.saturating_add(others) < max.min(COUNT_MAX)).then_some(count + 1)
         };
         let place = table.update(located, now.saturating_mul(NS_PER_MS), more)?;

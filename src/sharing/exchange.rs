@@ -13,6 +13,7 @@ use crate::policy::keyed::{KeyId, SharedKey, Usage};
 use crate::proto::Millis;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Clients of one exchange.
@@ -28,7 +29,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What clients have on the other hosts, and what they have here.
-pub trait Store {
+pub trait Store: Send {
     /// Tells what clients have on `host`, and learns what they have elsewhere: an answer for each,
     /// or why it has none. Without clients it only sees whether there are answers.
     ///
@@ -48,11 +49,11 @@ pub struct Answer {
     pub full_in_us: u64,
 }
 
-pub struct Exchanger<'s> {
+pub struct Exchanger {
     /// Stands for this process.
     host: String,
-    status: &'s Status,
-    random: Box<dyn FnMut() -> u64 + 's>,
+    status: Arc<Status>,
+    random: Box<dyn FnMut() -> u64 + Send>,
     store: Option<Box<dyn Store>>,
     times: Times,
     known: HashMap<KeyId, Known>,
@@ -92,8 +93,8 @@ impl Known {
     }
 }
 
-impl<'s> Exchanger<'s> {
-    pub fn new(host: String, status: &'s Status, random: Box<dyn FnMut() -> u64 + 's>) -> Exchanger<'s> {
+impl Exchanger {
+    pub fn new(host: String, status: Arc<Status>, random: Box<dyn FnMut() -> u64 + Send>) -> Exchanger {
         let (now, zero) = (Instant::now(), Duration::ZERO);
         Exchanger {
             host,
@@ -114,7 +115,7 @@ impl<'s> Exchanger<'s> {
     /// itself.
     pub fn configure(&mut self, config: Option<&Redis>, store: Option<Box<dyn Store>>, now: Instant) {
         (self.store, self.failures) = (store, None);
-        self.status.set_up(false);
+        self.status.failed();
         self.known.values_mut().for_each(|known| {
             (known.told, known.others) = (None, 0);
             known.key.isolate();
@@ -167,7 +168,10 @@ impl<'s> Exchanger<'s> {
         let took = now.elapsed();
         self.status.synchronised(failed.is_none(), took);
         match failed {
-            None => self.on_success(now, is_whole),
+            None => {
+                self.status.answered(now_ms);
+                self.on_success(now, is_whole);
+            }
             Some(why) => self.on_failure(&why, now + took),
         }
         self.isolate_forgotten(now);
@@ -293,7 +297,6 @@ impl<'s> Exchanger<'s> {
     fn on_success(&mut self, now: Instant, is_whole: bool) {
         if self.failures != Some(0) {
             ::log::info!("redis: limits are shared");
-            self.status.set_up(true);
         }
         (self.failures, self.heard) = (Some(0), now);
         self.next = match self.known.is_empty() {
@@ -308,7 +311,7 @@ impl<'s> Exchanger<'s> {
         if before == 0 {
             let why = shown(why);
             ::log::warn!("redis: limits are not shared until it answers: {why}");
-            self.status.set_up(false);
+            self.status.failed();
             self.known.values_mut().for_each(|known| known.told = None);
         } else {
             ::log::debug!("redis: still away: {}", shown(why));

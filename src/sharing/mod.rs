@@ -49,7 +49,7 @@ pub struct Sharing {
 #[derive(Debug, Default)]
 pub struct State {
     config: ArcSwapOption<Redis>,
-    status: Status,
+    status: Arc<Status>,
 }
 
 impl Sharing {
@@ -61,13 +61,15 @@ impl Sharing {
     pub fn set(&self, snapshot: &Snapshot) {
         self.state.config.store(snapshot.redis.clone());
         let (orders, state) = (self.orders.clone(), Arc::clone(&self.state));
-        let notify = Notify(Arc::new(move |key| {
+        let hand_over = move |key| {
             let taken = orders.ask(Order::Share(key)).is_ok();
             if !taken {
                 state.status.refused();
             }
             taken
-        }));
+        };
+        let believed_ms = snapshot.redis.as_ref().map_or(0, |redis| redis.host_timeout_ms);
+        let notify = Notify { hand_over: Arc::new(hand_over), believed_ms };
         let notify = snapshot.redis.is_some().then_some(&notify);
         for route in snapshot.routes.entries().iter().map(|entry| &entry.route) {
             let limits = [&route.by_address, &route.by_identity];
@@ -86,46 +88,71 @@ impl Sharing {
         }
     }
 
+    /// Redis answers, and limits are shared.
+    pub fn is_up(&self) -> bool {
+        let config = self.state.config.load();
+        config.as_ref().is_some_and(|config| self.state.status.is_up(now_ms(), config.host_timeout_ms))
+    }
+
     /// `None`: nothing is shared.
     pub fn status(&self) -> Option<&Status> {
-        self.state.config.load().is_some().then_some(&self.state.status)
+        self.state.config.load().is_some().then_some(self.state.status.as_ref())
     }
 }
 
-/// The body of the thread. Runs until the last asker is dropped.
-pub fn run(orders: &Questions<Order>, state: &State) {
-    let mut pool = RandomPool::default();
-    let mut random = || {
-        let mut bytes = [0; 8];
-        pool.fill(&mut bytes);
-        u64::from_le_bytes(bytes)
-    };
-    let host = format!("{:016x}", random());
-    let mut current: Option<Arc<Redis>> = None;
-    let mut exchanger = Exchanger::new(host, &state.status, Box::new(random));
-    loop {
-        let Some(next) = orders.next_until(exchanger.due()) else { return };
-        let mut left = QUEUE;
-        let mut next = if let Next::Question(order) = next { Some(order) } else { None };
-        while let Some(order) = next {
-            match order {
-                Order::Share(key) => exchanger.add(key, Instant::now()),
-                Order::Configure => {}
-                Order::Leave(done) => {
-                    exchanger.leave(now_ms());
-                    // Ignored: nothing waits any more.
-                    let _ = done.send(());
-                }
+/// The thread. What it knows survives a panic.
+pub struct Thread {
+    state: Arc<State>,
+    exchanger: Exchanger,
+    current: Option<Arc<Redis>>,
+}
+
+impl Thread {
+    pub fn new(state: Arc<State>) -> Thread {
+        let mut pool = RandomPool::default();
+        let mut random = move || {
+            let mut bytes = [0; 8];
+            pool.fill(&mut bytes);
+            u64::from_le_bytes(bytes)
+        };
+        let host = format!("{:016x}", random());
+        let exchanger = Exchanger::new(host, Arc::clone(&state.status), Box::new(random));
+        Thread { state, exchanger, current: None }
+    }
+
+    /// Its body. Runs until the last asker is dropped.
+    pub fn run(&mut self, orders: &Questions<Order>) {
+        while let Some(next) = orders.next_until(self.exchanger.due()) {
+            let mut next = if let Next::Question(order) = next { Some(order) } else { None };
+            // Those that have come meanwhile are taken before anything is exchanged.
+            for _ in 0..QUEUE {
+                let Some(order) = next else { break };
+                self.take(order);
+                next = orders.try_next(Duration::ZERO);
             }
-            left -= 1;
-            next = if left > 0 { orders.try_next(Duration::ZERO) } else { None };
+            if let Some(order) = next {
+                self.take(order);
+            }
+            let config = self.state.config.load_full();
+            if config != self.current {
+                let store = config.as_ref().and_then(open);
+                self.exchanger.configure(config.as_deref(), store, Instant::now());
+                self.current = config;
+            }
+            self.exchanger.on_tick(Instant::now(), now_ms());
         }
-        let config = state.config.load_full();
-        if config != current {
-            exchanger.configure(config.as_deref(), config.as_ref().and_then(open), Instant::now());
-            current = config;
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Share(key) => self.exchanger.add(key, Instant::now()),
+            Order::Configure => {}
+            Order::Leave(done) => {
+                self.exchanger.leave(now_ms());
+                // Ignored: nothing waits any more.
+                let _ = done.send(());
+            }
         }
-        exchanger.on_tick(Instant::now(), now_ms());
     }
 }
 

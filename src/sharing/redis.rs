@@ -22,7 +22,7 @@ pub struct RedisStore {
     config: Arc<config::Redis>,
     script: Script,
     /// `None` after a failure.
-    connection: Option<Box<dyn ConnectionLike>>,
+    connection: Option<Box<dyn ConnectionLike + Send>>,
 }
 
 impl RedisStore {
@@ -31,7 +31,7 @@ impl RedisStore {
     }
 
     /// Each step within the timeout.
-    fn connect(&self) -> Result<Box<dyn ConnectionLike>, RedisError> {
+    fn connect(&self) -> Result<Box<dyn ConnectionLike + Send>, RedisError> {
         let timeout = Duration::from_millis(self.config.timeout_ms);
         let ca = self.config.ca.as_ref().map(std::fs::read).transpose()?;
         let certificates = TlsCertificates { client_tls: None, root_cert: ca };
@@ -94,7 +94,7 @@ impl RedisStore {
         let mut call = self.script.prepare_invoke();
         call.arg(host).arg(self.config.host_timeout_ms);
         for (id, usage) in batch {
-            call.key(self.key(id)).arg(usage.sessions).arg(usage.passed).arg(usage.each_us);
+            call.key(self.key(id)).arg(usage.sessions).arg(usage.owed_us);
         }
         let answers: Value = call.invoke(connection.as_mut())?;
         self.connection = Some(connection);

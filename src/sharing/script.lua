@@ -1,7 +1,7 @@
 -- Exchanges what clients have: one key for each, a hash with a field for each host ("sessions expiry") and the
 -- field "full", when the rate of all hosts together is full again. Times are microseconds of the clock of Redis.
--- ARGV: host, time until its sessions do not count (ms); then for each key: its sessions, handshakes that have
--- passed, time for each of these.
+-- ARGV: host, time until its sessions do not count (ms); then for each key: its sessions, and the time that handshakes
+-- have taken of the rate.
 -- Answers for each key { sessions of other hosts, time until the rate is full }, or a text: why there is none.
 local FIELDS_MAX, SESSIONS_MAX, TIME_MAX = 1024, 16777215, 1e15
 
@@ -13,7 +13,7 @@ local function whole(number)
     return string.format('%.0f', number)
 end
 
-local function exchange(key, sessions, passed, each)
+local function exchange(key, sessions, owed)
     local size = redis.pcall('HLEN', key)
     if type(size) == 'table' then
         return 'no hash'
@@ -44,7 +44,7 @@ local function exchange(key, sessions, passed, each)
     if others > SESSIONS_MAX then
         return 'no count'
     end
-    full = math.max(full, now) + passed * each
+    full = math.max(full, now) + owed
     if sessions > 0 then
         redis.call('HSET', key, host, whole(sessions) .. ' ' .. whole(now + host_timeout * 1000))
     elseif told then
@@ -61,7 +61,6 @@ end
 
 local answers = {}
 for n, key in ipairs(KEYS) do
-    local at = 3 * n
-    answers[n] = exchange(key, tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]))
+    answers[n] = exchange(key, tonumber(ARGV[2 * n + 1]), tonumber(ARGV[2 * n + 2]))
 end
 return answers

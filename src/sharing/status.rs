@@ -2,6 +2,7 @@
 //! control.
 
 use crate::metrics::SYNC_US;
+use crate::proto::Millis;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct Status {
     up: AtomicBool,
+    /// When Redis last answered everything, in milliseconds of the monotonic clock.
+    heard_ms: AtomicU64,
     ok: AtomicU64,
     failed: AtomicU64,
     times: [AtomicU64; SYNC_US.len() + 1],
@@ -19,9 +22,14 @@ pub struct Status {
 }
 
 impl Status {
-    /// Redis answers, or does not.
-    pub fn set_up(&self, up: bool) {
-        self.up.store(up, Relaxed);
+    /// Redis has answered everything.
+    pub fn answered(&self, now: Millis) {
+        self.heard_ms.store(now, Relaxed);
+        self.up.store(true, Relaxed);
+    }
+
+    pub fn failed(&self) {
+        self.up.store(false, Relaxed);
     }
 
     pub fn synchronised(&self, ok: bool, took: Duration) {
@@ -46,8 +54,10 @@ impl Status {
         self.refused.fetch_add(1, Relaxed);
     }
 
-    pub fn is_up(&self) -> bool {
-        self.up.load(Relaxed)
+    /// It answers, and has done so within this time: the thread may be stuck in an answer that does
+    /// not end.
+    pub fn is_up(&self, now: Millis, within_ms: Millis) -> bool {
+        self.up.load(Relaxed) && now < self.heard_ms.load(Relaxed).saturating_add(within_ms)
     }
 
     /// Synchronisations that succeeded, and that failed.

@@ -7,7 +7,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The SHA-256 of "one" and "two".
@@ -170,6 +173,50 @@ fn answer(reader: &mut BufReader<TcpStream>) -> Option<String> {
     }
 }
 
+/// Stands before a server, and can answer in its place, a byte at a time without end.
+pub struct Dripping {
+    pub port: u16,
+    is_dripping: Arc<AtomicBool>,
+}
+
+impl Dripping {
+    pub fn before(server: &Server) -> Dripping {
+        let (listener, addr) = listen();
+        let (port, is_dripping) = (server.port, Arc::<AtomicBool>::default());
+        let drips = Arc::clone(&is_dripping);
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                let (mut to, mut from) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+                let drips = Arc::clone(&drips);
+                std::thread::spawn(move || drip(server, client, &drips));
+            }
+        });
+        Dripping { port: addr.port(), is_dripping }
+    }
+
+    pub fn drip(&self) {
+        self.is_dripping.store(true, Relaxed);
+    }
+}
+
+fn drip(mut server: TcpStream, mut client: TcpStream, drips: &AtomicBool) {
+    let mut buf = [0; 4096];
+    while let Ok(n @ 1..) = server.read(&mut buf) {
+        let mut bytes = &buf[..n];
+        if drips.load(Relaxed) {
+            bytes = b"$1000000\r\n";
+        }
+        if client.write_all(bytes).is_err() {
+            return;
+        }
+        while drips.load(Relaxed) && client.write_all(b"x").is_ok() {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+}
+
 /// A backend that accepts every session and keeps it until its client leaves.
 pub struct Backend {
     pub addr: SocketAddr,
@@ -312,8 +359,8 @@ pub fn assert_shared([a, b]: &[Host; 2], client: &str) {
 
 /// Clients that come and go on both hosts as long as it lives. It stops with what they saw.
 pub struct Crowd {
-    threads: Vec<std::thread::JoinHandle<Seen>>,
-    is_over: Arc<std::sync::atomic::AtomicBool>,
+    threads: Vec<JoinHandle<Seen>>,
+    is_over: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -324,12 +371,12 @@ pub struct Seen {
 
 impl Crowd {
     pub fn start(hosts: &[Host]) -> Crowd {
-        let is_over = Arc::<std::sync::atomic::AtomicBool>::default();
+        let is_over = Arc::<AtomicBool>::default();
         let come_and_go = |addr: SocketAddr, client: &'static str| {
             let is_over = Arc::clone(&is_over);
             std::thread::spawn(move || {
                 let mut seen = Seen::default();
-                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                while !is_over.load(Relaxed) {
                     let begun = Instant::now();
                     let mut stream = connect(addr);
                     let key = format!("Authorization: Bearer {client}\r\n");
@@ -347,7 +394,7 @@ impl Crowd {
     }
 
     pub fn stop(self) -> Seen {
-        self.is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.is_over.store(true, Relaxed);
         let add = |sum: Seen, one: Seen| Seen {
             handshakes: sum.handshakes + one.handshakes,
             slowest: sum.slowest.max(one.slowest),

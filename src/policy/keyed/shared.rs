@@ -25,9 +25,14 @@ const NO_RATE: u64 = 0;
 /// Stands for a client everywhere: the start of a SHA-256 of scope, kind and client.
 pub type KeyId = [u8; 16];
 
-/// Takes a client over for sharing; `false`: there is no room, the client counts here alone.
+/// How limits are shared.
 #[derive(Clone)]
-pub struct Notify(pub Arc<dyn Fn(SharedKey) -> bool + Send + Sync>);
+pub struct Notify {
+    /// Takes a client over; `false`: there is no room, the client counts here alone.
+    pub hand_over: Arc<dyn Fn(SharedKey) -> bool + Send + Sync>,
+    /// How long what others have is believed without news, also where the thread is stuck.
+    pub believed_ms: Millis,
+}
 
 impl fmt::Debug for Notify {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,6 +50,9 @@ pub(super) struct Shared {
     /// Of the rate: nanoseconds for each handshake, 0 without one; and the burst.
     each_ns: AtomicU64,
     burst: AtomicU64,
+    /// When something was last learnt of any client.
+    heard: AtomicU64,
+    believed_ms: AtomicU64,
     notify: Notify,
 }
 
@@ -71,28 +79,31 @@ pub struct Usage {
     pub sessions: u64,
     /// Handshakes to be told of.
     pub passed: u64,
-    /// Of the rate: the time of each handshake, 0 without a rate.
-    pub each_us: u64,
-    pub burst: u64,
+    /// The time that these take of the rate.
+    pub owed_us: u64,
 }
 
 impl Shared {
     pub fn new(places: usize, scope: &str, notify: Notify) -> Shared {
         let cells = (0..places).map(|_| Cell::default()).collect();
-        Shared { cells, scope: scope.as_bytes().into(), each_ns: AtomicU64::new(0), burst: AtomicU64::new(0), notify }
+        let [each_ns, burst, heard, believed_ms] = [NO_RATE, 0, 0, 0].map(AtomicU64::new);
+        Shared { cells, scope: scope.as_bytes().into(), each_ns, burst, heard, believed_ms, notify }
     }
 
-    /// A reload may change the rate.
-    pub fn set(&self, limit: &KeyLimit) {
+    /// A reload may change the rate, and the time.
+    pub fn set(&self, limit: &KeyLimit, notify: &Notify) {
         let (each_ns, burst) = limit.handshakes.map_or((NO_RATE, 0), |rate| (each_ns(rate), rate.burst));
         self.each_ns.store(each_ns, Relaxed);
         self.burst.store(burst, Relaxed);
+        self.believed_ms.store(notify.believed_ms, Relaxed);
     }
 
-    /// Sessions that the client with this place has elsewhere; 0 as long as it is not known.
-    pub fn others(&self, place: usize, tag: u64) -> u64 {
+    /// Sessions that the client with this place has elsewhere; 0 as long as it is not known, and
+    /// without news for too long.
+    pub fn others(&self, (place, tag): (usize, u64), now: Millis) -> u64 {
         let known = self.cells.get(place).map_or(0, |cell| cell.known.load(SeqCst));
-        if known & !COUNT_MAX == tag { known & COUNT_MAX } else { 0 }
+        let until = self.heard.load(Relaxed).saturating_add(self.believed_ms.load(Relaxed));
+        if known & !COUNT_MAX == tag && now < until { known & COUNT_MAX } else { 0 }
     }
 
     /// A handshake of the client has passed.
@@ -119,7 +130,7 @@ impl Shared {
             return;
         }
         let shared_key = SharedKey { id: shared.id(key), table: Arc::clone(table), place, tag };
-        if !(shared.notify.0)(shared_key) {
+        if !(shared.notify.hand_over)(shared_key) {
             // The next handshake tries again. Changed meanwhile: another client has the place.
             let _ = cell.known.compare_exchange(tag, 0, SeqCst, Relaxed);
         }
@@ -145,12 +156,9 @@ impl SharedKey {
         // No more than what the rate still remembers: what passed long ago is paid for.
         let left_ns = place.full_at.load(Relaxed).saturating_sub(now.saturating_mul(NS_PER_MS));
         let owed = if each_ns > NO_RATE { left_ns.div_ceil(each_ns) } else { 0 };
-        Some(Usage {
-            sessions: place.word.load(SeqCst) & COUNT_MAX,
-            passed: cell.passed.swap(0, SeqCst).min(owed),
-            each_us: each_ns.div_ceil(1_000),
-            burst: shared.burst.load(Relaxed),
-        })
+        let passed = cell.passed.swap(0, SeqCst).min(owed);
+        let owed_us = passed.saturating_mul(each_ns).div_ceil(1_000);
+        Some(Usage { sessions: place.word.load(SeqCst) & COUNT_MAX, passed, owed_us })
     }
 
     /// Whether [`SharedKey::usage`] would say anything other than these sessions.
@@ -179,6 +187,7 @@ impl SharedKey {
         if each_ns > NO_RATE && full_in_us > longest_us {
             return Err(format!("a rate that is full in {full_in_us} us"));
         }
+        shared.heard.fetch_max(asked, Relaxed);
         let store = |known: u64| (known & !COUNT_MAX == self.tag).then_some(self.tag | others.min(COUNT_MAX));
         // Unchanged where the place has gone to another client.
         let _ = cell.known.fetch_update(SeqCst, SeqCst, store);

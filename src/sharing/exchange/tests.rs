@@ -3,9 +3,7 @@ use crate::config;
 use crate::policy::keyed::{By, HandshakeRate, KeyLimit, KeyPermit, Keyed, Notify};
 use crate::proto::rate::Rate;
 use proptest::prelude::*;
-use std::cell::RefCell;
-use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Mutex, MutexGuard};
 
 const INTERVAL_MS: u64 = 100;
 const HOST_TIMEOUT_MS: u64 = 10_000;
@@ -32,11 +30,20 @@ enum Mode {
     Panic,
 }
 
-struct Model(Rc<RefCell<World>>);
+struct Model(Shared);
+
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    fn get(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap()
+    }
+}
 
 impl Store for Model {
     fn exchange(&mut self, host: &str, batch: &[(KeyId, Usage)]) -> Result<Vec<Result<Answer, String>>, String> {
-        let mut world = self.0.borrow_mut();
+        let mut world = self.0.get();
         world.exchanges.push(batch.len());
         match world.mode {
             Mode::Away => return Err("away\n\u{1b}[0m".to_owned()),
@@ -63,15 +70,15 @@ impl World {
         hosts.insert(host.to_owned(), usage.sessions);
         let others = hosts.iter().filter(|(name, _)| *name != host).map(|(_, sessions)| sessions).sum();
         let full_us = self.full_us.entry(id).or_default();
-        *full_us = (*full_us).max(self.now_us) + usage.passed * usage.each_us;
+        *full_us = (*full_us).max(self.now_us) + usage.owed_us;
         Answer { others, full_in_us: *full_us - self.now_us }
     }
 }
 
 /// A host with one limit.
-struct Host<'s> {
+struct Host {
     keyed: Keyed,
-    exchanger: Exchanger<'s>,
+    exchanger: Exchanger,
     taken: Arc<Mutex<Vec<SharedKey>>>,
     start: Instant,
     now_ms: Millis,
@@ -91,18 +98,19 @@ fn redis() -> Redis {
     }
 }
 
-impl<'s> Host<'s> {
-    fn new(name: &str, limit: KeyLimit, world: &Rc<RefCell<World>>, status: &'s Status) -> Host<'s> {
+impl Host {
+    fn new(name: &str, limit: KeyLimit, world: &Shared, status: &Arc<Status>) -> Host {
         let (keyed, taken) = (Keyed::new(By::Identity, limit), Arc::<Mutex<Vec<SharedKey>>>::default());
         let into = Arc::clone(&taken);
-        let notify = Notify(Arc::new(move |key| {
+        let hand_over = move |key| {
             into.lock().unwrap().push(key);
             true
-        }));
+        };
+        let notify = Notify { hand_over: Arc::new(hand_over), believed_ms: HOST_TIMEOUT_MS };
         keyed.share("r", Some(&notify));
-        let mut exchanger = Exchanger::new(name.to_owned(), status, Box::new(|| 999));
+        let mut exchanger = Exchanger::new(name.to_owned(), Arc::clone(status), Box::new(|| 999));
         let start = Instant::now();
-        exchanger.configure(Some(&redis()), Some(Box::new(Model(Rc::clone(world)))), start);
+        exchanger.configure(Some(&redis()), Some(Box::new(Model(world.clone()))), start);
         Host { keyed, exchanger, taken, start, now_ms: 1_000 }
     }
 
@@ -129,14 +137,14 @@ fn sessions(max: u64) -> KeyLimit {
 
 #[test]
 fn hosts_hear_of_each_other() {
-    let (world, status) = (Rc::<RefCell<World>>::default(), Status::default());
+    let (world, status) = (Shared::default(), Arc::<Status>::default());
     let mut hosts = ["a", "b"].map(|name| Host::new(name, sessions(3), &world, &status));
     let mut held: Vec<_> = (0..2).map(|_| hosts[0].open("x").unwrap()).collect();
     let other = hosts[1].open("x").unwrap();
     hosts.iter_mut().for_each(|host| host.pass(INTERVAL_MS));
     assert!(hosts[1].open("x").is_none(), "two and one");
     hosts.iter_mut().for_each(|host| host.pass(INTERVAL_MS));
-    assert!(hosts[0].open("x").is_none() && status.is_up());
+    assert!(hosts[0].open("x").is_none() && status.is_up(0, u64::MAX));
     held.pop();
     hosts.iter_mut().for_each(|host| host.pass(INTERVAL_MS));
     // At rest on the other host it takes longer, but not for ever.
@@ -148,10 +156,10 @@ fn hosts_hear_of_each_other() {
 
 #[test]
 fn clients_at_rest_are_exchanged_seldom_and_those_with_nothing_leave() {
-    let (world, status) = (Rc::<RefCell<World>>::default(), Status::default());
+    let (world, status) = (Shared::default(), Arc::<Status>::default());
     let mut host = Host::new("a", sessions(3), &world, &status);
     let held = host.open("x");
-    let exchanged = |world: &Rc<RefCell<World>>| world.borrow().exchanges.iter().sum::<usize>();
+    let exchanged = |world: &Shared| world.get().exchanges.iter().sum::<usize>();
     (0..100).for_each(|_| host.pass(INTERVAL_MS));
     let after_10_s = exchanged(&world);
     assert!((10..=15).contains(&after_10_s), "{after_10_s}");
@@ -161,27 +169,27 @@ fn clients_at_rest_are_exchanged_seldom_and_those_with_nothing_leave() {
     drop((held, more));
     assert_eq!(status.keys(), 1);
     host.pass(INTERVAL_MS);
-    assert_eq!((status.keys(), world.borrow().sessions.values().next().unwrap()["a"]), (0, 0));
+    assert_eq!((status.keys(), world.get().sessions.values().next().unwrap()["a"]), (0, 0));
     // Then it only looks whether Redis is there.
-    let calls = world.borrow().exchanges.len();
+    let calls = world.get().exchanges.len();
     (0..100).for_each(|_| host.pass(INTERVAL_MS));
-    assert!((5..=15).contains(&(world.borrow().exchanges.len() - calls)));
+    assert!((5..=15).contains(&(world.get().exchanges.len() - calls)));
 }
 
 #[test]
 fn what_others_had_is_believed_for_a_while_and_then_not() {
-    let (world, status) = (Rc::<RefCell<World>>::default(), Status::default());
+    let (world, status) = (Shared::default(), Arc::<Status>::default());
     let mut hosts = ["a", "b"].map(|name| Host::new(name, sessions(3), &world, &status));
     let held: Vec<_> = (0..2).map(|_| hosts[0].open("x").unwrap()).collect();
     let mine = hosts[1].open("x").unwrap();
     hosts.iter_mut().for_each(|host| host.pass(INTERVAL_MS));
     for mode in [Mode::Away, Mode::Short, Mode::Panic] {
-        world.borrow_mut().mode = mode;
+        world.get().mode = mode;
         let host = &mut hosts[1];
         let failed = status.results()[1];
         // The client is at rest: it is exchanged within a second, and then at growing pauses.
         (0..60).for_each(|_| host.pass(INTERVAL_MS));
-        assert!(!status.is_up() && status.results()[1] > failed, "{mode:?}");
+        assert!(!status.is_up(0, u64::MAX) && status.results()[1] > failed, "{mode:?}");
         assert!(host.open("x").is_none(), "{mode:?}: believed");
         (0..60).for_each(|_| host.pass(INTERVAL_MS));
         (0..10).for_each(|_| host.pass(1_000));
@@ -190,16 +198,16 @@ fn what_others_had_is_believed_for_a_while_and_then_not() {
         drop(alone);
         let attempts = status.results()[1] - failed;
         assert!((4..12).contains(&attempts), "{attempts} in 22 s, each later than the one before");
-        world.borrow_mut().mode = Mode::Right;
+        world.get().mode = Mode::Right;
         (0..6).for_each(|_| host.pass(1_000));
-        assert!(status.is_up() && host.open("x").is_none(), "{mode:?}: back");
+        assert!(status.is_up(0, u64::MAX) && host.open("x").is_none(), "{mode:?}: back");
     }
     drop((held, mine));
 }
 
 #[test]
 fn an_answer_that_is_no_number_leaves_the_client_alone() {
-    let (world, status) = (Rc::<RefCell<World>>::default(), Status::default());
+    let (world, status) = (Shared::default(), Arc::<Status>::default());
     let rate = HandshakeRate { rate: Rate { units: 1_000, period_ms: 1_000 }, burst: 1_000 };
     let limit = KeyLimit { handshakes: Some(rate), ..sessions(3) };
     let mut hosts = ["a", "b"].map(|name| Host::new(name, limit, &world, &status));
@@ -208,11 +216,11 @@ fn an_answer_that_is_no_number_leaves_the_client_alone() {
     hosts.iter_mut().for_each(|host| host.pass(INTERVAL_MS));
     for (n, mode) in [Mode::Garbage, Mode::TooLong].into_iter().enumerate() {
         assert!(hosts[1].open("x").is_none());
-        world.borrow_mut().mode = mode;
+        world.get().mode = mode;
         (0..10).for_each(|_| hosts[1].pass(INTERVAL_MS));
-        assert!(status.bad_answers() > n as u64 && status.is_up(), "{mode:?}");
+        assert!(status.bad_answers() > n as u64 && status.is_up(0, u64::MAX), "{mode:?}");
         assert!(hosts[1].open("x").is_some() && hosts[1].keyed.handshake(&"x", hosts[1].now_ms).is_ok());
-        world.borrow_mut().mode = Mode::Right;
+        world.get().mode = Mode::Right;
         (0..12).for_each(|_| hosts[1].pass(INTERVAL_MS));
     }
     drop((held, mine));
@@ -220,11 +228,11 @@ fn an_answer_that_is_no_number_leaves_the_client_alone() {
 
 #[test]
 fn a_host_that_stops_takes_its_counts_back() {
-    let (world, status) = (Rc::<RefCell<World>>::default(), Status::default());
+    let (world, status) = (Shared::default(), Arc::<Status>::default());
     let mut host = Host::new("a", sessions(3), &world, &status);
     let held = ["x", "y", "z"].map(|client| host.open(client));
     host.pass(INTERVAL_MS);
-    let told = |world: &Rc<RefCell<World>>| world.borrow().sessions.values().map(|hosts| hosts["a"]).sum::<u64>();
+    let told = |world: &Shared| world.get().sessions.values().map(|hosts| hosts["a"]).sum::<u64>();
     assert_eq!(told(&world), 3);
     host.exchanger.leave(host.now_ms);
     assert_eq!(told(&world), 0);
@@ -233,23 +241,23 @@ fn a_host_that_stops_takes_its_counts_back() {
 
 #[test]
 fn clients_go_in_batches_of_their_group_and_rounds_have_a_limit() {
-    let (world, status) = (Rc::<RefCell<World>>::default(), Status::default());
+    let (world, status) = (Shared::default(), Arc::<Status>::default());
     let limit = KeyLimit { entries: 1 << 16, ..sessions(3) };
     let mut host = Host::new("a", limit, &world, &status);
     let held: Vec<_> = (0..5_000).map(|n| host.open(&format!("client {n}"))).collect();
     host.pass(INTERVAL_MS);
-    let exchanges = world.borrow().exchanges.clone();
+    let exchanges = world.get().exchanges.clone();
     assert_eq!(exchanges.iter().sum::<usize>(), ROUND);
     assert!(exchanges.iter().all(|clients| (1..=BATCH).contains(clients)) && exchanges.len() < ROUND / BATCH + 4);
     assert_eq!(host.exchanger.due(), Some(host.now()), "the rest at once");
     host.pass(0);
-    assert_eq!(world.borrow().exchanges.iter().sum::<usize>(), 5_000);
+    assert_eq!(world.get().exchanges.iter().sum::<usize>(), 5_000);
     drop(held);
 }
 
 #[test]
 fn without_room_a_client_counts_alone() {
-    let (world, status) = (Rc::<RefCell<World>>::default(), Status::default());
+    let (world, status) = (Shared::default(), Arc::<Status>::default());
     let limit = KeyLimit { entries: 16 * SHARED_KEYS, ..sessions(3) };
     let mut host = Host::new("a", limit, &world, &status);
     let held: Vec<_> = (0..SHARED_KEYS + 10).map(|n| host.open(&n.to_string())).collect();
@@ -271,7 +279,7 @@ proptest! {
         const HOSTS: usize = 3;
         const MAX: u64 = 4;
         const RATE: u64 = 20;
-        let (world, status) = (Rc::<RefCell<World>>::default(), Status::default());
+        let (world, status) = (Shared::default(), Arc::<Status>::default());
         let rate = HandshakeRate { rate: Rate { units: RATE, period_ms: 1_000 }, burst };
         let limit = KeyLimit { handshakes: Some(rate), ..sessions(MAX) };
         let mut hosts = ["a", "b", "c"].map(|name| Host::new(name, limit, &world, &status));
@@ -286,7 +294,7 @@ proptest! {
                 }
             }
             let now_us = (hosts[0].now_ms + ms) * 1_000;
-            world.borrow_mut().now_us = now_us;
+            world.get().now_us = now_us;
             hosts.iter_mut().for_each(|host| host.pass(ms));
             for held in &held {
                 prop_assert!(held.len() as u64 <= MAX, "a host alone");

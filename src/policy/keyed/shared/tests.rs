@@ -16,11 +16,11 @@ fn limit(sessions: Option<u64>, rate: Option<(u64, u64)>, entries: usize) -> Key
 fn notify() -> (Notify, Taken) {
     let taken = Taken::default();
     let into = Arc::clone(&taken);
-    let notify = Notify(Arc::new(move |key| {
+    let hand_over = move |key| {
         into.lock().unwrap().push(key);
         true
-    }));
-    (notify, taken)
+    };
+    (Notify { hand_over: Arc::new(hand_over), believed_ms: 10_000 }, taken)
 }
 
 fn shared(limit: KeyLimit) -> (Keyed, Taken) {
@@ -56,15 +56,74 @@ fn what_others_have_counts_too() {
 }
 
 #[test]
+fn without_news_others_are_believed_for_a_while() {
+    let (keyed, taken) = shared(limit(Some(3), None, 64));
+    let _one = keyed.session(&"a", 1_000).unwrap().unwrap();
+    last(&taken).learn(2, 0, 1_000).unwrap();
+    assert!(keyed.session(&"a", 10_999).is_err());
+    let _two = keyed.session(&"a", 11_000).unwrap().unwrap();
+    last(&taken).learn(1, 0, 11_000).unwrap();
+    assert!(keyed.session(&"a", 12_000).is_err());
+}
+
+#[test]
+fn very_fast_rates_are_told_to_the_microsecond() {
+    let limit = KeyLimit {
+        handshakes: Some(HandshakeRate { rate: Rate { units: 3_000_000, period_ms: 1_000 }, burst: 1_000 }),
+        ..limit(None, None, 64)
+    };
+    let (keyed, taken) = shared(limit);
+    (0..300).for_each(|_| keyed.handshake(&"a", 1_000).unwrap());
+    assert_eq!(last(&taken).usage(1_000), Some(Usage { sessions: 0, passed: 300, owed_us: 100 }));
+}
+
+#[test]
+fn no_client_is_lost_between_workers_and_the_thread() {
+    use std::collections::HashMap;
+    let (keyed, taken) = shared(limit(Some(1_000), None, 1 << 10));
+    let names: Vec<String> = (0..4).map(|n| n.to_string()).collect();
+    for _ in 0..50 {
+        let known: Mutex<HashMap<KeyId, SharedKey>> = Mutex::default();
+        let adopt = || taken.lock().unwrap().drain(..).for_each(|key| drop(known.lock().unwrap().insert(key.id, key)));
+        let working = AtomicU64::new(2);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for round in 0..2_000 {
+                        drop(keyed.session(&names[round % 4], 0).unwrap());
+                    }
+                    // One is kept: it must be known in the end.
+                    std::mem::forget(keyed.session(&names[0], 0).unwrap());
+                    working.fetch_sub(1, SeqCst);
+                });
+            }
+            while working.load(SeqCst) > 0 {
+                adopt();
+                known.lock().unwrap().retain(|_, key| {
+                    let has_nothing = key.usage(0).is_none_or(|usage| usage.sessions == 0);
+                    !(has_nothing && key.forget())
+                });
+            }
+        });
+        adopt();
+        let known = known.into_inner().unwrap();
+        let sessions = known.values().filter_map(|key| key.usage(0)).map(|usage| usage.sessions);
+        assert!(sessions.max() >= Some(2), "the client that is still there is known");
+        known.values().for_each(SharedKey::release);
+    }
+}
+
+#[test]
 fn a_client_is_handed_over_until_it_is_taken() {
     let keyed = Keyed::new(By::Identity, limit(Some(9), None, 64));
     let has_room = Arc::new(AtomicBool::new(false));
     let (room, count) = (Arc::clone(&has_room), Arc::new(AtomicU64::new(0)));
     let counted = Arc::clone(&count);
-    let notify = Notify(Arc::new(move |_| {
+    let hand_over = move |_| {
         counted.fetch_add(1, Relaxed);
         room.load(Relaxed)
-    }));
+    };
+    let notify = Notify { hand_over: Arc::new(hand_over), believed_ms: 10_000 };
     keyed.share("route", Some(&notify));
     let open = || std::mem::forget(keyed.session(&"a", 0).unwrap());
     (0..3).for_each(|_| open());
@@ -78,14 +137,14 @@ fn what_passes_is_told_once_and_no_longer_than_it_is_owed() {
     let (keyed, taken) = shared(limit(None, Some((10, 5)), 64));
     (0..3).for_each(|_| keyed.handshake(&"a", 1_000).unwrap());
     let key = last(&taken);
-    let usage = Usage { sessions: 0, passed: 3, each_us: 100_000, burst: 5 };
+    let usage = Usage { sessions: 0, passed: 3, owed_us: 300_000 };
     assert_eq!(key.usage(1_000), Some(usage));
-    assert_eq!(key.usage(1_000), Some(Usage { passed: 0, ..usage }));
+    assert_eq!(key.usage(1_000), Some(Usage::default()));
     key.give_back(usage);
     // 300 ms were owed, of which 250 have passed.
-    assert_eq!(key.usage(1_250), Some(Usage { passed: 1, ..usage }));
+    assert_eq!(key.usage(1_250), Some(Usage { passed: 1, owed_us: 100_000, ..usage }));
     key.give_back(usage);
-    assert_eq!(key.usage(60_000), Some(Usage { passed: 0, ..usage }));
+    assert_eq!(key.usage(60_000), Some(Usage::default()));
 }
 
 #[test]
