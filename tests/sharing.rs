@@ -8,11 +8,15 @@ mod rig;
 
 use common::{eventually, temp_path};
 use rig::{
-    Backend, Crowd, Dripping, HOST_TIMEOUT, Host, PROMPT, Server, THREE_SESSIONS, assert_shared, config, hosts,
-    is_there, tls_arguments,
+    Backend, Crowd, Dripping, HOST_TIMEOUT, Host, PROMPT, Server, THREE_SESSIONS, assert_shared, config,
+    create_cluster, hosts, is_there, tls_arguments,
 };
 use std::process::Command;
 use std::time::Instant;
+
+/// The rights that the manual names.
+const GATE: &str = "on >open-sesame ~framegate:* -@all +ping +hello +eval +evalsha +script|load +time +hlen +hgetall \
+                    +hset +hdel +pexpire";
 
 /// After a crowd has gone: what it had is not gone at once.
 fn assert_shared_again(hosts: &[Host; 2]) {
@@ -233,10 +237,8 @@ fn a_password_and_a_user_with_few_rights() {
     if !is_there() {
         return;
     }
-    let user = "on >open-sesame ~framegate:* -@all +ping +evalsha +eval +script|load +time +hlen +hgetall +hset +hdel \
-                +pexpire +hello";
     let users = temp_path("acl");
-    std::fs::write(&users, format!("user default on >root ~* &* +@all\nuser gate {user}\n")).unwrap();
+    std::fs::write(&users, format!("user default on >root ~* &* +@all\nuser gate {GATE}\n")).unwrap();
     let redis = Server::with(&["--aclfile", users.to_str().unwrap()], &["AUTH", "root"]);
     let (right, wrong) = (temp_path("password"), temp_path("password"));
     std::fs::write(&right, "open-sesame\n").unwrap();
@@ -274,25 +276,27 @@ fn tls_with_an_authority_of_its_own() {
     let _alone = other.open_all("one", 3);
 }
 
+const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+const BOTH: &str = "per_address = { sessions = 3, shared = true }, per_identity = { sessions = 3, shared = true }";
+
 #[test]
 fn a_cluster_of_three() {
     if !is_there() {
         return;
     }
-    let node = || Server::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]);
-    let nodes = [node(), node(), node()];
-    let places = nodes.each_ref().map(|node| format!("127.0.0.1:{}", node.port));
-    let mut create = Command::new("redis-cli");
-    let made = create.args(["--cluster", "create"]).args(&places).arg("--cluster-yes").output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
-    for node in &nodes {
-        eventually("the cluster is complete", || {
-            node.ask(&["CLUSTER", "INFO"]).filter(|info| info.contains("cluster_state:ok"))
-        });
-    }
-    let redis = format!("urls = [{:?}, {:?}]\ncluster = true", nodes[0].url(), nodes[1].url());
-    let shared =
-        hosts("per_address = { sessions = 3, shared = true }, per_identity = { sessions = 3, shared = true }", &redis);
+    let (users, password) = (temp_path("acl"), temp_path("password"));
+    let user = format!("user gate {GATE} +cluster|slots");
+    std::fs::write(&users, format!("user default on >root ~* &* +@all\n{user}\n")).unwrap();
+    std::fs::write(&password, "open-sesame\n").unwrap();
+    let arguments = [&CLUSTER[..], &["--aclfile", users.to_str().unwrap()]].concat();
+    let nodes = [(); 3].map(|()| Server::with(&arguments, &["AUTH", "root"]));
+    create_cluster(&nodes, &["-a", "root"]);
+    let redis = format!(
+        "urls = [{:?}, {:?}]\ncluster = true\nusername = \"gate\"\npassword_file = {password:?}",
+        nodes[0].url(),
+        nodes[1].url()
+    );
+    let shared = hosts(BOTH, &redis);
     assert_shared(&shared, "one");
     assert_shared(&shared, "two");
     // A part of it goes: limits go on, also for those whose part it was.
@@ -304,6 +308,25 @@ fn a_cluster_of_three() {
     nodes[2].restart();
     shared.iter().for_each(|host| host.wait_until_up(true));
     assert_shared_again(&shared);
+    for file in [users, password] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[test]
+fn a_cluster_with_tls() {
+    if !is_there() {
+        return;
+    }
+    let (tls, ca) = (tls_arguments(), common::pki::PKI.ca());
+    let arguments: Vec<&str> = tls.iter().map(String::as_str).chain(CLUSTER).chain(["--tls-cluster", "yes"]).collect();
+    let nodes = [(); 3].map(|()| Server::start(&arguments));
+    create_cluster(&nodes, &["--tls", "--cacert", ca.to_str().unwrap()]);
+    let url = |node: &Server| format!("rediss://localhost:{}", node.port);
+    let redis = format!("urls = [{:?}, {:?}]\ncluster = true\nca = {ca:?}", url(&nodes[1]), url(&nodes[2]));
+    let shared = hosts(BOTH, &redis);
+    assert_shared(&shared, "one");
+    assert_shared(&shared, "two");
 }
 
 #[test]

@@ -403,6 +403,22 @@ impl Crowd {
     }
 }
 
+/// Makes a cluster of these nodes, and waits until each knows that it is complete. `options` are those
+/// of `redis-cli`.
+pub fn create_cluster(nodes: &[Server], options: &[&str]) {
+    let places: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+    let mut create = Command::new("redis-cli");
+    let made = create.args(options).args(["--cluster", "create"]).args(&places).arg("--cluster-yes").output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+    for node in nodes {
+        eventually("the cluster is complete", || {
+            let port = node.port.to_string();
+            let info = Command::new("redis-cli").args(options).args(["-p", &port, "CLUSTER", "INFO"]).output().unwrap();
+            String::from_utf8_lossy(&info.stdout).contains("cluster_state:ok").then_some(())
+        });
+    }
+}
+
 /// The three files of a server with TLS.
 pub fn tls_arguments() -> Vec<String> {
     let pair = PKI.server();
