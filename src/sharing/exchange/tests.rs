@@ -24,6 +24,7 @@ enum Mode {
     #[default]
     Right,
     Away,
+    PartAway(u8),
     Garbage,
     TooLong,
     Short,
@@ -46,6 +47,9 @@ impl Store for Model {
         let mut world = self.0.get();
         world.exchanges.push(batch.len());
         match world.mode {
+            Mode::PartAway(group) if batch.first().is_some_and(|(id, _)| id[0] % 4 == group) => {
+                return Err("a part is away".to_owned());
+            }
             Mode::Away => return Err("away\n\u{1b}[0m".to_owned()),
             Mode::Garbage => return Ok(batch.iter().map(|_| Err("garbage".to_owned())).collect()),
             Mode::TooLong => return Ok(vec![Ok(Answer { others: 0, full_in_us: u64::MAX }); batch.len()]),
@@ -54,7 +58,7 @@ impl Store for Model {
                 drop(world);
                 panic!("on purpose");
             }
-            Mode::Right => {}
+            Mode::Right | Mode::PartAway(_) => {}
         }
         Ok(batch.iter().map(|(id, usage)| Ok(world.exchange(host, *id, *usage))).collect())
     }
@@ -203,6 +207,53 @@ fn what_others_had_is_believed_for_a_while_and_then_not() {
         assert!(status.is_up(0, u64::MAX) && host.open("x").is_none(), "{mode:?}: back");
     }
     drop((held, mine));
+}
+
+#[test]
+fn what_could_not_be_told_is_told_later() {
+    let (world, status) = (Shared::default(), Arc::<Status>::default());
+    let rate = HandshakeRate { rate: Rate { units: 1, period_ms: 60_000 }, burst: 9 };
+    let mut host = Host::new("a", KeyLimit { handshakes: Some(rate), ..sessions(3) }, &world, &status);
+    let held = host.open("at rest");
+    (0..30).for_each(|_| host.pass(INTERVAL_MS));
+    assert_eq!(world.get().sessions.len(), 1);
+    world.get().mode = Mode::Away;
+    (0..3).for_each(|_| host.keyed.handshake(&"x", host.now_ms).unwrap());
+    (0..5).for_each(|_| host.pass(INTERVAL_MS));
+    // It comes back empty.
+    *world.get() = World::default();
+    (0..10).for_each(|_| {
+        if !status.is_up(0, u64::MAX) {
+            host.pass(INTERVAL_MS)
+        }
+    });
+    assert!(status.is_up(0, u64::MAX));
+    let told: u64 = world.get().full_us.values().sum();
+    assert_eq!(told, 3 * 60_000_000, "what has passed meanwhile");
+    let sessions: u64 = world.get().sessions.values().map(|hosts| hosts["a"]).sum();
+    assert_eq!(sessions, 1, "also of clients at rest, at once");
+    drop(held);
+}
+
+#[test]
+fn a_part_that_is_away_isolates_its_clients_alone() {
+    let (world, status) = (Shared::default(), Arc::<Status>::default());
+    let mut hosts = ["a", "b"].map(|name| Host::new(name, sessions(3), &world, &status));
+    let names: Vec<String> = (0..20).map(|n| format!("client {n}")).collect();
+    let mut held: Vec<_> = names.iter().flat_map(|name| [hosts[0].open(name), hosts[0].open(name)]).collect();
+    held.extend(names.iter().map(|name| hosts[1].open(name)));
+    hosts.iter_mut().for_each(|host| host.pass(INTERVAL_MS));
+    let is_there = |host: &Host, name: &String| host.open(name).is_none();
+    assert!(names.iter().all(|name| is_there(&hosts[1], name)), "all are shared");
+    let groups = || world.get().sessions.keys().map(|id| id[0] % 4).collect::<Vec<_>>();
+    let (group, all) = (groups()[0], groups());
+    let away = all.iter().filter(|one| **one == group).count();
+    assert!((1..20).contains(&away), "{all:?}");
+    world.get().mode = Mode::PartAway(group);
+    (0..200).for_each(|_| hosts[1].pass(INTERVAL_MS));
+    assert!(!status.is_up(0, u64::MAX));
+    assert_eq!(names.iter().filter(|name| !is_there(&hosts[1], name)).count(), away);
+    drop(held);
 }
 
 #[test]

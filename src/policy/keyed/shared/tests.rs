@@ -163,6 +163,16 @@ fn the_rate_is_that_of_all_hosts() {
     assert!(keyed.handshake(&"a", 1_100).is_err());
     key.learn(0, 1, 1_100).unwrap();
     assert!(keyed.handshake(&"a", 1_100).is_err());
+    // Three of others, in 300 ms, and one here since.
+    let (keyed, taken) = shared(limit(None, Some((10, 4)), 64));
+    keyed.handshake(&"a", 1_000).unwrap();
+    last(&taken).learn(0, 300_000, 1_000).unwrap();
+    assert!(keyed.handshake(&"a", 1_000).is_err());
+    let (keyed, taken) = shared(limit(None, Some((10, 3)), 64));
+    keyed.handshake(&"a", 1_000).unwrap();
+    let key = last(&taken);
+    key.learn(0, 300_000, 1_000).unwrap();
+    keyed.handshake(&"a", 1_200).unwrap();
     // What hosts cannot have caused is not believed.
     assert!(key.learn(0, 400_000_000_000, 1_100).is_err() && key.learn(7, u64::MAX, 1_100).is_err());
     assert!(keyed.handshake(&"a", 2_000).is_ok());
@@ -194,17 +204,17 @@ fn a_place_that_another_client_has_taken_says_nothing() {
     key.learn(1, 0, 1_000).unwrap();
     assert!(keyed.session(&"a", 1_000).is_err());
     let names: Vec<String> = (0..8).map(|n| format!("other {n}")).collect();
-    let held: Vec<_> = names.iter().map(|name| keyed.session(name, 60_000).unwrap().unwrap()).collect();
-    assert_eq!(key.usage(60_000), None);
+    let held: Vec<_> = names.iter().map(|name| keyed.session(name, 2_000).unwrap().unwrap()).collect();
+    assert_eq!(key.usage(2_000), None);
     assert!(key.has_changed(0));
     key.give_back(Usage { passed: 5, ..Usage::default() });
-    key.learn(1, 500_000, 60_000).unwrap();
+    key.learn(1, 500_000, 2_000).unwrap();
     key.isolate();
     assert!(key.forget());
     drop(held);
     for name in &names {
-        assert!(keyed.session(name, 60_000).is_ok(), "what was learnt of another client does not count");
-        (0..5).for_each(|_| keyed.handshake(name, 60_000).unwrap());
+        assert!(keyed.session(name, 2_000).is_ok(), "what was learnt of another client does not count");
+        (0..5).for_each(|_| keyed.handshake(name, 2_000).unwrap());
     }
 }
 
