@@ -403,8 +403,8 @@ impl Crowd {
     }
 }
 
-/// Makes a cluster of these nodes, and waits until each knows that it is complete. `options` are those
-/// of `redis-cli`.
+/// Makes a cluster of these nodes, and waits until each knows that it is complete. `options` are
+/// those of `redis-cli`.
 pub fn create_cluster(nodes: &[Server], options: &[&str]) {
     let places: Vec<String> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
     let mut create = Command::new("redis-cli");
