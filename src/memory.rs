@@ -24,9 +24,12 @@ pub const CALL_BYTES: usize = (80 << 10) + TLS_CONN_BYTES + TLS_HANDSHAKE_BYTES;
 pub const KEPT_MAX: usize = 4_096;
 pub const KEPT_BYTES: usize = 4 << 20;
 
-/// A place in a worker's queue of handshakes, at most, and what orders them.
-pub const HANDSHAKE_PLACE_BYTES: usize = 64;
-pub const HANDSHAKE_LANES_BYTES: usize = 96 << 10;
+/// A place in a worker's queue of handshakes, with the reserve of vectors that have grown, and what
+/// orders them.
+pub const HANDSHAKE_PLACE_BYTES: usize = 128;
+pub const HANDSHAKE_LANES_BYTES: usize = 112 << 10;
+/// What a client that says nothing adds to its handshake, with the same reserve.
+pub const HALF_OPEN_PLACE_BYTES: usize = 96;
 
 /// User memory of an idle session, at most.
 pub const SESSION_BYTES: usize = 768;

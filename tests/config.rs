@@ -733,8 +733,8 @@ memory in the worst case (without the kernel's socket buffers)
     32.0 MiB  two heads of 16 KiB per session, if all wait for their upstream at once
     64.0 MiB  buffers for slow receivers, all workers together
    512.0 KiB  4 workers, a read buffer of 128 KiB each
-   640.0 KiB  4096 handshakes in the queues of workers
-   107.9 MiB  in total
+   966.0 KiB  4096 handshakes in the queues of workers, and all others by address
+   108.2 MiB  in total
 ";
     let snapshot = good(text);
     assert_eq!(snapshot.describe(4096, 4), expected);

@@ -63,10 +63,12 @@ fn failed_handshake_returns_its_permit() {
 #[test]
 fn clients_above_max_handshakes_wait_in_the_queue() {
     let (_listener, addr) = listen();
-    let proxy = Proxy::before(addr, "path = \"/none\"\n[limits]\nmax_handshakes = 2");
+    let auth = format!("auth = \"mute\"\n[[auth]]\nname = \"mute\"\ntype = \"forward\"\nurl = \"http://{addr}/\"");
+    let proxy = Proxy::before(addr, &format!("path = \"/wait\"\n{auth}\n[limits]\nmax_handshakes = 2"));
     let passes = || proxy.metric("framegate_worker_loop_iterations_total{worker=\"0\"}");
     let mut holding: Vec<_> = (0..2).map(|_| connect(proxy.addr)).collect();
-    holding.iter_mut().for_each(|client| client.write_all(b"GET ").unwrap());
+    // A server says nothing, not they: nothing is reclaimed from them.
+    holding.iter_mut().for_each(|client| client.write_all(request("/wait", "").as_bytes()).unwrap());
     eventually("two are accepted", || (proxy.metric("framegate_connections_accepted_total") == 2.0).then_some(()));
     let waiting = [ask(proxy.addr), ask(proxy.addr), ask(proxy.addr)];
     // The worker keeps checking for a free permit.

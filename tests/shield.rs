@@ -32,9 +32,22 @@ fn almost(proxy: &Proxy, host: u8, clients: usize, more: &str) -> Vec<TcpStream>
     clients
 }
 
+/// Stops the proxy. The signal alone does not say that all its threads have stopped.
+fn pause(proxy: &Proxy) {
+    proxy.signal("STOP");
+    let is_stopped = |task: std::fs::DirEntry| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T"))
+    };
+    eventually("it has stopped", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", proxy.pid())).unwrap();
+        tasks.map(Result::unwrap).all(is_stopped).then_some(())
+    });
+}
+
 /// The requests of these clients are complete, all at one moment for the proxy.
 fn complete_at_once<'c>(proxy: &Proxy, clients: impl IntoIterator<Item = &'c TcpStream>) {
-    proxy.signal("STOP");
+    pause(proxy);
     for mut client in clients {
         client.write_all(b"\r\n\r\n").unwrap();
     }
@@ -73,7 +86,7 @@ fn a_newcomer_is_served_while_a_flood_waits() {
     let (listener, addr) = listen();
     let proxy = Proxy::alone_before(addr, &shield("work = 1\nipv4_prefix = 32"));
     let flood = almost(&proxy, 2, 200, "");
-    proxy.signal("STOP");
+    pause(&proxy);
     for mut client in &flood {
         client.write_all(b"\r\n\r\n").unwrap();
     }
@@ -174,7 +187,7 @@ fn clients_that_leave_leave_the_queue() {
     let proxy = Proxy::alone_before(addr, &shield("work = 1\nqueue = 100"));
     for _ in 0..5 {
         let flood = almost(&proxy, 2, 90, "");
-        proxy.signal("STOP");
+        pause(&proxy);
         flood.iter().for_each(|mut client| client.write_all(b"\r\n\r\n").unwrap());
         flood.into_iter().for_each(common::reset);
         proxy.signal("CONT");

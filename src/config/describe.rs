@@ -267,7 +267,7 @@ impl Snapshot {
             rows.push((SHARED_KEYS * SHARED_KEY_BYTES, what));
         }
         rows.extend(access::memory(self));
-        rows.extend(shield::memory(&self.shield, workers));
+        rows.extend(shield::memory(&self.shield, workers, handshakes));
         if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {
             let what = format!("{PIPES_MAX} pipes of {} in the kernel per worker", size(PIPE_BYTES));
             rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), what));

@@ -6,7 +6,7 @@ use super::file::{self, Block, Section};
 use super::flow::rate;
 use super::upstreams::cookie_name;
 use super::value::{self, duration_text};
-use crate::memory::{HANDSHAKE_LANES_BYTES, HANDSHAKE_PLACE_BYTES};
+use crate::memory::{HALF_OPEN_PLACE_BYTES, HANDSHAKE_LANES_BYTES, HANDSHAKE_PLACE_BYTES};
 use crate::policy::block::{BlockRules, Blocks, PLACE_BYTES, Prefixes};
 use crate::policy::networks::Networks;
 use crate::policy::shield::Shield;
@@ -99,11 +99,14 @@ pub fn describe(shield: &Shield) -> [String; 2] {
 }
 
 /// The memory that it takes in the worst case.
-pub fn memory(shield: &Shield, workers: usize) -> Vec<(usize, String)> {
-    let places = shield.queue.saturating_mul(HANDSHAKE_PLACE_BYTES);
+pub fn memory(shield: &Shield, workers: usize, handshakes: usize) -> Vec<(usize, String)> {
+    let half_open = handshakes.saturating_mul(HALF_OPEN_PLACE_BYTES);
+    let places = shield.queue.saturating_mul(HANDSHAKE_PLACE_BYTES).saturating_add(half_open);
     let lanes = workers.saturating_mul(HANDSHAKE_LANES_BYTES);
-    let mut rows =
-        vec![(places.saturating_add(lanes), format!("{} handshakes in the queues of workers", shield.queue))];
+    let mut rows = vec![(
+        places.saturating_add(lanes),
+        format!("{} handshakes in the queues of workers, and all others by address", shield.queue),
+    )];
     if let Some(blocks) = &shield.blocks {
         let entries = blocks.rules.entries;
         let what = format!("{entries} addresses that failed, {PLACE_BYTES} B each");

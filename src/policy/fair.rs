@@ -18,10 +18,8 @@
 //! O(1), but for `displace`, which looks at each lane. Nothing is allocated once the table has
 //! grown.
 
-mod links;
-
+use super::links::{Links, List};
 use crate::proto::Millis;
-use links::{Links, List};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
@@ -61,6 +59,11 @@ impl Lane {
         let mut hasher = DefaultHasher::new();
         (secret, prefix).hash(&mut hasher);
         Lane((hasher.finish() % LANES as u64) as u32)
+    }
+
+    /// Below [`LANES`].
+    pub fn index(self) -> usize {
+        self.0 as usize
     }
 }
 

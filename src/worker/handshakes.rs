@@ -4,14 +4,19 @@
 //! or the wait too long, some have to go: requests with 503, clients whose TLS is not up without a
 //! response, since a response would cost the handshake that is to be saved.
 //!
+//! Clients that say nothing take no work, but permits of `max_handshakes`. Where none is left, the
+//! prefix with most of them ([`HalfOpen`]) gives back that of its oldest.
+//!
 //! [`fair`]: crate::policy::fair
 
 use super::Worker;
 use super::socket::Progress;
 use super::sys::Sys;
 use super::token::SlotKey;
+use crate::memory::{HALF_OPEN_PLACE_BYTES, HANDSHAKE_LANES_BYTES, HANDSHAKE_PLACE_BYTES};
 use crate::policy::block::Prefixes;
-use crate::policy::fair::{Class, Fair, Job, Lane, Place, bytes};
+use crate::policy::fair::{self, Class, Fair, Job, Lane};
+use crate::policy::half_open::{self, HalfOpen};
 use crate::policy::shield::{REQUEST_COST, Shield, TLS_COST};
 use crate::proto::{Millis, Side};
 use std::net::IpAddr;
@@ -28,13 +33,14 @@ pub(super) enum Work {
 /// Where a pair waits, and for what.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waits {
-    pub place: Place,
+    pub place: fair::Place,
     pub work: Work,
 }
 
 #[derive(Debug)]
 pub(super) struct Handshakes {
     queue: Fair<SlotKey>,
+    half_open: HalfOpen<SlotKey>,
     /// Chooses the lanes of this worker.
     secret: u128,
     prefixes: Prefixes,
@@ -45,16 +51,18 @@ pub(super) struct Handshakes {
     serving: bool,
 }
 
-// An entry with its links, as `check` counts it.
-const _: () = assert!(bytes::<SlotKey>(1) - bytes::<SlotKey>(0) <= crate::memory::HANDSHAKE_PLACE_BYTES);
-const _: () = assert!(bytes::<SlotKey>(0) <= crate::memory::HANDSHAKE_LANES_BYTES);
+// An entry with its links, and another one in reserve, as `check` counts it.
+const _: () = assert!(fair::bytes::<SlotKey>(2) - fair::bytes::<SlotKey>(0) <= HANDSHAKE_PLACE_BYTES);
+const _: () = assert!(half_open::bytes::<SlotKey>(2) - half_open::bytes::<SlotKey>(0) <= HALF_OPEN_PLACE_BYTES);
+const _: () = assert!(fair::bytes::<SlotKey>(0) + half_open::bytes::<SlotKey>(0) <= HANDSHAKE_LANES_BYTES);
 
 impl Handshakes {
     /// With the share of one of `workers`.
     pub fn new(shield: &Shield, workers: usize, secret: u128) -> Handshakes {
         let queue = Fair::new(shield.queue.div_ceil(workers));
         let (prefixes, work) = (shield.prefixes, shield.work);
-        Handshakes { queue, secret, prefixes, work, left: work, serving: false }
+        let half_open = HalfOpen::default();
+        Handshakes { queue, half_open, secret, prefixes, work, left: work, serving: false }
     }
 
     pub fn reload(&mut self, shield: &Shield, workers: usize) {
@@ -95,8 +103,23 @@ impl Handshakes {
             Work::Tls => TLS_COST,
             Work::Request => REQUEST_COST,
         };
-        let lane = Lane::of(self.prefixes.of(client), self.secret);
+        let lane = self.lane(client);
         Waits { place: self.queue.push(key, Job { class, lane, cost }, now), work }
+    }
+
+    fn lane(&self, client: IpAddr) -> Lane {
+        Lane::of(self.prefixes.of(client), self.secret)
+    }
+
+    /// From now on a client has to say something.
+    pub fn await_client(&mut self, key: SlotKey, client: IpAddr, now: Millis) -> half_open::Place {
+        let lane = self.lane(client);
+        self.half_open.push(key, lane, now)
+    }
+
+    /// It has said it, or has left.
+    pub fn heard(&mut self, place: half_open::Place, key: SlotKey) {
+        self.half_open.remove(place, key);
     }
 
     /// The pair does not wait any more.
@@ -147,6 +170,26 @@ impl<S: Sys> Worker<'_, S> {
             Work::Request => self.with_turn(key, |turn| turn.decide_queued()),
         }
         self.res.handshakes.serving = false;
+        self.await_client(key);
+    }
+
+    /// The client of this pair is to say something, unless its request is complete or it waits
+    /// here.
+    pub(super) fn await_client(&mut self, key: SlotKey) {
+        let pair = self.pairs.get_mut(key.slot as usize).filter(|pair| pair.generation == key.generation);
+        let Some(pair) = pair.filter(|pair| pair.info.is_none() && pair.has_no_request()) else { return };
+        let Some(pending) = pair.pending.as_mut().filter(|pending| pending.waits.is_none()) else { return };
+        if pending.silent.is_none() {
+            pending.silent = Some(self.res.handshakes.await_client(key, pending.peer.ip(), self.res.now));
+        }
+    }
+
+    /// No permit is left for another client: closes one that says nothing, if any does for long
+    /// enough.
+    pub(super) fn reclaim_handshake(&mut self) -> bool {
+        let Some(key) = self.res.handshakes.half_open.reclaim(self.res.now) else { return false };
+        self.with_turn(key, |turn| turn.close(turn.overloaded()));
+        true
     }
 
     /// The TLS handshake of a pair can continue.
@@ -156,6 +199,9 @@ impl<S: Sys> Worker<'_, S> {
         let Some(pair) = self.pairs.get_mut(key.slot as usize) else { return };
         let Some(pending) = &mut pair.pending else { return };
         let client = pending.peer.ip();
+        if let Some(place) = pending.silent.take() {
+            self.res.handshakes.heard(place, key);
+        }
         pending.waits = Some(self.res.handshakes.push(key, (Work::Tls, class), client, self.res.now));
         pair.queued = true;
     }

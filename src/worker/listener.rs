@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Connections taken from one queue in a loop iteration.
 pub(super) const ACCEPTS_MAX: usize = 64;
+/// Connections closed in a loop iteration to make room for those.
+pub(super) const RECLAIMS_MAX: usize = 16;
 /// The pause after descriptors or memory ran out: there is no second edge, and asking at once would
 /// spin.
 pub(super) const BACKOFF_MS: Millis = 100;

@@ -37,7 +37,7 @@ use crate::proto::interface::{Event, TransportEnd};
 use crate::proto::{Millis, Side};
 use closings::Reason;
 use inbox::Command;
-use listener::{ACCEPTS_MAX, BACKOFF_MS, Listening};
+use listener::{ACCEPTS_MAX, BACKOFF_MS, Listening, RECLAIMS_MAX};
 use pair::{Pair, Pending, SlotUse};
 use resources::Resources;
 use slab::Slab;
@@ -383,16 +383,23 @@ impl<'h, S: Sys> Worker<'h, S> {
 
     fn accept_burst(&mut self, index: usize) {
         let accepted = self.res.core.tally.accepted;
+        let mut reclaims_left = RECLAIMS_MAX;
         for _ in 0..ACCEPTS_MAX {
             let core = &mut *self.res.core;
             let Some(listening) = core.listeners.get_mut(index) else { return };
             if !listening.accept_pending || listening.not_before > self.res.now {
                 return;
             }
-            // Above the limit clients wait in the kernel's queue.
             let Some(permit) = core.handshakes.take() else {
-                listening.not_before = self.res.now + BACKOFF_MS;
-                return;
+                // Above the limit clients wait in the kernel's queue.
+                if reclaims_left == 0 {
+                    return;
+                }
+                reclaims_left -= 1;
+                if self.reclaim_handshake() {
+                    continue;
+                }
+                return self.postpone_accepts(index);
             };
             match core.sys.accept(&listening.listener) {
                 Ok((sock, peer)) => {
@@ -412,8 +419,13 @@ impl<'h, S: Sys> Worker<'h, S> {
             }
         }
         // Nothing but errors: one that persists must not keep poll from waiting.
-        let none = self.res.core.tally.accepted == accepted;
-        if let Some(listening) = self.res.core.listeners.get_mut(index).filter(|_| none) {
+        if self.res.core.tally.accepted == accepted {
+            self.postpone_accepts(index);
+        }
+    }
+
+    fn postpone_accepts(&mut self, index: usize) {
+        if let Some(listening) = self.res.core.listeners.get_mut(index) {
             listening.not_before = self.res.now + BACKOFF_MS;
         }
     }
@@ -439,7 +451,10 @@ impl<'h, S: Sys> Worker<'h, S> {
         let pair = Pair::accepted((sock, tls), pending, &core.snapshot.settings, key.generation);
         slot.insert(pair).permit = Some(permit);
         match (sound, admitted) {
-            (true, true) => self.after(key, true),
+            (true, true) => {
+                self.await_client(key);
+                self.after(key, true);
+            }
             (true, false) => self.with_turn(key, |turn| turn.refuse_peer(Cause::ProxyUntrusted)),
             (false, _) => self.report(key, Event::Ended(Side::Downstream, TransportEnd::Reset)),
         }

@@ -14,6 +14,7 @@ use crate::policy::auth::Identity;
 use crate::policy::candidates::Candidates;
 use crate::policy::endpoint::{Endpoint, Pick};
 use crate::policy::fair::Class;
+use crate::policy::half_open;
 use crate::policy::limit::Permit;
 use crate::policy::matching::Captures;
 use crate::policy::route::Route;
@@ -85,6 +86,8 @@ pub struct Pending {
     pub listener: Arc<Listener>,
     /// While it waits in the queue of handshakes.
     pub waits: Option<Waits>,
+    /// While its client has to say something, or to close.
+    pub silent: Option<half_open::Place>,
     /// Whose handshakes they are, once that has been looked at.
     pub class: Option<Class>,
     /// The client has sent something of a TLS handshake.
@@ -123,6 +126,7 @@ impl Pending {
             opened_at: now,
             listener,
             waits: None,
+            silent: None,
             class: None,
             tls_spoken: false,
             cert: None,
@@ -243,6 +247,11 @@ impl<S> Pair<S> {
             queued: false,
             slot: SlotUse::Live,
         }
+    }
+
+    /// The head of the client's request is not complete.
+    pub fn has_no_request(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.request().is_none())
     }
 
     /// The other end of the client's connection, while its handshake lasts.

@@ -180,6 +180,10 @@ impl<'h, S: Sys> Resources<'h, S> {
         self.core.sys.abort(sock);
         self.core.tally.accepted();
         self.core.tally.ended(end);
+        if cause == Cause::AddressBlocked {
+            // Its failures have their lines; who goes on must not fill the log.
+            return;
+        }
         let record = EndRecord {
             info: None,
             peer,

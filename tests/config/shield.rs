@@ -33,7 +33,7 @@ fn keys_take_effect_and_trusted_proxies_are_exempt() {
          cookies session, id",
         "           100 wait for 1s, others get 503 with Retry-After 1m to 2m; 5/10s failures block an address \
          for 30s, up to 2h, 2 networks never",
-        "   198.2 KiB  100 handshakes in the queues of workers",
+        "   284.5 KiB  100 handshakes in the queues of workers, and all others by address",
         "    39.1 KiB  1000 addresses that failed, 40 B each",
     ] {
         assert!(told.contains(&format!("{line}\n")), "{line}\nin\n{told}");

@@ -219,6 +219,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
         self.withdraw_question();
         self.leave_handshakes();
+        self.await_client();
         self.leave_queue();
         let fresh = text::hex(&self.res.random::<16>());
         let id = self.pair.pending.as_ref().map(|pending| pending.request_id.as_str()).filter(|id| !id.is_empty());
@@ -394,6 +395,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
         self.withdraw_question();
         self.leave_handshakes();
+        self.heard();
         self.note_violation(end);
         self.pair.permit = None;
         self.report_outcome(end, self.age_ms());
@@ -406,7 +408,15 @@ impl<S: Sys> Turn<'_, '_, S> {
         let endpoint = endpoint.or_else(last);
         let known = info.as_ref().map(|info| (info.peer, info.started));
         let known = known.or(pending.as_ref().map(|pending| (pending.peer, pending.opened_at)));
-        let (Some((peer, opened_at)), false) = (known, end.cause == Cause::NoRequest) else { return };
+        // A flood must not fill the log: clients that got no response leave no line.
+        let is_quiet = match end.cause {
+            Cause::NoRequest => true,
+            Cause::HandshakeOverload | Cause::AddressBlocked => {
+                self.pair.session.as_ref().is_none_or(|session| session.status() == 0)
+            }
+            _ => false,
+        };
+        let (Some((peer, opened_at)), false) = (known, is_quiet) else { return };
         let session = self.pair.session.as_ref();
         let totals = session.map(|session| session.totals()).unwrap_or_default();
         let reached = end.phase != Phase::Request;

@@ -59,7 +59,11 @@ impl<S: Sys> Turn<'_, '_, S> {
                     return self.refuse_peer(cause);
                 }
                 conn.begin(pending.tls_behind_header.take());
-                if conn.is_up() {
+                let is_up = conn.is_up();
+                // It is another client's now.
+                self.heard();
+                self.await_client();
+                if is_up {
                     self.client_up();
                 }
             }

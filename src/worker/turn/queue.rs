@@ -17,6 +17,7 @@ impl<S: Sys> Turn<'_, '_, S> {
     /// iteration. Whether it waits.
     #[inline]
     pub(super) fn queue_request(&mut self) -> bool {
+        self.heard();
         !self.res.handshakes.spend_request() && self.wait_for_decision()
     }
 
@@ -30,6 +31,19 @@ impl<S: Sys> Turn<'_, '_, S> {
         let (class, client) = (if known { Class::Preferred } else { Class::Other }, facts.client);
         pending.waits = Some(self.res.handshakes.push(self.key, (Work::Request, class), client, self.res.now));
         true
+    }
+
+    /// The client has said what it was to say.
+    pub(super) fn heard(&mut self) {
+        if let Some(place) = self.pair.pending.as_mut().and_then(|pending| pending.silent.take()) {
+            self.res.handshakes.heard(place, self.key);
+        }
+    }
+
+    /// The client is to say something; where it has its refusal, to close the connection.
+    pub(super) fn await_client(&mut self) {
+        let Some(pending) = self.pair.pending.as_mut().filter(|pending| pending.silent.is_none()) else { return };
+        pending.silent = Some(self.res.handshakes.await_client(self.key, pending.peer.ip(), self.res.now));
     }
 
     /// It does not wait in the queue of handshakes any more.
@@ -67,8 +81,8 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
     }
 
-    /// The end of a client that had to give way before its TLS was up.
-    pub(super) fn overloaded(&self) -> End {
+    /// The end of a client that has to give way without a response.
+    pub fn overloaded(&self) -> End {
         End { party: Party::Proxy, phase: self.pair.phase(), cause: Cause::HandshakeOverload }
     }
 }
