@@ -83,6 +83,11 @@ impl Handshakes {
         self.queue.len()
     }
 
+    /// Places of pairs, of any kind.
+    pub fn held(&self) -> usize {
+        self.queue.len() + self.half_open.len()
+    }
+
     /// What waits takes all that is left of this iteration.
     pub fn is_crowded(&self) -> bool {
         self.queue.cost() >= self.left

@@ -112,7 +112,8 @@ impl Flood {
         let threads = (0..2)
             .map(|thread| {
                 let (stop, opened) = (Arc::clone(&stop), Arc::clone(&opened));
-                spawn(move || flood(addr, (clients / 2, thread, hosts), &stop, &opened))
+                let part = Part { clients: clients / 2, thread, hosts };
+                spawn(move || flood(addr, &part, &stop, &opened))
             })
             .collect();
         Flood { stop, opened, threads }
@@ -125,8 +126,15 @@ impl Flood {
     }
 }
 
-fn flood(addr: SocketAddr, own: (usize, u8, u8), stop: &AtomicBool, opened: &AtomicUsize) {
-    let (clients, thread, hosts) = own;
+/// The part of a flood that one thread keeps.
+struct Part {
+    clients: usize,
+    thread: u8,
+    hosts: u8,
+}
+
+fn flood(addr: SocketAddr, part: &Part, stop: &AtomicBool, opened: &AtomicUsize) {
+    let Part { clients, thread, hosts } = *part;
     let mut held: Vec<Option<socket2::Socket>> = (0..clients).map(|_| None).collect();
     let mut next = thread;
     while !stop.load(Relaxed) {
