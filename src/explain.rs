@@ -114,6 +114,8 @@ impl Sample {
             secure: self.tls || shows,
             cert: shows.then_some(cert),
             access: None,
+            limits: None,
+            excess: None,
             redirect: None,
             draining: false,
             now: 0,

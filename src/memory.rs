@@ -35,7 +35,7 @@ pub const HALF_OPEN_PLACE_BYTES: usize = 96;
 pub const SESSION_BYTES: usize = 768;
 /// What limits on messages, bytes, control frames, fragments or age add to a session, with the
 /// buckets that it may share with others, at most.
-pub const LIMITER_BYTES: usize = 256;
+pub const LIMITER_BYTES: usize = 288;
 /// What each bucket of its own adds to that.
 pub const BUCKET_BYTES: usize = 128;
 /// Kernel memory of the two TCP sockets of a session with empty buffers.

@@ -20,6 +20,8 @@ mod forwarding;
 mod health;
 #[path = "config/heartbeat.rs"]
 mod heartbeat;
+#[path = "config/limits.rs"]
+mod limits;
 #[path = "config/passwords.rs"]
 mod passwords;
 #[path = "config/redis.rs"]
@@ -548,9 +550,9 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "limits = { \"ü\" = 1 }\n",
         "5:12: route.limits.ü",
-        "unknown key; expected \"max_frame\", \"max_message\", \"max_sessions\", \"per_address\", \"per_identity\", \
-         \"messages\", \"bytes\", \
-         \"control_frames\", \"upstream_messages\", \"upstream_bytes\", \"fragments\" or \"session_age\"",
+        "unknown key; expected \"max_frame\", \"max_message\", \"max_sessions\", \"handshakes\", \
+         \"per_address\", \"per_identity\", \"messages\", \"bytes\", \"control_frames\", \
+         \"upstream_messages\", \"upstream_bytes\", \"fragments\" or \"session_age\"",
     ),
     (
         "timeouts = { \"close\" = \"ü\", idle = \"x\" }\n",

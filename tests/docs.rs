@@ -7,7 +7,9 @@
 mod markdown;
 
 use framegate::config;
-use framegate::metrics::{self, Asked, Denied, Discovered, KeySet, Process, Shard, Shared, UpstreamHealth};
+use framegate::metrics::{
+    self, Asked, ClientTable, Denied, Discovered, KeySet, Process, Shard, Shared, UpstreamHealth,
+};
 use framegate::policy::health::State;
 use framegate::proto::end::CAUSES;
 use markdown::{blocks, calls, pages};
@@ -177,6 +179,7 @@ fn rendered_metrics() -> String {
         discovered: vec![discovered],
         shared: Some(Shared::default()),
         asked: vec![Asked { auth: "sso".into(), ..Asked::default() }],
+        client_tables: vec![ClientTable { of: "chat".into(), limit: "per_address", ..ClientTable::default() }],
         certificates: vec![("chain.pem".into(), 1)],
         upstreams: vec![UpstreamHealth { upstream: "app".into(), ..checked }],
         version: "0.1.0",

@@ -264,6 +264,25 @@ fn a_message_costs_one_recv_and_one_send() {
 }
 
 #[test]
+fn limits_that_sessions_share_cost_no_call_and_no_allocation() {
+    let upstreams = TcpListener::bind("127.0.0.1:0").unwrap();
+    for then in ["close = 4003", "patience = \"off\""] {
+        let rates = format!("messages = {{ rate = \"1000000/s\", {then} }}, bytes = {{ rate = \"1GiB/s\", {then} }}");
+        let text = format!(
+            "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"ws://{}\"\n\
+             limits = {{ per_address = {{ {rates} }} }}\n",
+            upstreams.local_addr().unwrap(),
+        );
+        let (mut core, addr) = core_of(config::parse(&text, "test").unwrap(), Arc::default());
+        let mut worker = Worker::new(&mut core).unwrap();
+        let _other = establish(&mut worker, addr, &upstreams);
+        let (client, upstream) = establish(&mut worker, addr, &upstreams);
+        let calls = cost(&mut worker, (&client, &upstream), None);
+        assert_eq!((calls.recv, calls.send), (2 * MESSAGES, 2 * MESSAGES), "{then}");
+    }
+}
+
+#[test]
 fn a_shadow_costs_one_send_and_other_sessions_nothing() {
     let [upstreams, shadows] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let text = format!(

@@ -32,6 +32,8 @@ pub fn facts_of<'a>(request: &'a Request<'a>) -> Facts<'a> {
         secure: true,
         cert: None,
         access: None,
+        limits: None,
+        excess: None,
         redirect: None,
         draining: false,
         now: 0,

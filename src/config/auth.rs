@@ -140,13 +140,21 @@ impl Builder<'_, '_> {
             let why = "missing; add for example keys = [{ owner = \"acme\", sha256 = \"...\" }]";
             self.problems.add(section.span(), "auth.keys", why);
         }
-        let keys = self.list("auth.keys", typed, api_key);
-        let mut seen = HashMap::new();
-        for (key, at) in keys.iter().zip(typed.iter().flat_map(|list| list.get_ref())) {
+        let (mut keys, mut seen) = (Vec::new(), HashMap::new());
+        for element in typed.iter().flat_map(|list| list.get_ref()) {
+            let mut key = match api_key(element.get_ref()) {
+                Ok(key) => key,
+                Err(why) => {
+                    self.problems.add(element.span(), "auth.keys", &why);
+                    continue;
+                }
+            };
             if let Some(owner) = seen.insert(key.hash, key.owner.clone()) {
                 let why = format!("is the key of {} already; each owner needs one of its own", quoted(&owner));
-                self.problems.add(at.span(), "auth.keys", &why);
+                self.problems.add(element.span(), "auth.keys", &why);
             }
+            key.limits = self.key_limits(element);
+            keys.push(key);
         }
         ApiKeys::new(keys)
     }
@@ -315,7 +323,8 @@ fn api_key(value: &Value) -> Parsed<ApiKey> {
     const RIGHT: &str = "expected for example { owner = \"acme\", sha256 = \"...\", scopes = [\"chat\"] }";
     // What stands there may be a key: no message shows it.
     let table = value.as_table().ok_or_else(|| format!("is not a table; {RIGHT}"))?;
-    value::only_keys(table, &["owner", "sha256", "scopes", "roles"])?;
+    let limits = ["sessions", "handshakes", "burst", "messages", "bytes"];
+    value::only_keys(table, &[&["owner", "sha256", "scopes", "roles"][..], &limits].concat())?;
     let (Some(owner), Some(hash)) = (table.get("owner"), table.get("sha256")) else {
         return Err(format!("has no owner or no sha256; {RIGHT}"));
     };
@@ -329,7 +338,7 @@ fn api_key(value: &Value) -> Parsed<ApiKey> {
         let list = list.as_array().ok_or_else(|| format!("{key}: is not a list; {RIGHT}"))?;
         list.iter().map(permission).collect()
     };
-    Ok(ApiKey { hash, owner, scopes: list("scopes")?, roles: list("roles")? })
+    Ok(ApiKey { hash, owner, scopes: list("scopes")?, roles: list("roles")?, limits: None })
 }
 
 fn sha256(text: &str) -> Option<[u8; 32]> {

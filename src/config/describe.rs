@@ -7,6 +7,7 @@ mod upstream;
 
 use super::clients;
 use super::flow;
+use super::limits;
 use super::shield;
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
@@ -16,7 +17,7 @@ use crate::memory::{
     TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
 use crate::policy::auth::Auth;
-use crate::policy::keyed::{PLACE_BYTES, SHARED_BYTES};
+use crate::policy::keyed::SHARED_BYTES;
 use crate::policy::matching::{Condition, Entry};
 use crate::policy::route::{Route, RouteAction};
 use crate::policy::tls::TlsVersion;
@@ -250,16 +251,10 @@ impl Snapshot {
         rows.extend(self.limiter_memory(sessions));
         rows.extend(self.shadow_memory());
         rows.extend(auth::memory(&self.routes));
+        rows.extend(clients::memory(self));
         let keyed = self.routes.entries().iter().flat_map(|entry| [&entry.route.by_address, &entry.route.by_identity]);
-        let (mut entries, mut shared) = (0_usize, 0_usize);
-        for keyed in keyed.flatten() {
-            entries = entries.saturating_add(keyed.limit.entries);
-            shared = shared.saturating_add(if keyed.limit.shared { keyed.limit.entries } else { 0 });
-        }
-        if entries > 0 {
-            let what = format!("{entries} addresses and clients with limits of their own, {} each", size(PLACE_BYTES));
-            rows.push((entries.saturating_mul(PLACE_BYTES), what));
-        }
+        let shared = keyed.flatten().filter(|keyed| keyed.limit.shared).map(|keyed| keyed.limit.entries);
+        let shared = shared.fold(0, usize::saturating_add);
         if shared > 0 {
             let what = format!("{shared} of them shared with other hosts, {} each", size(SHARED_BYTES));
             rows.push((shared.saturating_mul(SHARED_BYTES), what));
@@ -282,9 +277,16 @@ impl Snapshot {
 
     /// Of sessions with limits on what they do, by the route that has most.
     fn limiter_memory(&self, sessions: usize) -> Option<(usize, String)> {
-        let flows = self.routes.entries().iter().map(|entry| &entry.route.settings.relay.flow);
-        let limited = flows.filter(|flow| flow.are_set());
-        let buckets = limited.map(|flow| Side::BOTH.iter().map(|side| flow.rates[*side].len()).sum::<usize>()).max()?;
+        let buckets_of = |entry: &Entry| {
+            let route = &entry.route;
+            let flow = &route.settings.relay.flow;
+            let own: usize = Side::BOTH.iter().map(|side| flow.rates[*side].len()).sum();
+            let of_client = [&route.by_address, &route.by_identity].into_iter().flatten();
+            let shared: usize = of_client.map(|keyed| keyed.rates.len()).sum();
+            let by_key = route.auth.as_ref().is_some_and(Auth::limits_keys);
+            (flow.are_set() || shared > 0 || by_key).then_some(own + shared)
+        };
+        let buckets = self.routes.entries().iter().filter_map(buckets_of).max()?;
         let each = LIMITER_BYTES + buckets * BUCKET_BYTES;
         Some((sessions.saturating_mul(each), format!("limits of {sessions} sessions, {} each", size(each))))
     }
@@ -356,7 +358,8 @@ fn listener_text(listener: &Listener) -> String {
     if !trusted.is_empty() {
         text += &format!(", trusts {}", trusted.join(", "));
     }
-    text + &access::addresses_text(listener.access.as_deref())
+    text += &access::addresses_text(listener.access.as_deref());
+    text + &listener.limits.as_deref().map(clients::describe_listener).unwrap_or_default()
 }
 
 fn version_text(version: TlsVersion) -> &'static str {
@@ -394,6 +397,9 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     }
     if let Some(max) = route.sessions.max() {
         write!(out, ", at most {max} sessions")?;
+    }
+    if let Some(rate) = &route.handshakes {
+        write!(out, ", {}", limits::rate_text(rate.limit().rate, rate.limit().burst))?;
     }
     if route.settings.relay.splice {
         write!(out, ", splice on")?;

@@ -4,10 +4,12 @@
 
 pub mod discover;
 mod flow;
+mod listener;
 mod shield;
 
 pub use discover::Discover;
 pub use flow::{FlowKeys, RateLimit, SessionAge};
+pub use listener::{AddressLimit, HandshakeLimit, ListenerLimits};
 pub use shield::{Block, Shield};
 
 use serde::de::value::MapAccessDeserializer;
@@ -64,6 +66,7 @@ pub struct Listener {
     pub deny_file: Typed,
     pub proxy_protocol: Typed,
     pub redirect: Typed,
+    pub limits: Option<Section<ListenerLimits>>,
     pub tls: Option<Table<ListenerTls>>,
 }
 
@@ -270,6 +273,8 @@ pub struct ClientLimit {
     pub sessions: Typed,
     pub handshakes: Typed,
     pub burst: Typed,
+    pub messages: Option<Section<RateLimit>>,
+    pub bytes: Option<Section<RateLimit>>,
     pub ipv6_prefix: Typed,
     pub entries: Typed,
     pub shared: Typed,
@@ -297,6 +302,7 @@ pub struct RouteLimits {
     pub max_frame: Typed,
     pub max_message: Typed,
     pub max_sessions: Typed,
+    pub handshakes: Option<Section<HandshakeLimit>>,
     pub per_address: Option<Section<ClientLimit>>,
     pub per_identity: Option<Section<ClientLimit>>,
     pub messages: Option<Section<RateLimit>>,
@@ -459,6 +465,12 @@ pub struct Admin {
 /// its values.
 #[derive(Debug, Default)]
 pub struct Table<T>(T);
+
+impl<T> From<T> for Table<T> {
+    fn from(table: T) -> Table<T> {
+        Table(table)
+    }
+}
 
 impl<T> Deref for Table<T> {
     type Target = T;

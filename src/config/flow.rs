@@ -23,7 +23,7 @@ const JITTER: f64 = 0.1;
 const NO_RATE: &str = "missing; expected for example \"100/60s\", for bytes \"1MiB/s\", or \"off\"";
 const NO_MAX: &str = "missing; expected for example \"12h\", or 0 for off";
 /// What a tunnel cannot limit.
-const NOT_OPAQUE: &str = "requires mode = \"framed\": opaque does not read frame headers";
+pub const NOT_OPAQUE: &str = "requires mode = \"framed\": opaque does not read frame headers";
 
 impl Builder<'_, '_> {
     /// The limits of `section`, with `inherited` where it has no key. A tunnel does not inherit
@@ -70,7 +70,7 @@ impl Builder<'_, '_> {
         FlowLimits { rates, fragments: if mode == Mode::Framed { fragments } else { u32::MAX }, age }
     }
 
-    fn rate_limit(&mut self, key: &str, measure: Measure, section: &Section<TypedRate>) -> Option<RateLimit> {
+    pub fn rate_limit(&mut self, key: &str, measure: Measure, section: &Section<TypedRate>) -> Option<RateLimit> {
         let typed = section.get_ref();
         let rate_key = format!("{key}.rate");
         if typed.rate.is_none() {
@@ -204,7 +204,7 @@ pub fn describe(limits: &FlowLimits) -> Vec<String> {
     out
 }
 
-fn rate_text(from: Side, limit: &RateLimit) -> String {
+pub fn rate_text(from: Side, limit: &RateLimit) -> String {
     let from = match from {
         Side::Downstream => "client",
         Side::Upstream => "upstream",

@@ -23,6 +23,7 @@ mod flow;
 mod health;
 mod heartbeat;
 mod jwt;
+mod limits;
 mod matching;
 mod pattern;
 mod rewrite;
@@ -36,6 +37,7 @@ mod upstreams;
 mod value;
 
 pub use access::{parse_deny_file, read_text};
+pub use clients::ClientTable;
 pub use error::Error;
 pub use sharing::{Redis, RedisServer};
 
@@ -44,6 +46,8 @@ use crate::memory::CHECKS_MAX;
 use crate::policy::access::Access;
 use crate::policy::auth::jwt::RemoteKeys;
 use crate::policy::auth::{Method, Revoked};
+use crate::policy::limit::Permit;
+use crate::policy::listener::{Entry, ListenerLimits};
 use crate::policy::matching::Routes;
 use crate::policy::shield::Shield;
 use crate::policy::tls::TlsVersion;
@@ -193,14 +197,10 @@ impl Snapshot {
         discovers || upstream.endpoints().iter().any(|endpoint| endpoint.tls)
     }
 
-    /// Why a peer of `listener` is closed at accept, or a client that a PROXY header names behind
-    /// that.
-    pub fn refuses(&self, listener: &Listener, peer: IpAddr, now: Millis) -> Option<Cause> {
-        if listener.refuses_peer(peer) {
-            return Some(Cause::PeerRefused);
-        }
-        let blocks = self.shield.blocks.as_ref()?;
-        blocks.left(peer, now).map(|_| Cause::AddressBlocked)
+    /// Why a peer is closed at accept, or a client that a PROXY header names behind that, whatever
+    /// the listener: it failed too often.
+    pub fn blocked(&self, peer: IpAddr, now: Millis) -> Option<Cause> {
+        self.shield.blocks.as_ref()?.left(peer, now).map(|_| Cause::AddressBlocked)
     }
 
     /// Takes over the runtime state of `before` at `now`: endpoints that have not changed stay the
@@ -222,9 +222,14 @@ impl Snapshot {
             blocks.inherit(known);
         }
         for method in &self.methods {
-            let known = before.methods.iter().find(|known| known.name == method.name);
-            if let (Some(remote), Some(known)) = (method.remote(), known.and_then(|known| known.remote())) {
-                remote.inherit(known);
+            if let Some(known) = before.methods.iter().find(|known| known.name == method.name) {
+                method.inherit(known);
+            }
+        }
+        for listener in &self.listeners {
+            let known = before.listeners.iter().find(|known| known.addr == listener.addr);
+            if let (Some(limits), Some(known)) = (&listener.limits, known.and_then(|known| known.limits.as_ref())) {
+                limits.inherit(known);
             }
         }
         let known: HashMap<_, _> = before.routes.entries().iter().map(|entry| (&entry.route.name, entry)).collect();
@@ -255,6 +260,8 @@ pub struct Listener {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// The addresses that it admits: of the peer at accept, of the client at its request.
     pub access: Option<Arc<Access>>,
+    /// How much comes in.
+    pub limits: Option<Arc<ListenerLimits>>,
     /// Connections begin with a PROXY header.
     pub proxy_protocol: bool,
     pub tls: Option<ListenerTls>,
@@ -280,6 +287,34 @@ impl Listener {
         !self.proxy_protocol || self.trusts(peer)
     }
 
+    /// A connection from `peer` was accepted, and holds `permit`. An error closes it at once.
+    pub fn enter(&self, peer: IpAddr, permit: Permit, now: Millis) -> Result<Entry, Cause> {
+        if self.refuses_peer(peer) {
+            return Err(Cause::PeerRefused);
+        }
+        let Some(limits) = &self.limits else { return Ok(Entry { permit, excess: None }) };
+        self.answers(limits.enter(permit, Some(peer).filter(|peer| !self.trusts(*peer)), now)?)
+    }
+
+    /// The client has become known, behind a PROXY header.
+    pub fn meet(&self, client: IpAddr, permit: Permit, now: Millis) -> Result<Entry, Cause> {
+        if self.refuses_peer(client) {
+            return Err(Cause::PeerRefused);
+        }
+        match &self.limits {
+            Some(limits) if !self.trusts(client) => self.answers(limits.meet(permit, client, now)?),
+            _ => Ok(Entry { permit, excess: None }),
+        }
+    }
+
+    /// With TLS, an answer would cost what the limit is there to save.
+    fn answers(&self, entry: Entry) -> Result<Entry, Cause> {
+        match entry.excess {
+            Some(excess) if self.tls.is_some() => Err(excess.cause),
+            _ => Ok(entry),
+        }
+    }
+
     pub fn asks_for_certificates(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off)
     }
@@ -287,7 +322,8 @@ impl Listener {
     /// A listener without TLS.
     pub fn plain(addr: SocketAddr) -> Listener {
         let trusted_proxies = Vec::new();
-        Listener { addr, trusted_proxies, access: None, proxy_protocol: false, tls: None, redirect: None }
+        let (access, limits) = (None, None);
+        Listener { addr, trusted_proxies, access, limits, proxy_protocol: false, tls: None, redirect: None }
     }
 
     /// A listener with TLS and one certificate.

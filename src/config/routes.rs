@@ -9,8 +9,9 @@ use super::{endpoint, pattern};
 use crate::policy::auth::Method;
 use crate::policy::endpoint::Endpoint;
 use crate::policy::headers::Direction;
+use crate::policy::limit::SessionLimit;
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
-use crate::policy::route::{Route, RouteAction, SessionLimit};
+use crate::policy::route::{Route, RouteAction};
 use crate::policy::upstream::Upstream;
 use crate::proto::close;
 use crate::proto::end::Cause;
@@ -154,6 +155,7 @@ impl Builder<'_, '_> {
             forwarding_headers: self.forwarding_headers(typed),
             host_header: self.read("route.host_header", &typed.host_header, |v| pattern::host_header(text(v)?)),
             sessions: SessionLimit::new(max_sessions),
+            handshakes: self.shared_handshakes("route.limits.handshakes", &typed.limits.handshakes),
             settings: Arc::new(Settings { timeouts, relay, retry_on, ..inherited.clone() }),
             ..Route::with_action(route_name(typed), action)
         }

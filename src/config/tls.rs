@@ -31,7 +31,8 @@ impl Builder<'_, '_> {
                        add for example trusted_proxies = [\"10.0.0.0/8\"]";
             self.problems.add(at.span(), "listener.proxy_protocol", why);
         }
-        Listener { addr, trusted_proxies, access, proxy_protocol, tls, redirect }
+        let limits = self.listener_limits(&typed.limits);
+        Listener { addr, trusted_proxies, access, limits, proxy_protocol, tls, redirect }
     }
 
     fn listener_tls(&mut self, typed: &file::ListenerTls, at: Range<usize>) -> ListenerTls {

@@ -2,11 +2,13 @@
 
 use super::state::{Control, Workers};
 use crate::admin::{Request, Response};
+use crate::config;
 use crate::discovery::{Sources, Status};
-use crate::metrics::{self, Asked, Discovered, KeySet, Process, Shared};
+use crate::metrics::{self, Asked, ClientTable, Discovered, KeySet, Process, Shared};
 use crate::policy::auth::jwt::RemoteKeys;
 use crate::policy::auth::{Method, REVOKED_MAX, Who};
 use crate::policy::block::{Blocked, Blocks};
+use crate::policy::keyed::TableUse;
 use crate::sharing::Sharing;
 use crate::worker::inbox::Command;
 use crate::worker::sys::now_ms;
@@ -120,9 +122,15 @@ impl Control {
             denied: self.deny_files.status(now_ms()),
             discovered: self.sources.iter().flat_map(Sources::status).map(discovered).collect(),
             shared: self.sharing.as_ref().and_then(shared),
+            client_tables: self.snapshot.client_tables().iter().map(client_table).collect(),
             asked: self.snapshot.methods.iter().filter_map(|method| asked(method)).collect(),
         }
     }
+}
+
+fn client_table(table: &config::ClientTable<'_>) -> ClientTable {
+    let TableUse { places, used, evicted, overflows } = table.keyed.use_of_table();
+    ClientTable { of: table.of.clone(), limit: table.key, places, used, evicted, overflows }
 }
 
 fn key_set(remote: &RemoteKeys) -> KeySet {

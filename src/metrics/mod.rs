@@ -24,8 +24,10 @@ mod tests;
 
 pub use cells::ByCause;
 pub use shard::Shard;
-pub use table::{Asked, Denied, Discovered, KeySet, Process, Shared, Tally, UpstreamHealth};
-pub use table::{LOOP_BUSY_US, SYNC_US, TLS_OUTCOMES};
+pub use table::{
+    Asked, ClientTable, Denied, Discovered, KeySet, LOOP_BUSY_US, Process, SYNC_US, Shared, TLS_OUTCOMES, Tally,
+    UpstreamHealth,
+};
 pub use text::CONTENT_TYPE;
 
 use std::sync::Arc;

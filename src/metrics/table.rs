@@ -239,6 +239,18 @@ metrics! {
         = |r, out| shared(r, |one| out.put(&[], one.bad_answers));
     Counter "framegate_redis_unshared_total" [] "Times a client could not be shared for lack of room, and counts alone."
         = |r, out| shared(r, |one| out.put(&[], one.refusals));
+    Gauge "framegate_client_table_places" ["of" "limit"]
+        "Places in the table of clients of a limit of a route, or of a listener."
+        = |r, out| clients(r, out, |table| table.places);
+    Gauge "framegate_client_table_used" ["of" "limit"]
+        "Places that a client has, or had and no other client has taken since."
+        = |r, out| clients(r, out, |table| table.used);
+    Counter "framegate_client_table_evicted_total" ["of" "limit"]
+        "Clients that lost their place before their rates were full again: these begin anew."
+        = |r, out| clients(r, out, |table| table.evicted);
+    Counter "framegate_client_table_overflows_total" ["of" "limit"]
+        "Times a client found no place and was not counted."
+        = |r, out| clients(r, out, |table| table.overflows);
     Counter "framegate_log_lines_lost_total" [] "Access log lines lost to a full ring or a failed write."
         {
             /// Those lost to a full ring.
@@ -310,6 +322,7 @@ pub struct Process {
     pub asked: Vec<Asked>,
     /// Limits that are shared with other hosts.
     pub shared: Option<Shared>,
+    pub client_tables: Vec<ClientTable>,
 }
 
 /// The sharing of limits with other hosts.
@@ -324,6 +337,19 @@ pub struct Shared {
     pub keys: u64,
     pub bad_answers: u64,
     pub refusals: u64,
+}
+
+/// The table of clients of a limit.
+#[derive(Debug, Clone, Default)]
+pub struct ClientTable {
+    /// The name of the route, or the address of the listener.
+    pub of: String,
+    /// The key of the limit in the configuration.
+    pub limit: &'static str,
+    pub places: u64,
+    pub used: u64,
+    pub evicted: u64,
+    pub overflows: u64,
 }
 
 /// A key set of a token issuer.
@@ -403,6 +429,10 @@ fn shared(r: &Reading, put: impl FnMut(&Shared)) {
     r.process.shared.iter().for_each(put);
 }
 
+fn clients(r: &Reading, out: &mut Samples<'_>, number: impl Fn(&ClientTable) -> u64) {
+    r.process.client_tables.iter().for_each(|one| out.put(&[&one.of, &one.limit], number(one)));
+}
+
 fn denied<N: std::fmt::Display>(r: &Reading, out: &mut Samples<'_>, number: impl Fn(&Denied) -> N) {
     r.process.denied.iter().for_each(|one| out.put(&[&one.file], number(one)));
 }
@@ -416,7 +446,8 @@ fn handshakes(r: &Reading, out: &mut Samples<'_>) {
     for info in CAUSES {
         let count = r.total.refused[info.cause];
         let without_status =
-            matches!(info.cause, Cause::NoRequest | Cause::PeerRefused | Cause::UpstreamResponse | Cause::WorkerPanic);
+            matches!(info.cause, Cause::NoRequest | Cause::PeerRefused | Cause::HalfOpen | Cause::AddressHalfOpen)
+                || matches!(info.cause, Cause::UpstreamResponse | Cause::WorkerPanic);
         if count > 0 || info.status != 0 || without_status {
             out.put(&[&info.name], count);
         }

@@ -2,10 +2,10 @@
 //! a table of fixed size, shared by all workers, without a lock.
 //!
 //! A table has sets of eight places. A key belongs to one set, and takes a place there that is
-//! empty, or whose key has no session: first one whose rate is full again, with which nothing is
+//! empty, or whose key has no session: first one whose rates are full again, with which nothing is
 //! lost, then the one that is nearest to that. Where all eight have sessions, the client is not
-//! counted, and that is counted ([`Keyed::overflows`]). Keys are hashed with a secret: a client
-//! cannot choose its set. What other hosts have of the same clients is in `shared`.
+//! counted, and that is counted ([`TableUse`]). Keys are hashed with a secret: a client cannot
+//! choose its set. What other hosts have of the same clients is in `shared`.
 
 mod shared;
 
@@ -14,7 +14,7 @@ pub use shared::{KeyId, Notify, SHARED_BYTES, SharedKey, Usage};
 use crate::proto::Millis;
 use crate::proto::end::Cause;
 use crate::proto::interface::Refusal;
-use crate::proto::rate::Rate;
+use crate::proto::rate::{Bucket, CELL_BYTES, Meter, Rate, RateLimit};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use shared::{Shared, each_ns};
@@ -27,8 +27,6 @@ use std::sync::{Arc, OnceLock};
 
 /// Places of a set.
 const WAYS: usize = 8;
-/// Bytes of a place.
-pub const PLACE_BYTES: usize = size_of::<Place>();
 /// Of a place's word, the low bits count sessions; the others are of the key's hash.
 const COUNT_BITS: u32 = 24;
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
@@ -104,17 +102,37 @@ impl From<Excess> for Refusal {
     }
 }
 
+/// How full a table is, and whom it has no place for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableUse {
+    pub places: u64,
+    /// Places that a client has, or had without another one since.
+    pub used: u64,
+    /// Clients without sessions that lost their place before their rate was full again.
+    pub evicted: u64,
+    /// Times a client found no place.
+    pub overflows: u64,
+}
+
 /// The limit of a route, with its table, which lives over reloads.
 #[derive(Debug)]
 pub struct Keyed {
     pub by: By,
     pub limit: KeyLimit,
+    /// What all sessions of a client may do together. They need a count of its sessions, which
+    /// keep its place in the table.
+    pub rates: Vec<RateLimit>,
     table: ArcSwap<Table>,
 }
 
 impl Keyed {
     pub fn new(by: By, limit: KeyLimit) -> Keyed {
-        Keyed { by, limit, table: ArcSwap::from_pointee(Table::new(limit.entries)) }
+        Keyed::with_rates(by, limit, Vec::new())
+    }
+
+    pub fn with_rates(by: By, limit: KeyLimit, rates: Vec<RateLimit>) -> Keyed {
+        let table = ArcSwap::from_pointee(Table::new(limit.entries, &rates));
+        Keyed { by, limit, rates, table }
     }
 
     /// One more handshake of the client with this address.
@@ -130,12 +148,21 @@ impl Keyed {
 
     /// One more session; counted while the result is held. `Ok(None)`: it is not limited.
     pub fn session(&self, key: &impl Key, now: Millis) -> Result<Option<KeyPermit>, Excess> {
-        let Some(max) = self.limit.sessions else { return Ok(None) };
+        let any = (!self.rates.is_empty()).then_some(u64::MAX);
+        let Some(max) = self.limit.sessions.or(any) else { return Ok(None) };
         let cause = match self.by {
             By::Address => Cause::AddressSessions,
             By::Identity => Cause::IdentitySessions,
         };
         Table::take(&self.table.load_full(), key, max, now).map_err(|Full| Excess { cause, retry_ms: None })
+    }
+
+    /// The buckets that a session shares with the others of its client. One that is not counted has
+    /// buckets of its own.
+    pub fn buckets(&self, counted: Option<&KeyPermit>, now: Millis) -> Vec<Arc<Bucket>> {
+        let own = || self.rates.iter().map(|limit| Bucket::new(*limit, now));
+        let shared = counted.map(|permit| permit.buckets());
+        shared.unwrap_or_else(|| own().collect()).into_iter().map(Arc::new).collect()
     }
 
     /// What stands for an address: IPv4-mapped addresses are IPv4.
@@ -148,15 +175,33 @@ impl Keyed {
         }
     }
 
-    /// Goes on with the counts of `before`.
-    pub fn inherit(&self, before: &Keyed) {
-        if before.limit.entries == self.limit.entries {
-            self.table.store(before.table.load_full());
+    pub fn inherit_from(own: &Option<Keyed>, before: &Option<Keyed>) {
+        if let (Some(own), Some(before)) = (own, before) {
+            own.inherit(before);
         }
     }
 
-    pub fn overflows(&self) -> u64 {
-        self.table.load().overflows.load(Relaxed)
+    /// Goes on with the counts of `before`.
+    pub fn inherit(&self, before: &Keyed) {
+        if before.limit.entries == self.limit.entries {
+            let table = before.table.load_full();
+            if before.rates != self.rates {
+                table.change_rates(&self.rates);
+            }
+            self.table.store(table);
+        }
+    }
+
+    /// What its table takes.
+    pub fn bytes(&self) -> usize {
+        self.limit.entries.saturating_mul(size_of::<Place>() + self.rates.len() * CELL_BYTES)
+    }
+
+    pub fn use_of_table(&self) -> TableUse {
+        let table = self.table.load();
+        let read = |count: &AtomicU64| count.load(Relaxed);
+        let (used, evicted, overflows) = (read(&table.used), read(&table.evicted), read(&table.overflows));
+        TableUse { places: table.places.len() as u64, used, evicted, overflows }
     }
 
     /// Has the clients handed over that are to be shared, from now on. Clients are the same on
@@ -181,7 +226,7 @@ impl Keyed {
 /// The configured values are equal; counts do not matter.
 impl PartialEq for Keyed {
     fn eq(&self, other: &Keyed) -> bool {
-        self.by == other.by && self.limit == other.limit
+        self.by == other.by && self.limit == other.limit && self.rates == other.rates
     }
 }
 
@@ -191,9 +236,13 @@ impl Eq for Keyed {}
 #[derive(Debug)]
 struct Table {
     places: Box<[Place]>,
+    /// A rate of all sessions of a client together each.
+    meters: ArcSwap<Vec<Meter>>,
     sets: u64,
     hasher: RandomState,
-    /// Clients that found no place.
+    /// As in [`TableUse`].
+    used: AtomicU64,
+    evicted: AtomicU64,
     overflows: AtomicU64,
     /// Made when it is first needed; a reload may stop using it.
     shared: OnceLock<Shared>,
@@ -218,14 +267,19 @@ pub struct KeyPermit {
 struct Full;
 
 impl Table {
-    fn new(entries: usize) -> Table {
+    fn new(entries: usize, rates: &[RateLimit]) -> Table {
         let sets = entries.div_ceil(WAYS).max(1);
-        let places = (0..sets * WAYS).map(|_| Place::default()).collect();
+        let places: Box<[Place]> = (0..sets * WAYS).map(|_| Place::default()).collect();
+        let meters: Vec<_> = rates.iter().map(|limit| Meter::new(*limit, places.len())).collect();
+        let (used, evicted, overflows) = Default::default();
         Table {
             places,
+            meters: ArcSwap::from_pointee(meters),
             sets: sets as u64,
             hasher: RandomState::new(),
-            overflows: AtomicU64::new(0),
+            used,
+            evicted,
+            overflows,
             shared: OnceLock::new(),
             is_shared: AtomicBool::new(false),
         }
@@ -234,6 +288,36 @@ impl Table {
     /// What is shared with other hosts, if anything is.
     fn sharing(&self) -> Option<&Shared> {
         self.shared.get().filter(|_| self.is_shared.load(SeqCst))
+    }
+
+    /// Rates that stay the same go on; sessions that are there keep those that they have.
+    fn change_rates(&self, rates: &[RateLimit]) {
+        let before = self.meters.load();
+        let meter = |limit: &RateLimit| {
+            let known = before.iter().find(|meter| meter.limit() == limit);
+            known.cloned().unwrap_or_else(|| Meter::new(*limit, self.places.len()))
+        };
+        self.meters.store(Arc::new(rates.iter().map(meter).collect()));
+    }
+
+    /// When everything that the owner of a place has used up will be there again.
+    fn full_at_ns(&self, place: usize, now_ns: u64) -> u64 {
+        let handshakes = self.places.get(place).map_or(0, |place| place.full_at.load(Relaxed));
+        let meters = self.meters.load();
+        let rates = meters.iter().map(|meter| meter.full_at(place, now_ns / NS_PER_MS).saturating_mul(NS_PER_MS));
+        rates.fold(handshakes.max(now_ns), u64::max)
+    }
+
+    /// The place gets another owner.
+    fn clear(&self, place: usize, now_ns: u64) {
+        self.evicted.fetch_add(u64::from(self.full_at_ns(place, now_ns) > now_ns), Relaxed);
+        if let Some(place) = self.places.get(place) {
+            place.full_at.store(0, Relaxed);
+        }
+        self.meters.load().iter().for_each(|meter| meter.fill(place, now_ns / NS_PER_MS));
+        if let Some(shared) = self.sharing() {
+            shared.clear(place);
+        }
     }
 
     /// Where the places of a key begin, and the bits that stand for it.
@@ -268,10 +352,10 @@ impl Table {
             if is_its_own {
                 return Ok(Some(place));
             }
-            cell.full_at.store(0, Relaxed);
-            if let Some(shared) = self.sharing() {
-                shared.clear(place);
+            if word == 0 {
+                self.used.fetch_add(1, Relaxed);
             }
+            self.clear(place, now_ns);
             if !self.is_elsewhere(start, tag, place) {
                 return Ok(Some(place));
             }
@@ -298,10 +382,7 @@ impl Table {
             return Some(own);
         }
         let free = words().filter(|(_, word)| word & COUNT_MAX == 0);
-        free.min_by_key(|(place, word)| {
-            let full_at = self.places.get(*place).map_or(0, |place| place.full_at.load(Relaxed));
-            if *word == 0 { 0 } else { full_at.max(now_ns) }
-        })
+        free.min_by_key(|(place, word)| if *word == 0 { 0 } else { self.full_at_ns(*place, now_ns) })
     }
 
     fn take(table: &Arc<Table>, key: &impl Key, max: u64, now: Millis) -> Result<Option<KeyPermit>, Full> {
@@ -335,6 +416,12 @@ impl Table {
             Shared::notify(table, (place, located.1), key);
         }
         passed.map(drop).map_err(|full_at| (full_at - now_ns - at_once_ns).div_ceil(NS_PER_MS).max(1))
+    }
+}
+
+impl KeyPermit {
+    fn buckets(&self) -> Vec<Bucket> {
+        self.table.meters.load().iter().filter_map(|meter| meter.bucket(self.place)).collect()
     }
 }
 

@@ -1,7 +1,10 @@
 //! Limits that count: permits are taken when something opens and given back when they are dropped,
 //! also by a worker that unwinds. Shared by all workers, touched at open and close only.
 
-use super::keyed::KeyPermit;
+use super::keyed::{HandshakeRate, KeyPermit};
+use crate::proto::Millis;
+use crate::proto::rate::{Bucket, Measure, OnExcess, RateLimit};
+use arc_swap::ArcSwap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +14,7 @@ pub struct Permits {
     taken: AtomicUsize,
     max: AtomicUsize,
     /// Given back with the last permit.
-    _holds: Option<Box<(Option<Permit>, KeyPermit)>>,
+    _holds: Option<Box<(Option<Permit>, Option<KeyPermit>)>>,
 }
 
 /// One permit, of one limit or of two at once; dropping it gives it back.
@@ -54,19 +57,26 @@ impl Permits {
 impl Permit {
     /// The same, counted by another limit as well; `None` when all of that are taken.
     pub fn and(self, other: &Arc<Permits>) -> Option<Permit> {
-        let mut permit = self;
-        permit.also = Some(other.count().then(|| Arc::clone(other))?);
+        let (mut permit, other) = (self, other.count().then(|| Arc::clone(other))?);
+        match permit.also.take() {
+            None => permit.also = Some(other),
+            Some(of) => permit.hold(Some(Permit { of, also: Some(other) }), None),
+        }
         Some(permit)
     }
 
     /// The same, counted by a limit for each client as well.
     pub fn with(mut self, client: KeyPermit) -> Permit {
-        // A limit of its own, which holds the others: a permit, and with it every idle session,
-        // gets no larger for it.
         let route = self.also.take().map(|of| Permit { of, also: None });
-        let (taken, max) = (AtomicUsize::new(1), AtomicUsize::new(1));
-        self.also = Some(Arc::new(Permits { taken, max, _holds: Some(Box::new((route, client))) }));
+        self.hold(route, Some(client));
         self
+    }
+
+    /// A limit of its own, which holds the others: a permit, and with it every idle session, gets
+    /// no larger for it.
+    fn hold(&mut self, others: Option<Permit>, client: Option<KeyPermit>) {
+        let (taken, max) = (AtomicUsize::new(1), AtomicUsize::new(1));
+        self.also = Some(Arc::new(Permits { taken, max, _holds: Some(Box::new((others, client))) }));
     }
 }
 
@@ -78,10 +88,124 @@ impl Drop for Permit {
     }
 }
 
+/// Counts the sessions of a route, or of something else that has a limit, over all workers and
+/// reloads.
+#[derive(Debug)]
+pub struct SessionLimit {
+    /// `None` for no limit.
+    max: Option<usize>,
+    permits: ArcSwap<Permits>,
+}
+
+impl SessionLimit {
+    pub fn new(max: Option<usize>) -> SessionLimit {
+        SessionLimit { max, permits: ArcSwap::new(Permits::new(max.unwrap_or(usize::MAX))) }
+    }
+
+    pub fn max(&self) -> Option<usize> {
+        self.max
+    }
+
+    pub fn permits(&self) -> Arc<Permits> {
+        self.permits.load_full()
+    }
+
+    /// Goes on counting where `before` is.
+    pub fn inherit(&self, before: &SessionLimit) {
+        let permits = before.permits();
+        permits.set_max(self.max.unwrap_or(usize::MAX));
+        self.permits.store(permits);
+    }
+}
+
+/// The configured values are equal; counts do not matter.
+impl PartialEq for SessionLimit {
+    fn eq(&self, other: &SessionLimit) -> bool {
+        self.max == other.max
+    }
+}
+
+impl Eq for SessionLimit {}
+
+/// A rate that several share, over all workers and reloads: a new one begins full.
+#[derive(Debug)]
+pub struct SharedRate {
+    limit: RateLimit,
+    bucket: ArcSwap<Bucket>,
+}
+
+impl SharedRate {
+    pub fn new(limit: RateLimit) -> SharedRate {
+        SharedRate { limit, bucket: ArcSwap::from_pointee(Bucket::new(limit, 0)) }
+    }
+
+    /// What exceeds it is refused.
+    pub fn of_handshakes(HandshakeRate { rate, burst }: HandshakeRate) -> SharedRate {
+        let (measure, on_excess) = (Measure::Messages, OnExcess::Close);
+        SharedRate::new(RateLimit { measure, rate, burst, on_excess, close_code: 0 })
+    }
+
+    pub fn limit(&self) -> &RateLimit {
+        &self.limit
+    }
+
+    pub fn bucket(&self) -> Arc<Bucket> {
+        self.bucket.load_full()
+    }
+
+    /// One more. The error is the time until it may try again.
+    pub fn pass(&self, now: Millis) -> Result<(), Millis> {
+        self.bucket.load().pass(now)
+    }
+
+    /// Goes on where `before` is, if it is the same rate.
+    pub fn inherit(&self, before: &SharedRate) {
+        if self == before {
+            self.bucket.store(before.bucket());
+        }
+    }
+
+    pub fn inherit_from(own: &Option<SharedRate>, before: &Option<SharedRate>) {
+        if let (Some(own), Some(before)) = (own, before) {
+            own.inherit(before);
+        }
+    }
+}
+
+/// The configured values are equal; what has been taken does not matter.
+impl PartialEq for SharedRate {
+    fn eq(&self, other: &SharedRate) -> bool {
+        self.limit == other.limit
+    }
+}
+
+impl Eq for SharedRate {}
+
+/// What a client that the configuration knows may have: counted for it alone, in no table.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClientLimits {
+    pub sessions: SessionLimit,
+    pub handshakes: Option<SharedRate>,
+    /// Of all its sessions together.
+    pub rates: Vec<SharedRate>,
+}
+
+impl ClientLimits {
+    /// Goes on counting where `before` is.
+    pub fn inherit(&self, before: &ClientLimits) {
+        self.sessions.inherit(&before.sessions);
+        SharedRate::inherit_from(&self.handshakes, &before.handshakes);
+        for own in &self.rates {
+            before.rates.iter().filter(|known| *known == own).for_each(|known| own.inherit(known));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::policy::keyed::{By, KeyLimit, Keyed};
+    use crate::proto::rate::Rate;
 
     #[test]
     fn no_more_than_there_are_and_each_comes_back() {
@@ -109,6 +233,44 @@ mod tests {
         assert_eq!(state(), (1, 1, false, false));
         drop(permit);
         assert_eq!(state(), (0, 0, true, true));
+    }
+
+    #[test]
+    fn a_permit_is_counted_by_any_number_of_limits() {
+        let limits: [_; 4] = std::array::from_fn(|n| Permits::new(if n == 3 { 1 } else { 5 }));
+        let taken = || limits.each_ref().map(|permits| permits.taken());
+        let all = || limits[1..].iter().try_fold(limits[0].take()?, |permit, other| permit.and(other));
+        let held = all().unwrap();
+        assert_eq!(taken(), [1; 4]);
+        assert!(all().is_none());
+        assert_eq!(taken(), [1; 4], "what the first three gave is given back");
+        drop(held);
+        assert_eq!(taken(), [0; 4]);
+    }
+
+    #[test]
+    fn workers_together_pass_no_more_than_the_rate() {
+        let rate = SharedRate::of_handshakes(HandshakeRate { rate: Rate { units: 10, period_ms: 1_000 }, burst: 50 });
+        // The burst, then one in 100 ms of two virtual seconds.
+        let passed: usize = std::thread::scope(|scope| {
+            let worker = |_| scope.spawn(|| (0..=2_000).filter(|now| rate.pass(5_000 + now).is_ok()).count());
+            let workers: Vec<_> = (0..8).map(worker).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert!((50..=70).contains(&passed), "{passed}");
+        assert_eq!((0..100).filter(|_| rate.pass(100_000).is_ok()).count(), 50);
+        assert_eq!((rate.pass(100_000), rate.pass(100_099), rate.pass(100_100)), (Err(100), Err(1), Ok(())));
+    }
+
+    #[test]
+    fn a_rate_goes_on_over_a_reload_unless_it_changes() {
+        let new = |burst| SharedRate::of_handshakes(HandshakeRate { rate: Rate { units: 1, period_ms: 1_000 }, burst });
+        let before = new(1);
+        before.pass(7).unwrap();
+        let (same, other) = (new(1), new(2));
+        same.inherit(&before);
+        other.inherit(&before);
+        assert_eq!((same.pass(7), other.pass(7)), (Err(1_000), Ok(())));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! `access` has lists of addresses (`networks`: how they are looked up), `origin` those of pages;
 //! `template` has their variables; `upstream` has the endpoints and their order, `health` which of
 //! them are available, `shadow` the share of sessions that a second upstream gets too, `limit`
-//! counts permits, `ask` has the questions that are put to others, `tls` and `session` hold plain
-//! values.
+//! counts permits, `keyed` those of each client, `listener` what comes in; `ask` has the questions
+//! that are put to others, `tls` and `session` hold plain values.
 
 pub mod access;
 pub mod ask;
@@ -24,6 +24,7 @@ pub mod key;
 pub mod keyed;
 pub mod limit;
 mod links;
+pub mod listener;
 pub mod lookup;
 pub mod matching;
 pub mod networks;
@@ -48,14 +49,16 @@ use crate::proto::end::Cause;
 use crate::proto::handshake;
 use crate::proto::http1::Request;
 use crate::proto::interface::Refusal;
+use crate::proto::rate::Bucket;
 use access::Access;
 use ask::{Answer, Answers, Question};
 use auth::{Identity, Judgement, Revoked};
 use balance::Balance;
 use block::{Blocked, Blocks};
 use candidates::{Ask, Candidates};
-use keyed::Excess;
-use limit::{Permit, Permits};
+use keyed::{Excess, Key, Keyed};
+use limit::{ClientLimits, Permit, Permits, SharedRate};
+use listener::ListenerLimits;
 use matching::{Captures, Found, Routes};
 use route::{Route, RouteAction};
 use std::net::IpAddr;
@@ -81,6 +84,9 @@ pub struct Facts<'a> {
     pub cert: Option<ClientCert<'a>>,
     /// The lists of the listener.
     pub access: Option<&'a Access>,
+    /// The limits of the listener, and that which the connection has exceeded already.
+    pub limits: Option<&'a ListenerLimits>,
+    pub excess: Option<Excess>,
     /// The listener redirects every request to this port, over TLS.
     pub redirect: Option<u16>,
     /// The process is stopping.
@@ -138,6 +144,8 @@ pub struct Plan {
     pub shadow: Option<Box<Candidates>>,
     /// Counts the session while it is held.
     pub permit: Permit,
+    /// Rates that it shares with other sessions of its client; valid while the permit is held.
+    pub shared: Vec<Arc<Bucket>>,
 }
 
 /// The id that a trusted peer gave the request; without one, the request gets a new id.
@@ -145,17 +153,28 @@ pub fn request_id<'a>(request: &Request<'a>, trusted: bool) -> Option<&'a str> {
     handshake::request_id_of(request).filter(|_| trusted)
 }
 
-/// Decides about a request that satisfies the rules of HTTP: addresses that are blocked, and those
-/// that the listener admits first, then a redirect, then the route, then the rules of the WebSocket
-/// handshake (unless the route answers itself: any request will do then), then the origins and
-/// addresses that the route admits, then its checks in their order, the limit of sessions last.
-/// `answered`: the question that was asked before, and its answer.
+/// Decides about a request that satisfies the rules of HTTP: addresses that are blocked, and the
+/// limits of the listener and the addresses that it admits first, then a redirect, then the route,
+/// then the rules of the WebSocket handshake (unless the route answers itself: any request will do
+/// then), then the origins and addresses that the route admits, then its checks in their order, the
+/// limits of sessions last. `answered`: the question that was asked before, and its answer.
 pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Question, Answer)>) -> Verdict {
+    // Once, however often it is decided: before the first question.
+    let first = answered.is_none();
     if let Some(left_ms) = policy.blocks.and_then(|blocks| blocks.left(facts.client, facts.now)) {
         return Verdict::Deny(Blocked::refusal(left_ms));
     }
+    if let Some(excess) = facts.excess {
+        return Verdict::Deny(excess.into());
+    }
     if facts.access.is_some_and(|access| access.refuses(facts.client)) {
         return Verdict::Deny(Cause::AddressRefused.into());
+    }
+    // Others have been counted when they connected.
+    if let Some(limits) = facts.limits.filter(|_| first && facts.trusted)
+        && let Err(excess) = limits.handshake_of(facts.client, facts.now)
+    {
+        return Verdict::Deny(excess.into());
     }
     if let Some(port) = facts.redirect {
         let location = handshake::location(facts.request, port).into_boxed_str();
@@ -172,11 +191,7 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
     if route.proxies() && facts.draining {
         return Verdict::Deny(Cause::Draining.into());
     }
-    // Once, however often it is decided: before the first question.
-    if answered.is_none()
-        && let Some(by_address) = &route.by_address
-        && let Err(excess) = by_address.handshake(&by_address.address(facts.client), facts.now)
-    {
+    if first && let Err(excess) = handshake(route, facts) {
         return Verdict::Deny(excess.into());
     }
     let answers = Answers::with(answered);
@@ -199,6 +214,15 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
         RouteAction::Redirect(redirect) => redirect.refusal(&variables),
     };
     Verdict::Reply(Arc::clone(route), refusal)
+}
+
+/// One more handshake on the route. What an address may not is not taken from the others.
+fn handshake(route: &Route, facts: &Facts<'_>) -> Result<(), Excess> {
+    if let Some(limit) = &route.by_address {
+        limit.handshake(&limit.address(facts.client), facts.now)?;
+    }
+    let Some(Err(retry_ms)) = route.handshakes.as_ref().map(|rate| rate.pass(facts.now)) else { return Ok(()) };
+    Err(Excess { cause: Cause::RouteRate, retry_ms: Some(retry_ms) })
 }
 
 /// Whether the route is for this page and this client.
@@ -239,30 +263,63 @@ fn admit(
     let Some(permit) = permit.and(&route.sessions.permits()) else {
         return Verdict::Deny(Cause::MaxRouteSessions.into());
     };
-    let permit = match by_client(route, identity.as_deref(), facts, permit) {
-        Ok(permit) => permit,
+    let permit = match facts.limits {
+        Some(limits) => limits.session_of(permit, facts.client, facts.now),
+        None => Ok(permit),
+    };
+    let counted = match permit.and_then(|permit| by_client(route, identity.as_deref(), facts, permit)) {
+        Ok(counted) => counted,
         Err(excess) => return Verdict::Deny(excess.into()),
     };
+    let Counted { permit, shared } = counted;
     let (route, candidates) = (Arc::clone(route), candidates(upstream, facts));
     let shadow = shadow(&route, facts);
-    Verdict::Allow(Plan { route, captures, candidates, identity, shadow, permit })
+    Verdict::Allow(Plan { route, captures, candidates, identity, shadow, permit, shared })
 }
 
-/// Counts the session for its client, too.
-fn by_client(route: &Route, client: Option<&Identity>, facts: &Facts<'_>, permit: Permit) -> Result<Permit, Excess> {
-    let mut permit = permit;
-    if let Some(limit) = &route.by_address
-        && let Some(counted) = limit.session(&limit.address(facts.client), facts.now)?
-    {
-        permit = permit.with(counted);
+/// A session that is counted for its client.
+struct Counted {
+    permit: Permit,
+    shared: Vec<Arc<Bucket>>,
+}
+
+impl Counted {
+    fn by(mut self, limit: &Keyed, key: &impl Key, now: Millis) -> Result<Counted, Excess> {
+        let counted = limit.session(key, now)?;
+        self.shared.extend(limit.buckets(counted.as_ref(), now));
+        let permit = match counted {
+            Some(counted) => self.permit.with(counted),
+            None => self.permit,
+        };
+        Ok(Counted { permit, ..self })
     }
-    if let (Some(limit), Some(client)) = (&route.by_identity, client) {
-        limit.handshake(&client.subject, facts.now)?;
-        if let Some(counted) = limit.session(&client.subject, facts.now)? {
-            permit = permit.with(counted);
+
+    fn by_key(mut self, limits: &ClientLimits, now: Millis) -> Result<Counted, Excess> {
+        if let Some(Err(retry_ms)) = limits.handshakes.as_ref().map(|rate| rate.pass(now)) {
+            return Err(Excess { cause: Cause::KeyRate, retry_ms: Some(retry_ms) });
         }
+        let full = Excess { cause: Cause::KeySessions, retry_ms: None };
+        let permit = self.permit.and(&limits.sessions.permits()).ok_or(full)?;
+        self.shared.extend(limits.rates.iter().map(SharedRate::bucket));
+        Ok(Counted { permit, ..self })
     }
-    Ok(permit)
+}
+
+/// Counts the session by its address, by who its client is, and by its API key.
+fn by_client(route: &Route, client: Option<&Identity>, facts: &Facts<'_>, permit: Permit) -> Result<Counted, Excess> {
+    let mut counted = Counted { permit, shared: Vec::new() };
+    if let Some(limit) = &route.by_address {
+        counted = counted.by(limit, &limit.address(facts.client), facts.now)?;
+    }
+    let Some(client) = client else { return Ok(counted) };
+    if let Some(limit) = &route.by_identity {
+        limit.handshake(&client.subject, facts.now)?;
+        counted = counted.by(limit, &client.subject, facts.now)?;
+    }
+    match client.limits.as_deref() {
+        Some(limits) => counted.by_key(limits, facts.now),
+        None => Ok(counted),
+    }
 }
 
 fn shadow(route: &Route, facts: &Facts<'_>) -> Option<Box<Candidates>> {
@@ -291,6 +348,8 @@ impl<'a> Facts<'a> {
             secure: false,
             cert: None,
             access: None,
+            limits: None,
+            excess: None,
             redirect: None,
             draining: false,
             now: 0,

@@ -8,7 +8,7 @@ use super::auth::Auth;
 use super::headers::HeaderRules;
 use super::key::{HashKey, mix, scale};
 use super::keyed::Keyed;
-use super::limit::Permits;
+use super::limit::{SessionLimit, SharedRate};
 use super::origin::Origins;
 use super::reply::{Redirect, Respond};
 use super::rewrite::PathRewrite;
@@ -18,7 +18,6 @@ use super::upstream::Upstream;
 use crate::proto::handshake::ForwardingHeaders;
 use crate::proto::http1::FieldEdits;
 use crate::proto::settings::Settings;
-use arc_swap::ArcSwap;
 use std::borrow::Cow;
 use std::slice;
 use std::sync::Arc;
@@ -49,6 +48,8 @@ pub struct Route {
     /// Checked last; `None` admits everybody.
     pub auth: Option<Auth>,
     pub sessions: SessionLimit,
+    /// Handshakes of all clients together.
+    pub handshakes: Option<SharedRate>,
     /// What each client may have, by its address and by who it is.
     pub by_address: Option<Keyed>,
     pub by_identity: Option<Keyed>,
@@ -56,44 +57,6 @@ pub struct Route {
     pub shadow: Option<Shadow>,
     pub settings: Arc<Settings>,
 }
-
-/// Counts the sessions of a route, over all workers and reloads.
-#[derive(Debug)]
-pub struct SessionLimit {
-    /// `None` for no limit.
-    max: Option<usize>,
-    permits: ArcSwap<Permits>,
-}
-
-impl SessionLimit {
-    pub fn new(max: Option<usize>) -> SessionLimit {
-        SessionLimit { max, permits: ArcSwap::new(Permits::new(max.unwrap_or(usize::MAX))) }
-    }
-
-    pub fn max(&self) -> Option<usize> {
-        self.max
-    }
-
-    pub fn permits(&self) -> Arc<Permits> {
-        self.permits.load_full()
-    }
-
-    /// Goes on counting where `before` is.
-    pub fn inherit(&self, before: &SessionLimit) {
-        let permits = before.permits();
-        permits.set_max(self.max.unwrap_or(usize::MAX));
-        self.permits.store(permits);
-    }
-}
-
-/// The configured values are equal; counts do not matter.
-impl PartialEq for SessionLimit {
-    fn eq(&self, other: &SessionLimit) -> bool {
-        self.max == other.max
-    }
-}
-
-impl Eq for SessionLimit {}
 
 /// What becomes of a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -177,6 +140,7 @@ impl Route {
             auth: None,
             shadow: None,
             sessions: SessionLimit::new(None),
+            handshakes: None,
             by_address: None,
             by_identity: None,
             settings: Arc::default(),
@@ -200,11 +164,9 @@ impl Route {
     /// Goes on counting where `before` is.
     pub fn inherit(&self, before: &Route) {
         self.sessions.inherit(&before.sessions);
-        for (own, known) in [(&self.by_address, &before.by_address), (&self.by_identity, &before.by_identity)] {
-            if let (Some(own), Some(known)) = (own, known) {
-                own.inherit(known);
-            }
-        }
+        SharedRate::inherit_from(&self.handshakes, &before.handshakes);
+        Keyed::inherit_from(&self.by_address, &before.by_address);
+        Keyed::inherit_from(&self.by_identity, &before.by_identity);
     }
 
     /// Its requests go to an upstream, and must be WebSocket handshakes.

@@ -146,6 +146,13 @@ causes! {
     /// It failed too often, and is blocked for a time: closed at accept, too. With a response where
     /// a trusted proxy names the client.
     AddressBlocked "address-blocked" 429 0 "Too many failures from this address.";
+    /// As many connections of the listener as may be are half-open: no request of theirs has been
+    /// admitted yet. Closed at accept, like the next one.
+    HalfOpen "half-open" 0 0 "";
+    /// The same for the client's address; behind a PROXY header, closed when that has been read.
+    AddressHalfOpen "address-half-open" 0 0 "";
+    /// More connections in a time than the listener allows. With TLS nothing is answered.
+    ListenerRate "listener-rate" 503 0 "Too many requests on this port.";
     HttpVersion "http-version" 505 0 "HTTP version not supported: use HTTP/1.1.";
     Method "method" 405 0 "Method not allowed: a WebSocket handshake uses GET.";
     BadHost "bad-host" 400 0 "Missing, duplicate or invalid Host header.";
@@ -186,12 +193,18 @@ causes! {
     HandshakeOverload "handshake-overload" 503 0 "Too many handshakes.";
     MaxSessions "max-sessions" 503 0 "Too many sessions.";
     MaxRouteSessions "max-route-sessions" 503 0 "Too many sessions on this route.";
-    /// The client's address makes more handshakes in a time than the route allows.
+    MaxListenerSessions "max-listener-sessions" 503 0 "Too many sessions on this port.";
+    /// All clients together make more handshakes in a time than the route allows.
+    RouteRate "route-rate" 503 0 "Too many requests on this route.";
+    /// The client's address makes more handshakes in a time than the route or the listener allows.
     AddressRate "address-rate" 429 0 "Too many requests from this address.";
     AddressSessions "address-sessions" 429 0 "Too many sessions from this address.";
     /// The client does, whatever its address.
     IdentityRate "identity-rate" 429 0 "Too many requests of this client.";
     IdentitySessions "identity-sessions" 429 0 "Too many sessions of this client.";
+    /// The API key is used for more handshakes in a time than it may be.
+    KeyRate "key-rate" 429 0 "Too many requests with this key.";
+    KeySessions "key-sessions" 429 0 "Too many sessions with this key.";
     /// The proxy had no descriptor or memory left for the upstream's socket.
     NoSockets "no-sockets" 503 0 "The server is out of sockets.";
     /// A call or service the decision depends on did not answer in time, or could not be asked.
@@ -275,6 +288,14 @@ impl Cause {
 
     pub fn name(self) -> &'static str {
         self.info().name
+    }
+
+    /// Who is at fault for a refusal with this cause.
+    pub fn party_at_fault(self) -> Party {
+        match (self, self.info().status) {
+            (Cause::Responded | Cause::HalfOpen, _) | (_, 502..=504) => Party::Proxy,
+            _ => Party::Downstream,
+        }
     }
 }
 

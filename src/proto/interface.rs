@@ -15,6 +15,11 @@ pub enum ReadInterest {
     Nothing,
     /// At most so many bytes in one read.
     Bytes(usize),
+    /// As many bytes as limits allow that other sessions share: [`Session::wants_now`] says how
+    /// many.
+    ///
+    /// [`Session::wants_now`]: super::session::Session::wants_now
+    Shared,
     /// So many bytes of payload may be forwarded in the kernel ([`Session::on_spliced`]), or be
     /// read like any others. Only where the route splices.
     ///

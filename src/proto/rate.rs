@@ -9,8 +9,13 @@
 //! Counts in ticks, so that nothing is rounded: with a rate of 100 in 60 s a millisecond has 100
 //! ticks, and a unit costs 60,000 (both without their common divisor).
 
+mod meter;
+
+pub use meter::{CELL_BYTES, Meter};
+
 use super::Millis;
 use super::end::Cause;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The most units in the period of a rate. The clock in ticks wraps: at the highest rate, which is
@@ -101,7 +106,25 @@ pub struct Bucket {
     /// Ticks of the whole burst.
     capacity: u64,
     /// When it will be full, in ticks; wraps.
-    full_at: AtomicU64,
+    full_at: Cell,
+}
+
+/// Where the number of a bucket is.
+#[derive(Debug)]
+enum Cell {
+    Own(AtomicU64),
+    /// Beside those of others, at a position that is within: see [`Meter::bucket`].
+    Among(Arc<Box<[AtomicU64]>>, usize),
+}
+
+impl Cell {
+    #[inline]
+    fn get(&self) -> &AtomicU64 {
+        match self {
+            Cell::Own(own) => own,
+            Cell::Among(cells, at) => &cells[*at],
+        }
+    }
 }
 
 /// How far a bucket is from being full, in ticks. Above its capacity it is in debt.
@@ -114,7 +137,8 @@ impl Bucket {
         let divisor = greatest_common_divisor(units, period);
         let (per_ms, cost) = (units / divisor, period / divisor);
         let capacity = limit.burst.clamp(1, BURST_MAX) * cost;
-        Bucket { limit, per_ms, cost, capacity, full_at: AtomicU64::new(now.wrapping_mul(per_ms)) }
+        let full_at = Cell::Own(AtomicU64::new(now.wrapping_mul(per_ms)));
+        Bucket { limit, per_ms, cost, capacity, full_at }
     }
 
     #[inline]
@@ -124,14 +148,14 @@ impl Bucket {
 
     #[inline]
     pub fn level(&self, now: Millis) -> Level {
-        self.level_of(self.full_at.load(Ordering::Relaxed), now)
+        self.level_of(self.full_at.get().load(Ordering::Relaxed), now)
     }
 
     /// Takes `units` out, whether it has them or not: what has been read has been read. Its level
     /// afterwards.
     #[inline]
     pub fn take(&self, units: u64, now: Millis) -> Level {
-        let mut full_at = self.full_at.load(Ordering::Relaxed);
+        let mut full_at = self.full_at.get().load(Ordering::Relaxed);
         if units == 0 {
             return self.level_of(full_at, now);
         }
@@ -139,8 +163,24 @@ impl Bucket {
             let level = self.level_of(full_at, now).0.saturating_add(units.saturating_mul(self.cost)).min(LEVEL_MAX);
             let next = now.wrapping_mul(self.per_ms).wrapping_add(level);
             // Relaxed: the number is all there is to know.
-            match self.full_at.compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.full_at.get().compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return Level(level),
+                Err(changed) => full_at = changed,
+            }
+        }
+    }
+
+    /// Takes one unit out, if it has one. The error is the time until it will.
+    pub fn pass(&self, now: Millis) -> Result<(), Millis> {
+        let mut full_at = self.full_at.get().load(Ordering::Relaxed);
+        loop {
+            let level = self.level_of(full_at, now).0.saturating_add(self.cost);
+            if level > self.capacity {
+                return Err((level - self.capacity).div_ceil(self.per_ms).max(1));
+            }
+            let next = now.wrapping_mul(self.per_ms).wrapping_add(level);
+            match self.full_at.get().compare_exchange_weak(full_at, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
                 Err(changed) => full_at = changed,
             }
         }
@@ -165,6 +205,12 @@ impl Bucket {
         level.0 > self.capacity
     }
 
+    /// How much later than that a bucket can be asked before it is full, and loses what it cannot
+    /// hold: for a tick of the worker's timers less.
+    pub fn spare_ms(&self) -> Millis {
+        (self.capacity / self.per_ms).saturating_sub(2 * RESUME_MS)
+    }
+
     /// When so much may pass again that reading pays.
     pub fn resume_at(&self, level: Level, now: Millis) -> Millis {
         let enough = self.cost.max(self.per_ms.saturating_mul(RESUME_MS)).min(self.capacity);
@@ -176,7 +222,7 @@ impl Bucket {
 /// Buckets are compared where sessions are, in tests.
 impl PartialEq for Bucket {
     fn eq(&self, other: &Bucket) -> bool {
-        let full_at = |bucket: &Bucket| bucket.full_at.load(Ordering::Relaxed);
+        let full_at = |bucket: &Bucket| bucket.full_at.get().load(Ordering::Relaxed);
         self.limit == other.limit && full_at(self) == full_at(other)
     }
 }

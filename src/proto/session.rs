@@ -296,6 +296,14 @@ impl Session {
         }
     }
 
+    /// The same, where it is [`ReadInterest::Shared`].
+    pub fn wants_now(&self, side: Side, now: Millis) -> ReadInterest {
+        match &self.state {
+            State::Relay(relay) => relay.wants_now(side, &self.settings.relay, now),
+            State::Exchange(_) | State::Over(_) => self.wants(side),
+        }
+    }
+
     /// Whether the client waits for its response: it is not read, but if it leaves, the upstream is
     /// dropped.
     #[inline]

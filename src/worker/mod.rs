@@ -31,7 +31,7 @@ mod waiting;
 pub use resources::WorkerCore;
 
 use crate::policy::ask::Answer;
-use crate::policy::limit::Permit;
+use crate::policy::listener::Entry;
 use crate::proto::end::{Cause, End, Party};
 use crate::proto::interface::{Event, TransportEnd};
 use crate::proto::{Millis, Side};
@@ -405,9 +405,11 @@ impl<'h, S: Sys> Worker<'h, S> {
             match core.sys.accept(&listening.listener) {
                 Ok((sock, peer)) => {
                     listening.took_one();
-                    match core.snapshot.refuses(&listening.config, peer.ip(), self.res.now) {
-                        Some(cause) => self.res.refuse_peer(sock, peer, cause),
-                        None => self.insert(index, sock, peer, permit),
+                    let config = &listening.config;
+                    let blocked = core.snapshot.blocked(peer.ip(), self.res.now);
+                    match blocked.map_or_else(|| config.enter(peer.ip(), permit, self.res.now), Err) {
+                        Ok(entry) => self.insert(index, sock, peer, entry),
+                        Err(cause) => self.res.refuse_peer(sock, peer, cause),
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => listening.drained(self.res.now),
@@ -432,7 +434,7 @@ impl<'h, S: Sys> Worker<'h, S> {
     }
 
     /// A client that was accepted by the `index`-th listener becomes a pair.
-    fn insert(&mut self, index: usize, sock: S::Sock, peer: SocketAddr, permit: Permit) {
+    fn insert(&mut self, index: usize, sock: S::Sock, peer: SocketAddr, Entry { permit, excess }: Entry) {
         let (now, core) = (self.res.now, &mut *self.res.core);
         core.tally.accepted();
         core.generation = SlotKey::next_generation(core.generation);
@@ -448,7 +450,8 @@ impl<'h, S: Sys> Worker<'h, S> {
             Some(Ok(tls)) => (Some(Box::new(tls)), registered),
             Some(Err(_)) => (None, false),
         };
-        let pending = Pending::new(peer, Arc::clone(&listening.config), now);
+        let mut pending = Pending::new(peer, Arc::clone(&listening.config), now);
+        pending.excess = excess;
         let pair = Pair::accepted((sock, tls), pending, &core.snapshot.settings, key.generation);
         slot.insert(pair).permit = Some(permit);
         match (sound, admitted) {

@@ -15,6 +15,7 @@ use crate::policy::candidates::Candidates;
 use crate::policy::endpoint::{Endpoint, Pick};
 use crate::policy::fair::Class;
 use crate::policy::half_open;
+use crate::policy::keyed::Excess;
 use crate::policy::limit::Permit;
 use crate::policy::matching::Captures;
 use crate::policy::route::Route;
@@ -90,6 +91,8 @@ pub struct Pending {
     pub silent: Option<half_open::Place>,
     /// Whose handshakes they are, once that has been looked at.
     pub class: Option<Class>,
+    /// The limit of the listener that it has exceeded: its request is refused.
+    pub excess: Option<Excess>,
     /// The client has sent something of a TLS handshake.
     pub tls_spoken: bool,
     /// The certificate that the client has shown.
@@ -128,6 +131,7 @@ impl Pending {
             waits: None,
             silent: None,
             class: None,
+            excess: None,
             tls_spoken: false,
             cert: None,
             request_id: String::new(),
@@ -178,6 +182,8 @@ impl Pending {
             secure: self.listener.tls.is_some(),
             cert: self.cert.as_ref().map(|cert| ClientCert { subject: &cert.subject, sha256: &cert.sha256 }),
             access: self.listener.access.as_deref(),
+            limits: self.listener.limits.as_deref(),
+            excess: self.excess,
             redirect: self.listener.redirect,
             draining: false,
             now: 0,
@@ -291,7 +297,9 @@ impl<S> Pair<S> {
             return ReadInterest::Nothing;
         }
         match self.wants(side) {
-            ReadInterest::Bytes(_) | ReadInterest::Payload(_) if self.has_backlog(side.other()) => {
+            ReadInterest::Bytes(_) | ReadInterest::Shared | ReadInterest::Payload(_)
+                if self.has_backlog(side.other()) =>
+            {
                 ReadInterest::Nothing
             }
             interest => interest,
@@ -319,7 +327,7 @@ impl<S> Pair<S> {
             && match self.wants(side) {
                 ReadInterest::Nothing => true,
                 ReadInterest::Discard => false,
-                ReadInterest::Bytes(_) | ReadInterest::Payload(_) => {
+                ReadInterest::Bytes(_) | ReadInterest::Shared | ReadInterest::Payload(_) => {
                     side == Side::Downstream && self.has_backlog(Side::Upstream)
                 }
             }

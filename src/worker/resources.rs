@@ -19,7 +19,7 @@ use crate::log::Ring;
 use crate::log::record::{EndRecord, Record};
 use crate::metrics::{Shard, Tally};
 use crate::policy::limit::Permits;
-use crate::proto::end::{Cause, End, Party, Phase};
+use crate::proto::end::{Cause, End, Phase};
 use crate::proto::{Millis, Sides};
 use crate::tls::{Buffer, TlsConfigs};
 use std::net::SocketAddr;
@@ -175,7 +175,7 @@ impl<'h, S: Sys> Resources<'h, S> {
     /// A peer that may not connect for this cause: closed before any byte, counted and logged.
     #[cold]
     pub fn refuse_peer(&mut self, sock: S::Sock, peer: SocketAddr, cause: Cause) {
-        let end = End { party: Party::Downstream, phase: Phase::Request, cause };
+        let end = End { party: cause.party_at_fault(), phase: Phase::Request, cause };
         // Nothing was sent that could be lost, and a reset leaves nothing behind in the kernel.
         self.core.sys.abort(sock);
         self.core.tally.accepted();

@@ -38,6 +38,8 @@ fn part(routes: &Routes, user: Option<u64>, random: u64) -> usize {
         secure: false,
         cert: None,
         access: None,
+        limits: None,
+        excess: None,
         redirect: None,
         draining: false,
         now: 0,

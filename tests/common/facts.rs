@@ -37,6 +37,8 @@ impl Asking {
             secure: cert.is_some(),
             cert,
             access: None,
+            limits: None,
+            excess: None,
             redirect: None,
             draining: false,
             now: 0,

@@ -2,7 +2,7 @@
 
 use super::{bad, good};
 use framegate::policy::keyed::{HandshakeRate, KeyLimit};
-use framegate::proto::rate::Rate;
+use framegate::proto::rate::{Measure, OnExcess, Rate};
 
 const HASH: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
 
@@ -38,6 +38,32 @@ fn limits_are_read_with_their_defaults() {
 }
 
 #[test]
+fn rates_of_all_sessions_of_a_client_are_read() {
+    let limits = "per_address = { bytes = { rate = \"1MiB/s\", burst = \"4MiB\", patience = \"off\" } }, \
+                  per_identity = { sessions = 5, messages = { rate = \"100/60s\", close = 4003 } }";
+    let snapshot = good(&route(limits));
+    let found = &snapshot.routes.entries()[0].route;
+    let (address, identity) = (found.by_address.as_ref().unwrap(), found.by_identity.as_ref().unwrap());
+    let rate = |units, period_ms| Rate { units, period_ms };
+    let (bytes, messages) = (address.rates[0], identity.rates[0]);
+    assert_eq!((bytes.measure, bytes.rate, bytes.burst), (Measure::Bytes, rate(1 << 20, 1_000), 4 << 20));
+    assert_eq!(bytes.on_excess, OnExcess::Pause);
+    assert_eq!((messages.rate, messages.burst, messages.close_code), (rate(100, 60_000), 100, 4003));
+    assert_eq!(messages.on_excess, OnExcess::Close);
+    let said = snapshot.describe(65_536, 2);
+    for part in [
+        "per address (IPv6 by /64) all sessions together bytes of the client 1 MiB/1s (burst 4 MiB): pauses reading",
+        "5 sessions and all sessions together messages of the client 100/1m (burst 100): Close 4003 at once",
+        "2 tables of 131072 clients",
+        // 24 bytes a place.
+        "3.0 MiB  2 tables",
+        "limits of",
+    ] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+}
+
+#[test]
 fn errors_name_their_place_and_what_is_right() {
     for (limits, key, why) in [
         ("per_address = {}", "9:26: route.limits.per_address", "limits nothing; add for example sessions = 20"),
@@ -63,6 +89,26 @@ fn errors_name_their_place_and_what_is_right() {
             "1 is not valid; expected a number from 64 to 16777216",
         ),
         (
+            "per_address = { messages = {} }",
+            "9:39: route.limits.per_address.messages.rate",
+            "missing; expected for example \"100/60s\"",
+        ),
+        (
+            "per_identity = { bytes = { rate = \"5\" } }",
+            "route.limits.per_identity.bytes.rate",
+            "\"5\" is not a rate: it has no period",
+        ),
+        (
+            "per_identity = { bytes = { rate = \"1MiB/s\", close = 5 } }",
+            "route.limits.per_identity.bytes.close",
+            "5 is not a close code that may be sent",
+        ),
+        (
+            "per_address = { control_frames = { rate = \"1/s\" } }",
+            "route.limits.per_address.control_frames",
+            "unknown key",
+        ),
+        (
             "per_address = { session = 1 }",
             "route.limits.per_address.session",
             "unknown key; did you mean \"sessions\"?",
@@ -77,6 +123,10 @@ fn errors_name_their_place_and_what_is_right() {
         let wanted = format!("{key}: {why}");
         assert!(found.iter().any(|line| line.contains(&wanted)), "{limits}\nwanted {wanted}\nfound {found:#?}");
     }
+    let tunnel =
+        route("per_address = { messages = { rate = \"1/s\" } }").replace("auth =", "mode = \"opaque\"\nauth =");
+    let why = "route.limits.per_address.messages: requires mode = \"framed\"";
+    assert!(bad(&tunnel)[0].contains(why), "{:?}", bad(&tunnel));
     let without = route("per_identity = { sessions = 1 }").replace("auth = \"a\"\n", "");
     assert!(bad(&without)[0].contains("route.limits.per_identity: has no effect without auth"), "{:?}", bad(&without));
 }

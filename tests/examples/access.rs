@@ -1,9 +1,12 @@
 //! `examples/access`: who gets in.
 
+use crate::common::pki::{PKI, Pair, provider};
 use crate::common::*;
 use crate::rig::*;
-use std::io::Write;
-use std::net::TcpListener;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// Each worker keeps answers of its own.
@@ -89,4 +92,98 @@ fn tokens_of_keycloak() {
     assert_eq!(Ask::new("example.com", "/chat").with("Authorization: Bearer bad\r\n").status(proxy.addr), 401);
     assert_eq!(Ask::new("example.com", "/chat").status(proxy.addr), 401);
     server.join().unwrap();
+}
+
+const MESSAGES: &str = "framegate_frames_total{from=\"downstream\",opcode=\"text\"}";
+
+#[test]
+fn a_hundred_messages_in_a_minute() {
+    let chat = Backend::start("chat");
+    let example = Example::framegate("access/message-rate.toml").backends(&[("10.0.0.61:9000", &chat)]);
+    let proxy = one_worker(example).start();
+    let ask = Ask::new("chat.example.com", "/chat/1");
+    let say = |mut client: &TcpStream| client.write_all(&masked(0x81, b"hello")).unwrap();
+    let passed = |number: f64| eventually("they pass", || (proxy.metric(MESSAGES) == number).then_some(()));
+    // Three sessions have as many messages as they may, and then the address has had its own.
+    for n in 1..=3 {
+        let client = ask.open(proxy.addr).stream;
+        (0..100).for_each(|_| say(&client));
+        passed(f64::from(n) * 100.0);
+        say(&client);
+        assert_eq!(read_close(&client), (4003, "too many messages".into()));
+    }
+    let mut client = ask.open(proxy.addr).stream;
+    client.write_all(&masked(0x81, b"hello").repeat(100)).unwrap();
+    assert_eq!(read_close(&client), (4003, "too many messages".into()));
+    drop(client);
+    let before = settled(&proxy);
+    // Another address.
+    let mut other = connect_from([127, 0, 0, 2], proxy.addr);
+    other.write_all(request("/chat/1", "").as_bytes()).unwrap();
+    let other = Session::begun(other).stream;
+    (0..100).for_each(|_| say(&other));
+    passed(before + 100.0);
+    eventually("one session is left", || (proxy.metric("framegate_sessions{worker=\"0\"}") == 1.0).then_some(()));
+    let _sessions: Vec<_> = (0..10).map(|_| ask.open(proxy.addr)).collect();
+    assert_eq!(ask.status(proxy.addr), 429);
+}
+
+type Secure = StreamOwned<ClientConnection, TcpStream>;
+
+/// The messages that have passed, once the counts of all that have ended are in.
+fn settled(proxy: &Proxy) -> f64 {
+    eventually("four sessions have ended", || {
+        let metric = "framegate_sessions_ended_total{cause=\"message-rate\",ended_by=\"downstream\"}";
+        (proxy.metric(metric) == 4.0).then(|| proxy.metric(MESSAGES))
+    })
+}
+
+/// A request over TLS with this certificate; the head of its response, or the error of TLS.
+fn ask_with(proxy: &Proxy, device: Option<&Pair>) -> std::io::Result<(Secure, String)> {
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(PKI.roots());
+    let config = match device.map(Pair::der) {
+        Some((chain, key)) => config.with_client_auth_cert(chain, key).unwrap(),
+        None => config.with_no_client_auth(),
+    };
+    let tls = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(tls, connect(proxy.addr));
+    stream.write_all(request("/telemetry", "X-Device: CN=root\r\n").as_bytes())?;
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok((stream, String::from_utf8(head).unwrap()))
+}
+
+#[test]
+fn devices_with_certificates() {
+    let telemetry = Backend::start("telemetry");
+    let example = Example::file("access/mtls-devices.toml").backends(&[("10.0.0.71:9000", &telemetry)]);
+    let mut example = example.swap("0.0.0.0:8443", "127.0.0.1:0").swap("127.0.0.1:9901", "127.0.0.1:0");
+    example.text = with_certificates(&example.text);
+    let proxy = one_worker(example).start();
+    let [first, second] = ["device-1", "device-2"].map(|name| PKI.client(name));
+    // Without a certificate of the CA there is no connection.
+    for device in [None, Some(&PKI.expired("device-3", &[]))] {
+        assert!(ask_with(&proxy, device).is_err(), "{device:?}");
+    }
+    let status = |device| ask_with(&proxy, Some(device)).map(|(stream, head)| (stream, status_of(&head))).unwrap();
+    let (mut one, answer) = ask_with(&proxy, Some(&first)).unwrap();
+    assert_eq!(status_of(&answer), 101);
+    // The backend says what it has received, in a frame of 16 bits length.
+    let (mut header, mut received) = ([0; 4], Vec::new());
+    one.read_exact(&mut header).unwrap();
+    received.resize(usize::from(u16::from_be_bytes([header[2], header[3]])), 0);
+    one.read_exact(&mut received).unwrap();
+    let received = String::from_utf8(received).unwrap();
+    assert!(received.contains("\r\nX-Device: CN=device-1\r\n") && !received.contains("root"), "{received}");
+    let _another = status(&first);
+    assert_eq!(_another.1, 101);
+    for cause in ["identity-sessions", "identity-sessions", "identity-rate"] {
+        assert_eq!(status(&first).1, 429);
+        proxy.log.wait_for(&format!("cause={cause}"));
+    }
+    assert_eq!(status(&second).1, 101);
 }

@@ -1,6 +1,7 @@
 //! Backends that tell each client what they have received, the files in `examples/` with their
 //! addresses replaced by those of the test, and handshakes.
 
+use crate::common::pki::PKI;
 use crate::common::*;
 use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
@@ -389,6 +390,15 @@ impl Drop for Original {
             eprintln!("--- the original said:\n{}", self.said.all().join("\n"));
         }
     }
+}
+
+/// A configuration with certificates of the tests in place of those of its host.
+pub fn with_certificates(text: &str) -> String {
+    let server = PKI.server();
+    let files = [("chain.pem", server.cert), ("key.pem", server.key), ("devices-ca.pem", PKI.ca())];
+    files.iter().fold(text.to_owned(), |text, (name, file)| {
+        text.replace(&format!("\"/etc/framegate/tls/{name}\""), &format!("{file:?}"))
+    })
 }
 
 /// A new folder with a file in it.

@@ -36,6 +36,9 @@ pub fn memory(routes: &Routes) -> Option<(usize, String)> {
 
 fn kind_text(kind: &Kind) -> String {
     match kind {
+        Kind::ApiKeys(keys) if keys.limited() > 0 => {
+            format!("{} API keys, {} with limits of their own", keys.len(), keys.limited())
+        }
         Kind::ApiKeys(keys) => format!("{} API keys", keys.len()),
         Kind::ClientCertificate => "client certificates".to_owned(),
         Kind::Jwt(jwt) => jwt_text(jwt),

@@ -2,21 +2,25 @@
 //! long: a hash of a word that people choose can be guessed.
 
 use super::Identity;
+use crate::policy::limit::ClientLimits;
 use aws_lc_rs::{constant_time, digest};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// The SHA-256 of a key.
 pub type Hash = [u8; 32];
 
 /// One key.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct ApiKey {
     pub hash: Hash,
     /// The subject of who shows it.
     pub owner: String,
     pub scopes: Vec<String>,
     pub roles: Vec<String>,
+    /// What may be done with it, apart from the other keys of its owner.
+    pub limits: Option<ClientLimits>,
 }
 
 /// The keys of a method.
@@ -33,6 +37,7 @@ impl ApiKeys {
                 token_id: Some(crate::text::hex(&key.hash[..8])),
                 scopes: key.scopes,
                 roles: key.roles,
+                limits: key.limits.map(Arc::new),
                 ..Identity::default()
             };
             (id, (key.hash, identity))
@@ -47,6 +52,23 @@ impl ApiKeys {
         hash.copy_from_slice(digest::digest(&digest::SHA256, credential).as_ref());
         let (known, identity) = self.0.get(&half(&hash))?;
         constant_time::verify_slices_are_equal(known, &hash).is_ok().then_some(identity)
+    }
+
+    /// Keys that are known go on being counted.
+    pub fn inherit(&self, before: &ApiKeys) {
+        for (id, (hash, identity)) in &self.0 {
+            let known = before.0.get(id).filter(|(known, _)| known == hash);
+            if let (Some(own), Some((_, known))) = (&identity.limits, known)
+                && let Some(known) = &known.limits
+            {
+                own.inherit(known);
+            }
+        }
+    }
+
+    /// Keys with limits of their own.
+    pub fn limited(&self) -> usize {
+        self.0.values().filter(|(_, identity)| identity.limits.is_some()).count()
     }
 
     pub fn len(&self) -> usize {

@@ -1,6 +1,8 @@
 //! Who a client is, once its credentials have been checked.
 
+use crate::policy::limit::ClientLimits;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 /// A client that has shown valid credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,6 +22,8 @@ pub struct Identity {
     pub expires_unix_ms: Option<u64>,
     /// Fields for the upstream, in place of those of the client.
     pub fields: Vec<(String, Vec<u8>)>,
+    /// Of its API key.
+    pub limits: Option<Arc<ClientLimits>>,
 }
 
 impl Identity {
@@ -51,7 +55,8 @@ impl Identity {
         if self.subject.is_empty() {
             (self.subject, self.method) = (other.subject, other.method);
         }
-        Identity { expires_unix_ms: soonest, token_id: self.token_id.or(other.token_id), ..self }
+        let (token_id, limits) = (self.token_id.or(other.token_id), self.limits.or(other.limits));
+        Identity { expires_unix_ms: soonest, token_id, limits, ..self }
     }
 }
 

@@ -150,6 +150,12 @@ impl Auth {
         self.requirement.methods().iter().any(|method| method.kind == Kind::ClientCertificate)
     }
 
+    /// Keys that it takes have limits of their own.
+    pub fn limits_keys(&self) -> bool {
+        let limits = |kind: &Kind| matches!(kind, Kind::ApiKeys(keys) if keys.limited() > 0);
+        self.requirement.methods().iter().any(|method| limits(&method.kind))
+    }
+
     /// "If the request lacks any authentication information, the resource server SHOULD NOT include
     /// an error code" (RFC 6750 section 3.1).
     fn challenge(&self, cause: Cause) -> String {
@@ -342,6 +348,18 @@ impl Method {
     fn credential<'a>(&self, request: &Request<'a>) -> Found<'a> {
         let found = self.from.iter().map(|source| source.find(request));
         found.into_iter().find(|found| *found != Found::Nothing).unwrap_or(Found::Nothing)
+    }
+
+    /// Takes over the counts of `before`.
+    pub fn inherit(&self, before: &Method) {
+        match (&self.kind, &before.kind) {
+            (Kind::ApiKeys(keys), Kind::ApiKeys(known)) => keys.inherit(known),
+            _ => {
+                if let (Some(remote), Some(known)) = (self.remote(), before.remote()) {
+                    remote.inherit(known);
+                }
+            }
+        }
     }
 
     /// The server that it asks, if it asks one.

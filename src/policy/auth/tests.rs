@@ -8,6 +8,7 @@ fn hash(key: &str) -> [u8; 32] {
 fn keys(name: &str, from: &[Source], keys: &[(&str, &str, &[&str])]) -> Requirement {
     let owned = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
     let key = |(key, owner, scopes): &(&str, &str, &[&str])| ApiKey {
+        limits: None,
         hash: hash(key),
         owner: (*owner).to_owned(),
         scopes: owned(scopes),

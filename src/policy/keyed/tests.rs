@@ -1,4 +1,5 @@
 use super::*;
+use crate::proto::rate::{Measure, OnExcess};
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicI64;
@@ -72,19 +73,125 @@ fn clients_without_sessions_make_room() {
     for n in 0..WAYS as u64 {
         keyed.handshake(&n, 1_000 + n).unwrap();
     }
+    assert_eq!(keyed.use_of_table(), TableUse { places: 8, used: 8, evicted: 0, overflows: 0 });
     keyed.handshake(&100_u64, 1_500).unwrap();
+    assert_eq!(keyed.use_of_table(), TableUse { places: 8, used: 8, evicted: 1, overflows: 0 });
     assert_eq!(keyed.handshake(&0_u64, 1_500), Ok(()), "forgotten, for the ninth");
     assert!(keyed.handshake(&7_u64, 1_500).is_err(), "remembered");
-    assert_eq!(keyed.overflows(), 0);
+    assert_eq!(keyed.use_of_table().overflows, 0);
     // Who has a session keeps its place.
     let held: Vec<_> = (0..WAYS as u64).map(|n| keyed.session(&(200 + n), 2_000).unwrap().unwrap()).collect();
     assert!(keyed.session(&300_u64, 2_000).unwrap().is_none(), "not counted");
-    assert_eq!(keyed.overflows(), 1);
+    assert_eq!(keyed.use_of_table().overflows, 1);
     for n in 0..WAYS as u64 {
         assert!(keyed.session(&(200 + n), 2_000).is_err());
     }
     drop(held);
     assert!(keyed.session(&300_u64, 2_000).unwrap().is_some());
+}
+
+fn together(measure: Measure, units: u64) -> RateLimit {
+    let rate = Rate { units, period_ms: 1_000 };
+    RateLimit { measure, rate, burst: units, on_excess: OnExcess::Close, close_code: 4003 }
+}
+
+/// What is left in the first bucket of a session of this client.
+fn left(keyed: &Keyed, key: &str, now: Millis) -> u64 {
+    let permit = keyed.session(&key, now).unwrap();
+    let buckets = keyed.buckets(permit.as_ref(), now);
+    buckets[0].left(buckets[0].level(now))
+}
+
+#[test]
+fn sessions_of_a_client_share_its_buckets_and_they_outlive_them() {
+    let rates = vec![together(Measure::Messages, 10), together(Measure::Bytes, 1_000)];
+    let keyed = Keyed::with_rates(By::Identity, limit(None, None, 64), rates);
+    let open = |key: &str, now| {
+        let permit = keyed.session(&key, now).unwrap();
+        let buckets = keyed.buckets(permit.as_ref(), now);
+        (permit.unwrap(), buckets)
+    };
+    let ((_one, first), (_two, second), (_three, other)) = (open("a", 7_000), open("a", 7_000), open("b", 7_000));
+    first[0].take(7, 7_000);
+    second[1].take(600, 7_000);
+    let levels = |buckets: &[Arc<Bucket>]| [0, 1].map(|n| buckets[n].left(buckets[n].level(7_000)));
+    assert_eq!((levels(&first), levels(&second), levels(&other)), ([3, 400], [3, 400], [10, 1_000]));
+    // Who comes back finds what it has left, and what its rate has added since.
+    drop((_one, _two));
+    assert_eq!((left(&keyed, "a", 7_000), left(&keyed, "a", 7_200)), (3, 5));
+}
+
+#[test]
+fn a_client_with_debts_is_displaced_last() {
+    let keyed = Keyed::with_rates(By::Address, limit(None, None, WAYS), vec![together(Measure::Messages, 10)]);
+    let clients: Vec<String> = (0..2 * WAYS).map(|n| format!("client {n}")).collect();
+    for (n, key) in clients[..WAYS].iter().enumerate() {
+        let permit = keyed.session(key, 7_000).unwrap();
+        // The first one has used up most.
+        keyed.buckets(permit.as_ref(), 7_000)[0].take((WAYS - n) as u64, 7_000);
+    }
+    for key in &clients[WAYS..2 * WAYS - 1] {
+        let permit = keyed.session(key, 7_000).unwrap();
+        let bucket = &keyed.buckets(permit.as_ref(), 7_000)[0];
+        assert_eq!(bucket.left(bucket.level(7_000)), 10);
+        bucket.take(10, 7_000);
+    }
+    assert_eq!(left(&keyed, &clients[0], 7_000), 10 - WAYS as u64, "the one with most debts is still known");
+    assert_eq!(keyed.use_of_table(), TableUse { places: 8, used: 8, evicted: 7, overflows: 0 });
+}
+
+#[test]
+fn a_client_without_a_place_has_buckets_of_its_own() {
+    let keyed = Keyed::with_rates(By::Address, limit(None, None, WAYS), vec![together(Measure::Messages, 10)]);
+    let _held: Vec<_> = (0..WAYS as u64).map(|n| keyed.session(&n, 7_000).unwrap().unwrap()).collect();
+    let permit = keyed.session(&100, 7_000).unwrap();
+    assert!(permit.is_none());
+    let buckets = keyed.buckets(permit.as_ref(), 7_000);
+    assert_eq!((buckets.len(), buckets[0].left(buckets[0].level(7_000))), (1, 10));
+    let unlimited = Keyed::new(By::Address, limit(Some(1), None, WAYS));
+    assert!(unlimited.buckets(None, 7_000).is_empty());
+}
+
+#[test]
+fn a_reload_changes_rates_and_keeps_those_that_stay() {
+    let new = |messages, bytes| {
+        let rates = vec![together(Measure::Messages, messages), together(Measure::Bytes, bytes)];
+        Keyed::with_rates(By::Identity, limit(Some(1), None, 64), rates)
+    };
+    let before = new(10, 100);
+    let held = before.session(&"a", 7_000).unwrap();
+    let own = before.buckets(held.as_ref(), 7_000);
+    own[0].take(9, 7_000);
+    own[1].take(90, 7_000);
+    let after = new(20, 100);
+    assert!(after != before);
+    after.inherit(&before);
+    assert!(after.session(&"a", 7_000).is_err(), "its sessions are still counted");
+    drop(held);
+    let permit = after.session(&"a", 7_000).unwrap();
+    let buckets = after.buckets(permit.as_ref(), 7_000);
+    assert_eq!([0, 1].map(|n| buckets[n].left(buckets[n].level(7_000))), [20, 10]);
+    assert_eq!(own[0].left(own[0].level(7_000)), 1, "a session keeps what it was admitted with");
+}
+
+#[test]
+fn eight_workers_take_exactly_what_a_client_has() {
+    let keyed = Keyed::with_rates(By::Address, limit(None, None, 2 * WAYS), vec![together(Measure::Messages, 500)]);
+    let passed: Vec<usize> = std::thread::scope(|scope| {
+        let worker = |_| {
+            scope.spawn(|| {
+                let one = |n: usize| {
+                    let permit = keyed.session(&(n as u64 % 4), 7_000).unwrap();
+                    keyed.buckets(permit.as_ref(), 7_000)[0].pass(7_000).is_ok().then_some(n % 4)
+                };
+                (0..4_000).filter_map(one).collect::<Vec<_>>()
+            })
+        };
+        let workers: Vec<_> = (0..8).map(worker).collect();
+        let passed: Vec<_> = workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect();
+        (0..4).map(|key| passed.iter().filter(|of| **of == key).count()).collect()
+    });
+    assert_eq!(passed, [500; 4]);
 }
 
 #[test]

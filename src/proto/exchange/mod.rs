@@ -180,7 +180,7 @@ impl Exchange {
     }
 
     pub(super) fn on_refused(&mut self, refusal: Refusal, step: &mut Step<'_>) {
-        let party = party_at_fault(refusal.cause);
+        let party = refusal.cause.party_at_fault();
         match &self.phase {
             // A response is on its way.
             Phase::ErrorBody(_) | Phase::Linger(_) => {}
@@ -340,13 +340,5 @@ impl<'a> Step<'a> {
 
     fn over(&mut self) {
         self.next = Some(Next::Over);
-    }
-}
-
-/// Who is at fault for a refusal that policy decided.
-fn party_at_fault(cause: Cause) -> Party {
-    match (cause, cause.info().status) {
-        (Cause::Responded, _) | (_, 502..=504) => Party::Proxy,
-        _ => Party::Downstream,
     }
 }

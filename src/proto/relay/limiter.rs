@@ -20,6 +20,13 @@
 //! identity or its key, which other sessions have, too. They count beside its own, and each does to
 //! the session that finds it empty what its [`OnExcess`] says.
 //!
+//! - One that closes by messages is asked message by message, and gives each its room or refuses
+//!   it: never more pass than it has, however many sessions on however many workers share it.
+//! - What others have left is looked at before each read ([`Throttle::read_max_now`]). What workers
+//!   read in the same moment may together exceed the room; it is owed, and all of them wait.
+//! - A pause ends when the bucket has room, not before: what other sessions have taken meanwhile
+//!   makes it longer.
+//!
 //! [`Admission::limits`]: crate::proto::interface::Admission::limits
 
 use super::budget::Budget;
@@ -29,16 +36,20 @@ use super::{Found, Output, Relay};
 use crate::proto::close::Close;
 use crate::proto::end::{Cause, Party};
 use crate::proto::frame::opcode;
-use crate::proto::rate::{Bucket, Measure, OnExcess};
-use crate::proto::settings::{FlowLimits, GOING_AWAY, RelaySettings};
+use crate::proto::rate::{Bucket, Measure, OnExcess, RateLimit};
+use crate::proto::settings::{GOING_AWAY, Mode, RelaySettings};
 use crate::proto::{Millis, Side, Sides};
 use std::sync::Arc;
 
 /// Buckets that a session may share with others.
-pub const SHARED_MAX: usize = 3;
+pub const SHARED_MAX: usize = 6;
 /// An excess is over when its sender has not been paused for so long; one that goes on pauses it
 /// again within a tick of the worker's timers (100 ms).
 const CALM_MS: Millis = 1_000;
+
+/// Sessions that share a bucket ask up to so much later than it has room, each at a moment of its
+/// own: none of them is always the first.
+const TURNS_MS: Millis = 200;
 
 /// User memory of the limits of a session at most, beside the buckets of its own: the buckets of a
 /// direction are a list.
@@ -72,8 +83,12 @@ pub(super) struct Throttle {
     fragments: u32,
     /// The bucket of the last pause, or of the last refusal.
     by: u8,
-    /// Other sessions may have taken something since.
-    shared: bool,
+    /// From this one on buckets are shared: other sessions may have taken something since.
+    shared_from: u8,
+    /// A shared bucket closes by messages: it is asked for each.
+    asks_by_message: bool,
+    /// Changes with each turn among those that share a bucket; never 0.
+    turn: u32,
     /// A message that has no room closes the session.
     closes_by_messages: bool,
     /// A message that has no room pauses reading.
@@ -98,13 +113,16 @@ pub(super) type Used = [u64; Measure::COUNT];
 
 impl Limiter {
     /// `None` where there is no limit.
-    pub fn new(limits: &FlowLimits, more: SessionLimits, opened_at: Millis) -> Option<Box<Limiter>> {
-        let SessionLimits { shared, random } = more;
+    pub fn new(settings: &RelaySettings, more: SessionLimits, opened_at: Millis) -> Option<Box<Limiter>> {
+        let (limits, SessionLimits { mut shared, random }) = (&settings.flow, more);
+        // Of a tunnel nothing but bytes is known.
+        shared.retain(|bucket| settings.mode == Mode::Framed || bucket.limit().measure == Measure::Bytes);
         let ends_at = limits.age.map_or(Millis::MAX, |age| opened_at + age.of_session(random));
         let throttle = |from: Side, shared: &[Arc<Bucket>]| {
             let own = limits.rates[from].iter().map(|limit| Arc::new(Bucket::new(*limit, opened_at)));
             let buckets = own.chain(shared.iter().take(SHARED_MAX).cloned()).collect();
-            Throttle { shared: !shared.is_empty(), ..Throttle::new(buckets, limits.fragments, opened_at) }
+            let turn = random as u32 | 1;
+            Throttle { turn, ..Throttle::new(buckets, limits.rates[from].len(), limits.fragments, opened_at) }
         };
         let throttles = Sides::new(throttle(Side::Downstream, &shared), throttle(Side::Upstream, &[]));
         let unlimited = |throttle: &Throttle| throttle.buckets.is_empty() && throttle.fragments_max == u32::MAX;
@@ -139,19 +157,23 @@ impl Limiter {
 }
 
 impl Throttle {
-    fn new(buckets: Box<[Arc<Bucket>]>, fragments_max: u32, now: Millis) -> Throttle {
+    /// Those from `own` on are shared.
+    fn new(buckets: Box<[Arc<Bucket>]>, own: usize, fragments_max: u32, now: Millis) -> Throttle {
         let has = |closes: bool| {
             let of_messages = buckets.iter().map(|bucket| bucket.limit()).filter(|l| l.measure == Measure::Messages);
             of_messages.into_iter().any(|limit| (limit.on_excess == OnExcess::Close) == closes)
         };
         let (closes_by_messages, pauses_by_messages) = (has(true), has(false));
+        let asks_by_message = buckets.iter().skip(own).any(|bucket| closes_by(bucket.limit(), Measure::Messages));
         let mut throttle = Throttle {
             buckets,
             left: [u64::MAX; Measure::COUNT],
             fragments_max,
             fragments: 0,
             by: 0,
-            shared: false,
+            shared_from: own as u8,
+            asks_by_message,
+            turn: 1,
             closes_by_messages,
             pauses_by_messages,
             paused: false,
@@ -171,7 +193,21 @@ impl Throttle {
     /// that shows it; 0 while reading is paused.
     #[inline]
     pub fn read_max(&self, at: Stand<'_>) -> u64 {
-        let bytes = self.left[Measure::Bytes as usize].saturating_add(1);
+        self.read_max_of(at, &self.left)
+    }
+
+    /// The same by what other sessions have left now.
+    pub fn read_max_now(&self, at: Stand<'_>, now: Millis) -> u64 {
+        self.read_max_of(at, &self.left_at(now))
+    }
+
+    pub fn is_shared(&self) -> bool {
+        usize::from(self.shared_from) < self.buckets.len()
+    }
+
+    #[inline]
+    fn read_max_of(&self, at: Stand<'_>, left: &Used) -> u64 {
+        let bytes = left[Measure::Bytes as usize].saturating_add(1);
         if !at.flowing {
             // Only the frame under way is still read: no message begins.
             let paused = self.paused && self.measure_of_pause() == Some(Measure::Bytes);
@@ -185,7 +221,7 @@ impl Throttle {
         }
         // One byte less than it takes to complete the header of a message too many.
         let (header, cursor) = (at.cursor.header_min(), at.cursor);
-        let headers = self.left[Measure::Messages as usize].saturating_mul(header).saturating_add(header - 1);
+        let headers = left[Measure::Messages as usize].saturating_mul(header).saturating_add(header - 1);
         let messages = cursor.left().saturating_add(headers).saturating_sub(cursor.held() as u64).max(1);
         messages.min(bytes)
     }
@@ -202,7 +238,7 @@ impl Throttle {
         for (at, bucket) in self.buckets.iter().enumerate() {
             let measure = bucket.limit().measure as usize;
             // Most reads have no control frame: what was left of those is left.
-            if used[measure] == 0 {
+            if used[measure] == 0 || self.is_asked_by_message(at, bucket) {
                 continue;
             }
             let level = bucket.take(used[measure], now);
@@ -221,11 +257,22 @@ impl Throttle {
 
     /// Looks at what is left now.
     fn refresh(&mut self, now: Millis) {
-        self.left = [u64::MAX; Measure::COUNT];
+        self.left = self.left_at(now);
+    }
+
+    fn left_at(&self, now: Millis) -> Used {
+        let mut all = [u64::MAX; Measure::COUNT];
         for bucket in &self.buckets {
-            let left = &mut self.left[bucket.limit().measure as usize];
+            let left = &mut all[bucket.limit().measure as usize];
             *left = (*left).min(bucket.left(bucket.level(now)));
         }
+        all
+    }
+
+    /// It has given each message its room already.
+    #[inline]
+    fn is_asked_by_message(&self, at: usize, bucket: &Bucket) -> bool {
+        self.asks_by_message && at >= usize::from(self.shared_from) && closes_by(bucket.limit(), Measure::Messages)
     }
 
     /// `used` was read. The Close for its sender, if one is to follow.
@@ -236,19 +283,19 @@ impl Throttle {
         if debt.is_none() && !waits {
             return None;
         }
-        let debt = if waits { self.message_debt(debt, now) } else { debt };
+        let debt = if waits { self.empty(Some(Measure::Messages), debt, now) } else { debt };
         let was_paused = self.paused;
         let excess = self.on_debt(debt?, at.flowing, now);
         counts.pauses += u64::from(self.paused && !was_paused);
         excess
     }
 
-    /// A message waits that has no room.
+    /// The bucket that pauses and has no room, of this measure or any; and until when.
     #[inline(never)]
-    fn message_debt(&self, mut debt: Option<(usize, Millis)>, now: Millis) -> Option<(usize, Millis)> {
+    fn empty(&self, of: Option<Measure>, mut debt: Option<(usize, Millis)>, now: Millis) -> Option<(usize, Millis)> {
         for (at, bucket) in self.buckets.iter().enumerate() {
             let (limit, level) = (bucket.limit(), bucket.level(now));
-            let pauses = limit.measure == Measure::Messages && limit.on_excess != OnExcess::Close;
+            let pauses = of.is_none_or(|of| limit.measure == of) && limit.on_excess != OnExcess::Close;
             if pauses && bucket.left(level) == 0 {
                 debt = later(debt, at, bucket.resume_at(level, now));
             }
@@ -258,6 +305,7 @@ impl Throttle {
 
     #[inline(never)]
     fn on_debt(&mut self, (at, until): (usize, Millis), flowing: bool, now: Millis) -> Option<Close> {
+        let until = until + self.wait_for_turn(at);
         let limit = *self.buckets.get(at)?.limit();
         match limit.on_excess {
             // Those have been judged one by one: what went beyond was taken by another session.
@@ -275,6 +323,19 @@ impl Throttle {
         self.outlasts_patience(now).filter(|_| flowing)
     }
 
+    /// How much later a session asks than the shared bucket has room.
+    fn wait_for_turn(&mut self, at: usize) -> Millis {
+        let bucket = self.buckets.get(at).filter(|_| at >= usize::from(self.shared_from));
+        let most = bucket.map_or(0, |bucket| bucket.spare_ms()).min(TURNS_MS);
+        if most > 0 {
+            // Xorshift (Marsaglia 2003): whom it favours does not matter.
+            self.turn ^= self.turn << 13;
+            self.turn ^= self.turn >> 17;
+            self.turn ^= self.turn << 5;
+        }
+        u64::from(self.turn) % (most + 1)
+    }
+
     /// The time that [`Throttle::on_time`] waits for.
     fn next_at(&self) -> Option<Millis> {
         let patience = self.patience_ends_at().unwrap_or(Millis::MAX);
@@ -289,7 +350,12 @@ impl Throttle {
             self.since = Millis::MAX;
         }
         if self.paused && (self.until <= now || excess.is_some()) {
-            self.paused = false;
+            // Other sessions may have taken what this one has waited for.
+            let again = self.empty(None, None, now).filter(|_| self.is_shared() && flowing && excess.is_none());
+            match again {
+                Some((at, until)) => (self.by, self.until) = (at as u8, until + self.wait_for_turn(at)),
+                None => self.paused = false,
+            }
             self.refresh(now);
         }
         excess
@@ -323,15 +389,24 @@ impl Throttle {
     /// that close at once.
     fn admit(&mut self, measure: Measure, used: u64, now: Millis) -> Result<(), Cause> {
         for (at, bucket) in self.buckets.iter().enumerate() {
-            let limit = bucket.limit();
-            let closes = limit.measure == measure && limit.on_excess == OnExcess::Close;
-            if closes && bucket.left(bucket.level(now)) <= used {
+            if !closes_by(bucket.limit(), measure) {
+                continue;
+            }
+            let has_room = match self.is_asked_by_message(at, bucket) {
+                true => bucket.pass(now).is_ok(),
+                false => bucket.left(bucket.level(now)) > used,
+            };
+            if !has_room {
                 self.by = at as u8;
                 return Err(measure.cause());
             }
         }
         Ok(())
     }
+}
+
+fn closes_by(limit: &RateLimit, measure: Measure) -> bool {
+    limit.measure == measure && limit.on_excess == OnExcess::Close
 }
 
 /// The debt that lasts longer.
@@ -413,7 +488,7 @@ pub(super) struct ReadBudget<'a> {
 
 impl ReadBudget<'_> {
     pub fn new(throttle: &mut Throttle, now: Millis) -> ReadBudget<'_> {
-        if throttle.shared {
+        if throttle.is_shared() {
             throttle.refresh(now);
         }
         ReadBudget { throttle, now, messages: 0, control_frames: 0 }
@@ -427,6 +502,9 @@ impl Budget for ReadBudget<'_> {
     fn free_messages(&self) -> u64 {
         if !self.throttle.closes_by_messages {
             return u64::MAX;
+        }
+        if self.throttle.asks_by_message {
+            return 0;
         }
         self.throttle.left[Measure::Messages as usize].saturating_sub(self.messages)
     }

@@ -1,8 +1,8 @@
 //! An established WebSocket: two directions, and the rules of how they close
 //! (docs/src/behaviour.md, "The session"). Pure state and what follows from it; the session is its
-//! only user. `cursor` walks the frames of one direction, `own` holds frames of ours, `heartbeat`
-//! has pings of ours and what follows from them, `slice` what goes in and comes out with a slice of
-//! bytes.
+//! only user. `cursor` walks the frames of one direction, `reading` says how much of it is read at
+//! once, `limiter` what its limits allow, `own` holds frames of ours, `heartbeat` has pings of ours
+//! and what follows from them, `slice` what goes in and comes out with a slice of bytes.
 //!
 //! A direction is named by the side that its bytes come from. Its output:
 //!
@@ -21,6 +21,7 @@ mod cursor;
 mod heartbeat;
 mod limiter;
 mod own;
+mod reading;
 mod slice;
 
 pub use budget::{Budget, Unlimited};
@@ -43,13 +44,6 @@ use own::OwnFrames;
 /// How long a peer that sends data after its own Close waits for the other side's Close before it
 /// gets ours.
 const DATA_AFTER_CLOSE_MS: Millis = 500;
-/// Frames with this much left are read in smaller pieces: half the cost per byte (PERF.md).
-const LONG_FRAME: u64 = 256 * 1024;
-const LONG_FRAME_READ: usize = 32 * 1024;
-/// A shorter payload is read and sent faster than it is spliced (PERF.md).
-const SPLICE_MIN: u64 = 16 * 1024;
-/// Where a frame that will be spliced may begin, no more is read than its header and short frames.
-const SPLICE_HEAD_READ: usize = 4 * 1024;
 
 /// What leaves in a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +179,7 @@ impl Relay {
     /// `limits`: beside those of `settings`.
     pub(super) fn new(extensions: Extensions, settings: &RelaySettings, limits: SessionLimits, now: Millis) -> Relay {
         let heartbeat = Legs::new(settings, limits.random, now);
-        let limiter = Limiter::new(&settings.flow, limits, now);
+        let limiter = Limiter::new(settings, limits, now);
         let direction = |from| Direction::new(from, extensions);
         let directions = Sides::new(direction(Side::Downstream), direction(Side::Upstream));
         Relay { directions, last_seen: now, heartbeat, closing: None, limiter }
@@ -221,16 +215,19 @@ impl Relay {
             None => usize::MAX,
             Some(limiter) => match limiter.throttle(side).read_max(direction.stand()) {
                 0 => return ReadInterest::Nothing,
+                _ if limiter.throttle(side).is_shared() => return ReadInterest::Shared,
                 most => usize::try_from(most).unwrap_or(usize::MAX),
             },
         };
-        let spliceable = direction.cursor.spliceable();
-        match spliceable.min(most as u64) {
-            long @ SPLICE_MIN.. if settings.splice => ReadInterest::Payload(long),
-            0 if settings.splice => ReadInterest::Bytes(SPLICE_HEAD_READ.min(most)),
-            _ if spliceable >= LONG_FRAME && !settings.splice => ReadInterest::Bytes(LONG_FRAME_READ.min(most)),
-            _ => ReadInterest::Bytes(most),
-        }
+        reading::interest(&direction.cursor, most, settings.splice)
+    }
+
+    /// The same, where it depends on what other sessions have left of a limit now.
+    pub(super) fn wants_now(&self, side: Side, settings: &RelaySettings, now: Millis) -> ReadInterest {
+        let (direction, wanted) = (&self.directions[side], self.wants(side, settings));
+        let Some(limiter) = self.limiter.as_ref().filter(|_| wanted == ReadInterest::Shared) else { return wanted };
+        let most = limiter.throttle(side).read_max_now(direction.stand(), now);
+        reading::interest(&direction.cursor, usize::try_from(most).unwrap_or(usize::MAX), settings.splice)
     }
 
     #[inline(always)]

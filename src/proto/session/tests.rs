@@ -72,8 +72,8 @@ impl Driver {
 
     fn bytes(&mut self, from: Side, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.session.is_over() {
-            match self.session.wants(from) {
-                ReadInterest::Nothing | ReadInterest::Payload(_) => return,
+            match self.session.wants_now(from, self.now) {
+                ReadInterest::Nothing | ReadInterest::Payload(_) | ReadInterest::Shared => return,
                 ReadInterest::Discard => {
                     self.session.on_discarded(from, bytes.len(), self.now);
                     bytes = &[];

@@ -164,7 +164,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         pending.shadow = plan.shadow;
         let shadowed = pending.shadow.is_some();
         self.pair.permit = Some(plan.permit);
-        let limits = SessionLimits { shared: Vec::new(), random: u64::from_ne_bytes(self.res.random()) };
+        let limits = SessionLimits { shared: plan.shared, random: u64::from_ne_bytes(self.res.random()) };
         self.on_event(Event::Admitted(Admission { request_id, settings, shadowed, limits }));
     }
 

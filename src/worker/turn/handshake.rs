@@ -4,6 +4,7 @@
 
 use super::Turn;
 use crate::policy::Facts;
+use crate::policy::listener::Entry;
 use crate::policy::template::Variables;
 use crate::proto::Side;
 use crate::proto::end::{Cause, End, Party, Phase};
@@ -54,9 +55,17 @@ impl<S: Sys> Turn<'_, '_, S> {
             Heading::Complete(header) => {
                 self.eventful = true;
                 pending.on_header(&header);
-                let (snapshot, peer) = (&self.res.core.snapshot, pending.peer.ip());
-                if let Some(cause) = snapshot.refuses(&pending.listener, peer, self.res.now) {
+                let (peer, now) = (pending.peer.ip(), self.res.now);
+                if let Some(cause) = self.res.core.snapshot.blocked(peer, now) {
                     return self.refuse_peer(cause);
+                }
+                let Some(permit) = self.pair.permit.take() else { return };
+                match pending.listener.meet(peer, permit, now) {
+                    Ok(Entry { permit, excess }) => {
+                        self.pair.permit = Some(permit);
+                        pending.excess = pending.excess.or(excess);
+                    }
+                    Err(cause) => return self.refuse_peer(cause),
                 }
                 conn.begin(pending.tls_behind_header.take());
                 let is_up = conn.is_up();

@@ -29,6 +29,7 @@ impl<S: Sys> Turn<'_, '_, S> {
                 ReadInterest::Payload(payload) if self.pair.is_plain() => self.splice(from, payload),
                 ReadInterest::Payload(payload) => self.forward(from, usize::try_from(payload).unwrap_or(usize::MAX)),
                 ReadInterest::Bytes(max) => self.forward(from, max),
+                ReadInterest::Shared => self.forward_shared(from),
             };
             match progress {
                 Progress::Moved(n) => bytes += n.get(),
@@ -65,6 +66,18 @@ impl<S: Sys> Turn<'_, '_, S> {
         input.clear();
         self.res.input = Some(input);
         progress
+    }
+
+    /// One read of a session that shares limits with others.
+    #[inline(never)]
+    fn forward_shared(&mut self, from: Side) -> Progress {
+        let interest = self.pair.session.as_ref().map(|session| session.wants_now(from, self.res.now));
+        match interest {
+            Some(ReadInterest::Payload(payload)) if self.pair.is_plain() => self.splice(from, payload),
+            Some(ReadInterest::Payload(payload)) => self.forward(from, usize::try_from(payload).unwrap_or(usize::MAX)),
+            Some(ReadInterest::Bytes(max)) => self.forward(from, max),
+            Some(ReadInterest::Nothing | ReadInterest::Discard | ReadInterest::Shared) | None => Progress::Blocked,
+        }
     }
 
     /// A read that may make TLS send something of its own, and so leave a backlog toward `from`.

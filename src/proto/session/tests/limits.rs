@@ -28,8 +28,8 @@ impl Driver {
     fn read(&mut self, from: Side, queue: &mut Vec<u8>) -> usize {
         let before = queue.len();
         while !queue.is_empty() && !self.session.is_over() {
-            let max = match self.session.wants(from) {
-                ReadInterest::Nothing => break,
+            let max = match self.session.wants_now(from, self.now) {
+                ReadInterest::Nothing | ReadInterest::Shared => break,
                 ReadInterest::Bytes(max) => max.min(queue.len()),
                 ReadInterest::Payload(_) | ReadInterest::Discard => queue.len(),
             };
@@ -42,7 +42,7 @@ impl Driver {
     /// Time passes until `at`; deadlines come when they are due, and what waits is read then.
     fn until(&mut self, at: Millis, from: Side, queue: &mut Vec<u8>) {
         while let Some((due, timer)) = self.session.deadline().filter(|(due, _)| *due <= at) {
-            self.now = due;
+            self.now = due.max(self.now);
             self.event(Event::Timer(timer));
             self.read(from, queue);
         }
@@ -373,6 +373,110 @@ fn sessions_share_a_bucket_and_each_keeps_its_own() {
     sessions[1].now = 600;
     sessions[1].bytes(Side::Downstream, &client(b"x"));
     assert_eq!(code(&sessions[1]), None, "600 ms later there is room for one");
+}
+
+/// An established session that shares this bucket, without limits of its own.
+fn sharing(shared: &Arc<Bucket>, random: u64) -> Driver {
+    let mut driver = Driver::new(RelaySettings::default());
+    driver.limits = SessionLimits { shared: vec![Arc::clone(shared)], random };
+    driver.bytes(Side::Downstream, REQUEST);
+    driver.bytes(Side::Upstream, SWITCHING);
+    driver.seen = Seen::default();
+    driver
+}
+
+#[test]
+fn sessions_on_eight_threads_pass_exactly_what_a_bucket_that_closes_has() {
+    for chunk in [1, 7, 50] {
+        let limit = RateLimit { rate: Rate { units: 1, period_ms: 3_600_000 }, burst: 1_000, ..MINUTE };
+        let shared = Arc::new(Bucket::new(limit, 0));
+        let passed: usize = std::thread::scope(|scope| {
+            let session = |_| {
+                scope.spawn(|| {
+                    let mut driver = sharing(&shared, 0);
+                    for _ in 0..400 / chunk {
+                        driver.bytes(Side::Downstream, &client(b"x").repeat(chunk));
+                    }
+                    let closed = our_close(&driver.seen.sent[Side::Downstream], Side::Downstream);
+                    assert!(closed.is_none_or(|code| code == 4003), "{closed:?}");
+                    (driver.messages_to(Side::Upstream), closed.is_some())
+                })
+            };
+            let sessions: Vec<_> = (0..8).map(session).collect();
+            let ends: Vec<_> = sessions.into_iter().map(|session| session.join().unwrap()).collect();
+            assert!(ends.iter().filter(|(_, closed)| *closed).count() >= 5, "{ends:?}");
+            ends.iter().map(|(passed, _)| passed).sum()
+        });
+        assert_eq!(passed, 1_000, "in reads of {chunk}");
+    }
+}
+
+#[test]
+fn sessions_that_share_a_bucket_that_pauses_have_its_rate_together() {
+    for measure in [Measure::Messages, Measure::Bytes] {
+        // A message has seven bytes.
+        let unit = if measure == Measure::Bytes { 7 } else { 1 };
+        let shared = Arc::new(Bucket::new(rate(measure, 10 * unit, 1_000, 10 * unit, OnExcess::Pause), 0));
+        let mut drivers: [Driver; 4] = std::array::from_fn(|n| sharing(&shared, 77 * n as u64));
+        let mut queues: [Vec<u8>; 4] = std::array::from_fn(|_| client(b"x").repeat(1_000));
+        let passed = |driver: &Driver| driver.messages_to(Side::Upstream);
+        for now in 0..=10_000 {
+            for (driver, queue) in drivers.iter_mut().zip(&mut queues) {
+                driver.until(now, Side::Downstream, queue);
+                driver.read(Side::Downstream, queue);
+                assert_eq!(driver.session.verdict(), None);
+            }
+            let all: usize = drivers.iter().map(passed).sum();
+            // A byte too many shows the excess to each session.
+            let most = 10 + now / 100 + if measure == Measure::Bytes { 1 } else { 0 };
+            assert!(all as u64 <= most, "{all} at {now}");
+        }
+        let each = drivers.each_ref().map(passed);
+        let all: usize = each.iter().sum();
+        assert!((100..=111).contains(&all) && each.iter().all(|own| *own >= 5), "{measure:?}: {each:?}");
+    }
+}
+
+#[test]
+fn a_session_is_not_read_for_what_another_one_has_taken() {
+    let shared = Arc::new(Bucket::new(rate(Measure::Messages, 10, 1_000, 10, OnExcess::Pause), 0));
+    let (mut one, mut other) = (sharing(&shared, 1), sharing(&shared, 2));
+    let mut queue = client(b"x").repeat(30);
+    one.read(Side::Downstream, &mut queue);
+    assert!(one.is_paused(Side::Downstream) && !other.is_paused(Side::Downstream));
+    // The other one knows it before its first read.
+    let mut others = client(b"y").repeat(30);
+    other.read(Side::Downstream, &mut others);
+    assert_eq!((one.messages_to(Side::Upstream), other.messages_to(Side::Upstream)), (10, 0));
+    let due = |driver: &Driver| driver.session.deadline().filter(|(_, timer)| *timer == Timer::Resume).unwrap().0;
+    assert!((100..=300).contains(&due(&one)) && (100..=300).contains(&due(&other)), "there is room, and a turn");
+    // Who comes first has what there is, and the pause of the one that comes next goes on.
+    let (first, second) = if due(&one) <= due(&other) { (&mut one, &mut other) } else { (&mut other, &mut one) };
+    let at = due(second);
+    let before = [first.messages_to(Side::Upstream), second.messages_to(Side::Upstream)];
+    shared.take(9, at);
+    first.now = at;
+    first.event(Event::Timer(Timer::Resume));
+    shared.take(1, at);
+    second.until(at, Side::Downstream, &mut client(b"z"));
+    assert!(second.is_paused(Side::Downstream) && due(second) > at);
+    assert_eq!([first.messages_to(Side::Upstream), second.messages_to(Side::Upstream)], before);
+    // What the upstream says is not limited by it.
+    one.bytes(Side::Upstream, &server(b"x").repeat(100));
+    assert_eq!(one.messages_to(Side::Downstream), 100);
+}
+
+#[test]
+fn a_tunnel_shares_bytes_alone() {
+    let bucket = |measure| Arc::new(Bucket::new(rate(measure, 1, 3_600_000, 40, OnExcess::Pause), 0));
+    let (messages, bytes) = (bucket(Measure::Messages), bucket(Measure::Bytes));
+    let mut driver = Driver::new(RelaySettings { mode: Mode::Opaque, ..RelaySettings::default() });
+    driver.limits = SessionLimits { shared: vec![Arc::clone(&messages), Arc::clone(&bytes)], random: 0 };
+    driver.bytes(Side::Downstream, REQUEST);
+    driver.bytes(Side::Upstream, SWITCHING);
+    let mut queue = vec![0x82; 100];
+    assert_eq!(driver.read(Side::Downstream, &mut queue), 41);
+    assert_eq!((messages.left(messages.level(0)), bytes.left(bytes.level(0))), (40, 0));
 }
 
 #[test]
