@@ -107,6 +107,7 @@ impl Sample {
         let cert = ClientCert { subject: text(&self.cert_subject), sha256: text(&self.cert_sha256) };
         Facts {
             request,
+            shown: None,
             trusted: false,
             peer: self.client.to_canonical(),
             client: self.client.to_canonical(),

@@ -35,9 +35,11 @@ pub const HALF_OPEN_PLACE_BYTES: usize = 96;
 pub const SESSION_BYTES: usize = 768;
 /// What limits on messages, bytes, control frames, fragments or age add to a session, with the
 /// buckets that it may share with others, at most.
-pub const LIMITER_BYTES: usize = 288;
+pub const LIMITER_BYTES: usize = 304;
 /// What each bucket of its own adds to that.
 pub const BUCKET_BYTES: usize = 128;
+/// What a session takes whose client may send new credentials, without those, at most.
+pub const REFRESH_BYTES: usize = 1024;
 /// Kernel memory of the two TCP sockets of a session with empty buffers.
 pub const SESSION_KERNEL_BYTES: usize = 8 << 10;
 /// The largest answer or file of a source of endpoints.

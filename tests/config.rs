@@ -26,6 +26,8 @@ mod limits;
 mod passwords;
 #[path = "config/redis.rs"]
 mod redis;
+#[path = "config/renewal.rs"]
+mod renewal;
 #[path = "config/rewrite.rs"]
 mod rewrite;
 #[path = "config/shadow.rs"]

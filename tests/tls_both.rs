@@ -14,5 +14,7 @@ mod hostile;
 mod limits;
 #[path = "rates.rs"]
 mod rates;
+#[path = "refresh.rs"]
+mod refresh;
 #[path = "relay.rs"]
 mod relay;

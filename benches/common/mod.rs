@@ -25,6 +25,7 @@ pub fn facts_of<'a>(request: &'a Request<'a>) -> Facts<'a> {
     let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     Facts {
         request,
+        shown: None,
         trusted: false,
         peer: client,
         client,

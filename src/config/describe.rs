@@ -12,9 +12,9 @@ use super::shield;
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
 use crate::memory::{
-    BUCKET_BYTES, CALL_BYTES, CHECK_BYTES, KEPT_BYTES, LIMITER_BYTES, PIPE_BYTES, PIPES_MAX, SCRATCH_BYTES,
-    SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES, SHARED_KEY_BYTES, SHARED_KEYS, SOURCE_BYTES, TLS_CONN_BYTES,
-    TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
+    BUCKET_BYTES, CALL_BYTES, CHECK_BYTES, KEPT_BYTES, LIMITER_BYTES, PIPE_BYTES, PIPES_MAX, REFRESH_BYTES,
+    SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES, SHARED_KEY_BYTES, SHARED_KEYS, SOURCE_BYTES,
+    TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
 use crate::policy::auth::Auth;
 use crate::policy::keyed::SHARED_BYTES;
@@ -249,6 +249,7 @@ impl Snapshot {
             ),
         ];
         rows.extend(self.limiter_memory(sessions));
+        rows.extend(self.refresh_memory(sessions));
         rows.extend(self.shadow_memory());
         rows.extend(auth::memory(&self.routes));
         rows.extend(clients::memory(self));
@@ -279,16 +280,25 @@ impl Snapshot {
     fn limiter_memory(&self, sessions: usize) -> Option<(usize, String)> {
         let buckets_of = |entry: &Entry| {
             let route = &entry.route;
-            let flow = &route.settings.relay.flow;
-            let own: usize = Side::BOTH.iter().map(|side| flow.rates[*side].len()).sum();
+            let relay = &route.settings.relay;
+            let own: usize = Side::BOTH.iter().map(|side| relay.flow.rates[*side].len()).sum();
             let of_client = [&route.by_address, &route.by_identity].into_iter().flatten();
             let shared: usize = of_client.map(|keyed| keyed.rates.len()).sum();
             let by_key = route.auth.as_ref().is_some_and(Auth::limits_keys);
-            (flow.are_set() || shared > 0 || by_key).then_some(own + shared)
+            let limited = relay.flow.are_set() || relay.refresh.is_some() || shared > 0 || by_key;
+            limited.then_some(own + shared)
         };
         let buckets = self.routes.entries().iter().filter_map(buckets_of).max()?;
         let each = LIMITER_BYTES + buckets * BUCKET_BYTES;
         Some((sessions.saturating_mul(each), format!("limits of {sessions} sessions, {} each", size(each))))
+    }
+
+    /// Of sessions whose clients may send new credentials: a message, and one that is judged.
+    fn refresh_memory(&self, sessions: usize) -> Option<(usize, String)> {
+        let forms = self.routes.entries().iter().filter_map(|entry| entry.route.settings.relay.refresh.as_ref());
+        let message = usize::try_from(forms.map(|form| form.max_bytes).max()?).unwrap_or(usize::MAX);
+        let each = REFRESH_BYTES + 2 * message;
+        Some((sessions.saturating_mul(each), format!("new credentials of {sessions} sessions, {} each", size(each))))
     }
 
     fn shadow_memory(&self) -> Vec<(usize, String)> {
@@ -409,6 +419,7 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     }
     if let Some(asked) = &route.auth {
         auth::write_route(out, asked)?;
+        auth::write_renewal(out, route)?;
     }
     for limit in flow::describe(&route.settings.relay.flow) {
         write!(out, ", {limit}")?;

@@ -141,6 +141,7 @@ pub struct Route {
     pub on_endpoint_down_code: Typed,
     pub on_expired_code: Typed,
     pub on_revoked_code: Typed,
+    pub credentials: Option<Section<Renewal>>,
     pub splice: Typed,
     pub retry_on: TypedList,
     pub auth: Typed,
@@ -150,6 +151,18 @@ pub struct Route {
     pub shadow: Option<Section<Shadow>>,
     pub limits: Table<RouteLimits>,
     pub timeouts: Table<Timeouts>,
+}
+
+/// What happens when the credentials of a session are about to end.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Renewal {
+    pub warn: Typed,
+    pub warning: Typed,
+    pub refresh: Typed,
+    pub max_refresh: Typed,
+    pub accepted: Typed,
+    pub refused: Typed,
 }
 
 /// One element of a route's `match`: an input, and a comparison.

@@ -26,6 +26,7 @@ mod jwt;
 mod limits;
 mod matching;
 mod pattern;
+mod renewal;
 mod rewrite;
 mod routes;
 mod shadow;

@@ -6,7 +6,7 @@ use super::error::suggestion;
 use super::file::{self, Section, Typed};
 use super::value::{self, Parsed, quoted, text};
 use super::{endpoint, pattern};
-use crate::policy::auth::Method;
+use crate::policy::auth::{Form, Method};
 use crate::policy::endpoint::Endpoint;
 use crate::policy::headers::Direction;
 use crate::policy::limit::SessionLimit;
@@ -52,9 +52,11 @@ impl Builder<'_, '_> {
             let priority = self.take("route.priority", &section.get_ref().priority, 0, priority);
             let action = self.action(section, upstreams, &path.names());
             if let Some(action) = action {
-                let mut route = self.route(section.get_ref(), &path, action, inherited);
+                let refresh = self.refresh_form(section.get_ref());
+                let mut route = self.route((section.get_ref(), refresh.as_ref()), &path, action, inherited);
                 route.shadow = self.shadow(section.get_ref(), upstreams);
                 route.auth = self.route_auth(section.get_ref(), methods);
+                route.renewal = self.renewal(section.get_ref(), (refresh, route.auth.as_ref()));
                 (route.by_address, route.by_identity) = self.client_limits(section.get_ref());
                 let entry = Entry { host, path, conditions, priority, route: Arc::new(route) };
                 self.check_unique(section, &mut seen, &entry);
@@ -123,7 +125,13 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn route(&mut self, typed: &file::Route, path: &PathPattern, action: RouteAction, inherited: &Settings) -> Route {
+    fn route(
+        &mut self,
+        (typed, refresh): (&file::Route, Option<&Form>),
+        path: &PathPattern,
+        action: RouteAction,
+        inherited: &Settings,
+    ) -> Route {
         self.read("route.name", &typed.name, value::name);
         for (key, at) in [("tls", &typed.timeouts.tls), ("request_head", &typed.timeouts.request_head)] {
             if let Some(at) = at {
@@ -134,7 +142,7 @@ impl Builder<'_, '_> {
         let timeouts = self.timeouts("route.timeouts", &typed.timeouts, &inherited.timeouts);
         let retry_on = self.retry_on(typed);
         let max_sessions = self.read("route.limits.max_sessions", &typed.limits.max_sessions, value::sessions);
-        let relay = self.relay_settings(typed, &inherited.relay);
+        let relay = self.relay_settings((typed, refresh), &inherited.relay);
         let (allow, deny, deny_file) = (&typed.allow, &typed.deny, &typed.deny_file);
         Route {
             origins: self.origins(&typed.origins),
@@ -169,7 +177,11 @@ impl Builder<'_, '_> {
 
     /// A new option of the relay is a field of [`RelaySettings`], a key of [`file::Route`], a line
     /// here, and one in `example.toml`.
-    fn relay_settings(&mut self, typed: &file::Route, inherited: &RelaySettings) -> RelaySettings {
+    fn relay_settings(
+        &mut self,
+        (typed, refresh): (&file::Route, Option<&Form>),
+        inherited: &RelaySettings,
+    ) -> RelaySettings {
         let modes = [Mode::Framed, Mode::Opaque].map(|mode| (mode.name(), mode));
         let limits = &typed.limits;
         let (error_code, down_code) = (&typed.on_upstream_error_code, &typed.on_endpoint_down_code);
@@ -186,6 +198,7 @@ impl Builder<'_, '_> {
             splice: self.splice(typed),
             flow: self.flow_limits("route.limits", limits.flow(), &inherited.flow, mode),
             heartbeat: self.heartbeat(typed),
+            refresh: refresh.and_then(|form| self.refresh_messages(typed, form)),
         }
     }
 

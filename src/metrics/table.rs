@@ -159,6 +159,15 @@ metrics! {
     Counter "framegate_receiver_stalls_total" [] "Times a receiver blocked and reading from its sender was paused."
         { stalled: u64 }
         = |r, out| out.put(&[], r.total.stalled);
+    Counter "framegate_credential_warnings_total" [] "Clients told that their credentials are about to end."
+        { credential_warnings: u64 }
+        = |r, out| out.put(&[], r.total.credential_warnings);
+    Counter "framegate_credential_refreshes_total" ["result"] "Messages of clients with new credentials by result."
+        {
+            /// In the order of [`REFRESHES`].
+            credential_refreshes: [u64; REFRESHES.len()]
+        }
+        = |r, out| REFRESHES.iter().zip(r.total.credential_refreshes).for_each(|(result, n)| out.put(&[result], n));
     Gauge "framegate_shadow_sessions" [] "Shadows of sessions that are open or being opened."
         { shadow_sessions: u64 }
         = |r, out| out.put(&[], r.total.shadow_sessions);
@@ -266,6 +275,9 @@ pub const TLS_OUTCOMES: [&str; 3] = ["full", "resumed", "failed"];
 
 /// Bounds of [`Shared::times`], in microseconds.
 pub const SYNC_US: [u64; 9] = [500, 1_000, 2_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000];
+/// The results of `Tally::credential_refreshes`: the session goes on with the new credentials, with
+/// those that it has, ends; or they came too soon after others and were not judged.
+const REFRESHES: [&str; 4] = ["accepted", "refused", "ended", "excess"];
 
 /// Bounds of `Tally::loop_busy`, in microseconds.
 pub const LOOP_BUSY_US: [u64; 8] = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000];

@@ -24,6 +24,7 @@ use super::path::{decoded, normal_host, without_dots};
 use super::route::Route;
 use index::Index;
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ use std::sync::Arc;
 pub struct Routes {
     entries: Vec<Entry>,
     index: Index,
+    /// Places in `entries`.
+    names: HashMap<String, usize>,
 }
 
 /// One route and the requests that it matches.
@@ -79,7 +82,8 @@ impl Routes {
     pub fn new(mut entries: Vec<Entry>) -> Routes {
         entries.sort_by_cached_key(|entry| (entry.rank(), entry.route.name.clone()));
         let index = Index::new(&entries);
-        Routes { entries, index }
+        let names = entries.iter().enumerate().map(|(at, entry)| (entry.route.name.clone(), at)).collect();
+        Routes { entries, index, names }
     }
 
     /// The first route in matching order that matches. Host and path are matched on normalised
@@ -94,6 +98,12 @@ impl Routes {
         // Without dot segments the segments of the client's path are those of the normalised copy.
         let path = if decoded == normal { request.path } else { &normal };
         Some(Found { entry, captures: entry.path.captures(path) })
+    }
+
+    /// The route with this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Route>> {
+        let entry = self.names.get(name).and_then(|at| self.entries.get(*at))?;
+        Some(&entry.route)
     }
 
     /// In matching order.

@@ -70,6 +70,9 @@ use upstream::Upstream;
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
     pub request: &'a Request<'a>,
+    /// A credential that a client has sent in an established session. It counts in place of those
+    /// in the request.
+    pub shown: Option<&'a [u8]>,
     /// The peer is a trusted proxy of its listener.
     pub trusted: bool,
     /// The other end of the connection.
@@ -341,6 +344,7 @@ impl<'a> Facts<'a> {
         let client = IpAddr::from([203, 0, 113, 7]);
         Facts {
             request,
+            shown: None,
             trusted: false,
             peer: client,
             client,

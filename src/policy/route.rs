@@ -4,7 +4,7 @@
 use super::Facts;
 use super::access::Access;
 use super::ask::Check;
-use super::auth::Auth;
+use super::auth::{Auth, Renewal};
 use super::headers::HeaderRules;
 use super::key::{HashKey, mix, scale};
 use super::keyed::Keyed;
@@ -47,6 +47,8 @@ pub struct Route {
     pub checks: Vec<Check>,
     /// Checked last; `None` admits everybody.
     pub auth: Option<Auth>,
+    /// What it does when they are about to end.
+    pub renewal: Option<Renewal>,
     pub sessions: SessionLimit,
     /// Handshakes of all clients together.
     pub handshakes: Option<SharedRate>,
@@ -138,6 +140,7 @@ impl Route {
             forwarding_headers: ForwardingHeaders::default(),
             checks: Vec::new(),
             auth: None,
+            renewal: None,
             shadow: None,
             sessions: SessionLimit::new(None),
             handshakes: None,
@@ -155,6 +158,10 @@ impl Route {
         let mut edits = self.request_headers.edits(variables);
         for (name, value) in variables.identity.iter().flat_map(|identity| &identity.fields) {
             edits.set(name, value.clone());
+        }
+        if self.settings.relay.refresh.is_some() {
+            // A message that is compressed could not be recognised.
+            edits.remove("Sec-WebSocket-Extensions");
         }
         let Some(auth) = &self.auth else { return (request.query.into(), edits) };
         auth.conceal(request, &mut edits, response);

@@ -57,8 +57,13 @@ impl SessionInfo {
     /// The same with credentials that last until then; `None` where there are none.
     pub fn until(&self, unix_ms: u64) -> Option<SessionInfo> {
         let identity = Identity { expires_unix_ms: Some(unix_ms), ..Identity::clone(self.identity.as_ref()?) };
+        Some(self.with_identity(identity))
+    }
+
+    /// The same with other credentials.
+    pub fn with_identity(&self, identity: Identity) -> SessionInfo {
         let (text, route, client) = (self.text.clone(), self.route.clone(), self.client.clone());
-        Some(SessionInfo { text, route, client, identity: Some(Arc::new(identity)), ..*self })
+        SessionInfo { text, route, client, identity: Some(Arc::new(identity)), ..*self }
     }
 
     /// Names the client.

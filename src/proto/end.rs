@@ -257,6 +257,10 @@ causes! {
     UpstreamLoss "upstream-loss" 0 1012 "upstream lost";
     /// The endpoint was marked down, drained or removed, on a route with `on_endpoint_down`.
     EndpointDown "endpoint-down" 0 1012 "endpoint down";
+    /// A message with new credentials was in several frames, too long or compressed.
+    RefreshFormat "refresh-format" 0 1008 "credentials message";
+    /// New credentials are those of another client, or do not permit the route.
+    CredentialsChanged "credentials-changed" 0 4403 "other credentials";
     /// The credentials that the session was admitted with have ended.
     Expired "expired" 0 4401 "credentials expired";
     /// More messages in a time than the route allows.

@@ -3,7 +3,7 @@
 
 use super::end::{Cause, End};
 use super::http1::{FieldEdits, Reply};
-use super::relay::{OwnFrame, SessionLimits};
+use super::relay::{OwnFrame, SessionLimits, TakenMessage};
 use super::settings::Settings;
 use super::shadow::Opening;
 use super::{Millis, Side, Sides};
@@ -189,6 +189,9 @@ pub enum Action {
     Established { subprotocol: Option<Box<[u8]>>, opening: Option<Box<Opening>> },
     /// Send a frame of ours behind everything sent before, masked toward the upstream.
     SendFrame(Side, OwnFrame),
+    /// The client has sent this with new credentials; it was not forwarded. They are judged while
+    /// the session goes on.
+    Refresh(TakenMessage),
     /// FIN behind everything sent before; report `Finished`.
     HalfClose(Side),
     /// Close that connection now; nothing is owed to it.

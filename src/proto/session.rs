@@ -18,7 +18,7 @@ use super::end::{Cause, End, Party, Phase};
 use super::exchange::{Exchange, Outcome, Step};
 use super::http1::Request;
 use super::interface::{Action, Event, ReadInterest, Timer, Totals, TransportEnd};
-use super::relay::{Checkpoint, Found, OwnFrame, Relay};
+use super::relay::{Checkpoint, Found, Noticed, OwnFrame, Relay};
 use super::relay::{RelayInput, Relayed};
 use super::settings::{EndpointDown, Settings};
 use super::{Millis, Side};
@@ -82,15 +82,29 @@ impl Session {
     pub fn on_bytes(&mut self, from: Side, bytes: &[u8], input: RelayInput<'_>) -> Relayed {
         match &mut self.state {
             State::Relay(relay) => {
-                let (relayed, found) = relay.on_bytes(from, bytes, &self.settings.relay, input);
-                if found.is_some() {
-                    self.note(found);
+                let (relayed, noticed) = relay.on_bytes(from, bytes, &self.settings.relay, input);
+                if let Some(noticed) = noticed {
+                    self.on_noticed(noticed);
                 }
                 relayed
             }
             State::Exchange(_) => self.on_exchange_bytes(from, bytes, input),
             State::Over(_) => Relayed::consume(bytes.len()),
         }
+    }
+
+    #[inline(never)]
+    fn on_noticed(&mut self, noticed: Noticed) {
+        match noticed {
+            Noticed::Cause(party, cause) => self.note(Some((party, cause))),
+            Noticed::Taken => self.fetch(),
+        }
+    }
+
+    /// A message of the client that was taken out of its stream goes to policy.
+    fn fetch(&mut self) {
+        let State::Relay(relay) = &mut self.state else { return };
+        self.actions.extend(relay.fetch().map(Action::Refresh));
     }
 
     #[inline(never)]
@@ -184,7 +198,7 @@ impl Session {
                 self.note(Some(found));
             }
             Event::CredentialsEnded(cause) => {
-                let code = if cause == Cause::Revoked { settings.revoked_code } else { settings.expired_code };
+                let code = if cause == Cause::Expired { settings.expired_code } else { settings.revoked_code };
                 let found = relay.close_client(cause, code, mode);
                 self.note(Some(found));
             }
@@ -247,8 +261,8 @@ impl Session {
         self.note(found);
     }
 
-    /// Sends a ping or pong of ours toward `to` at the next frame boundary. `false` if none can be
-    /// sent there any more.
+    /// Sends a ping or pong of ours toward `to` at the next frame boundary, or a message at the
+    /// next boundary of messages. `false` if it cannot be sent there any more.
     pub fn send_toward(&mut self, to: Side, frame: OwnFrame) -> bool {
         match &mut self.state {
             State::Relay(relay) => relay.send_toward(to, frame, self.settings.relay.mode),
@@ -415,6 +429,8 @@ impl Session {
             Outcome::Continues => self.note_in(phase, found),
             Outcome::Relay(relay) => {
                 self.state = State::Relay(relay);
+                // It may have been sent before the 101.
+                self.fetch();
                 self.note(found);
             }
             Outcome::Over => {

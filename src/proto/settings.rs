@@ -4,6 +4,7 @@
 
 use super::rate::RateLimit;
 use super::{Millis, Sides};
+use std::sync::Arc;
 
 /// Everything of the configuration that a session looks at.
 ///
@@ -81,6 +82,9 @@ pub struct RelaySettings {
     pub flow: FlowLimits,
     /// Pings of ours find peers that are gone; `None` sends none.
     pub heartbeat: Option<Heartbeat>,
+    /// Messages of the client that hold new credentials: they are not forwarded. Only in mode
+    /// `framed`.
+    pub refresh: Option<Arc<RefreshForm>>,
 }
 
 /// "The server was acting as a gateway or proxy and received an invalid response from the upstream
@@ -122,6 +126,7 @@ impl Default for RelaySettings {
             splice: false,
             flow: FlowLimits::default(),
             heartbeat: None,
+            refresh: None,
         }
     }
 }
@@ -211,6 +216,41 @@ pub struct Heartbeat {
     /// A peer from which nothing comes within this time after a ping is dead. Shorter than the
     /// intervals.
     pub timeout_ms: Millis,
+}
+
+/// Payload bytes of a message after which it is known whether it is one with new credentials.
+pub const REFRESH_SEEN_MAX: usize = 256;
+
+/// Text messages of a client that hold new credentials, by how they begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefreshForm {
+    /// At most half of [`REFRESH_SEEN_MAX`] bytes, and never empty.
+    pub prefix: Box<[u8]>,
+    /// The prefix is the begin of a JSON object, without a backslash or white space outside of its
+    /// strings: a message may have that (RFC 8259 section 2).
+    pub json: bool,
+    /// Payload bytes of such a message.
+    pub max_bytes: u64,
+}
+
+impl RefreshForm {
+    /// Whether a message with this payload begins so; `None` if that is not known yet.
+    pub fn begins(&self, payload: impl Iterator<Item = u8>) -> Option<bool> {
+        let mut wanted = self.prefix.iter().peekable();
+        let mut quoted = false;
+        for byte in payload.take(REFRESH_SEEN_MAX) {
+            let space = self.json && !quoted && matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+            if wanted.next_if(|wanted| **wanted == byte).is_some() {
+                quoted ^= byte == b'"';
+            } else if !space {
+                return Some(false);
+            }
+            if wanted.peek().is_none() {
+                return Some(true);
+            }
+        }
+        None
+    }
 }
 
 /// Timeouts in milliseconds; every phase has one. Only `idle_ms` may be 0, which is off.

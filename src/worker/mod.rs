@@ -35,7 +35,6 @@ use crate::policy::listener::Entry;
 use crate::proto::end::{Cause, End, Party};
 use crate::proto::interface::{Event, TransportEnd};
 use crate::proto::{Millis, Side};
-use closings::Reason;
 use inbox::Command;
 use listener::{ACCEPTS_MAX, BACKOFF_MS, Listening, RECLAIMS_MAX};
 use pair::{Pair, Pending, SlotUse};
@@ -348,10 +347,8 @@ impl<'h, S: Sys> Worker<'h, S> {
             calls.run_timers(&mut io);
             self.run_answers();
         }
-        while let Some((key, reason)) = self.res.closings.pop(self.res.now) {
-            if reason != Reason::Expired || self.has_expired(key) {
-                self.report(key, reason.event());
-            }
+        while let Some((at, key, reason)) = self.res.closings.pop(self.res.now) {
+            self.run_closing(at, key, reason);
         }
     }
 
@@ -471,9 +468,6 @@ impl<'h, S: Sys> Worker<'h, S> {
         for slot in self.over.drain(..) {
             self.pairs.remove(slot);
         }
-        let pairs = &self.pairs;
-        let is_live = |key: SlotKey| pairs.get(key.slot as usize).is_some_and(|pair| pair.generation == key.generation);
-        self.res.closings.tidy(pairs.len(), is_live);
         // There are descriptors and permits again: listeners that had to wait for them need not
         // wait for the next tick.
         for listening in &mut self.res.core.listeners {
@@ -492,6 +486,9 @@ impl<'h, S: Sys> Worker<'h, S> {
             core.tally.busy_us = core.sys.busy_us();
             core.tally.backlog_bytes = self.res.pool.used_bytes() as u64;
             self.res.count_shadows();
+            let mut closings = std::mem::take(&mut self.res.closings);
+            closings.tidy(self.pairs.len(), |at, key, reason| self.is_wanted(at, key, reason));
+            self.res.closings = closings;
             let queued = self.res.handshakes.len() as u64;
             let core = &mut *self.res.core;
             core.tally.handshakes_queued = queued;

@@ -9,8 +9,9 @@ use super::handshakes::Waits;
 use super::token::{Role, SlotKey};
 use super::waiting::Ticket;
 use crate::config::Listener;
+use crate::memory::REFRESH_BYTES;
 use crate::policy::ask::Question;
-use crate::policy::auth::Identity;
+use crate::policy::auth::{Identity, Refreshing};
 use crate::policy::candidates::Candidates;
 use crate::policy::endpoint::{Endpoint, Pick};
 use crate::policy::fair::Class;
@@ -29,7 +30,7 @@ use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::{Event, ReadInterest, Timer};
 use crate::proto::proxy_protocol::{self, Addresses, Header};
 use crate::proto::rate::Bucket;
-use crate::proto::relay::{HEARTBEAT_BYTES, LIMITER_SIZE};
+use crate::proto::relay::{HEARTBEAT_BYTES, INTERCEPT_SIZE, LIMITER_SIZE};
 use crate::proto::session::Session;
 use crate::proto::settings::Settings;
 use crate::proto::{Millis, Side, Sides};
@@ -175,6 +176,7 @@ impl Pending {
     pub fn facts<'a>(&'a self, request: &'a Request<'a>) -> Facts<'a> {
         Facts {
             request,
+            shown: None,
             trusted: self.is_trusted(),
             peer: self.peer.ip().to_canonical(),
             client: handshake::client_of(request, self.peer.ip(), |address| self.listener.trusts(address)),
@@ -403,4 +405,7 @@ const _: () = assert!(384 + size_of::<SessionInfo>() + HEARTBEAT_BYTES <= crate:
 const _: () = assert!(HEARTBEAT_BYTES <= 80);
 // With limits, those and their buckets, which are counted references; and what allocating adds.
 const _: () = assert!(LIMITER_SIZE + 3 * 8 <= crate::memory::LIMITER_BYTES);
+// With its entry in the worker's tables, whose nodes are at least half full.
+const _: () =
+    assert!(INTERCEPT_SIZE + 2 * 8 + 3 * (size_of::<Refreshing>() + 2 * size_of::<[SlotKey; 2]>()) <= REFRESH_BYTES);
 const _: () = assert!(size_of::<Bucket>() + 2 * 8 + 8 <= crate::memory::BUCKET_BYTES);

@@ -13,15 +13,18 @@ use super::service::Services;
 use super::shadow::Shadows;
 use super::stalls::Stalls;
 use super::sys::Sys;
+use super::token::SlotKey;
 use super::waiting::Waiting;
 use crate::config::Snapshot;
 use crate::log::Ring;
 use crate::log::record::{EndRecord, Record};
 use crate::metrics::{Shard, Tally};
+use crate::policy::auth::Refreshing;
 use crate::policy::limit::Permits;
 use crate::proto::end::{Cause, End, Phase};
 use crate::proto::{Millis, Sides};
 use crate::tls::{Buffer, TlsConfigs};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -97,6 +100,9 @@ pub(super) struct Resources<'h, S: Sys> {
     pub shadow_pool: Pool,
     /// Sessions that are to be closed at moments of their own.
     pub closings: Closings,
+    /// Sessions that have sent new credentials, and the calls that ask about those.
+    pub refreshes: BTreeMap<SlotKey, Refreshing>,
+    pub refresh_calls: BTreeMap<SlotKey, SlotKey>,
     /// Read once per poll return.
     pub now: Millis,
 }
@@ -122,6 +128,8 @@ impl<'h, S: Sys> Resources<'h, S> {
             shadows: Shadows::new(shadows_max, now),
             shadow_pool: Pool::new(shadow_bytes),
             closings: Closings::default(),
+            refreshes: BTreeMap::new(),
+            refresh_calls: BTreeMap::new(),
             now,
         }
     }

@@ -63,20 +63,43 @@ impl<S: Sys> Worker<'_, S> {
     /// Other credentials of a client last until then.
     pub(super) fn extend(&mut self, who: &Who, until_unix_ms: u64) {
         for key in self.sessions_of(who) {
-            let at = self.res.now.saturating_add(until_unix_ms.saturating_sub(self.res.unix_now()));
-            let Some(info) = self.pair_mut(key).and_then(|pair| pair.info.as_mut()) else { continue };
-            if let Some(extended) = info.until(until_unix_ms) {
+            let Some(pair) = self.pair_mut(key) else { continue };
+            let (established, Some(info)) = (pair.pending.is_none(), &mut pair.info) else { continue };
+            // The same end again is none that is new.
+            let known = info.identity.as_ref().and_then(|identity| identity.expires_unix_ms) == Some(until_unix_ms);
+            if let Some(extended) = info.until(until_unix_ms).filter(|_| !known) {
                 *info = Arc::new(extended);
-                self.res.closings.add(key, Reason::Expired, at);
+                // Others look when they are established.
+                if established {
+                    self.with_turn(key, |turn| turn.on_extended());
+                }
             }
         }
     }
 
-    /// The credentials of a session have ended at this time. They may have been extended; then
-    /// there is another entry for that.
-    pub(super) fn has_expired(&mut self, key: SlotKey) -> bool {
-        let unix_now = self.res.unix_now();
-        let identity = self.pair_mut(key).and_then(|pair| pair.info.as_ref()?.identity.as_ref());
-        identity.and_then(|identity| identity.left_ms(unix_now)) == Some(0)
+    /// Whether an entry of the sessions that are to be closed still counts: credentials may have
+    /// been extended, and then there are others for that.
+    pub(super) fn is_wanted(&self, at: Millis, key: SlotKey, reason: Reason) -> bool {
+        let pair = self.pairs.get(key.slot as usize).filter(|pair| pair.generation == key.generation);
+        let Some(pair) = pair else { return false };
+        let ends_at = || {
+            pair.info.as_ref()?.identity.as_ref()?.expires_unix_ms.map(|at| at.saturating_sub(self.res.core.unix_ms))
+        };
+        let renewal = || pair.info.as_ref()?.route.as_ref()?.renewal.as_ref();
+        let before_ms = || renewal()?.warning.as_ref().map(|warning| warning.before_ms);
+        match reason {
+            Reason::Drain | Reason::EndpointDown | Reason::Revoked => true,
+            Reason::Expired => ends_at().is_some_and(|ends_at| ends_at <= at),
+            Reason::Warning => ends_at().zip(before_ms()).is_some_and(|(ends_at, ms)| ends_at == at + ms),
+        }
+    }
+
+    /// Does what is due to a session, by its entry.
+    pub(super) fn run_closing(&mut self, at: Millis, key: SlotKey, reason: Reason) {
+        match reason.event() {
+            _ if !self.is_wanted(at, key, reason) => {}
+            Some(event) => self.report(key, event),
+            None => self.with_turn(key, |turn| turn.on_warning()),
+        }
     }
 }

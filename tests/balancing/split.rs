@@ -32,6 +32,7 @@ fn part(routes: &Routes, user: Option<u64>, random: u64) -> usize {
     let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     let facts = Facts {
         request: &request,
+        shown: None,
         trusted: false,
         peer: client,
         client,

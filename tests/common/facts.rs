@@ -30,6 +30,7 @@ impl Asking {
         let cert = self.cert.as_ref().map(|(subject, sha256)| ClientCert { subject, sha256 });
         use_(&Facts {
             request: &request,
+            shown: None,
             trusted: false,
             peer: self.client,
             client: self.client,

@@ -186,7 +186,7 @@ fn check_says_what_becomes_of_an_excess_and_what_it_takes() {
         "bytes of the upstream 10 MiB/1s (burst 10 MiB): pauses reading",
         "at most 50 fragments",
         "Close 1001 at an age of 9h to 10h",
-        "   672.0 KiB  limits of 1024 sessions, 672 B each\n",
+        "   688.0 KiB  limits of 1024 sessions, 688 B each\n",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }

@@ -1,5 +1,6 @@
 //! `examples/access`: who gets in.
 
+use crate::common::jwt::{SECRET, signed};
 use crate::common::pki::{PKI, Pair, provider};
 use crate::common::*;
 use crate::rig::*;
@@ -8,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Each worker keeps answers of its own.
 fn one_worker(mut example: Example) -> Example {
@@ -186,4 +188,43 @@ fn devices_with_certificates() {
         proxy.log.wait_for(&format!("cause={cause}"));
     }
     assert_eq!(status(&second).1, 101);
+}
+
+#[test]
+fn tokens_in_the_query_are_renewed_in_the_session() {
+    let (backend, secret) = (Backend::start("live"), temp_path("key"));
+    std::fs::write(&secret, SECRET).unwrap();
+    let example = Example::file("token-in-query/framegate.toml")
+        .swap("0.0.0.0:8080", "127.0.0.1:0")
+        .backends(&[("127.0.0.1:9000", &backend)]);
+    let of_issuer = "jwks_url = \"https://login.example.com/.well-known/jwks.json\"";
+    let admin = "[admin]\nlisten = \"127.0.0.1:0\"\n";
+    let mut example = one_worker(example.swap(of_issuer, &format!("keys = [{{ secret_file = {secret:?} }}]")));
+    example.text += admin;
+    let proxy = example.start();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let token = |user: &str, seconds: u64| {
+        signed(&format!(
+            "{{\"iss\":\"https://login.example.com\",\"aud\":\"chat\",\"sub\":\"{user}\",\"tenant\":\"acme\",\
+             \"scope\":\"chat\",\"exp\":{}}}",
+            now + seconds
+        ))
+    };
+    let hears = |session: &Session| String::from_utf8(read_frame(&session.stream).1).unwrap();
+    let target = format!("/live?room=1&access_token={}", token("ada", 600));
+    let mut session = Ask::new("example.com", &target).open(proxy.addr);
+    assert_eq!((session.target(), session.field("x-user")), ("/live?room=1", Some("ada")));
+    let refresh = format!("{{\"type\":\"auth\",\"token\":\"{}\"}}", token("ada", 30));
+    session.stream.write_all(&masked(0x81, refresh.as_bytes())).unwrap();
+    assert_eq!(hears(&session), "{\"type\":\"auth\",\"ok\":true}");
+    let warning = hears(&session);
+    assert!(warning.starts_with("{\"type\":\"token-expires\",\"seconds\":"), "{warning}");
+    for (order, close) in [("revoke?subject=ada", 4002), ("extend?subject=eve&until=1000", 4001)] {
+        let target = format!("/live?access_token={}", token(if close == 4001 { "eve" } else { "ada" }, 600));
+        let other = Ask::new("example.com", &target).open(proxy.addr);
+        let ordered = http(proxy.admin(), &format!("POST /{order} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(ordered.starts_with("HTTP/1.1 200 "), "{ordered}");
+        assert_eq!(read_close(&other.stream).0, close, "{order}");
+    }
+    assert_eq!(read_close(&session.stream).0, 4002, "by the order about its client");
 }

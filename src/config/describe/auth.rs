@@ -1,10 +1,11 @@
 //! The text of `check` for credentials.
 
-use super::duration_text;
+use super::{duration_text, size};
 use crate::memory::{PASSWORD_RESULT_BYTES, PASSWORD_RESULTS};
 use crate::policy::auth::jwt::{Audience, Jwt, Rules};
 use crate::policy::auth::{Auth, Kind, Method, Remote};
 use crate::policy::matching::Routes;
+use crate::policy::route::Route;
 use std::fmt::{self, Write};
 
 /// What a route asks for.
@@ -14,6 +15,19 @@ pub fn write_route(out: &mut String, auth: &Auth) -> fmt::Result {
         if !names.is_empty() {
             write!(out, ", {what} {}", names.join(" "))?;
         }
+    }
+    Ok(())
+}
+
+/// What a route does when credentials are about to end.
+pub fn write_renewal(out: &mut String, route: &Route) -> fmt::Result {
+    let Some(renewal) = &route.renewal else { return Ok(()) };
+    if let Some(warning) = &renewal.warning {
+        write!(out, ", warns {} before credentials end", duration_text(warning.before_ms))?;
+    }
+    if let (Some(refresh), Some(form)) = (&renewal.refresh, &route.settings.relay.refresh) {
+        let most = size(usize::try_from(form.max_bytes).unwrap_or(usize::MAX));
+        write!(out, ", new credentials in messages of up to {most} that begin with {:?}", refresh.form.prefix())?;
     }
     Ok(())
 }

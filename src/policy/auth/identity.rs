@@ -38,6 +38,11 @@ impl Identity {
         self.expires_unix_ms.map(|at| at.saturating_sub(unix_ms))
     }
 
+    /// Both are known to be the same client: without a name that is not known.
+    pub fn is_of(&self, other: &Identity) -> bool {
+        !self.subject.is_empty() && (&self.subject, &self.method) == (&other.subject, &other.method)
+    }
+
     /// The texts at `path`.
     pub(super) fn texts(&self, path: &str) -> Vec<String> {
         texts(claim_at(&self.claims, path))

@@ -1,6 +1,7 @@
 //! Credentials: what a route asks of its clients, and the judgement of what they show. Each kind of
 //! credential is a file; `source` says where in a request a credential stands, `identity` who the
-//! client is then, `remote` which server is asked by the kinds that ask one, `json` reads answers.
+//! client is then, `remote` which server is asked by the kinds that ask one, `json` reads answers,
+//! `refresh` is about new credentials in an established session.
 //! What must be asked of others, or takes long, is a [`Check`]: judgement goes on with its answer.
 
 mod api_keys;
@@ -11,6 +12,7 @@ mod introspection;
 mod json;
 pub mod jwt;
 mod password;
+mod refresh;
 mod remote;
 mod revoked;
 mod source;
@@ -19,6 +21,7 @@ pub use api_keys::{ApiKey, ApiKeys};
 pub use forward::Forward;
 pub use identity::Identity;
 pub use introspection::{Introspection, client_credentials};
+pub use refresh::{Form, REFRESH_INTERVAL_MS, Refresh, Refreshed, Refreshing, Renewal, TEXT_MAX, Warning};
 pub use remote::Remote;
 pub use revoked::{REVOKED_MAX, Revoked, TooMany, Who};
 pub use source::{Found, Source, redacted_target};
@@ -271,7 +274,7 @@ impl Method {
                 }
             }
             Kind::Introspection(introspection) => {
-                let check = match self.credential(facts.request) {
+                let check = match self.credential(facts) {
                     Found::Nothing => return Judgement::refused(Cause::NoCredentials),
                     Found::Several => None,
                     Found::One(token) => introspection.check(&self.name, &token),
@@ -296,7 +299,7 @@ impl Method {
 
     /// The password is verified by a service, so that no loop waits for it.
     fn judge_login(&self, users: &Arc<Users>, facts: &Facts<'_>, answers: &Answers) -> Judgement {
-        let login = match self.credential(facts.request) {
+        let login = match self.credential(facts) {
             Found::Nothing => return Judgement::refused(Cause::NoCredentials),
             Found::Several => None,
             Found::One(credential) => Login::parse(&credential, users),
@@ -333,7 +336,7 @@ impl Method {
 
     /// Judges the credential of the first source that has one; twice in its source is wrong.
     fn judge_credential(&self, facts: &Facts<'_>, judge: impl FnOnce(&[u8]) -> Result<Identity, Cause>) -> Judgement {
-        let judged = match self.credential(facts.request) {
+        let judged = match self.credential(facts) {
             Found::Nothing => Err(Cause::NoCredentials),
             Found::Several => Err(Cause::BadCredentials),
             Found::One(credential) => judge(&credential),
@@ -344,9 +347,12 @@ impl Method {
         }
     }
 
-    /// The credential of the first source that has one.
-    fn credential<'a>(&self, request: &Request<'a>) -> Found<'a> {
-        let found = self.from.iter().map(|source| source.find(request));
+    /// The credential of the first source that has one, or what was sent in place of it.
+    fn credential<'a>(&self, facts: &Facts<'a>) -> Found<'a> {
+        if let Some(shown) = facts.shown {
+            return Found::One(shown.into());
+        }
+        let found = self.from.iter().map(|source| source.find(facts.request));
         found.into_iter().find(|found| *found != Found::Nothing).unwrap_or(Found::Nothing)
     }
 

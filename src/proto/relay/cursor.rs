@@ -136,6 +136,22 @@ impl Cursor {
         self.held.bytes().len()
     }
 
+    /// A data message has begun, and its last frame has not: only frames of control may be put in.
+    #[inline]
+    pub fn in_message(&self) -> bool {
+        self.fragmented
+    }
+
+    /// An extension that is not known may give every frame a meaning of its own.
+    pub fn knows_extensions(&self) -> bool {
+        self.extensions != Extensions::Unknown
+    }
+
+    /// Judges the header at the start of `bytes` as a walk would, as far as it is there.
+    pub fn judge_header(&self, bytes: &[u8], limits: FrameLimits) -> Result<(), Cause> {
+        self.judge(bytes, limits).map(|_| ())
+    }
+
     /// They begin a message.
     #[inline]
     pub fn holds_message(&self) -> bool {

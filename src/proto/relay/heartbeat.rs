@@ -156,9 +156,9 @@ impl Legs {
     }
 
     /// A frame of ours leaves toward `side`. Whether it is a ping of the heartbeat.
-    pub(super) fn on_sent(&mut self, side: Side, frame: OwnFrame, now: Millis) -> bool {
+    pub(super) fn on_sent(&mut self, side: Side, frame: &OwnFrame, now: Millis) -> bool {
         let leg = &mut self.0[side];
-        if frame != OwnFrame::Ping(leg.pings.next()) {
+        if *frame != OwnFrame::Ping(leg.pings.next()) {
             return false;
         }
         leg.pings.sent = leg.pings.sent.saturating_add(1);

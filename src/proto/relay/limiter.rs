@@ -29,10 +29,11 @@
 //!
 //! [`Admission::limits`]: crate::proto::interface::Admission::limits
 
-use super::budget::Budget;
+use super::budget::{Budget, Unlimited};
 use super::cursor::{Cursor, Stop};
+use super::intercept::{Intercept, Intercepted};
 use super::slice::{Counts, RelayInput, Relayed};
-use super::{Found, Output, Relay};
+use super::{Direction, Found, Noticed, Output, Relay};
 use crate::proto::close::Close;
 use crate::proto::end::{Cause, Party};
 use crate::proto::frame::opcode;
@@ -75,6 +76,9 @@ pub(super) struct Limiter {
 /// The limits of one direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Throttle {
+    /// Takes messages out of what is read. Here because a session without limits that has none asks
+    /// nothing more.
+    pub intercept: Option<Box<Intercept>>,
     buckets: Box<[Arc<Bucket>]>,
     /// What could still pass, by measure, when it was last looked at.
     left: [u64; Measure::COUNT],
@@ -122,10 +126,14 @@ impl Limiter {
             let own = limits.rates[from].iter().map(|limit| Arc::new(Bucket::new(*limit, opened_at)));
             let buckets = own.chain(shared.iter().take(SHARED_MAX).cloned()).collect();
             let turn = random as u32 | 1;
-            Throttle { turn, ..Throttle::new(buckets, limits.rates[from].len(), limits.fragments, opened_at) }
+            let intercept = settings.refresh.as_ref().filter(|_| from == Side::Downstream).map(Intercept::new);
+            let throttle = Throttle::new(buckets, limits.rates[from].len(), limits.fragments, opened_at);
+            Throttle { turn, intercept, ..throttle }
         };
         let throttles = Sides::new(throttle(Side::Downstream, &shared), throttle(Side::Upstream, &[]));
-        let unlimited = |throttle: &Throttle| throttle.buckets.is_empty() && throttle.fragments_max == u32::MAX;
+        let unlimited = |throttle: &Throttle| {
+            throttle.buckets.is_empty() && throttle.fragments_max == u32::MAX && throttle.intercept.is_none()
+        };
         let none = throttles.0.iter().all(unlimited) && ends_at == Millis::MAX;
         (!none).then(|| Box::new(Limiter { throttles, ends_at }))
     }
@@ -166,6 +174,7 @@ impl Throttle {
         let (closes_by_messages, pauses_by_messages) = (has(true), has(false));
         let asks_by_message = buckets.iter().skip(own).any(|bucket| closes_by(bucket.limit(), Measure::Messages));
         let mut throttle = Throttle {
+            intercept: None,
             buckets,
             left: [u64::MAX; Measure::COUNT],
             fragments_max,
@@ -222,7 +231,11 @@ impl Throttle {
         // One byte less than it takes to complete the header of a message too many.
         let (header, cursor) = (at.cursor.header_min(), at.cursor);
         let headers = left[Measure::Messages as usize].saturating_mul(header).saturating_add(header - 1);
-        let messages = cursor.left().saturating_add(headers).saturating_sub(cursor.held() as u64).max(1);
+        let (ahead, held) = match &self.intercept {
+            None => (cursor.left(), cursor.held()),
+            Some(one) => (cursor.left() + one.left(), cursor.held() + one.held()),
+        };
+        let messages = ahead.saturating_add(headers).saturating_sub(held as u64).max(1);
         messages.min(bytes)
     }
 
@@ -279,7 +292,8 @@ impl Throttle {
     #[inline]
     pub fn on_read(&mut self, used: Used, at: Stand<'_>, counts: &mut Counts, now: Millis) -> Option<Close> {
         let debt = self.take(used, now);
-        let waits = self.left[Measure::Messages as usize] == 0 && self.pauses_by_messages && at.cursor.holds_message();
+        let holds = || at.cursor.holds_message() || self.intercept.as_ref().is_some_and(|one| one.held() > 0);
+        let waits = self.left[Measure::Messages as usize] == 0 && self.pauses_by_messages && holds();
         if debt.is_none() && !waits {
             return None;
         }
@@ -423,24 +437,25 @@ impl Relay {
         bytes: &[u8],
         settings: &RelaySettings,
         mut input: RelayInput<'_>,
-    ) -> (Relayed, Found) {
+    ) -> (Relayed, Option<Noticed>) {
         let RelayInput { now, counts, authored } = input.reborrow();
         let direction = &mut self.directions[from];
         let Some(limiter) = &mut self.limiter else { return (Relayed::consume(bytes.len()), None) };
         let throttle = limiter.throttle_mut(from);
         let mut budget = ReadBudget::new(throttle, now);
-        let (relayed, mut stop) = direction.advance(bytes, settings, &mut counts[from], authored, &mut budget);
+        let (relayed, mut stop) = direction.advance_limited(bytes, settings, &mut counts[from], authored, &mut budget);
         if stop == Some(Stop::Pong) {
             let judged = direction.on_pong(from, self.heartbeat.as_deref_mut(), input.reborrow(), &mut budget);
             stop = judged.err().map(Stop::Violation);
         }
         let used = [budget.messages, relayed.consumed as u64, budget.control_frames];
+        let taken = throttle.intercept.as_ref().is_some_and(|one| one.has_taken());
         let close = throttle.on_read(used, direction.stand(), &mut input.counts[from], now);
         let found = match stop {
             Some(stop) => self.on_stop(from, stop, settings),
             None => close.map(|close| self.offended(from, close, settings)),
         };
-        (relayed, found)
+        (relayed, found.map(Noticed::from).or(taken.then_some(Noticed::Taken)))
     }
 
     /// It is not read, because of a limit.
@@ -493,6 +508,10 @@ impl ReadBudget<'_> {
         }
         ReadBudget { throttle, now, messages: 0, control_frames: 0 }
     }
+
+    pub fn intercept(&mut self) -> &mut Option<Box<Intercept>> {
+        &mut self.throttle.intercept
+    }
 }
 
 impl Budget for ReadBudget<'_> {
@@ -534,5 +553,41 @@ impl Budget for ReadBudget<'_> {
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl Direction {
+    /// Walks `bytes` under limits, without the messages that are taken out of them.
+    pub(super) fn advance_limited(
+        &mut self,
+        bytes: &[u8],
+        settings: &RelaySettings,
+        counts: &mut Counts,
+        authored: &mut Vec<u8>,
+        budget: &mut ReadBudget<'_>,
+    ) -> (Relayed, Option<Stop>) {
+        loop {
+            let Some(mut intercept) = budget.intercept().take() else {
+                return self.advance(bytes, settings, counts, authored, budget);
+            };
+            let found = intercept.on_bytes(bytes, &self.cursor, settings.limits, budget);
+            *budget.intercept() = Some(intercept);
+            let held = match found {
+                Intercepted::Plain(n) => {
+                    return self.advance(bytes.get(..n).unwrap_or(bytes), settings, counts, authored, budget);
+                }
+                Intercepted::Consumed(n) => return (Relayed::consume(n), None),
+                Intercepted::Violation(cause) => {
+                    return (Relayed::consume(bytes.len()), Some(Stop::Violation(cause)));
+                }
+                Intercepted::Released(held) => held,
+            };
+            // If its header is complete, the limits have had room for it.
+            let (relayed, stop) = self.cursor.walk(&held, settings.limits, counts, authored, &mut Unlimited);
+            authored.extend_from_slice(held.get(..relayed.forward).unwrap_or(&held));
+            if stop.is_some() {
+                return (Relayed::consume(bytes.len()), stop);
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@
 mod budget;
 mod cursor;
 mod heartbeat;
+mod intercept;
 mod limiter;
 mod own;
 mod reading;
@@ -27,8 +28,10 @@ mod slice;
 pub use budget::{Budget, Unlimited};
 pub use cursor::{Cursor, Stop};
 pub use heartbeat::HEARTBEAT_BYTES;
+pub use intercept::{INTERCEPT_SIZE, TakenMessage};
 pub use limiter::{LIMITER_SIZE, SHARED_MAX, SessionLimits};
 pub use own::OwnFrame;
+pub(super) use slice::Noticed;
 pub use slice::{Counts, ROUND_TRIP_MS, RelayInput, Relayed, RoundTrips};
 
 use super::close::Close;
@@ -237,7 +240,7 @@ impl Relay {
         bytes: &[u8],
         settings: &RelaySettings,
         mut input: RelayInput<'_>,
-    ) -> (Relayed, Found) {
+    ) -> (Relayed, Option<Noticed>) {
         match &mut self.heartbeat {
             None => self.last_seen = input.now,
             Some(legs) => legs.on_heard(from, input.now),
@@ -248,7 +251,7 @@ impl Relay {
             self.on_discarded(from, input.now);
             return (Relayed::consume(bytes.len()), None);
         }
-        let (relayed, found) = match &mut self.limiter {
+        let (relayed, noticed) = match &mut self.limiter {
             None => {
                 let RelayInput { counts, authored, .. } = input.reborrow();
                 let (relayed, mut stop) =
@@ -258,7 +261,7 @@ impl Relay {
                         direction.on_pong(from, self.heartbeat.as_deref_mut(), input.reborrow(), &mut Unlimited);
                     stop = judged.err().map(Stop::Violation);
                 }
-                (relayed, stop.and_then(|stop| self.on_stop(from, stop, settings)))
+                (relayed, stop.and_then(|stop| self.on_stop(from, stop, settings)).map(Noticed::from))
             }
             Some(_) => self.on_limited_bytes(from, bytes, settings, input.reborrow()),
         };
@@ -267,8 +270,8 @@ impl Relay {
             legs.on_forwarded(from.other());
         }
         // Within one read, only a Close can make a FIN due.
-        let last = found.is_some() && self.directions[from].fin == Fin::No && self.owes_fin(from);
-        (Relayed { last, ..relayed }, found)
+        let last = noticed.is_some() && self.directions[from].fin == Fin::No && self.owes_fin(from);
+        (Relayed { last, ..relayed }, noticed)
     }
 
     /// Judges what the client sent before its 101; what of it is to be forwarded.
@@ -283,11 +286,13 @@ impl Relay {
         let mut rest = early.as_slice();
         while !rest.is_empty() {
             let input = RelayInput { now, counts, authored };
-            let (relayed, stop) = self.on_bytes(Side::Downstream, rest, settings, input);
+            let (relayed, noticed) = self.on_bytes(Side::Downstream, rest, settings, input);
             forwarded.append(authored);
             forwarded.extend_from_slice(rest.get(..relayed.forward).unwrap_or(rest));
             rest = rest.get(relayed.consumed.max(1)..).unwrap_or(&[]);
-            found = found.or(stop);
+            if let Some(Noticed::Cause(party, cause)) = noticed {
+                found = found.or(Some((party, cause)));
+            }
         }
         (forwarded, found)
     }
@@ -344,20 +349,19 @@ impl Relay {
             Mode::Opaque => direction.output = Output::Cut,
             Mode::Framed => {
                 direction.output = Output::Closing;
+                // Nothing is before it.
                 direction.own.push(OwnFrame::Close(close));
             }
         }
     }
 
-    /// Queues a ping or pong of ours toward `to`. `false` if nothing but a Close can leave there
-    /// any more, or where frames are not known.
+    /// Queues a ping, a pong or a message of ours toward `to`. `false` if nothing but a Close can
+    /// leave there any more, or where frames are not known.
     pub(super) fn send_toward(&mut self, to: Side, frame: OwnFrame, mode: Mode) -> bool {
         let direction = &mut self.directions[to.other()];
+        let known = !frame.is_text() || direction.cursor.knows_extensions();
         let possible = mode == Mode::Framed && direction.output == Output::Flowing && direction.fin == Fin::No;
-        if possible {
-            direction.own.push(frame);
-        }
-        possible
+        known && possible && direction.own.push(frame)
     }
 
     /// The proxy closes both directions with the same Close.
@@ -489,12 +493,13 @@ impl Relay {
 
     fn poll_direction(&mut self, from: Side, now: Millis) -> Option<Action> {
         let direction = &mut self.directions[from];
-        let may_send = direction.output.is_open() && direction.fin == Fin::No && direction.cursor.at_boundary();
-        if let Some(frame) = direction.own.pop_if(may_send) {
-            if let OwnFrame::Close(close) = frame {
+        let (cursor, open) = (&direction.cursor, direction.output.is_open() && direction.fin == Fin::No);
+        let may_send = |frame: &OwnFrame| open && cursor.at_boundary() && !(frame.is_text() && cursor.in_message());
+        if let Some(frame) = direction.own.pop(may_send) {
+            if let OwnFrame::Close(close) = &frame {
                 direction.output = Output::ProxyClosed(close.code);
             }
-            let ping = self.heartbeat.as_mut().is_some_and(|legs| legs.on_sent(from.other(), frame, now));
+            let ping = self.heartbeat.as_mut().is_some_and(|legs| legs.on_sent(from.other(), &frame, now));
             if ping {
                 self.directions[from.other()].cursor.expect_pongs();
             }

@@ -1,5 +1,6 @@
 //! What a session is given with a slice of bytes, and what becomes of the slice.
 
+use crate::proto::end::{Cause, Party};
 use crate::proto::{Millis, Sides};
 
 /// Frames by opcode, bytes and pauses of reading of one direction, and round trips with its source.
@@ -73,5 +74,20 @@ impl RoundTrips {
             *count += 1;
         }
         self.sum_ms += ms;
+    }
+}
+
+/// What the session learns of bytes beside what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::proto) enum Noticed {
+    Cause(Party, Cause),
+    /// A message was taken: `fetch` of the relay has it.
+    Taken,
+}
+
+impl From<(Party, Cause)> for Noticed {
+    #[inline]
+    fn from((party, cause): (Party, Cause)) -> Noticed {
+        Noticed::Cause(party, cause)
     }
 }

@@ -10,6 +10,7 @@ use crate::proto::settings::{Mode, RelaySettings, Timeouts};
 use proptest::prelude::*;
 
 mod limits;
+mod refresh;
 
 const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
@@ -20,6 +21,8 @@ const SWITCHING: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocke
 #[derive(Default, Debug, PartialEq, Eq)]
 struct Seen {
     sent: Sides<Vec<u8>>,
+    /// Messages with new credentials.
+    taken: Vec<Vec<u8>>,
     fins: Sides<u32>,
     aborted: Sides<bool>,
     refused: Option<Cause>,
@@ -141,6 +144,7 @@ impl Driver {
                     self.session.on_event(Event::Finished(to), self.now);
                 }
                 Action::Abort(side) => self.seen.aborted[side] = true,
+                Action::Refresh(message) => self.seen.taken.push(message.0),
                 Action::Close(ended) => assert!(self.seen.ended.replace(ended).is_none(), "one verdict"),
             }
         }
@@ -428,15 +432,15 @@ fn frames_of_ours_leave_at_frame_boundaries_and_a_close_is_the_last() {
     let mut driver = Driver::established();
     let frame = server(b"0123456789");
     driver.bytes(Side::Upstream, &frame[..5]);
-    assert!(driver.session.send_toward(Side::Downstream, ping));
-    assert!(driver.session.send_toward(Side::Downstream, pong));
+    assert!(driver.session.send_toward(Side::Downstream, ping.clone()));
+    assert!(driver.session.send_toward(Side::Downstream, pong.clone()));
     driver.settle();
     assert_eq!(driver.seen.sent[Side::Downstream], &frame[..5], "inside a frame");
     driver.bytes(Side::Upstream, &[&frame[5..], &server(b"next")].concat());
     let want = [&frame[..], &ping.encode(None), &pong.encode(None), &server(b"next")].concat();
     assert_eq!(driver.seen.sent[Side::Downstream], want);
     driver.event(Event::Drain);
-    assert!(!driver.session.send_toward(Side::Downstream, ping), "nothing follows a Close");
+    assert!(!driver.session.send_toward(Side::Downstream, ping.clone()), "nothing follows a Close");
     let mut tunnel = Driver::established_with(RelaySettings { mode: Mode::Opaque, ..RelaySettings::default() });
     assert!(!tunnel.session.send_toward(Side::Upstream, ping), "a tunnel knows no frames");
     tunnel.settle();

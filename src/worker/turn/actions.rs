@@ -1,10 +1,10 @@
 //! What a session asks for becomes system calls; what came of it, events. Also the writes of a
 //! turn, which keep the list of stalled receivers. The bottom of a turn: uses no other file of it
-//! but `attempt`, for the next attempt, and `shadow`.
+//! but `attempt`, for the next attempt, `ask`, `refresh` and `shadow`.
 
 use super::Turn;
 use crate::log::record::{EndRecord, Record, StartRecord, field};
-use crate::policy::ask::{Answer, Check};
+use crate::policy::ask::Answer;
 use crate::policy::auth::redacted_target;
 use crate::policy::candidates::Candidates;
 use crate::policy::session::{SessionInfo, Text};
@@ -16,10 +16,8 @@ use crate::proto::interface::{Action, Admission, Event, Refusal};
 use crate::proto::relay::{OwnFrame, SessionLimits};
 use crate::proto::shadow::Opening;
 use crate::text;
-use crate::worker::closings::Reason;
 use crate::worker::pair::SlotUse;
 use crate::worker::sys::{PipeId, Sys};
-use crate::worker::token::SlotKey;
 use std::sync::Arc;
 
 impl<S: Sys> Turn<'_, '_, S> {
@@ -62,6 +60,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             Action::Send(to, bytes) => self.write(to, &[], &bytes, false),
             Action::Established { subprotocol, opening } => self.established(subprotocol, opening),
             Action::SendFrame(to, frame) => self.send_frame(to, frame),
+            Action::Refresh(message) => self.refresh(&message),
             Action::HalfClose(to) => {
                 if let Some(conn) = &mut self.pair.conns[to] {
                     conn.owe_fin();
@@ -141,8 +140,13 @@ impl<S: Sys> Turn<'_, '_, S> {
             Verdict::Ask(question) => {
                 let check = question.check.clone();
                 pending.question = Some(question);
-                if let Some(answer) = self.ask(&check) {
-                    self.decide(Some(answer));
+                match self.ask(&check) {
+                    Ok(call) => {
+                        if let Some(pending) = &mut self.pair.pending {
+                            pending.call = call;
+                        }
+                    }
+                    Err(answer) => self.decide(Some(answer)),
                 }
             }
         }
@@ -172,34 +176,6 @@ impl<S: Sys> Turn<'_, '_, S> {
     fn learn_destination(&mut self) {
         let (Some(conn), Some(pending)) = (&self.pair.conns[Side::Downstream], &mut self.pair.pending) else { return };
         pending.destination = pending.destination.or_else(|| conn.local_addr(&mut self.res.core.sys));
-    }
-
-    /// Puts a question to whom it is for. Its answer, if that is known already.
-    fn ask(&mut self, check: &Check) -> Option<Answer> {
-        match check {
-            Check::Subrequest(subrequest) => {
-                if let Some(kept) = self.res.calls.kept(subrequest, self.res.now) {
-                    return Some(kept);
-                }
-                let tls = Arc::clone(&self.res.core.tls);
-                self.res.core.generation = SlotKey::next_generation(self.res.core.generation);
-                let generation = self.res.core.generation;
-                let (calls, mut io) = self.res.calls();
-                match calls.start(subrequest, self.key, &tls, generation, &mut io) {
-                    Ok(call) => {
-                        if let Some(pending) = &mut self.pair.pending {
-                            pending.call = Some(call);
-                        }
-                        None
-                    }
-                    Err(answer) => Some(answer),
-                }
-            }
-            Check::Service(_) | Check::Keys(_) | Check::Password(_) => {
-                let asked = self.res.core.services.ask(check, self.key);
-                (!asked).then_some(Answer::Unavailable)
-            }
-        }
     }
 
     /// The question needs no answer any more.
@@ -265,16 +241,6 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
         self.check_endpoint();
         self.check_credentials();
-    }
-
-    /// They may have been revoked while the handshake was under way; and they may end.
-    fn check_credentials(&mut self) {
-        let Some(identity) = self.pair.info.as_ref().and_then(|info| info.identity.clone()) else { return };
-        if self.res.core.snapshot.revoked.covers(&identity, self.res.now) {
-            self.on_event(Event::CredentialsEnded(Cause::Revoked));
-        } else if let Some(left_ms) = identity.left_ms(self.res.unix_now()) {
-            self.res.closings.add(self.key, Reason::Expired, self.res.now.saturating_add(left_ms));
-        }
     }
 
     fn send_frame(&mut self, to: Side, frame: OwnFrame) {
@@ -397,6 +363,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.leave_handshakes();
         self.heard();
         self.note_violation(end);
+        self.end_refresh();
         self.pair.permit = None;
         self.report_outcome(end, self.age_ms());
         self.note_room();

@@ -9,15 +9,19 @@
 //! - `report`: events for the session, and for a client that has none yet
 //! - `actions`: what the session asks for becomes system calls; what came of it, events
 //! - `attempt`: connections come and go
+//! - `refresh`: credentials that end, and new ones, in an established session
+//! - `ask`: questions of policy
 //! - `shadow`: what goes upstream goes to a shadow, too
 //!
 //! Decides nothing: it asks policy and reports to the session. Knows neither poll nor the ready
 //! ring; what the budget did not allow shows in [`Pair::may_read`].
 
 mod actions;
+mod ask;
 mod attempt;
 mod handshake;
 mod queue;
+mod refresh;
 mod relay;
 mod report;
 mod shadow;
@@ -99,7 +103,22 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     /// Policy's question is answered.
     pub fn on_answer(&mut self, answer: Answer) {
-        self.decide(Some(answer));
+        match &self.pair.pending {
+            Some(_) => self.decide(Some(answer)),
+            None => self.on_refresh_answer(answer),
+        }
+        self.settle();
+    }
+
+    /// The credentials of an established session end at another time.
+    pub fn on_extended(&mut self) {
+        self.watch_credentials();
+        self.settle();
+    }
+
+    /// They end soon.
+    pub fn on_warning(&mut self) {
+        self.warn();
         self.settle();
     }
 }
