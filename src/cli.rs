@@ -224,6 +224,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
         ("basic", cfg!(feature = "basic")),
         ("discovery", cfg!(feature = "discovery")),
         ("jwt", cfg!(feature = "jwt")),
+        ("redis", cfg!(feature = "redis")),
         ("regex", cfg!(feature = "regex")),
     ];
     let features: Vec<_> = features.iter().filter(|(_, built)| *built).map(|(name, _)| *name).collect();
@@ -325,7 +326,7 @@ mod tests {
     #[test]
     fn both_version_flags_show_the_features() {
         let version = env!("CARGO_PKG_VERSION");
-        let features = "basic, discovery, jwt, regex";
+        let features = "basic, discovery, jwt, redis, regex";
         let expected = format!("framegate {version}\ntls: rustls 0.23, aws-lc-rs\nfeatures: {features}\n");
         for flag in ["-V", "--version"] {
             assert_eq!(typed(&format!("framegate {flag}")), Err(Early::Help(expected.clone())));

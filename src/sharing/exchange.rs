@@ -8,7 +8,7 @@
 
 use super::Status;
 use crate::config::Redis;
-use crate::memory::SHARED_KEYS;
+use crate::memory::{SHARED_KEY_BYTES, SHARED_KEYS};
 use crate::policy::keyed::{KeyId, SharedKey, Usage};
 use crate::proto::Millis;
 use std::collections::{BTreeMap, HashMap};
@@ -84,6 +84,9 @@ struct Known {
     synced: Instant,
     pace: Duration,
 }
+
+/// A table of twice as many, as it is when it has just grown.
+const _: () = assert!(2 * (size_of::<Known>() + size_of::<KeyId>() + 1) <= SHARED_KEY_BYTES);
 
 impl Known {
     /// Its place among those that are due: changes before others, then the longest wait first.
