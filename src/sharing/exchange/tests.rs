@@ -240,6 +240,25 @@ fn what_could_not_be_told_is_told_later() {
 }
 
 #[test]
+fn a_client_whose_place_has_gone_is_let_go() {
+    let (world, status) = (Shared::default(), Arc::<Status>::default());
+    // One set of eight places.
+    let mut hosts = ["a", "b"].map(|name| Host::new(name, KeyLimit { entries: 8, ..sessions(3) }, &world, &status));
+    let elsewhere = hosts[0].open("x");
+    hosts[0].pass(INTERVAL_MS);
+    let here = hosts[1].open("x");
+    hosts[1].pass(INTERVAL_MS);
+    drop(here);
+    // It stays known, because others have it, and then others take its place.
+    hosts[1].pass(INTERVAL_MS);
+    assert_eq!(hosts[1].exchanger.known.len(), 1);
+    let held = ["1", "2", "3", "4", "5", "6", "7", "8"].map(|name| hosts[1].open(name));
+    hosts[1].pass(INTERVAL_MS);
+    assert_eq!(hosts[1].exchanger.known.len(), 8, "those that have places");
+    drop((elsewhere, held));
+}
+
+#[test]
 fn a_part_that_is_away_isolates_its_clients_alone() {
     let (world, status) = (Shared::default(), Arc::<Status>::default());
     let mut hosts = ["a", "b"].map(|name| Host::new(name, sessions(3), &world, &status));
