@@ -112,6 +112,8 @@ pub struct Pending {
     pub captures: Captures,
     /// Who the client is, on a route that asks for credentials.
     pub identity: Option<Arc<Identity>>,
+    /// An order was about it since it was admitted: it ends when it is established.
+    pub revoked: bool,
     pub candidates: Option<Box<Candidates>>,
     /// While it waits for room.
     pub ticket: Option<Ticket>,
@@ -143,6 +145,7 @@ impl Pending {
             route: None,
             captures: Captures::default(),
             identity: None,
+            revoked: false,
             candidates: None,
             ticket: None,
             shadow: None,

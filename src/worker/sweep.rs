@@ -54,9 +54,14 @@ impl<S: Sys> Worker<'_, S> {
     }
 
     /// Ends the sessions of a client whose credentials do not count any more. Those that are not
-    /// established yet look again when they are.
+    /// established yet end when they are.
     pub(super) fn revoke(&mut self, who: &Who) {
         let keys = self.sessions_of(who);
+        for key in &keys {
+            if let Some(pending) = self.pair_mut(*key).and_then(|pair| pair.pending.as_mut()) {
+                pending.revoked = true;
+            }
+        }
         self.res.closings.spread(&keys, Reason::Revoked, self.res.now, 0);
     }
 

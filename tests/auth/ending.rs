@@ -3,7 +3,7 @@
 use super::{HASH, KEY, refused};
 use crate::common::{
     End, Proxy, accept, connect, eventually, field, http, listen, masked, open_with, plain, read_all, read_close,
-    read_exact, read_frame, request,
+    read_exact, read_frame, read_head, request, switching,
 };
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -125,6 +125,22 @@ fn one_session_is_ended_by_its_id() {
     echo_works(&mut other, &mut other_upstream);
     // The client itself is admitted as before.
     open_with(&proxy, &listener, KEY);
+}
+
+/// Its backend knows the id before the client has its 101.
+#[test]
+fn one_session_is_ended_by_its_id_before_it_is_established() {
+    let (proxy, listener) = start("");
+    let mut client = connect(proxy.addr);
+    client.write_all(request("/", KEY).as_bytes()).unwrap();
+    let mut upstream = accept(&listener);
+    let head = read_head(&upstream);
+    let id = head.lines().find_map(|line| line.strip_prefix("X-Request-Id: ")).expect("an id");
+    obeyed(&proxy, &format!("/revoke?session={id}"));
+    upstream.write_all(switching("").as_bytes()).unwrap();
+    assert!(read_head(&client).starts_with("HTTP/1.1 101 "));
+    assert_eq!(read_close(&client), (4403, "credentials revoked".to_owned()));
+    assert_eq!(read_close(&upstream).0, 1001);
 }
 
 #[test]

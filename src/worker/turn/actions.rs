@@ -233,6 +233,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             };
             self.res.log(Record::Start(start));
         }
+        let revoked = pending.revoked;
         if let Some(opening) = opening {
             self.open_shadow(pending, *opening);
         }
@@ -240,7 +241,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             self.on_event(Event::Drain);
         }
         self.check_endpoint();
-        self.check_credentials();
+        self.check_credentials(revoked);
     }
 
     fn send_frame(&mut self, to: Side, frame: OwnFrame) {

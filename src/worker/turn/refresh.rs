@@ -27,9 +27,9 @@ enum Outcome {
 
 impl<S: Sys> Turn<'_, '_, S> {
     /// They may have been revoked while the handshake was under way; and they may end.
-    pub(super) fn check_credentials(&mut self) {
-        let Some(identity) = self.pair.info.as_ref().and_then(|info| info.identity.clone()) else { return };
-        if self.res.core.snapshot.revoked.covers(&identity, self.res.now) {
+    pub(super) fn check_credentials(&mut self, revoked: bool) {
+        let identity = self.pair.info.as_ref().and_then(|info| info.identity.as_deref());
+        if revoked || identity.is_some_and(|identity| self.res.core.snapshot.revoked.covers(identity, self.res.now)) {
             self.hear(Event::CredentialsEnded(Cause::Revoked));
         } else {
             self.watch_credentials();
