@@ -482,7 +482,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "[accounting]\n",
         "5:2: accounting",
-        "unknown key; expected \"workers\", \"listener\", \"route\", \"upstream\", \"auth\", \"redis\", \"limits\", \"shield\", \
+        "unknown key; expected \"workers\", \"listener\", \"route\", \"upstream\", \"auth\", \"redis\", \"limits\", \
+         \"shield\", \
          \"timeouts\", \"sockets\", \"drain\", \"log\" or \"admin\"",
     ),
     ("limits = { max_frames = 1 }\n", "5:12: route.limits.max_frames", "unknown key; did you mean \"max_frame\"?"),
