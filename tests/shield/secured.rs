@@ -75,11 +75,13 @@ fn who_resumes_overtakes_a_flood_and_who_is_alone_waits_for_one_round() {
         let mut held: Vec<_> = (0..300).map(|_| hello(&proxy, 2, &unknown, |_| {})).collect();
         // Of the flood's own prefix: its ticket alone makes the difference.
         let resuming = hello(&proxy, 2, &known, |_| {});
-        let alone = hello(&proxy, 3, &unknown, |_| {});
+        let alone = [3, 4].map(|host| hello(&proxy, host, &unknown, |_| {}));
         held.extend((0..50).map(|_| hello(&proxy, 2, &unknown, |_| {})));
         proxy.signal("CONT");
-        let total = 352;
-        let [resumed, alone] = places(&proxy, total, &[&resuming, &alone])[..] else { panic!() };
+        let total = 353;
+        let places = places(&proxy, total, &[&resuming, &alone[0], &alone[1]]);
+        // One of these may share the lane of the flood by chance.
+        let (resumed, alone) = (places[0], places[1].min(places[2]));
         // 64 connections are accepted in an iteration.
         assert!(resumed <= 12, "{resumed} before the one that resumes, {version:?}");
         assert!(alone <= 14, "{alone} before the one that is alone, {version:?}");
@@ -130,19 +132,27 @@ fn beyond_the_queue_clients_are_closed_without_a_handshake() {
 /// A ClientHello that comes in pieces takes no place until it is whole, and is served then.
 #[test]
 fn a_slow_hello_waits_for_its_end_and_not_in_the_queue() {
-    let proxy = start("work = 4");
+    let proxy = start("work = 4\nqueue = 30");
     let known = client(&TLS13);
     fetch_ticket(&proxy, &known);
     pause(&proxy);
     let unknown = client(&TLS13);
-    let flood: Vec<_> = (0..100).map(|_| hello(&proxy, 2, &unknown, |_| {})).collect();
+    let flood: Vec<_> = (0..15).map(|_| hello(&proxy, 2, &unknown, |_| {})).collect();
+    // More than the queue holds.
+    let dripping: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = connect_from([127, 0, 0, 2], proxy.addr);
+            client.write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
+            client
+        })
+        .collect();
     let (mut slow, mut bytes) = (connection(&known), Vec::new());
     slow.write_tls(&mut bytes).unwrap();
     let mut stream = connect_from([127, 0, 0, 3], proxy.addr);
     let (first, rest) = bytes.split_at(100);
     stream.write_all(first).unwrap();
     proxy.signal("CONT");
-    places(&proxy, 100, &[]);
+    places(&proxy, 15, &[]);
     stream.write_all(rest).unwrap();
     let mut client = StreamOwned::new(slow, stream);
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
@@ -150,5 +160,8 @@ fn a_slow_hello_waits_for_its_end_and_not_in_the_queue() {
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     assert_eq!(client.conn.handshake_kind(), Some(HandshakeKind::Resumed));
-    drop(flood);
+    let accepted = || proxy.metric("framegate_connections_accepted_total");
+    crate::common::eventually("all are counted", || (accepted() == 117.0).then_some(()));
+    assert_eq!(proxy.metric("framegate_handshakes_total{outcome=\"handshake-overload\"}"), 0.0);
+    drop((flood, dripping));
 }
