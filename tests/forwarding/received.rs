@@ -123,7 +123,7 @@ fn trust_is_in_the_address_that_the_header_names() {
 #[track_caller]
 fn counts(proxy: &Proxy, cause: &str, count: f64) {
     let name = format!("framegate_handshakes_total{{outcome=\"{cause}\"}}");
-    eventually(cause, || (proxy.metric(&name) == count).then_some(()));
+    eventually(cause, || (proxy.find_metric(&name) == Some(count)).then_some(()));
 }
 
 #[track_caller]
