@@ -21,10 +21,11 @@ const START_DEADLINE: Duration = Duration::from_secs(10);
 /// Which targets to measure, and where they run.
 #[derive(clap::Args)]
 pub struct TargetArgs {
-    /// direct, relay, relay2, relay-splice, framegate, framegate-splice, framegate-log, nginx,
-    /// nginx-bulk, nginx-log, haproxy, haproxy-bulk, haproxy-splice, haproxy-log, envoy; relay-tls,
-    /// relay2-tls, framegate-tls, nginx-tls, haproxy-tls, envoy-tls, caddy-tls, sozu-tls; or
-    /// NAME=COMMAND with {port}, {backend} and {dir}, reached over TLS if NAME ends with -tls;
+    /// direct, relay, relay2, relay-splice, framegate, framegate-splice, framegate-limits,
+    /// framegate-log, nginx, nginx-bulk, nginx-log, haproxy, haproxy-bulk, haproxy-splice,
+    /// haproxy-log, envoy; relay-tls, relay2-tls, framegate-tls, nginx-tls, haproxy-tls, envoy-tls,
+    /// caddy-tls, sozu-tls; or NAME=COMMAND with {port}, {backend} and {dir}, reached over TLS if
+    /// NAME ends with -tls;
     /// ratios refer to the first process [default: relay, relay2, and of framegate,
     /// nginx, haproxy and envoy those that are there]
     #[arg(long = "target", value_name = "TARGET", value_delimiter = ',')]

@@ -97,12 +97,13 @@ const RELAY_TLS: &[&str] = &[
     "{dir}/key.pem",
 ];
 
-pub const KNOWN: [Preset; 22] = [
+pub const KNOWN: [Preset; 23] = [
     RELAY,
     Preset { name: "relay2", ..RELAY },
     Preset { name: "relay-splice", arguments: RELAY_SPLICE, ..RELAY },
     FRAMEGATE,
     Preset { name: "framegate-splice", config: config!("framegate-splice.toml"), ..FRAMEGATE },
+    Preset { name: "framegate-limits", config: config!("framegate-limits.toml"), ..FRAMEGATE },
     Preset { name: "framegate-log", access: "{dir}/access.log", ..FRAMEGATE },
     NGINX,
     Preset { name: "nginx-bulk", config: config!("nginx-bulk.conf"), ..NGINX },
