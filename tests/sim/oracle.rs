@@ -131,7 +131,11 @@ impl Case<'_> {
         let deadline = match ended.cause {
             Cause::IdleTimeout => IDLE_MS,
             // It is closed as soon as the worker knows.
-            Cause::EndpointDown => self.group.told_age_ms().unwrap_or(0) + CLOSE_DEADLINE_MS,
+            Cause::EndpointDown => {
+                // A dead peer may leave a backlog, behind which the Close waits.
+                let stall = if matches!(self.session.end, End::Dead(_)) { WRITE_STALL_MS } else { 0 };
+                self.group.told_age_ms().unwrap_or(0) + CLOSE_DEADLINE_MS + stall
+            }
             // The first thing that a dead peer does not take may be a ping.
             Cause::WriteStall if matches!(self.session.end, End::Dead(_)) => self.heartbeat_ms() + WRITE_STALL_MS,
             Cause::WriteStall => WRITE_STALL_MS,
@@ -538,8 +542,8 @@ impl Case<'_> {
     fn proxy_close(&self, side: Side, got: &[u8], same: usize, to: &Peer) -> Judgement {
         let at = boundary(got, same);
         let rest = &got[at..];
-        let torn =
-            to.facts.reset || to.left() || self.session.parts[to.side.map_or(0, |s| s as usize)].deaf_after.is_some();
+        let deaf = self.session.parts[to.side.map_or(0, |s| s as usize)].deaf_after.is_some();
+        let torn = to.facts.reset || to.left() || to.heard.dead || deaf;
         let Some(head) = read_head(rest) else {
             ensure!(torn, "half a header of the proxy's at {at}");
             return Ok(());
