@@ -150,8 +150,8 @@ impl Proxy {
         self.find_metric(name).unwrap_or_else(|| panic!("no metric {name}"))
     }
 
-    /// The same; `None` where there is no such line: a series of which some are seldom is shown from
-    /// its first event on.
+    /// The same; `None` where there is no such line: some series are shown from their first event
+    /// on.
     pub fn find_metric(&self, name: &str) -> Option<f64> {
         let answer = http(self.admin(), &format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", self.admin()));
         let line = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
