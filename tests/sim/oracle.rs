@@ -131,11 +131,7 @@ impl Case<'_> {
         let deadline = match ended.cause {
             Cause::IdleTimeout => IDLE_MS,
             // It is closed as soon as the worker knows.
-            Cause::EndpointDown => {
-                // A dead peer may leave a backlog, behind which the Close waits.
-                let stall = if matches!(self.session.end, End::Dead(_)) { WRITE_STALL_MS } else { 0 };
-                self.group.told_age_ms().unwrap_or(0) + CLOSE_DEADLINE_MS + stall
-            }
+            Cause::EndpointDown => self.group.told_age_ms().unwrap_or(0) + CLOSE_DEADLINE_MS,
             // The first thing that a dead peer does not take may be a ping.
             Cause::WriteStall if matches!(self.session.end, End::Dead(_)) => self.heartbeat_ms() + WRITE_STALL_MS,
             Cause::WriteStall => WRITE_STALL_MS,
@@ -150,6 +146,8 @@ impl Case<'_> {
             // It answers pings for as long as it reads.
             End::Stall(_) if self.session.beat.is_some() => CLOSE_DEADLINE_MS + IDLE_MS,
             End::Stall(_) => CLOSE_DEADLINE_MS + WRITE_STALL_MS,
+            // Where something else has ended the session, a Close waits behind what it did not take.
+            End::Dead(_) if ended.cause != Cause::HeartbeatTimeout => CLOSE_DEADLINE_MS + WRITE_STALL_MS,
             _ => 0,
         };
         let lost = self.lost();
