@@ -146,7 +146,7 @@ impl Case<'_> {
             // It answers pings for as long as it reads.
             End::Stall(_) if self.session.beat.is_some() => CLOSE_DEADLINE_MS + IDLE_MS,
             End::Stall(_) => CLOSE_DEADLINE_MS + WRITE_STALL_MS,
-            // Where something else has ended the session, a Close waits behind what it did not take.
+            // Where something else ended the session, a Close waits behind what it did not take.
             End::Dead(_) if ended.cause != Cause::HeartbeatTimeout => CLOSE_DEADLINE_MS + WRITE_STALL_MS,
             _ => 0,
         };
