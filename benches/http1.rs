@@ -35,6 +35,7 @@ fn main() {
         request_id: "0123456789abcdef0123456789abcdef",
         trace_seed: [7; 24],
         edits: &edits,
+        plain: None,
     };
     bench("scan, 611 B request", 20_000, || {
         black_box(HeadScan::default().advance(black_box(head))).ok();

@@ -47,11 +47,11 @@ fn give(session: &mut Session, settings: &Arc<Settings>, from: Side, bytes: &[u8
         let event = match action {
             Action::Decide => {
                 let (request_id, settings, limits) = ("id".into(), Arc::clone(settings), SessionLimits::default());
-                Event::Admitted(Admission { request_id, settings, shadowed: false, limits })
+                Event::Admitted(Admission { request_id, settings, shadowed: false, limits, plain: None })
             }
             Action::Connect => {
                 let response = FieldEdits::new();
-                Event::Connected(Box::new(Upgrade { request: Vec::new(), response, may_retry: false }))
+                Event::Connected(Box::new(Upgrade { request: Vec::new(), response, may_retry: false, reused: false }))
             }
             _ => continue,
         };

@@ -300,6 +300,7 @@ fn write_forwarded(
         request_id: facts.request_id,
         trace_seed: [0; 24],
         edits: &edits,
+        plain: None,
     };
     let head = handshake::write_request(facts.request, &add);
     writeln!(out, "\nrequest to the upstream, with ids made up")?;

@@ -59,7 +59,7 @@ fn check_reports_every_problem_and_exits_2() {
     let (name, count) = (file.path(), lines.len());
     assert_eq!(count, 2, "{errors}");
     assert!(lines[0].starts_with(&format!("framegate: {name}:2:10: listener.listen: \"x\" is not a")), "{errors}");
-    assert!(lines[1].starts_with(&format!("framegate: {name}:4:12: route.upstream: \"ftp://a\" is")), "{errors}");
+    assert!(lines[1].starts_with(&format!("framegate: {name}:4:12: route.upstream: \"ftp://a\" has")), "{errors}");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn usage_errors_are_one_line_on_stderr_and_exit_2() {
         &["run", "-c", "x.toml", "--listen", "127.0.0.1:0"],
         &["run", "--listen", "127.0.0.1:0"],
         &["run", "--listen", "8080", "--upstream", "ws://127.0.0.1:9"],
-        &["run", "--listen", "127.0.0.1:0", "--upstream", "http://127.0.0.1:9"],
+        &["run", "--listen", "127.0.0.1:0", "--upstream", "ftp://127.0.0.1:9"],
         &["demo", "--listen", "nowhere"],
         &["example-config", "more"],
     ] {

@@ -24,6 +24,8 @@ mod heartbeat;
 mod limits;
 #[path = "config/passwords.rs"]
 mod passwords;
+#[path = "config/plain.rs"]
+mod plain;
 #[path = "config/redis.rs"]
 mod redis;
 #[path = "config/renewal.rs"]
@@ -418,7 +420,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "[[route]]\npath = \"/x\"\nupstream = \"ftp://a\"\n",
         "7:12: route.upstream",
-        "\"ftp://a\" is not a WebSocket URL; expected ws://, wss:// or ws+unix:",
+        "\"ftp://a\" has no scheme of a server; expected ws://, wss://, http://, https:// or ws+unix:",
     ),
     (
         "[[route]]\npath = \"/x\"\nupstream = \"app\"\n",
@@ -553,7 +555,7 @@ const WRONG: &[(&str, &str, &str)] = &[
     (
         "limits = { \"ü\" = 1 }\n",
         "5:12: route.limits.ü",
-        "unknown key; expected \"max_frame\", \"max_message\", \"max_sessions\", \"handshakes\", \
+        "unknown key; expected \"max_frame\", \"max_message\", \"max_body\", \"max_sessions\", \"handshakes\", \
          \"per_address\", \"per_identity\", \"messages\", \"bytes\", \"control_frames\", \
          \"upstream_messages\", \"upstream_bytes\", \"fragments\" or \"session_age\"",
     ),
@@ -723,7 +725,7 @@ upstreams
   ws://10.0.0.1:9000
 
 workers    4 (one per CPU), pinned
-timeouts   tls 10s, request_head 10s, decision 10s, connect 3s, connect_total 10s, upstream_head 10s, idle 5m, close 5s, write_stall 1m
+timeouts   tls 10s, request_head 10s, keep_alive 1m, request_body 1m, decision 10s, connect 3s, connect_total 10s, upstream_head 10s, idle 5m, close 5s, write_stall 1m
 sockets    notsent_lowat 128 KiB, keepalive 1m, user_timeout kernel's
 drain      spread 10s, deadline 25s
 shield     handshake work 32 in a pass, by address (IPv4 /32, IPv6 /64), first TLS tickets, sticky cookies

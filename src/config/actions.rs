@@ -95,7 +95,7 @@ impl Builder<'_, '_> {
 /// The keys of `route` that only an upstream gives a meaning, with their places.
 fn keys_for_upstreams(route: &file::Route) -> Vec<(&'static str, Range<usize>)> {
     let (limits, timeouts) = (&route.limits, &route.timeouts);
-    let typed: [(&str, &Typed); 20] = [
+    let typed: [(&str, &Typed); 22] = [
         ("strip_prefix", &route.strip_prefix),
         ("add_prefix", &route.add_prefix),
         ("host_header", &route.host_header),
@@ -108,11 +108,13 @@ fn keys_for_upstreams(route: &file::Route) -> Vec<(&'static str, Range<usize>)> 
         ("on_endpoint_down_code", &route.on_endpoint_down_code),
         ("limits.max_frame", &limits.max_frame),
         ("limits.max_message", &limits.max_message),
+        ("limits.max_body", &limits.max_body),
         ("limits.max_sessions", &limits.max_sessions),
         ("timeouts.decision", &timeouts.decision),
         ("timeouts.connect", &timeouts.connect),
         ("timeouts.connect_total", &timeouts.connect_total),
         ("timeouts.upstream_head", &timeouts.upstream_head),
+        ("timeouts.request_body", &timeouts.request_body),
         ("timeouts.idle", &timeouts.idle),
         ("timeouts.close", &timeouts.close),
         ("timeouts.write_stall", &timeouts.write_stall),

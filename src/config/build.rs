@@ -30,6 +30,7 @@ const WORKERS_MAX: usize = 1024;
 const HEAD_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 20;
 const BUFFER_BYTES: RangeInclusive<u64> = 2 * SCRATCH_BYTES as u64..=1 << 40;
 /// The top bit of a 64-bit length is always 0 (RFC 6455 section 5.2).
+const BODY_BYTES: RangeInclusive<u64> = 1..=(1 << 63) - 1;
 const FRAME_BYTES: RangeInclusive<u64> = 1..=(1 << 63) - 1;
 const NOTSENT_BYTES: RangeInclusive<u64> = 4 << 10..=16 << 20;
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
@@ -145,6 +146,7 @@ impl Builder<'_, '_> {
         let frames = self.frame_limits("limits", &typed.max_frame, &typed.max_message, FrameLimits::default());
         Settings {
             head_bytes: limits.head_bytes,
+            max_body: self.max_body("limits", &typed.max_body, Settings::default().max_body),
             timeouts: self.timeouts("timeouts", &file.timeouts, &Timeouts::default()),
             retry_on: RetryOn::default(),
             relay: RelaySettings {
@@ -274,6 +276,11 @@ impl Builder<'_, '_> {
         FrameLimits { max_frame: written.unwrap_or(inherited.max_frame).min(max_message), max_message }
     }
 
+    /// Bytes of the body of a plain request.
+    pub fn max_body(&mut self, section: &str, typed: &Typed, inherited: u64) -> u64 {
+        self.take(&format!("{section}.max_body"), typed, inherited, |v| value::size(v, BODY_BYTES))
+    }
+
     /// Timeouts of the process or of a route, with `inherited` as defaults.
     pub fn timeouts(&mut self, section: &str, typed: &file::Timeouts, inherited: &Timeouts) -> Timeouts {
         let mut take = |key: &str, typed: &Typed, inherited: u64, parse: fn(&Value) -> Parsed<u64>| {
@@ -282,6 +289,8 @@ impl Builder<'_, '_> {
         let timeouts = Timeouts {
             tls_ms: take("tls", &typed.tls, inherited.tls_ms, value::timeout),
             request_head_ms: take("request_head", &typed.request_head, inherited.request_head_ms, value::timeout),
+            request_body_ms: take("request_body", &typed.request_body, inherited.request_body_ms, value::timeout),
+            keep_alive_ms: take("keep_alive", &typed.keep_alive, inherited.keep_alive_ms, value::timeout),
             decision_ms: take("decision", &typed.decision, inherited.decision_ms, value::timeout),
             connect_ms: take("connect", &typed.connect, inherited.connect_ms, value::timeout),
             connect_total_ms: take("connect_total", &typed.connect_total, inherited.connect_total_ms, value::timeout),

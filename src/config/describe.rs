@@ -19,7 +19,7 @@ use crate::memory::{
 use crate::policy::auth::Auth;
 use crate::policy::keyed::SHARED_BYTES;
 use crate::policy::matching::{Condition, Entry};
-use crate::policy::route::{Route, RouteAction};
+use crate::policy::route::{Protocols, Route, RouteAction};
 use crate::policy::tls::TlsVersion;
 use crate::policy::upstream::Upstream;
 use crate::proto::Side;
@@ -156,7 +156,7 @@ impl Snapshot {
             RouteAction::Split(split) => split.weights().map(part).collect(),
             _ => route.upstreams().iter().map(|upstream| upstream.name.clone()).collect(),
         };
-        write!(out, " -> {}, {}", upstreams.join(", "), route.settings.relay.mode.name())?;
+        write!(out, " -> {}{}, {}", upstreams.join(", "), protocols_text(route), route.settings.relay.mode.name())?;
         let (frame, message) =
             (size_text(route.settings.relay.limits.max_frame), size_text(route.settings.relay.limits.max_message));
         write!(out, ", frames up to {frame}, messages up to {message}")?;
@@ -441,12 +441,23 @@ fn write_heartbeat(out: &mut String, heartbeat: &Heartbeat) -> fmt::Result {
     write!(out, ", heartbeat client {client}, upstream {upstream}, timeout {}", duration_text(heartbeat.timeout_ms))
 }
 
+/// What the route takes, where that is not both.
+fn protocols_text(route: &Route) -> &'static str {
+    match route.protocols {
+        Protocols { websocket: true, http: false } => ", WebSocket alone",
+        Protocols { websocket: false, .. } => ", plain HTTP alone",
+        Protocols { .. } => "",
+    }
+}
+
 /// All timeouts, or those that differ from `usual`.
 fn timeouts_text(timeouts: &Timeouts, usual: Option<&Timeouts>) -> String {
     let all = |t: &Timeouts| {
         [
             ("tls", t.tls_ms),
             ("request_head", t.request_head_ms),
+            ("keep_alive", t.keep_alive_ms),
+            ("request_body", t.request_body_ms),
             ("decision", t.decision_ms),
             ("connect", t.connect_ms),
             ("connect_total", t.connect_total_ms),

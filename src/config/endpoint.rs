@@ -1,5 +1,6 @@
-//! URLs of upstream endpoints: `ws://host:port/base`, `wss://` with TLS, and
-//! `ws+unix:/run/app.sock`, optionally followed by `:/base`. URLs of HTTP servers that are asked.
+//! URLs of upstream endpoints: `ws://host:port/base` or `http://`, which mean the same, `wss://` or
+//! `https://` with TLS, and `ws+unix:/run/app.sock`, optionally followed by `:/base`. URLs of HTTP
+//! servers that are asked.
 
 use super::value::{Parsed, quoted};
 use crate::policy::endpoint::{Address, Endpoint};
@@ -27,9 +28,9 @@ pub fn endpoint(url: &str) -> Parsed<Endpoint> {
         return Err(wrong("is not a URL; expected for example \"ws://10.0.0.1:9000\" or \"ws+unix:/run/app.sock\""));
     };
     let (tls, port) = match scheme {
-        "ws" => (false, 80),
-        "wss" => (true, 443),
-        _ => return Err(wrong("is not a WebSocket URL; expected ws://, wss:// or ws+unix:")),
+        "ws" | "http" => (false, 80),
+        "wss" | "https" => (true, 443),
+        _ => return Err(wrong("has no scheme of a server; expected ws://, wss://, http://, https:// or ws+unix:")),
     };
     let (authority, base) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     Ok(Endpoint::new(url.to_owned(), address(url, authority, port)?, tls, base_path(url, base)?))

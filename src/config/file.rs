@@ -121,6 +121,7 @@ pub struct Route {
     pub allow: TypedList,
     pub deny: TypedList,
     pub deny_file: Typed,
+    pub protocols: TypedList,
     pub upstream: Typed,
     pub split: TypedList,
     pub split_key: Typed,
@@ -314,6 +315,7 @@ pub struct Redis {
 pub struct RouteLimits {
     pub max_frame: Typed,
     pub max_message: Typed,
+    pub max_body: Typed,
     pub max_sessions: Typed,
     pub handshakes: Option<Section<HandshakeLimit>>,
     pub per_address: Option<Section<ClientLimit>>,
@@ -334,6 +336,7 @@ pub struct Upstream {
     pub endpoints: TypedList,
     pub balance: Typed,
     pub sticky: Option<Table<Sticky>>,
+    pub keep_alive: Table<KeepAlive>,
     pub hash_key: Typed,
     pub hash_load: Typed,
     pub slow_start: Typed,
@@ -403,6 +406,14 @@ pub struct Sticky {
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub struct KeepAlive {
+    pub connections: Typed,
+    pub idle: Typed,
+    pub age: Typed,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Retries {
     pub percent: Typed,
     pub reserve: Typed,
@@ -419,6 +430,7 @@ pub struct Limits {
     pub shadow_buffers: Typed,
     pub max_frame: Typed,
     pub max_message: Typed,
+    pub max_body: Typed,
     pub messages: Option<Section<RateLimit>>,
     pub bytes: Option<Section<RateLimit>>,
     pub control_frames: Option<Section<RateLimit>>,
@@ -435,6 +447,8 @@ pub struct Timeouts {
     /// Not in a route, like the next one: they apply before a route is selected.
     pub tls: Typed,
     pub request_head: Typed,
+    pub keep_alive: Typed,
+    pub request_body: Typed,
     pub decision: Typed,
     pub connect: Typed,
     pub connect_total: Typed,

@@ -11,7 +11,7 @@ use crate::policy::endpoint::Endpoint;
 use crate::policy::headers::Direction;
 use crate::policy::limit::SessionLimit;
 use crate::policy::matching::{Entry, HostPattern, PathPattern, Routes};
-use crate::policy::route::{Route, RouteAction};
+use crate::policy::route::{Protocols, Route, RouteAction};
 use crate::policy::upstream::Upstream;
 use crate::proto::close;
 use crate::proto::end::Cause;
@@ -133,7 +133,11 @@ impl Builder<'_, '_> {
         inherited: &Settings,
     ) -> Route {
         self.read("route.name", &typed.name, value::name);
-        for (key, at) in [("tls", &typed.timeouts.tls), ("request_head", &typed.timeouts.request_head)] {
+        for (key, at) in [
+            ("tls", &typed.timeouts.tls),
+            ("request_head", &typed.timeouts.request_head),
+            ("keep_alive", &typed.timeouts.keep_alive),
+        ] {
             if let Some(at) = at {
                 let why = "applies before a route is selected; set it in [timeouts]";
                 self.problems.add(at.span(), &format!("route.timeouts.{key}"), why);
@@ -143,6 +147,7 @@ impl Builder<'_, '_> {
         let retry_on = self.retry_on(typed);
         let max_sessions = self.read("route.limits.max_sessions", &typed.limits.max_sessions, value::sessions);
         let relay = self.relay_settings((typed, refresh), &inherited.relay);
+        let max_body = self.max_body("route.limits", &typed.limits.max_body, inherited.max_body);
         let (allow, deny, deny_file) = (&typed.allow, &typed.deny, &typed.deny_file);
         Route {
             origins: self.origins(&typed.origins),
@@ -164,9 +169,21 @@ impl Builder<'_, '_> {
             host_header: self.read("route.host_header", &typed.host_header, |v| pattern::host_header(text(v)?)),
             sessions: SessionLimit::new(max_sessions),
             handshakes: self.shared_handshakes("route.limits.handshakes", &typed.limits.handshakes),
-            settings: Arc::new(Settings { timeouts, relay, retry_on, ..inherited.clone() }),
+            protocols: self.protocols(typed),
+            settings: Arc::new(Settings { timeouts, relay, retry_on, max_body, ..inherited.clone() }),
             ..Route::with_action(route_name(typed), action)
         }
+    }
+
+    fn protocols(&mut self, typed: &file::Route) -> Protocols {
+        let key = "route.protocols";
+        let Some(list) = &typed.protocols else { return Protocols::default() };
+        let words = [("websocket", true), ("http", false)];
+        let taken = self.list(key, &typed.protocols, |v| value::word(v, &words));
+        if list.get_ref().is_empty() {
+            self.problems.add(list.span(), key, "takes nothing; expected \"websocket\", \"http\" or both");
+        }
+        Protocols { websocket: taken.contains(&true), http: taken.contains(&false) }
     }
 
     fn forwarding_headers(&mut self, typed: &file::Route) -> ForwardingHeaders {

@@ -11,7 +11,7 @@ use crate::policy::health::Ejection;
 use crate::policy::key::HashKey;
 use crate::policy::retry::RetryLimits;
 use crate::policy::sticky::{SameSite, Sticky};
-use crate::policy::upstream::{Options, Queue, Rules, Upstream};
+use crate::policy::upstream::{KeepAlive, Options, Queue, Rules, Upstream};
 use crate::proto::proxy_protocol::Version;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use toml::{Spanned, Value};
 
+/// Idle connections of an endpoint, in each worker.
+const KEPT: RangeInclusive<u64> = 1..=10_000;
 const WEIGHT: RangeInclusive<u64> = 1..=1_000;
 const PRIORITY: RangeInclusive<u64> = 0..=255;
 const QUEUE: RangeInclusive<u64> = 0..=1_000_000;
@@ -119,6 +121,18 @@ impl Builder<'_, '_> {
             retries: self.retries(&typed.retries, default.retries),
             bind: self.bind(typed),
             proxy_protocol: self.proxy_version(&typed.proxy_protocol),
+            keep_alive: self.keep_alive(&typed.keep_alive, default.keep_alive),
+        }
+    }
+
+    fn keep_alive(&mut self, typed: &file::KeepAlive, default: KeepAlive) -> KeepAlive {
+        let connections = |v: &Value| value::number_or_zero(v, KEPT, "none");
+        let (key, most) = ("upstream.keep_alive.connections", default.connections as u64);
+        let connections = self.take(key, &typed.connections, most, connections);
+        KeepAlive {
+            connections: usize::try_from(connections).unwrap_or(usize::MAX),
+            idle_ms: self.take("upstream.keep_alive.idle", &typed.idle, default.idle_ms, value::timeout),
+            age_ms: self.take("upstream.keep_alive.age", &typed.age, default.age_ms, value::timeout),
         }
     }
 

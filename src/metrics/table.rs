@@ -81,6 +81,9 @@ metrics! {
     Counter "framegate_block_overflows_total" []
         "Failures that were not counted, because the table of addresses was full of blocked ones."
         = |r, out| out.put(&[], r.process.block_overflows);
+    Counter "framegate_http_requests_total" [] "Plain requests that were answered by their upstream."
+        { answered: u64 }
+        = |r, out| out.put(&[], r.total.answered);
     Counter "framegate_connections_accepted_total" [] "Connections accepted."
         { accepted: u64 }
         = |r, out| out.put(&[], r.total.accepted);

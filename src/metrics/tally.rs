@@ -22,6 +22,11 @@ impl Tally {
         self.sessions += 1;
     }
 
+    /// A plain request was answered, and the client may ask again on its connection.
+    pub fn answered(&mut self) {
+        self.answered += 1;
+    }
+
     /// A TLS handshake with `side` succeeded.
     pub fn tls_established(&mut self, side: Side, resumed: bool) {
         self.tls[side][usize::from(resumed)] += 1;
@@ -50,7 +55,10 @@ impl Tally {
             }
             Phase::ProxyHeader | Phase::Tls | Phase::Request | Phase::Connect | Phase::Response => {
                 self.handshakes = self.handshakes.saturating_sub(1);
-                self.refused[end.cause] += 1;
+                match end.cause {
+                    Cause::Answered => self.answered += 1,
+                    cause => self.refused[cause] += 1,
+                }
             }
         }
     }

@@ -224,6 +224,13 @@ impl Candidates {
         }
     }
 
+    /// The connection that was used was an old one: the same address is tried again.
+    pub fn again(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.tried = false;
+        }
+    }
+
     /// The source address had no port left for the target: whether there is another one to try.
     pub fn next_source(&mut self) -> bool {
         let sources = self.upstream.rules.bind.len();

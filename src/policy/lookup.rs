@@ -108,7 +108,8 @@ mod tests {
         let field = |value: &'static [u8]| Field { name: "Cookie", value };
         let fields = vec![field(b"a=1; b=2;c; dd=4"), field(b"b=3; e=x=y; f=")];
         let query_text = "?v=1&&w&v=2&x=a=b";
-        let request = Request { method: "GET", target: "/", path: "/", query: query_text, host: "h", fields };
+        let request =
+            Request { is_http10: false, method: "GET", target: "/", path: "/", query: query_text, host: "h", fields };
         for (name, value) in
             [("a", Some("1")), ("b", Some("2")), ("c", None), ("d", None), ("e", Some("x=y")), ("f", Some(""))]
         {

@@ -49,6 +49,7 @@ use crate::proto::end::Cause;
 use crate::proto::handshake;
 use crate::proto::http1::Request;
 use crate::proto::interface::Refusal;
+use crate::proto::plain::{self, Inbound};
 use crate::proto::rate::Bucket;
 use access::Access;
 use ask::{Answer, Answers, Question};
@@ -149,6 +150,8 @@ pub struct Plan {
     pub permit: Permit,
     /// Rates that it shares with other sessions of its client; valid while the permit is held.
     pub shared: Vec<Arc<Bucket>>,
+    /// What a plain request says about its exchange; `None` for a WebSocket handshake.
+    pub plain: Option<Inbound>,
 }
 
 /// The id that a trusted peer gave the request; without one, the request gets a new id.
@@ -187,8 +190,11 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
         return Verdict::Deny(Cause::NoRoute.into());
     };
     let route = &entry.route;
-    let sound = if route.proxies() { handshake::judge_request(facts.request) } else { Ok(()) };
-    if let Err(cause) = sound.and_then(|()| judge_client(route, facts)) {
+    let plain = match judge_protocol(route, facts.request) {
+        Ok(plain) => plain,
+        Err(cause) => return Verdict::Deny(cause.into()),
+    };
+    if let Err(cause) = judge_client(route, facts, plain.is_some()) {
         return Verdict::Deny(cause.into());
     }
     if route.proxies() && facts.draining {
@@ -209,9 +215,11 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
     };
     let variables = Variables { facts, route: &route.name, captures: &captures, identity: identity.as_deref() };
     let refusal = match &route.action {
-        RouteAction::Proxy(upstream) => return admit(Admitted { route, captures, identity }, upstream, facts, policy),
+        RouteAction::Proxy(upstream) => {
+            return admit(Admitted { route, captures, identity, plain }, upstream, facts, policy);
+        }
         RouteAction::Split(split) => {
-            return admit(Admitted { route, captures, identity }, split.choose(facts), facts, policy);
+            return admit(Admitted { route, captures, identity, plain }, split.choose(facts), facts, policy);
         }
         RouteAction::Respond(respond) => respond.refusal(&variables),
         RouteAction::Redirect(redirect) => redirect.refusal(&variables),
@@ -228,9 +236,20 @@ fn handshake(route: &Route, facts: &Facts<'_>) -> Result<(), Excess> {
     Err(Excess { cause: Cause::RouteRate, retry_ms: Some(retry_ms) })
 }
 
-/// Whether the route is for this page and this client.
-fn judge_client(route: &Route, facts: &Facts<'_>) -> Result<(), Cause> {
-    if route.proxies() || route.origins.is_listed() {
+/// The rules of the protocol that the route takes the request for: of the WebSocket handshake, or
+/// of plain HTTP. A route that answers itself takes any request.
+fn judge_protocol(route: &Route, request: &Request<'_>) -> Result<Option<Inbound>, Cause> {
+    match route.proxies() {
+        false => Ok(None),
+        true if route.protocols.is_plain(request) => plain::judge_request(request).map(Some),
+        true => handshake::judge_request(request).map(|()| None),
+    }
+}
+
+/// Whether the route is for this page and this client. Plain requests of other pages are the
+/// browser's business (CORS): their origins are not judged.
+fn judge_client(route: &Route, facts: &Facts<'_>, is_plain: bool) -> Result<(), Cause> {
+    if !is_plain && (route.proxies() || route.origins.is_listed()) {
         route.origins.judge(facts)?;
     }
     match &route.access {
@@ -254,10 +273,11 @@ struct Admitted<'a> {
     route: &'a Arc<Route>,
     captures: Captures,
     identity: Option<Arc<Identity>>,
+    plain: Option<Inbound>,
 }
 
 fn admit(
-    Admitted { route, captures, identity }: Admitted<'_>,
+    Admitted { route, captures, identity, plain }: Admitted<'_>,
     upstream: &Arc<Upstream>,
     facts: &Facts<'_>,
     policy: &Policy<'_>,
@@ -276,8 +296,9 @@ fn admit(
     };
     let Counted { permit, shared } = counted;
     let (route, candidates) = (Arc::clone(route), candidates(upstream, facts));
-    let shadow = shadow(&route, facts);
-    Verdict::Allow(Plan { route, captures, candidates, identity, shadow, permit, shared })
+    // A shadow gets WebSockets alone.
+    let shadow = if plain.is_none() { shadow(&route, facts) } else { None };
+    Verdict::Allow(Plan { route, captures, candidates, identity, shadow, permit, shared, plain })
 }
 
 /// A session that is counted for its client.

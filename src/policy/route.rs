@@ -15,8 +15,8 @@ use super::rewrite::PathRewrite;
 use super::shadow::Shadow;
 use super::template::Variables;
 use super::upstream::Upstream;
-use crate::proto::handshake::ForwardingHeaders;
-use crate::proto::http1::FieldEdits;
+use crate::proto::handshake::{ForwardingHeaders, asks_for_websocket};
+use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::settings::Settings;
 use std::borrow::Cow;
 use std::slice;
@@ -57,7 +57,31 @@ pub struct Route {
     pub by_identity: Option<Keyed>,
     /// A share of the sessions goes to a second upstream as well.
     pub shadow: Option<Shadow>,
+    /// What it takes, if it proxies.
+    pub protocols: Protocols,
     pub settings: Arc<Settings>,
+}
+
+/// The protocols that a route takes; at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocols {
+    pub websocket: bool,
+    /// Plain HTTP.
+    pub http: bool,
+}
+
+impl Default for Protocols {
+    fn default() -> Protocols {
+        Protocols { websocket: true, http: true }
+    }
+}
+
+impl Protocols {
+    /// A request is judged by the rules of plain HTTP. A route that takes no WebSockets ignores the
+    /// wish for one, as any server may (RFC 9110 section 7.8).
+    pub fn is_plain(self, request: &Request<'_>) -> bool {
+        self.http && !(self.websocket && asks_for_websocket(request))
+    }
 }
 
 /// What becomes of a request.
@@ -146,6 +170,7 @@ impl Route {
             handshakes: None,
             by_address: None,
             by_identity: None,
+            protocols: Protocols::default(),
             settings: Arc::default(),
         }
     }

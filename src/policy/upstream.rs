@@ -59,6 +59,25 @@ pub struct Rules {
     pub bind: Vec<IpAddr>,
     /// What connections to its endpoints begin with, if anything: a PROXY header.
     pub proxy_protocol: Option<Version>,
+    /// Connections that have answered a plain request.
+    pub keep_alive: KeepAlive,
+}
+
+/// Connections that are kept for the next plain request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Of an endpoint, in each worker; 0 for none.
+    pub connections: usize,
+    /// How long one waits for a request.
+    pub idle_ms: Millis,
+    /// One that is older gets no more requests.
+    pub age_ms: Millis,
+}
+
+impl Default for KeepAlive {
+    fn default() -> KeepAlive {
+        KeepAlive { connections: 32, idle_ms: 60_000, age_ms: 3_600_000 }
+    }
 }
 
 /// Sessions that wait until an endpoint has room for them.
@@ -85,11 +104,17 @@ impl Default for Rules {
             retries: RetryLimits::default(),
             bind: Vec::new(),
             proxy_protocol: None,
+            keep_alive: KeepAlive::default(),
         }
     }
 }
 
 impl Rules {
+    /// A connection may carry requests of other clients: it does not begin with a word about one.
+    pub fn shares_connections(&self) -> bool {
+        self.proxy_protocol.is_none() && self.keep_alive.connections > 0
+    }
+
     pub(super) fn bounds(&self) -> Bounds {
         Bounds { upstream: self.limits, endpoint: self.endpoint_limits }
     }

@@ -158,6 +158,15 @@ causes! {
     BadHost "bad-host" 400 0 "Missing, duplicate or invalid Host header.";
     BadTarget "bad-target" 400 0 "Invalid request target.";
     UnexpectedBody "unexpected-body" 400 0 "A WebSocket handshake must not have a body, Trailer or Expect header.";
+    /// A request that may be read as ending in two places.
+    BadFraming "bad-framing" 400 0 "Ambiguous or invalid message framing.";
+    /// CONNECT and TRACE.
+    UnsupportedMethod "unsupported-method" 501 0 "Method not supported.";
+    Expectation "expectation" 417 0 "The expectation cannot be met.";
+    /// The body is larger than the route allows.
+    BodyTooLarge "body-too-large" 413 0 "Request body too large.";
+    /// The body of the request did not come in time.
+    BodyTimeout "body-timeout" 408 0 "Request body timeout.";
     NotUpgrade "not-an-upgrade" 426 0 "WebSocket upgrade required.";
     BadKey "bad-key" 400 0 "Missing, duplicate or invalid Sec-WebSocket-Key header.";
     ProtectedHeader "protected-header" 400 0 "The Connection header names a protected header field.";
@@ -229,8 +238,10 @@ causes! {
     /// A 101 with a wrong or missing Accept, Upgrade or Connection, or with a subprotocol or
     /// extension that was not offered.
     Bad101 "bad-101" 502 0 "Invalid WebSocket handshake response from the upstream.";
-    /// The upstream answered with another status than 101; that response was forwarded.
+    /// The upstream answered a handshake with another status than 101; that response was forwarded.
     UpstreamResponse "upstream-response" 0 0 "";
+    /// The response of the upstream to a plain request was forwarded.
+    Answered "answered" 0 0 "";
     // --- established sessions
     /// A Close frame of a peer was forwarded.
     Close "close" 0 0 "";

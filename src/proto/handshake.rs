@@ -14,8 +14,10 @@ mod trace;
 
 use super::end::Cause;
 use super::http1::{
-    Field, FieldEdits, Named, Request, Response, elements, is_hop_by_hop, push, push_added, push_field, values,
+    Field, FieldEdits, Named, Request, Response, elements, is_hop_by_hop, names_protected, push, push_added,
+    push_field, values,
 };
+use super::plain::{self, Inbound};
 use base64::Engine;
 use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{GeneralPurpose, general_purpose};
@@ -37,10 +39,13 @@ pub enum Extensions {
 }
 
 /// The rules of the WebSocket handshake, after those of HTTP and the route, in the order of the
-/// contract: [`Cause::Method`], [`Cause::UnexpectedBody`], [`Cause::NotUpgrade`],
-/// [`Cause::BadKey`], [`Cause::ProtectedHeader`].
+/// contract: [`Cause::HttpVersion`], [`Cause::Method`], [`Cause::UnexpectedBody`],
+/// [`Cause::NotUpgrade`], [`Cause::BadKey`], [`Cause::ProtectedHeader`].
 pub fn judge_request(request: &Request<'_>) -> Result<(), Cause> {
     let fields = &request.fields;
+    if request.is_http10 {
+        return Err(Cause::HttpVersion);
+    }
     if request.method != "GET" {
         return Err(Cause::Method);
     }
@@ -55,10 +60,15 @@ pub fn judge_request(request: &Request<'_>) -> Result<(), Cause> {
     if !only(fields, "sec-websocket-key").is_some_and(is_key) {
         return Err(Cause::BadKey);
     }
-    if elements(fields, "connection").any(is_protected) {
+    if names_protected(fields) {
         return Err(Cause::ProtectedHeader);
     }
     Ok(())
+}
+
+/// The request asks for the WebSocket protocol, well-formed or not: it is judged as a handshake.
+pub fn asks_for_websocket(request: &Request<'_>) -> bool {
+    elements(&request.fields, "upgrade").any(|token| token.eq_ignore_ascii_case(b"websocket"))
 }
 
 /// The client's certificate, for the upstream. Such fields of clients are dropped on every
@@ -129,17 +139,27 @@ pub struct Forwarding<'a> {
     pub trace_seed: [u8; 24],
     /// Changes to the client's fields. Those that the proxy itself adds do not change.
     pub edits: &'a FieldEdits,
+    /// `None`: it is a WebSocket handshake.
+    pub plain: Option<&'a Inbound>,
 }
 
-/// Writes the whole new request head: Host and the upgrade first, then the client's fields in their
-/// order, then what the route adds, then what the proxy adds.
+/// Writes the whole new request head: Host and the upgrade, or what frames the body, first, then
+/// the client's fields in their order, then what the route adds, then what the proxy adds.
 pub fn write_request(request: &Request<'_>, add: &Forwarding<'_>) -> Vec<u8> {
     let fields = &request.fields;
     let named = Named::of(fields);
     let mut out = Vec::with_capacity(1024);
-    push(&mut out, &[b"GET ", add.path.as_bytes(), add.query.unwrap_or(request.query).as_bytes(), b" HTTP/1.1\r\n"]);
+    // The server as a whole is asked, whatever the path is rewritten to (RFC 9112 section 3.2.4).
+    let (path, query) = match request.target {
+        "*" => ("*", ""),
+        _ => (add.path, add.query.unwrap_or(request.query)),
+    };
+    push(&mut out, &[request.method.as_bytes(), b" ", path.as_bytes(), query.as_bytes(), b" HTTP/1.1\r\n"]);
     push_field(&mut out, "Host", add.host.unwrap_or(request.host).as_bytes());
-    push_upgrade(&mut out);
+    match add.plain {
+        None => push_upgrade(&mut out),
+        Some(inbound) => plain::push_framing(&mut out, inbound),
+    }
     let parent = only(fields, "traceparent").filter(|_| !named.contains("traceparent"));
     // Most routes edit nothing, and fields are many.
     let edited = !add.edits.is_empty();
@@ -401,14 +421,6 @@ fn is_key(key: &[u8]) -> bool {
         GeneralPurpose::new(&ALPHABET, general_purpose::PAD.with_decode_allow_trailing_bits(true));
     let mut bytes = [0; 18];
     ENGINE.decode_slice(key, &mut bytes) == Ok(16)
-}
-
-/// Fields that a client must not take away on their way by naming them in Connection.
-fn is_protected(name: &[u8]) -> bool {
-    let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-    ["host", "cookie", "authorization", "origin", "forwarded", "x-real-ip"].into_iter().any(is)
-        || starts_with(name, "x-forwarded-")
-        || starts_with(name, "sec-websocket-")
 }
 
 fn starts_with(name: &[u8], prefix: &str) -> bool {

@@ -8,6 +8,7 @@
 
 mod body;
 mod edit;
+mod passage;
 mod scan;
 mod spans;
 mod target;
@@ -17,10 +18,11 @@ mod write;
 
 pub use body::{Body, Chunks, body_of};
 pub use edit::FieldEdits;
+pub use passage::{Framing, Malformed, Passage, Passed, request_framing};
 pub use scan::HeadScan;
 pub use spans::Spans;
 pub use target::{climbs, encode_target};
-pub(super) use write::{Named, is_hop_by_hop, push_added};
+pub(super) use write::{Named, is_hop_by_hop, names_protected, push_added};
 pub use write::{Refused, Reply, push, push_field, reason_of, write_refusal, write_reply, write_response};
 
 use super::end::Cause;
@@ -39,14 +41,17 @@ pub struct Field<'a> {
 /// A request head that satisfies every rule of HTTP that does not depend on the route.
 #[derive(Debug)]
 pub struct Request<'a> {
+    /// HTTP/1.0; else 1.1.
+    pub is_http10: bool,
     pub method: &'a str,
-    /// As the client wrote it: origin-form (`/path?query`) or absolute-form.
+    /// As the client wrote it: origin-form (`/path?query`), absolute-form, or `*` of OPTIONS.
     pub target: &'a str,
-    /// Path of the target as written, without query; `/` where an absolute-form has none.
+    /// Path of the target as written, without query; `/` where an absolute-form has none, and for
+    /// `*`.
     pub path: &'a str,
     /// `?query` as written with its question mark, or empty.
     pub query: &'a str,
-    /// The one Host value as written.
+    /// The one Host value as written; empty where HTTP/1.0 has none.
     pub host: &'a str,
     pub fields: Vec<Field<'a>>,
 }
@@ -69,15 +74,20 @@ pub fn parse_request(head: &[u8]) -> Result<Request<'_>, Cause> {
     if !line.spoken {
         return Err(Cause::HttpVersion);
     }
-    let host = target::judge_host(&fields, line.target)?;
+    let host = target::judge_host(&fields, &line)?;
     let target = str::from_utf8(line.target).map_err(|_| Cause::BadTarget)?;
-    let target::Target { path, query } = target::judge_target(target)?;
-    Ok(Request { method: line.method, target, path, query, host, fields })
+    let target::Target { path, query } = match (line.method, target) {
+        ("OPTIONS", "*") => target::Target { path: "/", query: "" },
+        _ => target::judge_target(target)?,
+    };
+    Ok(Request { is_http10: line.is_http10, method: line.method, target, path, query, host, fields })
 }
 
 /// A response head of the upstream.
 #[derive(Debug)]
 pub struct Response<'a> {
+    /// HTTP/1.0; else 1.1.
+    pub is_http10: bool,
     /// 100 to 599.
     pub status: u16,
     /// As written, or empty where it is not UTF-8.
@@ -109,7 +119,7 @@ pub fn parse_response(head: &[u8]) -> Result<Response<'_>, Cause> {
     if *minor == b'0' && (status == 101 || values(&fields, "transfer-encoding").next().is_some()) {
         return Err(Cause::BadResponse);
     }
-    Ok(Response { status, reason: str::from_utf8(reason).unwrap_or_default(), fields })
+    Ok(Response { is_http10: *minor == b'0', status, reason: str::from_utf8(reason).unwrap_or_default(), fields })
 }
 
 /// The values of all fields called `name` (in any case), in order.
@@ -126,12 +136,19 @@ pub fn elements<'a>(fields: &[Field<'a>], name: &str) -> impl Iterator<Item = &'
         .filter(|element| !element.is_empty())
 }
 
+/// `1*DIGIT`: no sign, no list, no overflow.
+fn length_of(value: &[u8]) -> Option<u64> {
+    let digits = str::from_utf8(value).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok()
+}
+
 /// `method SP request-target SP HTTP-version`, judged no further than its grammar.
 struct RequestLine<'a> {
     method: &'a str,
     target: &'a [u8],
-    /// Of HTTP/1.1; else of a version that is not spoken here.
+    /// Of HTTP/1.1 or 1.0; else of a version that is not spoken here.
     spoken: bool,
+    is_http10: bool,
 }
 
 fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Cause> {
@@ -140,7 +157,7 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Cause> {
         return Err(Cause::MalformedHead);
     };
     let spoken = match version {
-        Some(b"HTTP/1.1") => true,
+        Some(b"HTTP/1.1" | b"HTTP/1.0") => true,
         // Minor versions that do not exist; httparse refuses them too.
         Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'2'..=b'9']) => return Err(Cause::MalformedHead),
         Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']) => false,
@@ -150,7 +167,7 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Cause> {
     };
     match str::from_utf8(method) {
         Ok(method) if scan::is_token(method.as_bytes()) && !target.is_empty() => {
-            Ok(RequestLine { method, target, spoken })
+            Ok(RequestLine { method, target, spoken, is_http10: version == Some(b"HTTP/1.0") })
         }
         _ => Err(Cause::MalformedHead),
     }

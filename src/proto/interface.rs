@@ -3,6 +3,7 @@
 
 use super::end::{Cause, End};
 use super::http1::{FieldEdits, Reply};
+use super::plain::Inbound;
 use super::relay::{OwnFrame, SessionLimits, TakenMessage};
 use super::settings::Settings;
 use super::shadow::Opening;
@@ -103,6 +104,8 @@ pub struct Admission {
     pub shadowed: bool,
     /// Beside those of the settings.
     pub limits: SessionLimits,
+    /// It is a plain request, and no WebSocket handshake.
+    pub plain: Option<Inbound>,
 }
 
 /// What a session asks of its upstream, and what it makes of the response.
@@ -115,6 +118,8 @@ pub struct Upgrade {
     pub response: FieldEdits,
     /// There is another endpoint for a retry.
     pub may_retry: bool,
+    /// The connection has carried other requests: it may have ended at this moment.
+    pub reused: bool,
 }
 
 /// Why a request is refused, and what its response needs beyond the cause's row in the table.
@@ -153,6 +158,8 @@ pub enum Timer {
     ConnectTotal,
     /// The upstream's response head is complete (504), and so is the body of one that is not a 101.
     ResponseHead,
+    /// More of the request's body has come, or the client gets 408.
+    RequestBody,
     /// A refused client has read its response and closed.
     Linger,
     /// Bytes have moved on either leg.
@@ -180,6 +187,8 @@ pub enum Action {
     Connect,
     /// The endpoint under way failed after the request was sent: the same with the next one.
     Retry,
+    /// The connection that was reused has ended: the same with a new one to this endpoint.
+    Renew,
     /// Write our refusal to the client; without a body for HEAD.
     Refuse { refusal: Refusal, head_only: bool },
     /// Send these bytes behind everything sent before.
@@ -198,6 +207,10 @@ pub enum Action {
     Hangup(Side),
     /// Send what the kernel still takes, then RST.
     Abort(Side),
+    /// The upstream has answered, and takes another request.
+    Release,
+    /// The session is over, and the client may ask again: the next one begins, with these bytes.
+    Next { end: End, early: Vec<u8> },
     /// The session is over.
     Close(End),
 }

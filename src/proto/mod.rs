@@ -1,8 +1,8 @@
 //! The core: bytes in, decisions out. Knows no socket, clock, thread, log or policy.
 //!
 //! Read in this order: [`frame`] (one header), [`relay`] (one direction), [`rate`] (token buckets),
-//! [`close`], [`http1`] and [`handshake`] (heads), [`end`] (how a session can end), [`interface`]
-//! and [`session`] (all of it together).
+//! [`close`], [`http1`], [`handshake`] and [`plain`] (heads), [`end`] (how a session can end),
+//! [`interface`] and [`session`] (all of it together).
 
 pub mod call;
 pub mod close;
@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod http1;
 pub mod interface;
 pub mod mask;
+pub mod plain;
 pub mod proxy_protocol;
 pub mod rate;
 pub mod relay;

@@ -50,6 +50,14 @@ impl Session {
         Session::with(State::Exchange(Box::new(Exchange::new(now))), settings)
     }
 
+    /// The session of the next request on a connection whose client has been answered.
+    /// `early`: what it has sent of the request already.
+    pub fn next(settings: Arc<Settings>, early: Vec<u8>, now: Millis) -> Session {
+        let mut session = Session::with(State::Exchange(Box::new(Exchange::next(early, now))), settings);
+        session.step(now, |exchange, step| exchange.resume(step));
+        session
+    }
+
     /// The client's transport failed. With `refuse` it can still carry the refusal of `cause`.
     pub fn rejected(cause: Cause, refuse: bool, settings: Arc<Settings>, now: Millis) -> Session {
         let (mut status, mut actions, mut settings) = (0, Vec::new(), settings);
@@ -256,6 +264,7 @@ impl Session {
             | Timer::Connect
             | Timer::ConnectTotal
             | Timer::ResponseHead
+            | Timer::RequestBody
             | Timer::Linger => None,
         };
         self.note(found);
@@ -432,6 +441,12 @@ impl Session {
                 // It may have been sent before the 101.
                 self.fetch();
                 self.note(found);
+            }
+            Outcome::Answered(early) => {
+                self.note_in(phase, found);
+                let end = self.end.unwrap_or(End { party: Party::Upstream, phase, cause: Cause::Answered });
+                self.actions.push(Action::Next { end, early });
+                self.state = State::Over(Totals::default());
             }
             Outcome::Over => {
                 self.note_in(phase, found);

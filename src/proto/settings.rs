@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub struct Settings {
     /// Bytes of a request head, and of a response head of the upstream.
     pub head_bytes: usize,
+    /// Bytes of the body of a plain request.
+    pub max_body: u64,
     pub timeouts: Timeouts,
     pub retry_on: RetryOn,
     pub relay: RelaySettings,
@@ -23,6 +25,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             head_bytes: 16 << 10,
+            max_body: 1 << 20,
             timeouts: Timeouts::default(),
             retry_on: RetryOn::default(),
             relay: RelaySettings::default(),
@@ -260,6 +263,10 @@ pub struct Timeouts {
     /// attempt.
     pub tls_ms: Millis,
     pub request_head_ms: Millis,
+    /// Between two parts of the body of a plain request.
+    pub request_body_ms: Millis,
+    /// From a response to the next request on its connection.
+    pub keep_alive_ms: Millis,
     /// From the request head to the verdict of policy, subrequests included.
     pub decision_ms: Millis,
     /// One connect attempt.
@@ -278,6 +285,8 @@ impl Default for Timeouts {
         Timeouts {
             tls_ms: 10_000,
             request_head_ms: 10_000,
+            request_body_ms: 60_000,
+            keep_alive_ms: 60_000,
             decision_ms: 10_000,
             connect_ms: 3_000,
             connect_total_ms: 10_000,

@@ -13,7 +13,7 @@
 //! [`RESPONSE_BODY_MAX`]: crate::proto::call::RESPONSE_BODY_MAX
 
 use super::conn::{Conn, Handshake, Input};
-use super::dial::{Dialled, dial};
+use super::dial::{Dial, Dialled, dial};
 use super::kept::Kept;
 use super::lend::Io;
 use super::socket::Progress;
@@ -246,8 +246,8 @@ impl<K> Calls<K> {
         let role = call.attempt_role;
         let token = Token::Call(key, role).pack();
         loop {
-            let pause_ms = match dial(&mut call.candidates, (token, role), io.sys, io.now) {
-                Dialled::Connecting(pick, conn) => {
+            let pause_ms = match dial(&mut call.candidates, Dial { token, role, now: io.now }, io.sys, |_| None) {
+                Dialled::Connecting(pick, conn) | Dialled::Taken(pick, conn) => {
                     call.attempt_role = role.next_attempt();
                     (call.pick, call.conn) = (Some(pick), Some(conn));
                     call.subrequest.connect_ms

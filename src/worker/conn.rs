@@ -209,6 +209,12 @@ impl<S> Conn<S> {
         self.backlog.as_ref().map_or(0, |backlog| backlog.len())
     }
 
+    /// Up, with nothing on its way and no sign of its end.
+    pub fn is_reusable(&self) -> bool {
+        let ready = self.ready();
+        self.is_up() && self.backlog.is_none() && !self.fin_owed && !ready.hangup && !ready.broken
+    }
+
     pub fn owes_fin(&self) -> bool {
         self.fin_owed
     }

@@ -5,14 +5,17 @@ use super::conn::Conn;
 use super::sys::{self, Sys};
 use super::token::Role;
 use crate::policy::candidates::{Candidates, Next};
-use crate::policy::endpoint::Pick;
+use crate::policy::endpoint::{Endpoint, Pick};
 use crate::proto::Millis;
 use crate::proto::end::Cause;
 use std::io;
+use std::sync::Arc;
 
 pub(super) enum Dialled<K> {
     /// The attempt is under way.
     Connecting(Pick, Conn<K>),
+    /// A connection that is there already has been taken for it.
+    Taken(Pick, Conn<K>),
     /// There was no descriptor or memory for it. Neither this endpoint nor another one is at fault:
     /// the next attempt is the same one.
     NoSocket(Pick),
@@ -24,12 +27,20 @@ pub(super) enum Dialled<K> {
     Refuse(Option<Cause>),
 }
 
-/// `token` and `role` are those of the attempt.
+/// One attempt: the token and role of its connection, and when it is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dial {
+    pub token: usize,
+    pub role: Role,
+    pub now: Millis,
+}
+
+/// `idle` gives a connection to an endpoint, if one is kept.
 pub(super) fn dial<S: Sys>(
     candidates: &mut Candidates,
-    (token, role): (usize, Role),
+    Dial { token, role, now }: Dial,
     sys: &mut S,
-    now: Millis,
+    mut idle: impl FnMut(&Arc<Endpoint>) -> Option<Conn<S::Sock>>,
 ) -> Dialled<S::Sock> {
     loop {
         let (pick, target, source) = match candidates.next(now) {
@@ -37,6 +48,10 @@ pub(super) fn dial<S: Sys>(
             Next::Wait { until } => return Dialled::Wait { until },
             Next::Refuse(cause) => return Dialled::Refuse(cause),
         };
+        if let Some(conn) = idle(pick.endpoint()) {
+            candidates.advance();
+            return Dialled::Taken(pick, conn);
+        }
         let sock = sys.connect(sys::Target::new(&target, source));
         let error = match sock.and_then(|sock| sys.register(&sock, token).map(|()| sock)) {
             Ok(sock) => {

@@ -14,6 +14,7 @@ mod handshakes;
 pub mod inbox;
 mod kept;
 mod lend;
+mod links;
 pub mod listener;
 mod pair;
 mod resources;
@@ -182,6 +183,7 @@ impl<'h, S: Sys> Worker<'h, S> {
                 let known = self.res.shadows.on_event((key, role), event);
                 self.res.core.tally.stale_events += u64::from(!known);
             }
+            Some(Token::Link(key)) => self.on_link_event(key, event),
             None => self.res.core.tally.stale_events += 1,
         }
     }
@@ -346,6 +348,10 @@ impl<'h, S: Sys> Worker<'h, S> {
             let (calls, mut io) = self.res.calls();
             calls.run_timers(&mut io);
             self.run_answers();
+        }
+        if !self.res.links.is_idle() {
+            let (links, mut io) = self.res.links();
+            links.sweep(&mut io);
         }
         while let Some((at, key, reason)) = self.res.closings.pop(self.res.now) {
             self.run_closing(at, key, reason);
@@ -514,6 +520,9 @@ impl<'h, S: Sys> Worker<'h, S> {
         if !self.res.calls.is_idle() {
             soonest = soonest.min(self.res.calls.next_at());
         }
+        if !self.res.links.is_idle() {
+            soonest = soonest.min(self.res.links.next_at());
+        }
         if !self.res.shadows.is_idle() {
             soonest = soonest.min(self.res.shadows.next_at(self.res.now));
         }
@@ -561,6 +570,8 @@ impl<S: Sys> Drop for Worker<'_, S> {
             }
         }
         self.res.stop_shadows();
+        let (links, mut io) = self.res.links();
+        links.drop_all(&mut io);
         // The system outlives this worker; the pipes of its pool must not stay open.
         self.res.pool.close_pipes(&mut self.res.core.sys);
     }

@@ -28,6 +28,7 @@ use crate::proto::end::{Cause, Phase};
 use crate::proto::handshake::{self, Forwarding};
 use crate::proto::http1::{FieldEdits, Request};
 use crate::proto::interface::{Event, ReadInterest, Timer};
+use crate::proto::plain::Inbound;
 use crate::proto::proxy_protocol::{self, Addresses, Header};
 use crate::proto::rate::Bucket;
 use crate::proto::relay::{HEARTBEAT_BYTES, INTERCEPT_SIZE, LIMITER_SIZE};
@@ -121,6 +122,14 @@ pub struct Pending {
     pub shadow: Option<Box<Candidates>>,
     /// The TLS configurations of when the session was admitted.
     pub tls: Option<Arc<TlsConfigs>>,
+    /// What a plain request says about its exchange; `None` for a WebSocket handshake.
+    pub plain: Option<Inbound>,
+    /// The link that the upstream connection is, for a plain request.
+    pub link: Option<SlotKey>,
+    /// It needs a new connection: an idle one has failed it.
+    pub fresh: bool,
+    /// There was a request before it on the client's connection.
+    pub is_next: bool,
 }
 
 impl Pending {
@@ -150,7 +159,17 @@ impl Pending {
             ticket: None,
             shadow: None,
             tls: None,
+            plain: None,
+            link: None,
+            fresh: false,
+            is_next: false,
         })
+    }
+
+    /// For the next request on the same connection: what is known of the client stays.
+    pub fn next(self, now: Millis) -> Box<Pending> {
+        let Pending { peer, destination, tls_spoken, cert, listener, .. } = self;
+        Box::new(Pending { destination, tls_spoken, cert, is_next: true, ..*Pending::new(peer, listener, now) })
     }
 
     /// From here on the peer is whom a PROXY header names, as if it had connected itself.
@@ -223,6 +242,7 @@ impl Pending {
             request_id: facts.request_id,
             trace_seed,
             edits: &edits,
+            plain: self.plain.as_ref(),
         };
         Some(handshake::write_request(facts.request, &add))
     }

@@ -8,6 +8,7 @@ use super::conn::Input;
 use super::handshakes::Handshakes;
 use super::inbox::{Added, Inbox, Peers};
 use super::lend::Io;
+use super::links::Links;
 use super::listener::Listening;
 use super::service::Services;
 use super::shadow::Shadows;
@@ -96,6 +97,8 @@ pub(super) struct Resources<'h, S: Sys> {
     pub waiting: Waiting,
     pub calls: Calls<S::Sock>,
     pub shadows: Shadows<S::Sock>,
+    /// Connections to endpoints that carry plain requests.
+    pub links: Links<S::Sock>,
     /// What shadows have not taken yet: nothing of it is taken from the buffers of sessions.
     pub shadow_pool: Pool,
     /// Sessions that are to be closed at moments of their own.
@@ -112,6 +115,8 @@ impl<'h, S: Sys> Resources<'h, S> {
         let (now, unix_ms) = (core.sys.now(), core.unix_ms);
         let mut secret = [0; 16];
         core.sys.random(&mut secret);
+        // Events for links of a worker that unwound are not taken for those of this one.
+        let generation = core.generation;
         let (limits, workers) = (&core.snapshot.limits, core.workers.max(1));
         let (shadow_bytes, shadows_max) = (limits.shadow_buffer_bytes / workers, limits.max_shadows.div_ceil(workers));
         Resources {
@@ -126,6 +131,7 @@ impl<'h, S: Sys> Resources<'h, S> {
             stalls: Stalls::default(),
             calls: Calls::new(now, unix_ms),
             shadows: Shadows::new(shadows_max, now),
+            links: Links::new(generation, now),
             shadow_pool: Pool::new(shadow_bytes),
             closings: Closings::default(),
             refreshes: BTreeMap::new(),
@@ -158,6 +164,12 @@ impl<'h, S: Sys> Resources<'h, S> {
     pub fn shadows(&mut self) -> (&mut Shadows<S::Sock>, Io<'_, S>) {
         let (sys, sealed) = (&mut self.core.sys, &mut self.sealed);
         (&mut self.shadows, Io { sys, sealed, pool: &mut self.shadow_pool, now: self.now })
+    }
+
+    /// The links, and what they need to close.
+    pub fn links(&mut self) -> (&mut Links<S::Sock>, Io<'_, S>) {
+        let (core, sealed, pool) = (&mut *self.core, &mut self.sealed, &mut self.pool);
+        (&mut self.links, Io { sys: &mut core.sys, sealed, pool, now: self.now })
     }
 
     /// Whatever can be done for shadows now.

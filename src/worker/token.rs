@@ -16,6 +16,8 @@ pub enum Token {
     Call(SlotKey, Role),
     /// The connection of a shadow.
     Shadow(SlotKey, Role),
+    /// A connection to an endpoint that pairs have one after the other.
+    Link(SlotKey),
 }
 
 /// A slot and the generation it had.
@@ -59,6 +61,7 @@ impl Token {
             Token::Pair(key, role) => (2, key.generation, key.slot, role.0),
             Token::Call(key, role) => (3, key.generation, key.slot, role.0),
             Token::Shadow(key, role) => (4, key.generation, key.slot, role.0),
+            Token::Link(key) => (5, key.generation, key.slot, 0),
         };
         let generation = u64::from(generation & GENERATION_MASK);
         (kind << 61 | generation << 34 | u64::from(slot) << 2 | u64::from(role & 3)) as usize
@@ -76,6 +79,7 @@ impl Token {
             2 => Some(Token::Pair(key, Role(packed as u8 & 3))),
             3 => Some(Token::Call(key, Role(packed as u8 & 3))),
             4 => Some(Token::Shadow(key, Role(packed as u8 & 3))),
+            5 => Some(Token::Link(key)),
             _ => None,
         }
     }
@@ -100,6 +104,7 @@ mod tests {
                     Token::Pair(key(slot, generation), role),
                     Token::Call(key(slot, generation), role),
                     Token::Shadow(key(slot, generation), role),
+                    Token::Link(key(slot, generation)),
                 ] {
                     assert_eq!(Token::unpack(token.pack()), Some(token));
                 }

@@ -181,7 +181,7 @@ pub fn before(upstream: SocketAddr, more: &str) -> String {
     let admin = if more.contains("[admin]") { "" } else { "[admin]\nlisten = \"127.0.0.1:0\"\n" };
     format!(
         "[workers]\ncount = 1\n{admin}[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-         [[route]]\nupstream = \"ws://{upstream}\"\n{more}\n"
+         [[route]]\nprotocols = [\"websocket\"]\nupstream = \"ws://{upstream}\"\n{more}\n"
     )
 }
 

@@ -170,7 +170,7 @@ fn invalid_entries_are_skipped_and_logged() {
     let proxy = Proxy::start(&discover(&path));
     assert_eq!(metric(&proxy, "endpoints", "file"), 1.0);
     reaches(&proxy, &[&one], &[]);
-    proxy.said.wait_for("is not a WebSocket URL");
+    proxy.said.wait_for("has no scheme of a server");
     proxy.said.wait_for("has no valid host");
 }
 

@@ -202,7 +202,7 @@ fn order_rows() -> Vec<Row> {
         (404, "no route before a protected name", off(with("Connection: Upgrade", "Connection: Upgrade, Cookie"))),
         (400, "malformed before no route", off(with_line("X : y"))),
         (431, "too many fields before no route", off(String::from_utf8(with_fields(101)).unwrap())),
-        (505, "version before no route", off(with("HTTP/1.1", "HTTP/1.0"))),
+        (505, "version before no route", off(with("HTTP/1.1", "HTTP/2.0"))),
         (400, "host before no route", off(without("Host: example.com"))),
         (400, "target before no route", to_target("/elsewhere/%00")),
         (400, "malformed before the version", with_line("X : y").replace("HTTP/1.1", "HTTP/1.0")),

@@ -7,7 +7,8 @@ use super::*;
 /// given.
 fn golden(url: &str, config: &str, accept: impl FnOnce() -> Box<dyn Read>, client: &str) -> String {
     let proxy = Proxy::start(&format!(
-        "[workers]\ncount = 1\n[admin]\nlisten = \"off\"\n[[route]]\nupstream = \"{url}\"\n{config}\n"
+        "[workers]\ncount = 1\n[admin]\nlisten = \"off\"\n\
+         [[route]]\nprotocols = [\"websocket\"]\nupstream = \"{url}\"\n{config}\n"
     ));
     let mut stream = connect(proxy.addr);
     stream.write_all(client.replace("ADDR", &proxy.addr.to_string()).as_bytes()).unwrap();

@@ -57,6 +57,7 @@ impl Forward {
             request_id: facts.request_id,
             trace_seed: [0; 24],
             edits: &edits,
+            plain: None,
         };
         let asking = Asking { method: self.method, fields: self.headers.as_deref() };
         let request = write_subrequest(facts.request, &asking, &add);

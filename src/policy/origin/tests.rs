@@ -12,7 +12,7 @@ fn list(elements: &[&str]) -> Origins {
 /// The verdict on a request with these fields.
 fn judged(origins: &Origins, host: &str, fields: &[(&'static str, &str)], change: impl Fn(&mut Facts<'_>)) -> bool {
     let fields = fields.iter().map(|(name, value)| Field { name, value: value.as_bytes() }).collect();
-    let request = Request { method: "GET", target: "/", path: "/", query: "", host, fields };
+    let request = Request { is_http10: false, method: "GET", target: "/", path: "/", query: "", host, fields };
     let mut facts = Facts::of(&request);
     change(&mut facts);
     let verdict = origins.judge(&facts);
@@ -194,6 +194,7 @@ fn lists_admit_what_they_name_and_no_look_alike() {
     let long = format!("https://{}.sub.example.net", "a.".repeat(200).trim_end_matches('.'));
     assert!(!judged(&origins, "example.com", &[("Origin", &long)], |_| {}), "longer than a name can be");
     let request = Request {
+        is_http10: false,
         method: "GET",
         target: "/",
         path: "/",

@@ -28,8 +28,15 @@ fn fixed(path: &str) -> PathRule {
 
 /// What is sent for `path`, where the names of the route's path stand for `captured`.
 fn sent_with(rule: &PathRule, [base, prefix]: [&str; 2], path: &str, captured: [&str; 2]) -> String {
-    let request =
-        Request { method: "GET", target: path, path, query: "?q=a%20/b", host: "H.example:80", fields: Vec::new() };
+    let request = Request {
+        is_http10: false,
+        method: "GET",
+        target: path,
+        path,
+        query: "?q=a%20/b",
+        host: "H.example:80",
+        fields: Vec::new(),
+    };
     let facts = Facts::of(&request);
     let captures: Captures =
         CAPTURES.iter().zip(captured).map(|(name, text)| (Arc::from(*name), text.to_owned())).collect();

@@ -40,8 +40,15 @@ fn with_facts<R>(use_: impl FnOnce(&Facts<'_>) -> R) -> R {
         field("X-Empty", ""),
         field("Cookie", "id=8; last=z"),
     ];
-    let request =
-        Request { method: "GET", target: "/r/7?..", path: "/r//%7e", query: QUERY, host: "Ex.Ample:80", fields };
+    let request = Request {
+        is_http10: false,
+        method: "GET",
+        target: "/r/7?..",
+        path: "/r//%7e",
+        query: QUERY,
+        host: "Ex.Ample:80",
+        fields,
+    };
     let cert = ClientCert { subject: "CN=a\\,b, O=x", sha256: "00ff" };
     use_(&Facts { cert: Some(cert), ..Facts::of(&request) })
 }
@@ -272,6 +279,7 @@ fn heads(value: &[u8], room: &str) -> [Vec<u8>; 4] {
         request_id: "id",
         trace_seed: [1; 24],
         edits: &edits,
+        plain: None,
     };
     let response: Response<'_> = parse_response(SWITCHING).unwrap();
     let other = parse_response(b"HTTP/1.1 403 No\r\nServer: x\r\n\r\n").unwrap();

@@ -3,6 +3,8 @@
 
 use crate::proto::handshake::Agreed;
 use crate::proto::http1::{Request, Response, Spans};
+use crate::proto::interface::Admission;
+use crate::proto::plain::Inbound;
 use crate::proto::relay::{Relayed, SessionLimits};
 use crate::proto::shadow::Opening;
 
@@ -18,6 +20,8 @@ pub(super) struct RequestBuffer {
     shadowed: bool,
     /// What policy gave the session beside the limits of its route.
     limits: SessionLimits,
+    /// `None`: it is a WebSocket handshake.
+    plain: Option<Inbound>,
 }
 
 impl RequestBuffer {
@@ -26,9 +30,15 @@ impl RequestBuffer {
         RequestBuffer { held, head_len, spans, ..RequestBuffer::default() }
     }
 
-    /// The same with what policy gave it: its id, whether it is shadowed, and limits.
-    pub fn admitted(self, id: Box<str>, shadowed: bool, limits: SessionLimits) -> RequestBuffer {
-        RequestBuffer { id, shadowed, limits, ..self }
+    /// The same with what policy gave it.
+    pub fn admitted(self, admission: Admission) -> RequestBuffer {
+        let Admission { request_id: id, shadowed, limits, plain, .. } = admission;
+        RequestBuffer { id, shadowed, limits, plain, ..self }
+    }
+
+    /// What a plain request says about its exchange; `None` for a WebSocket handshake.
+    pub fn plain(&self) -> Option<Inbound> {
+        self.plain
     }
 
     /// The id that policy gave the request.

@@ -2,6 +2,7 @@
 //! left, or the time for all of them is over.
 
 use super::buffer::RequestBuffer;
+use super::forward::Forward;
 use super::response::AwaitResponse;
 use super::{Handler, Phase, Step};
 use crate::proto::end::{self, Cause, Party};
@@ -46,8 +47,11 @@ impl Connect {
     }
 
     pub fn on_connected(&mut self, upgrade: Upgrade, step: &mut Step<'_>) {
-        step.actions.push(Action::Send(Side::Upstream, upgrade.request));
         let request = std::mem::take(&mut self.request);
+        if let Some(inbound) = request.plain() {
+            return Forward::begin(request, inbound, upgrade, step);
+        }
+        step.actions.push(Action::Send(Side::Upstream, upgrade.request));
         step.enter(Phase::Response(AwaitResponse::new(request, upgrade.response, upgrade.may_retry)));
     }
 

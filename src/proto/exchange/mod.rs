@@ -1,5 +1,6 @@
 //! An exchange: everything of a session before its relay. One request is read, judged, sent to an
-//! upstream, and answered; a 101 ends it in a [`Relay`], everything else in a lingering close.
+//! upstream, and answered; a 101 ends it in a [`Relay`], a plain response in the next request,
+//! everything else in a lingering close.
 //! Pure. Boxed by the session, so that an established session does not pay for it.
 //!
 //! ```text
@@ -11,12 +12,14 @@
 //!    `--- the client left: over, and the upstream connection goes with it
 //! ```
 //!
-//! `request`, `connect`, `response` and `linger` hold the phases in this order, `buffer` the
-//! request. Each phase is a struct that owns its data and implements [`Handler`]: a new phase does
-//! not compile until it answers everything that can happen to it.
+//! `request`, `connect`, `response` and `linger` hold the phases in this order, `forward` what
+//! follows `connect` for plain HTTP, `buffer` the request. Each phase is a struct that owns its
+//! data and implements [`Handler`]: a new phase does not compile until it answers everything that
+//! can happen to it.
 
 mod buffer;
 mod connect;
+mod forward;
 mod linger;
 mod request;
 mod response;
@@ -30,6 +33,7 @@ use super::settings::{Settings, Timeouts};
 use super::{Millis, Side};
 use buffer::RequestBuffer;
 use connect::Connect;
+use forward::Forward;
 use linger::Linger;
 use request::{Decision, ReadRequest};
 use response::{AwaitResponse, ErrorBody};
@@ -48,6 +52,7 @@ enum Phase {
     Decision(Decision),
     Connect(Connect),
     Response(AwaitResponse),
+    Forward(Box<Forward>),
     ErrorBody(ErrorBody),
     Linger(Linger),
 }
@@ -64,6 +69,10 @@ impl Phase {
 trait Handler {
     /// For the access log and the metrics.
     const PHASE: end::Phase;
+
+    fn phase(&self) -> end::Phase {
+        Self::PHASE
+    }
 
     /// Bytes of `from`; how many of them are forwarded and consumed.
     fn on_bytes(&mut self, from: Side, bytes: &[u8], step: &mut Step<'_>) -> Relayed;
@@ -93,6 +102,7 @@ macro_rules! handler {
             Phase::Decision($handler) => $call,
             Phase::Connect($handler) => $call,
             Phase::Response($handler) => $call,
+            Phase::Forward($handler) => $call,
             Phase::ErrorBody($handler) => $call,
             Phase::Linger($handler) => $call,
         }
@@ -115,6 +125,8 @@ pub(super) struct Step<'a> {
 enum Next {
     Phase(Phase),
     Relay(Relay),
+    /// The client has its response, and may ask again; it has sent these bytes of that already.
+    Answered(Vec<u8>),
     Over,
 }
 
@@ -122,12 +134,25 @@ enum Next {
 pub(super) enum Outcome {
     Continues,
     Relay(Relay),
+    Answered(Vec<u8>),
     Over,
 }
 
 impl Exchange {
     pub(super) fn new(now: Millis) -> Exchange {
         Exchange { phase: Phase::Request(ReadRequest::default()), since: now }
+    }
+
+    /// The exchange behind another one on the same connection.
+    pub(super) fn next(early: Vec<u8>, now: Millis) -> Exchange {
+        Exchange { phase: Phase::Request(ReadRequest::next(early)), since: now }
+    }
+
+    /// Judges what has come early of the request.
+    pub(super) fn resume(&mut self, step: &mut Step<'_>) {
+        if let Phase::Request(request) = &mut self.phase {
+            request.advance(step);
+        }
     }
 
     /// An exchange that has ended before its request: the client's transport failed. With a
@@ -154,6 +179,7 @@ impl Exchange {
                 Outcome::Continues
             }
             Some(Next::Relay(relay)) => Outcome::Relay(relay),
+            Some(Next::Answered(early)) => Outcome::Answered(early),
             Some(Next::Over) => Outcome::Over,
         }
     }
@@ -162,6 +188,7 @@ impl Exchange {
         match &mut self.phase {
             // The 101 and what came early are counted as frames.
             Phase::Response(phase) if from == Side::Upstream => phase.on_response_bytes(bytes, input, step),
+            Phase::Forward(phase) => phase.on_slice(from, bytes, input, step),
             phase => handler!(phase, handler => handler.on_bytes(from, bytes, step)),
         }
     }
@@ -184,7 +211,7 @@ impl Exchange {
         match &self.phase {
             // A response is on its way.
             Phase::ErrorBody(_) | Phase::Linger(_) => {}
-            Phase::Request(_) | Phase::Decision(_) | Phase::Connect(_) | Phase::Response(_) => {
+            Phase::Request(_) | Phase::Decision(_) | Phase::Connect(_) | Phase::Response(_) | Phase::Forward(_) => {
                 let head_only = self.request().is_some_and(|request| request.method == "HEAD");
                 step.refuse(party, refusal, head_only);
             }
@@ -287,10 +314,7 @@ impl Exchange {
     }
 
     pub(super) fn phase(&self) -> end::Phase {
-        fn phase_of<H: Handler>(_: &H) -> end::Phase {
-            H::PHASE
-        }
-        handler!(&self.phase, handler => phase_of(handler))
+        handler!(&self.phase, handler => handler.phase())
     }
 }
 

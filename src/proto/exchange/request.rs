@@ -10,15 +10,36 @@ use crate::proto::interface::{Action, Admission, ReadInterest, Timer, TransportE
 use crate::proto::relay::Relayed;
 use crate::proto::settings::{Settings, Timeouts};
 use crate::proto::{Millis, Side};
+use std::sync::Arc;
 
 /// The request head is being read.
 #[derive(Debug, Default)]
 pub(super) struct ReadRequest {
     held: Vec<u8>,
     scan: HeadScan,
+    /// There was a request before it on this connection.
+    is_next: bool,
 }
 
 impl ReadRequest {
+    /// Behind another request; `held` has come with that.
+    pub fn next(held: Vec<u8>) -> ReadRequest {
+        ReadRequest { held, scan: HeadScan::default(), is_next: true }
+    }
+
+    /// Judges what is held of the head.
+    pub fn advance(&mut self, step: &mut Step<'_>) {
+        let done = match self.scan.advance(&self.held) {
+            Ok(None) if self.held.len() >= step.settings.head_bytes => Err(Cause::HeadTooLarge),
+            Ok(None) => Ok(()),
+            Ok(Some(head_len)) => self.complete(head_len, step),
+            Err(cause) => Err(cause),
+        };
+        if let Err(cause) = done {
+            self.refuse(cause, step);
+        }
+    }
+
     fn refuse(&self, cause: Cause, step: &mut Step<'_>) {
         step.refuse(Party::Downstream, cause, http1::is_head(&self.held));
     }
@@ -47,15 +68,7 @@ impl Handler for ReadRequest {
     fn on_bytes(&mut self, from: Side, bytes: &[u8], step: &mut Step<'_>) -> Relayed {
         if from == Side::Downstream {
             self.held.extend_from_slice(bytes);
-            let done = match self.scan.advance(&self.held) {
-                Ok(None) if self.held.len() >= step.settings.head_bytes => Err(Cause::HeadTooLarge),
-                Ok(None) => Ok(()),
-                Ok(Some(head_len)) => self.complete(head_len, step),
-                Err(cause) => Err(cause),
-            };
-            if let Err(cause) = done {
-                self.refuse(cause, step);
-            }
+            self.advance(step);
         }
         Relayed::consume(bytes.len())
     }
@@ -99,7 +112,8 @@ impl Handler for ReadRequest {
     }
 
     fn deadline(&self, since: Millis, timeouts: &Timeouts) -> (Millis, Timer) {
-        (since + timeouts.request_head_ms, Timer::RequestHead)
+        let ms = if self.is_next && self.is_silent() { timeouts.keep_alive_ms } else { timeouts.request_head_ms };
+        (since + ms, Timer::RequestHead)
     }
 
     fn request(&self) -> Option<Request<'_>> {
@@ -123,9 +137,11 @@ pub(super) struct Decision {
 
 impl Decision {
     pub fn on_admitted(&mut self, admission: Admission, step: &mut Step<'_>) {
-        *step.settings = admission.settings;
-        let request =
-            std::mem::take(&mut self.request).admitted(admission.request_id, admission.shadowed, admission.limits);
+        *step.settings = Arc::clone(&admission.settings);
+        if admission.plain.is_some_and(|inbound| inbound.is_longer_than(step.settings.max_body)) {
+            return step.refuse(Party::Downstream, Cause::BodyTooLarge, self.request.is_head());
+        }
+        let request = std::mem::take(&mut self.request).admitted(admission);
         step.actions.push(Action::Connect);
         step.enter(Phase::Connect(Connect::new(request, step.now)));
     }

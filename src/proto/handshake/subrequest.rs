@@ -101,6 +101,7 @@ mod tests {
             request_id: "id-1",
             trace_seed: [0; 24],
             edits: &edits,
+            plain: None,
         };
         let asking = Asking { method: "GET", fields: chosen };
         String::from_utf8(write_subrequest(&request, &asking, &add)).unwrap()

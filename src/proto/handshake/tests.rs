@@ -157,6 +157,7 @@ fn add(trusted: bool) -> Forwarding<'static> {
         request_id: "rid",
         trace_seed: SEED,
         edits: &NO_EDITS,
+        plain: None,
     }
 }
 

@@ -2,7 +2,7 @@
 //! 7). Keeps no byte.
 
 use super::scan::State;
-use super::{Response, elements, values};
+use super::{Response, elements, length_of, values};
 use crate::proto::end::Cause;
 
 /// Where the body of an answer ends (RFC 9112, section 6.3), byte by byte.
@@ -49,7 +49,7 @@ impl Body {
 /// coding which the recipient did not name (RFC 9112 section 7.4); the client could not read it.
 pub fn body_of(response: &Response<'_>) -> Result<Body, Cause> {
     let mut lengths = values(&response.fields, "content-length");
-    let length = lengths.next().map(length_of).transpose()?;
+    let length = lengths.next().map(|value| length_of(value).ok_or(Cause::BadResponse)).transpose()?;
     let chunked = values(&response.fields, "transfer-encoding").next().is_some();
     if lengths.next().is_some() || (chunked && length.is_some()) {
         return Err(Cause::BadResponse);
@@ -67,14 +67,6 @@ pub fn body_of(response: &Response<'_>) -> Result<Body, Cause> {
         _ if chunked => Body::Chunked(Chunks::default()),
         _ => Body::UntilEof,
     })
-}
-
-/// `1*DIGIT`: no sign, no list, no overflow.
-fn length_of(value: &[u8]) -> Result<u64, Cause> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Cause::BadResponse);
-    }
-    str::from_utf8(value).ok().and_then(|digits| digits.parse().ok()).ok_or(Cause::BadResponse)
 }
 
 /// Position in a chunked body, trailers included.

@@ -9,6 +9,7 @@ use std::ops::Range;
 /// other.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Spans {
+    is_http10: bool,
     method: Range<usize>,
     target: Range<usize>,
     /// `None`: the target has no path, which means `/`.
@@ -31,6 +32,7 @@ impl Spans {
         let text = |part: &str| span(part.as_bytes()).unwrap_or_default();
         let field = |field: &Field<'_>| [text(field.name), span(field.value).unwrap_or_default()];
         Ok(Spans {
+            is_http10: request.is_http10,
             method: text(request.method),
             target: text(request.target),
             path: span(request.path.as_bytes()),
@@ -46,6 +48,7 @@ impl Spans {
         let field =
             |[name, value]: &[Range<usize>; 2]| Some(Field { name: text(name)?, value: head.get(value.clone())? });
         Some(Request {
+            is_http10: self.is_http10,
             method: text(&self.method)?,
             target: text(&self.target)?,
             path: self.path.as_ref().map_or(Some("/"), text)?,

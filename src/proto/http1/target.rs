@@ -1,6 +1,6 @@
 //! Rules for the Host field and the request target (RFC 9112 section 3.2, RFC 3986).
 
-use super::{Field, values};
+use super::{Field, RequestLine, values};
 use crate::proto::end::Cause;
 use std::net::Ipv6Addr;
 
@@ -12,10 +12,14 @@ pub(super) struct Target<'a> {
 }
 
 /// The one Host value, if it is what a WebSocket URI can name and equals the authority of an
-/// absolute `target`.
-pub(super) fn judge_host<'a>(fields: &[Field<'a>], target: &[u8]) -> Result<&'a str, Cause> {
-    let mut hosts = values(fields, "host");
-    let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(Cause::BadHost) };
+/// absolute target. HTTP/1.0 may have none.
+pub(super) fn judge_host<'a>(fields: &[Field<'a>], line: &RequestLine<'_>) -> Result<&'a str, Cause> {
+    let (target, mut hosts) = (line.target, values(fields, "host"));
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host,
+        (None, None) if line.is_http10 && split_absolute(target).is_none() => return Ok(""),
+        _ => return Err(Cause::BadHost),
+    };
     let host = str::from_utf8(host).ok().filter(|host| is_host(host)).ok_or(Cause::BadHost)?;
     match split_absolute(target) {
         Some((authority, _)) if !authority.eq_ignore_ascii_case(host.as_bytes()) => Err(Cause::BadHost),

@@ -158,10 +158,25 @@ fn request_lines_that_are_none_are_malformed() {
 
 #[test]
 fn other_versions_are_told_apart_from_garbage() {
-    for line in ["GET / HTTP/1.0", "GET / HTTP/0.9", "GET /", "GET / HTTP/2.0", "GET / HTTP/3.0", "GET /\u{e9}"] {
+    for line in ["GET / HTTP/0.9", "GET /", "GET / HTTP/2.0", "GET / HTTP/3.0", "GET /\u{e9}"] {
         assert_eq!(verdict(format!("{line}\r\nHost: a\r\n\r\n")), Some(Cause::HttpVersion), "{line:?}");
     }
     assert_eq!(verdict(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Some(Cause::HttpVersion));
+}
+
+#[test]
+fn http10_may_have_no_host_and_options_may_ask_the_server() {
+    let request = parse_request(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!((request.is_http10, request.host), (true, ""));
+    assert_eq!(parse_request(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n").unwrap().host, "a");
+    for head in ["GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n", "GET http://a/ HTTP/1.0\r\n\r\n"] {
+        assert_eq!(parse_request(head.as_bytes()).err(), Some(Cause::BadHost), "{head:?}");
+    }
+    let request = parse_request(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!((request.target, request.path, request.query, request.is_http10), ("*", "/", "", false));
+    for head in ["GET * HTTP/1.1", "OPTIONS ** HTTP/1.1", "options * HTTP/1.1"] {
+        assert_eq!(verdict(format!("{head}\r\nHost: a\r\n\r\n")), Some(Cause::BadTarget), "{head:?}");
+    }
 }
 
 #[test]
@@ -178,8 +193,8 @@ fn rows_apply_from_the_top() {
     let rows = [
         (format!("GET /\\ HTTP/1.0\r\n{many}X : y\r\n\r\n"), Cause::MalformedHead),
         (format!("GET /\\ HTTP/x\r\n{many}\r\n"), Cause::MalformedHead),
-        (format!("GET /\\ HTTP/1.0\r\n{many}\r\n"), Cause::TooManyFields),
-        ("GET /\\ HTTP/1.0\r\n\r\n".into(), Cause::HttpVersion),
+        (format!("GET /\\ HTTP/2.0\r\n{many}\r\n"), Cause::TooManyFields),
+        ("GET /\\ HTTP/2.0\r\n\r\n".into(), Cause::HttpVersion),
         ("GET /\\ HTTP/1.1\r\n\r\n".into(), Cause::BadHost),
         ("GET /\\ HTTP/1.1\r\nHost: a\r\n\r\n".into(), Cause::BadTarget),
     ];
@@ -338,7 +353,7 @@ fn targets() {
     assert_eq!(verdict(b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"), Some(Cause::BadTarget));
 }
 
-/// httparse takes all of these; we take none, except the last two, which the handshake deals with.
+/// httparse takes all of these; we take none, except the last three.
 #[test]
 fn what_httparse_accepts_and_we_do_not() {
     let rows: &[(&[u8], Option<Cause>)] = &[
@@ -346,13 +361,13 @@ fn what_httparse_accepts_and_we_do_not() {
         (b"GET / HTTP/1.1\nHost: a\n\n", Some(Cause::MalformedHead)),
         (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::MalformedHead)),
         (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::MalformedHead)),
-        (b"GET / HTTP/1.0\r\nHost: a\r\n\r\n", Some(Cause::HttpVersion)),
         (b"GET foo HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::BadTarget)),
         (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::BadTarget)),
         (b"GET /a\\b\"<> HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::BadTarget)),
         (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", Some(Cause::BadTarget)),
         (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", Some(Cause::BadHost)),
         (b"get / HTTP/1.1\r\nHost: a\r\n\r\n", None),
+        (b"GET / HTTP/1.0\r\nHost: a\r\n\r\n", None),
         (b"GET / HTTP/1.1\r\nHost: a\r\nX_Y: z\r\n\r\n", None),
     ];
     for (head, cause) in rows {

@@ -159,6 +159,20 @@ pub(in crate::proto) fn is_hop_by_hop(name: &str) -> bool {
     NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
+/// Connection names a field that a client must not take away on its way.
+pub(in crate::proto) fn names_protected(fields: &[Field<'_>]) -> bool {
+    elements(fields, "connection").any(is_protected)
+}
+
+fn is_protected(name: &[u8]) -> bool {
+    const NAMES: [&str; 6] = ["host", "cookie", "authorization", "origin", "forwarded", "x-real-ip"];
+    let starts =
+        |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
+    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+        || starts("x-forwarded-")
+        || starts("sec-websocket-")
+}
+
 /// The fields that Connection names: they mean this connection only. Sorted, since a peer may name
 /// thousands.
 #[derive(Debug)]
@@ -203,6 +217,8 @@ pub fn reason_of(status: u16) -> &'static str {
         408 => "Request Timeout",
         409 => "Conflict",
         410 => "Gone",
+        413 => "Content Too Large",
+        417 => "Expectation Failed",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",
         429 => "Too Many Requests",

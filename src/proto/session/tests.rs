@@ -10,6 +10,7 @@ use crate::proto::settings::{Mode, RelaySettings, Timeouts};
 use proptest::prelude::*;
 
 mod limits;
+mod plain;
 mod refresh;
 
 const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -116,15 +117,17 @@ impl Driver {
                 Action::Decide => {
                     assert!(self.session.request().is_some());
                     let (request_id, limits) = ("id".into(), self.limits.clone());
-                    let admission = Admission { request_id, settings: self.settings(), shadowed: false, limits };
+                    let settings = self.settings();
+                    let admission = Admission { request_id, settings, shadowed: false, limits, plain: None };
                     self.session.on_event(Event::Admitted(admission), self.now);
                 }
-                Action::Connect | Action::Retry => {
+                Action::Connect | Action::Retry | Action::Renew => {
                     self.seen.connects += 1;
                     let event = self.connect.map_or_else(
                         || {
                             let response = FieldEdits::new();
-                            Event::Connected(Box::new(Upgrade { request: b"NEW".to_vec(), response, may_retry: false }))
+                            let request = b"NEW".to_vec();
+                            Event::Connected(Box::new(Upgrade { request, response, may_retry: false, reused: false }))
                         },
                         |outcome| outcome(),
                     );
@@ -135,6 +138,7 @@ impl Driver {
                 }
                 Action::Send(to, bytes) => self.seen.sent[to].extend(bytes),
                 Action::Established { .. } | Action::Hangup(_) => {}
+                Action::Release | Action::Next { .. } => panic!("a plain request"),
                 Action::SendFrame(to, frame) => {
                     let key = (to == Side::Upstream).then_some([0; 4]);
                     self.seen.sent[to].extend(frame.encode(key));

@@ -11,7 +11,7 @@ use crate::proto::settings::Settings;
 use crate::proto::shadow::{Opening, Refused, ShadowEnd, ShadowResponse};
 use crate::worker::buffers::Backlog;
 use crate::worker::conn::{Conn, Handshake, Input};
-use crate::worker::dial::{Dialled, dial};
+use crate::worker::dial::{Dial, Dialled, dial};
 use crate::worker::lend::Io;
 use crate::worker::pair::Pending;
 use crate::worker::socket::Progress;
@@ -284,8 +284,8 @@ impl<K> Shadow<K> {
         let role = self.attempt_role;
         let token = Token::Shadow(self.key, role).pack();
         loop {
-            match dial(&mut attempts.candidates, (token, role), io.sys, io.now) {
-                Dialled::Connecting(pick, conn) => {
+            match dial(&mut attempts.candidates, Dial { token, role, now: io.now }, io.sys, |_| None) {
+                Dialled::Connecting(pick, conn) | Dialled::Taken(pick, conn) => {
                     self.attempt_role = role.next_attempt();
                     attempts.attempt_until = io.now + self.settings.timeouts.connect_ms;
                     (self.pick, self.conn) = (Some(pick), Some(conn));

@@ -14,6 +14,7 @@ use crate::proto::end::{Cause, End, Phase};
 use crate::proto::http1;
 use crate::proto::interface::{Action, Admission, Event, Refusal};
 use crate::proto::relay::{OwnFrame, SessionLimits};
+use crate::proto::session::Session;
 use crate::proto::shadow::Opening;
 use crate::text;
 use crate::worker::pair::SlotUse;
@@ -56,6 +57,11 @@ impl<S: Sys> Turn<'_, '_, S> {
                     self.on_event(event);
                 }
             }
+            Action::Renew => {
+                if let Some(event) = self.renew() {
+                    self.on_event(event);
+                }
+            }
             Action::Refuse { refusal, head_only } => self.refuse(&refusal, head_only),
             Action::Send(to, bytes) => self.write(to, &[], &bytes, false),
             Action::Established { subprotocol, opening } => self.established(subprotocol, opening),
@@ -77,6 +83,8 @@ impl<S: Sys> Turn<'_, '_, S> {
                     self.res.core.sys.abort(sock);
                 }
             }
+            Action::Release => self.release(),
+            Action::Next { end, early } => self.next_request(end, early),
             Action::Close(end) => self.close(end),
         }
     }
@@ -99,6 +107,10 @@ impl<S: Sys> Turn<'_, '_, S> {
         if pending.request_id.is_empty() {
             let id = policy::request_id(&request, pending.is_trusted());
             pending.request_id = id.map_or_else(|| text::hex(&fresh), str::to_owned);
+        }
+        if pending.is_next && pending.question.is_none() {
+            // Its connection is counted; the request counts anew.
+            self.pair.permit = None;
         }
         let question = pending.question.take();
         let facts = Facts { draining: core.draining, now, unix_ms, random, ..pending.facts(&request) };
@@ -166,10 +178,12 @@ impl<S: Sys> Turn<'_, '_, S> {
         pending.captures = plan.captures;
         pending.identity = plan.identity;
         pending.shadow = plan.shadow;
+        pending.plain = plan.plain;
         let shadowed = pending.shadow.is_some();
         self.pair.permit = Some(plan.permit);
         let limits = SessionLimits { shared: plan.shared, random: u64::from_ne_bytes(self.res.random()) };
-        self.on_event(Event::Admitted(Admission { request_id, settings, shadowed, limits }));
+        let plain = plan.plain;
+        self.on_event(Event::Admitted(Admission { request_id, settings, shadowed, limits, plain }));
     }
 
     /// What the client has connected to, for the PROXY headers of endpoints.
@@ -350,6 +364,30 @@ impl<S: Sys> Turn<'_, '_, S> {
         started.map_or(0, |started| self.res.now.saturating_sub(started))
     }
 
+    /// The upstream has answered: its connection is kept for another request, or closed.
+    fn release(&mut self) {
+        let kept = self.keep_link();
+        if !kept {
+            self.hang_up(Side::Upstream);
+        }
+    }
+
+    /// The client has been answered, and may ask again: the session of its next request begins.
+    fn next_request(&mut self, end: End, early: Vec<u8>) {
+        self.res.core.tally.answered();
+        self.hang_up(Side::Upstream);
+        self.leave(end);
+        let settings = Arc::clone(&self.res.core.snapshot.settings);
+        let now = self.res.now;
+        self.pair.pending = self.pair.pending.take().map(|pending| pending.next(now));
+        // Without a request it is one of the process' sessions all the same.
+        self.pair.permit = self.res.core.sessions.take();
+        self.pair.session = Some(Session::next(settings, early, now));
+        if self.res.core.draining || self.pair.permit.is_none() {
+            self.on_event(Event::Drain);
+        }
+    }
+
     /// The session's verdict: counted and logged; nothing is left open.
     pub fn close(&mut self, end: End) {
         self.pair.slot = SlotUse::Over;
@@ -360,6 +398,12 @@ impl<S: Sys> Turn<'_, '_, S> {
         for side in Side::BOTH {
             self.hang_up(side);
         }
+        self.leave(end);
+        self.pair.pending = None;
+    }
+
+    /// What the session held is given back, and its end is logged.
+    fn leave(&mut self, end: End) {
         self.withdraw_question();
         self.leave_handshakes();
         self.heard();
@@ -371,11 +415,11 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.stop_waiting();
         let info = self.pair.info.take();
         let endpoint = self.pair.pick.take().map(|pick| Arc::clone(pick.endpoint()));
-        let pending = self.pair.pending.take();
-        let last = || pending.as_ref().and_then(|pending| pending.candidates.as_ref()?.last().cloned());
+        let pending = self.pair.pending.as_ref();
+        let last = || pending.and_then(|pending| pending.candidates.as_ref()?.last().cloned());
         let endpoint = endpoint.or_else(last);
         let known = info.as_ref().map(|info| (info.peer, info.started));
-        let known = known.or(pending.as_ref().map(|pending| (pending.peer, pending.opened_at)));
+        let known = known.or(pending.map(|pending| (pending.peer, pending.opened_at)));
         // A flood must not fill the log: clients that got no response leave no line.
         let is_quiet = match end.cause {
             Cause::NoRequest => true,

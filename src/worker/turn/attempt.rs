@@ -8,15 +8,18 @@ use crate::proto::Side;
 use crate::proto::end::{Cause, End, Party, Phase};
 use crate::proto::interface::Event;
 use crate::proto::settings::EndpointDown;
-use crate::worker::dial::{Dialled, dial};
+use crate::worker::dial::{Dial, Dialled, dial};
 use crate::worker::sys::Sys;
-use crate::worker::token::Token;
+use crate::worker::token::{Role, Token};
 use std::io::ErrorKind;
 
 impl<S: Sys> Turn<'_, '_, S> {
     /// Takes a connection out of the pair; its backlog goes back to the pool.
     pub(super) fn take_sock(&mut self, side: Side) -> Option<S::Sock> {
         let conn = self.pair.conns[side].take()?;
+        if side == Side::Upstream {
+            self.close_link();
+        }
         self.res.stalls.update(self.key, side, conn.stalled_since(), None);
         Some(conn.into_sock(&mut self.res.pool))
     }
@@ -27,11 +30,29 @@ impl<S: Sys> Turn<'_, '_, S> {
         // It must not count against its own limit.
         self.note_room();
         self.pair.pick = None;
-        let role = self.pair.attempt_role;
-        let token = Token::Pair(self.key, role).pack();
-        let candidates = self.pair.pending.as_mut().and_then(|pending| pending.candidates.as_deref_mut());
-        let Some(candidates) = candidates else { return Some(Event::Exhausted(None)) };
-        let dialled = dial(candidates, (token, role), &mut self.res.core.sys, self.res.now);
+        let (key, now) = (self.key, self.res.now);
+        let Some(pending) = self.pair.pending.as_mut() else { return Some(Event::Exhausted(None)) };
+        let Some(candidates) = pending.candidates.as_deref_mut() else { return Some(Event::Exhausted(None)) };
+        let shares = pending.plain.is_some() && candidates.upstream().rules.shares_connections();
+        let link = shares.then(|| self.res.links.open(key, now));
+        let (role, token) = match link {
+            Some(link) => (Role::FIRST_ATTEMPT, Token::Link(link).pack()),
+            None => (self.pair.attempt_role, Token::Pair(key, self.pair.attempt_role).pack()),
+        };
+        pending.link = link;
+        let (links, mut taken) = (&mut self.res.links, None);
+        let may_take = shares && !std::mem::take(&mut pending.fresh);
+        let dialled = dial(candidates, Dial { token, role, now }, &mut self.res.core.sys, |endpoint| {
+            let (link, conn) = if may_take { links.take(endpoint, key)? } else { return None };
+            taken = Some(link);
+            Some(conn)
+        });
+        if taken.is_some() || !matches!(dialled, Dialled::Connecting(..)) {
+            self.close_link();
+            if let Some(pending) = &mut self.pair.pending {
+                pending.link = taken;
+            }
+        }
         match dialled {
             Dialled::Wait { .. } => self.wait_for_room(),
             _ => self.stop_waiting(),
@@ -39,9 +60,14 @@ impl<S: Sys> Turn<'_, '_, S> {
         let (pick, event) = match dialled {
             Dialled::Connecting(pick, conn) => {
                 // Only what was registered can leave stale events behind.
-                self.pair.attempt_role = role.next_attempt();
+                self.pair.attempt_role = self.pair.attempt_role.next_attempt();
                 self.pair.conns[Side::Upstream] = Some(conn);
                 (pick, None)
+            }
+            Dialled::Taken(pick, conn) => {
+                self.pair.conns[Side::Upstream] = Some(conn);
+                self.pair.pick = Some(pick);
+                return Some(self.reached(true));
             }
             Dialled::NoSocket(pick) => (pick, Some(Event::NoSocket)),
             Dialled::Failed(pick, error) => (pick, Some(Event::ConnectFailed(cause_of(&error)))),
@@ -50,6 +76,42 @@ impl<S: Sys> Turn<'_, '_, S> {
         };
         self.pair.pick = Some(pick);
         event
+    }
+
+    /// The connection that was taken had ended: a new one to the same endpoint is made.
+    pub(super) fn renew(&mut self) -> Option<Event> {
+        if let Some(pending) = &mut self.pair.pending {
+            pending.fresh = true;
+            if let Some(candidates) = &mut pending.candidates {
+                candidates.again();
+            }
+        }
+        self.connect()
+    }
+
+    /// The upstream connection is one that other pairs can have: it is closed.
+    fn close_link(&mut self) {
+        if let Some(link) = self.pair.pending.as_mut().and_then(|pending| pending.link.take()) {
+            self.res.links.close(link);
+        }
+    }
+
+    /// Keeps the upstream connection for another request. `false`: it is of no more use.
+    pub(super) fn keep_link(&mut self) -> bool {
+        let (Some(pending), Some(pick)) = (&mut self.pair.pending, &self.pair.pick) else { return false };
+        let keep = pending.candidates.as_ref().map(|candidates| candidates.upstream().rules.keep_alive);
+        let (Some(keep), Some(link)) = (keep, pending.link) else { return false };
+        let Some(conn) = self.pair.conns[Side::Upstream].take_if(|conn| conn.is_reusable()) else { return false };
+        match self.res.links.keep(link, conn, (pick.endpoint(), keep), self.res.now) {
+            Ok(()) => {
+                pending.link = None;
+                true
+            }
+            Err(conn) => {
+                self.pair.conns[Side::Upstream] = Some(conn);
+                false
+            }
+        }
     }
 
     /// The endpoint under way failed after the request had been sent: starts an attempt with the
@@ -82,6 +144,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         let Some(candidates) = self.candidates() else { return };
         match (end.phase, end.cause) {
             (Phase::Connect | Phase::Response, Cause::UpstreamResponse) if status < 500 => candidates.succeed(now),
+            (_, Cause::Answered) => candidates.succeed(now),
             (Phase::Connect | Phase::Response, _) if end.party == Party::Upstream => candidates.fail(now),
             // Nothing is known of the endpoint.
             _ => {}

@@ -3,12 +3,10 @@
 //! the upstream.
 
 use super::Turn;
-use crate::policy::Facts;
 use crate::policy::listener::Entry;
-use crate::policy::template::Variables;
 use crate::proto::Side;
 use crate::proto::end::{Cause, End, Party, Phase};
-use crate::proto::interface::{Event, Upgrade};
+use crate::proto::interface::Event;
 use crate::proto::session::Session;
 use crate::worker::conn::{Conn, Handshake, Heading};
 use crate::worker::sys::Sys;
@@ -105,31 +103,8 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     /// The upstream is reached: the request goes there.
     fn connected(&mut self) {
-        let event = match self.upgrade() {
-            Some(upgrade) => Event::Connected(Box::new(upgrade)),
-            None => Event::ConnectFailed(Cause::ConnectRefused),
-        };
+        let event = self.reached(false);
         self.report(event);
-    }
-
-    fn upgrade(&mut self) -> Option<Upgrade> {
-        let trace_seed = self.res.random();
-        let now = self.res.now;
-        let candidates = self.pair.pending.as_mut().and_then(|pending| pending.candidates.as_mut());
-        let may_retry = candidates.is_some_and(|candidates| candidates.has_more(now));
-        let (session, pending) = (self.pair.session.as_ref()?, self.pair.pending.as_ref()?);
-        let (request, route) = (session.request()?, pending.route.as_ref()?);
-        let facts = Facts { draining: self.res.core.draining, now: self.res.now, ..pending.facts(&request) };
-        let identity = pending.identity.as_deref();
-        let variables = Variables { facts: &facts, route: &route.name, captures: &pending.captures, identity };
-        let endpoint = self.pair.pick.as_ref()?.endpoint();
-        let candidates = pending.candidates.as_ref()?;
-        let mut response = route.response_headers.edits(&variables);
-        let sent = pending.write_request(&facts, endpoint, trace_seed, &mut response)?;
-        if let Some(cookie) = candidates.set_cookie(facts.secure) {
-            response.add("Set-Cookie", cookie.into_bytes());
-        }
-        Some(Upgrade { request: sent, response, may_retry })
     }
 
     /// Steps of the TLS handshakes of this pair, as far as the loop iteration's budget allows.

@@ -11,6 +11,7 @@
 //! - `attempt`: connections come and go
 //! - `refresh`: credentials that end, and new ones, in an established session
 //! - `ask`: questions of policy
+//! - `request`: what an upstream that is reached gets
 //! - `shadow`: what goes upstream goes to a shadow, too
 //!
 //! Decides nothing: it asks policy and reports to the session. Knows neither poll nor the ready
@@ -24,6 +25,7 @@ mod queue;
 mod refresh;
 mod relay;
 mod report;
+mod request;
 mod shadow;
 
 use super::pair::Pair;

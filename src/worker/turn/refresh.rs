@@ -136,7 +136,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             Field { name: "Host", value: host.as_bytes() },
             Field { name: "Authorization", value: &authorization },
         ];
-        let request = Request { method: "GET", target, path, query, host, fields };
+        let request = Request { is_http10: false, method: "GET", target, path, query, host, fields };
         let conn = self.pair.conns[Side::Downstream].as_ref()?;
         let cert = conn.peer_cert();
         let facts = Facts {

@@ -1,0 +1,379 @@
+//! A plain request and its response, each on its way as it comes: the head of the request has been
+//! sent, its body follows while the response is awaited, read and forwarded. Bodies are never held.
+//! When both are complete, the connections may serve the next request.
+
+use super::buffer::RequestBuffer;
+use super::{Handler, Next, Phase, Step};
+use crate::proto::end::{self, Cause, Party};
+use crate::proto::http1::{self, FieldEdits, HeadScan, Malformed, Passage, Passed, Request, Response};
+use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd, Upgrade};
+use crate::proto::plain::{self, Answering, Inbound, Outbound};
+use crate::proto::relay::{RelayInput, Relayed};
+use crate::proto::settings::{Failure, Settings, Timeouts};
+use crate::proto::{Millis, Side};
+
+/// All interim (1xx) responses together.
+const INTERIM_BYTES_MAX: usize = 16 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Forward {
+    request: RequestBuffer,
+    inbound: Inbound,
+    /// The body of the request.
+    upload: Passage,
+    /// What the client has sent behind it: the start of its next request.
+    behind: Vec<u8>,
+    response: Received,
+    edits: FieldEdits,
+    /// Another endpoint may get the request.
+    may_retry: bool,
+    /// The connection to the upstream carried other requests before.
+    reused: bool,
+    /// When bytes moved last, in either direction.
+    moved_at: Millis,
+}
+
+/// So much of the response has come.
+#[derive(Debug)]
+enum Received {
+    /// A part of its head.
+    Head { held: Vec<u8>, scan: HeadScan, interim_bytes: usize },
+    /// Its head, and a part of its body.
+    Body(Download),
+}
+
+#[derive(Debug)]
+struct Download {
+    passage: Passage,
+    /// A head that has not left: the body that came with it leaves behind it.
+    owed: Vec<u8>,
+    /// The connection to the client ends behind the response.
+    closes: bool,
+    /// The upstream takes another request.
+    persistent: bool,
+}
+
+impl Forward {
+    /// The upstream is reached: the whole head of the request goes there, with the part of the body
+    /// that has come with it.
+    pub fn begin(mut request: RequestBuffer, inbound: Inbound, upgrade: Upgrade, step: &mut Step<'_>) {
+        let (early, mut sent) = (request.take_early(), upgrade.request);
+        let mut forward = Forward {
+            upload: Passage::new(inbound.framing, false),
+            behind: Vec::new(),
+            response: Received::Head { held: Vec::new(), scan: HeadScan::default(), interim_bytes: 0 },
+            edits: upgrade.response,
+            may_retry: upgrade.may_retry,
+            reused: upgrade.reused,
+            moved_at: step.now,
+            request,
+            inbound,
+        };
+        match forward.take_early(&early, &mut sent, step.settings) {
+            Err(cause) => step.refuse(Party::Downstream, cause, inbound.is_head),
+            Ok(()) => {
+                step.actions.push(Action::Send(Side::Upstream, sent));
+                step.enter(Phase::Forward(Box::new(forward)));
+            }
+        }
+    }
+
+    fn take_early(&mut self, early: &[u8], out: &mut Vec<u8>, settings: &Settings) -> Result<(), Cause> {
+        let (mut rest, mut authored) = (early, Vec::new());
+        while !rest.is_empty() && !self.upload.is_done() {
+            let passed = self.upload.pass(rest, &mut authored).map_err(|Malformed| Cause::BadFraming)?;
+            out.append(&mut authored);
+            out.extend_from_slice(rest.get(..passed.forward).unwrap_or_default());
+            rest = rest.get(passed.consumed..).unwrap_or_default();
+            self.judge_size(settings)?;
+        }
+        self.behind = rest.to_vec();
+        Ok(())
+    }
+
+    fn judge_size(&self, settings: &Settings) -> Result<(), Cause> {
+        if self.upload.content > settings.max_body { Err(Cause::BodyTooLarge) } else { Ok(()) }
+    }
+
+    pub fn on_slice(&mut self, from: Side, bytes: &[u8], input: RelayInput<'_>, step: &mut Step<'_>) -> Relayed {
+        self.moved_at = input.now;
+        match from {
+            Side::Downstream => self.on_request_bytes(bytes, input.authored, step),
+            Side::Upstream => self.on_response_bytes(bytes, input.authored, step),
+        }
+    }
+
+    fn on_request_bytes(&mut self, bytes: &[u8], authored: &mut Vec<u8>, step: &mut Step<'_>) -> Relayed {
+        if self.upload.is_done() {
+            self.behind.extend_from_slice(bytes);
+            return Relayed::consume(bytes.len());
+        }
+        let passed = self.upload.pass(bytes, authored).map_err(|Malformed| Cause::BadFraming);
+        match passed.and_then(|passed| self.judge_size(step.settings).map(|()| passed)) {
+            Ok(Passed { forward, consumed }) => {
+                if self.upload.is_done() && self.response_is_complete() {
+                    self.finish(step);
+                }
+                Relayed { consumed, ..Relayed::forward(forward) }
+            }
+            Err(cause) => {
+                authored.clear();
+                self.fail(Party::Downstream, cause, step);
+                Relayed::consume(bytes.len())
+            }
+        }
+    }
+
+    fn on_response_bytes(&mut self, bytes: &[u8], authored: &mut Vec<u8>, step: &mut Step<'_>) -> Relayed {
+        match &mut self.response {
+            Received::Head { .. } => self.on_head_bytes(bytes, authored, step),
+            Received::Body(download) => {
+                authored.append(&mut std::mem::take(&mut download.owed));
+                let Ok(passed) = download.passage.pass(bytes, authored) else {
+                    authored.clear();
+                    self.fail(Party::Upstream, Cause::BadResponse, step);
+                    return Relayed::consume(bytes.len());
+                };
+                if !download.passage.is_done() {
+                    return Relayed { consumed: passed.consumed, ..Relayed::forward(passed.forward) };
+                }
+                // What an upstream says behind its response belongs to no request.
+                download.persistent &= passed.consumed == bytes.len();
+                let relayed = Relayed { consumed: bytes.len(), ..Relayed::forward(passed.forward) };
+                self.finish(step);
+                relayed
+            }
+        }
+    }
+
+    fn on_head_bytes(&mut self, bytes: &[u8], authored: &mut Vec<u8>, step: &mut Step<'_>) -> Relayed {
+        let Received::Head { held, scan, .. } = &mut self.response else { return Relayed::consume(bytes.len()) };
+        let before = held.len();
+        held.extend_from_slice(bytes.get(..step.settings.head_bytes - before).unwrap_or(bytes));
+        let head_len = match scan.advance(held) {
+            Ok(Some(head_len)) => head_len,
+            Ok(None) if held.len() < step.settings.head_bytes => return Relayed::consume(bytes.len()),
+            Ok(None) | Err(_) => {
+                self.fail(Party::Upstream, Cause::BadResponse, step);
+                return Relayed::consume(bytes.len());
+            }
+        };
+        let head = held.get(..head_len).map(<[u8]>::to_vec).unwrap_or_default();
+        // Never zero: without the first of these bytes the head was not complete.
+        let used = head_len.saturating_sub(before).max(1);
+        let is_last = used >= bytes.len();
+        if let Err(cause) = self.on_head(&head, is_last, authored, step) {
+            authored.clear();
+            self.fail(Party::Upstream, cause, step);
+        }
+        Relayed::consume(if self.response_is_complete() { bytes.len() } else { used })
+    }
+
+    /// The head of a response is complete; `is_last`: nothing has come behind it.
+    fn on_head(
+        &mut self,
+        head: &[u8],
+        is_last: bool,
+        authored: &mut Vec<u8>,
+        step: &mut Step<'_>,
+    ) -> Result<(), Cause> {
+        let response = http1::parse_response(head)?;
+        match response.status {
+            // A 101 is judged below.
+            100 | 102..200 => self.on_interim(&response, head.len(), authored),
+            status if self.may_retry(Failure::Status(status), step.settings) => {
+                self.retry(Cause::BadResponse, step);
+                Ok(())
+            }
+            _ => self.on_final(&response, is_last, authored, step),
+        }
+    }
+
+    fn on_interim(&mut self, response: &Response<'_>, len: usize, authored: &mut Vec<u8>) -> Result<(), Cause> {
+        let Received::Head { held, scan, interim_bytes } = &mut self.response else { return Ok(()) };
+        (*held, *scan) = Default::default();
+        *interim_bytes += len;
+        if *interim_bytes > INTERIM_BYTES_MAX {
+            return Err(Cause::BadResponse);
+        }
+        // "A server MUST NOT send a 1xx response to an HTTP/1.0 client." (RFC 9110 section 15.2)
+        if !self.inbound.is_http10 {
+            plain::write_interim(authored, response);
+        }
+        Ok(())
+    }
+
+    fn on_final(
+        &mut self,
+        response: &Response<'_>,
+        is_last: bool,
+        authored: &mut Vec<u8>,
+        step: &mut Step<'_>,
+    ) -> Result<(), Cause> {
+        let outbound = plain::judge_response(response, &self.inbound)?;
+        let Outbound { framing, persistent } = outbound;
+        let dechunked = framing == http1::Framing::Chunked && self.inbound.is_http10;
+        // Before the end of its request a response is one that does not wait for it.
+        let closes =
+            !self.inbound.persistent || !self.upload.is_done() || dechunked || framing == http1::Framing::UntilEof;
+        let answering = Answering {
+            inbound: &self.inbound,
+            outbound: &outbound,
+            closes,
+            request_id: self.request.id(),
+            edits: &self.edits,
+        };
+        let mut download = Download {
+            passage: Passage::new(framing, dechunked),
+            owed: Vec::new(),
+            closes,
+            persistent: persistent && self.upload.is_done(),
+        };
+        let is_complete = download.passage.is_done();
+        if is_last || is_complete {
+            plain::write_response(authored, response, &answering);
+        } else {
+            plain::write_response(&mut download.owed, response, &answering);
+        }
+        download.persistent &= is_last || !is_complete;
+        *step.status = response.status;
+        self.response = Received::Body(download);
+        if is_complete {
+            self.finish(step);
+        }
+        Ok(())
+    }
+
+    fn response_is_complete(&self) -> bool {
+        matches!(&self.response, Received::Body(download) if download.passage.is_done())
+    }
+
+    /// The response is complete. Where its request is too, the connections can serve the next one.
+    fn finish(&mut self, step: &mut Step<'_>) {
+        let Received::Body(download) = &self.response else { return };
+        step.found = Some((Party::Upstream, Cause::Answered));
+        step.actions.push(if download.persistent { Action::Release } else { Action::Hangup(Side::Upstream) });
+        if download.closes {
+            step.linger();
+        } else {
+            step.next = Some(Next::Answered(std::mem::take(&mut self.behind)));
+        }
+    }
+
+    /// The request may be sent to another endpoint.
+    fn may_retry(&self, failure: Failure, settings: &Settings) -> bool {
+        self.may_retry && self.is_repeatable() && settings.retry_on.includes(failure)
+    }
+
+    /// A second request does the same as this one, and nothing of this one is gone.
+    fn is_repeatable(&self) -> bool {
+        self.inbound.is_idempotent && self.upload.is_done() && self.upload.content == 0
+    }
+
+    /// A connection that was kept has ended before a byte of the response: the upstream may have
+    /// closed it when the request was on its way.
+    fn renew(&mut self, cause: Cause, step: &mut Step<'_>) {
+        let request = std::mem::take(&mut self.request);
+        step.actions.push(Action::Renew);
+        step.enter(Phase::connect_after(cause, request, step.now));
+    }
+
+    fn retry(&mut self, cause: Cause, step: &mut Step<'_>) {
+        let request = std::mem::take(&mut self.request);
+        step.actions.push(Action::Retry);
+        step.enter(Phase::connect_after(cause, request, step.now));
+    }
+
+    /// Ends the exchange: with a refusal, or, where a response has begun, so that the client does
+    /// not take that for complete.
+    fn fail(&mut self, party: Party, cause: Cause, step: &mut Step<'_>) {
+        match &self.response {
+            Received::Head { .. } => step.refuse(party, cause, self.inbound.is_head),
+            Received::Body(_) => {
+                step.found = Some((party, cause));
+                step.actions.extend([Action::Abort(Side::Upstream), Action::Abort(Side::Downstream)]);
+                step.over();
+            }
+        }
+    }
+}
+
+impl Handler for Forward {
+    const PHASE: end::Phase = end::Phase::Response;
+
+    fn on_bytes(&mut self, _: Side, bytes: &[u8], _: &mut Step<'_>) -> Relayed {
+        // `on_slice` has them.
+        Relayed::consume(bytes.len())
+    }
+
+    fn on_end(&mut self, side: Side, end: TransportEnd, step: &mut Step<'_>) {
+        match (side, &self.response) {
+            (Side::Downstream, _) => step.client_left(end),
+            (Side::Upstream, Received::Head { held, .. }) if held.is_empty() && self.reused && self.is_repeatable() => {
+                self.renew(end.cause(), step);
+            }
+            (Side::Upstream, Received::Head { held, .. })
+                if held.is_empty() && self.may_retry(Failure::Closed, step.settings) =>
+            {
+                self.retry(end.cause(), step);
+            }
+            (Side::Upstream, Received::Body(download))
+                if end == TransportEnd::Eof && download.passage.ends_with_connection() =>
+            {
+                self.finish(step);
+            }
+            (Side::Upstream, _) => self.fail(Party::Upstream, end.cause(), step),
+        }
+    }
+
+    fn on_urgent_data(&mut self, side: Side, step: &mut Step<'_>) {
+        match side {
+            Side::Downstream => self.fail(Party::Downstream, Cause::UrgentData, step),
+            Side::Upstream => self.fail(Party::Upstream, Cause::BadResponse, step),
+        }
+    }
+
+    fn on_timer(&mut self, timer: Timer, step: &mut Step<'_>) {
+        match timer {
+            Timer::RequestBody => self.fail(Party::Downstream, Cause::BodyTimeout, step),
+            Timer::ResponseHead if self.may_retry(Failure::Timeout, step.settings) => {
+                self.retry(Cause::ResponseTimeout, step);
+            }
+            Timer::ResponseHead => self.fail(Party::Upstream, Cause::ResponseTimeout, step),
+            _ => self.fail(Party::Proxy, Cause::IdleTimeout, step),
+        }
+    }
+
+    fn on_finished(&mut self, _: &mut Step<'_>) {}
+
+    fn wants(&self, side: Side, _: &Settings) -> ReadInterest {
+        match side {
+            Side::Downstream if self.upload.is_done() => ReadInterest::Nothing,
+            Side::Downstream => ReadInterest::Bytes(self.upload.wants()),
+            Side::Upstream if self.response_is_complete() => ReadInterest::Nothing,
+            Side::Upstream => ReadInterest::Bytes(usize::MAX),
+        }
+    }
+
+    fn deadline(&self, _: Millis, timeouts: &Timeouts) -> (Millis, Timer) {
+        let at = |ms: Millis| self.moved_at.saturating_add(ms);
+        match &self.response {
+            _ if !self.upload.is_done() => (at(timeouts.request_body_ms), Timer::RequestBody),
+            Received::Head { .. } => (at(timeouts.upstream_head_ms), Timer::ResponseHead),
+            Received::Body(_) if timeouts.idle_ms == 0 => (Millis::MAX, Timer::Idle),
+            Received::Body(_) => (at(timeouts.idle_ms), Timer::Idle),
+        }
+    }
+
+    fn request(&self) -> Option<Request<'_>> {
+        self.request.request()
+    }
+
+    fn is_silent(&self) -> bool {
+        false
+    }
+
+    fn client_waits(&self) -> bool {
+        self.upload.is_done()
+    }
+}

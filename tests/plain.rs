@@ -1,0 +1,15 @@
+//! Plain HTTP through the proxy: requests of any method on connections that live on, over
+//! connections to the upstream that are used again; and what must not pass.
+
+mod common;
+
+#[path = "plain/desync.rs"]
+mod desync;
+#[path = "plain/peers.rs"]
+mod peers;
+#[path = "plain/recorder.rs"]
+mod recorder;
+#[path = "plain/reuse.rs"]
+mod reuse;
+#[path = "plain/streams.rs"]
+mod streams;
