@@ -51,7 +51,13 @@ fn give(session: &mut Session, settings: &Arc<Settings>, from: Side, bytes: &[u8
             }
             Action::Connect => {
                 let response = FieldEdits::new();
-                Event::Connected(Box::new(Upgrade { request: Vec::new(), response, may_retry: false, reused: false }))
+                Event::Connected(Box::new(Upgrade {
+                    request: Vec::new(),
+                    response,
+                    may_retry: false,
+                    reused: false,
+                    until: None,
+                }))
             }
             _ => continue,
         };

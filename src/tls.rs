@@ -140,6 +140,11 @@ impl Tls {
         self.close_notify_received
     }
 
+    /// Nothing more can be read from it, or sent.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// The length of the kept bytes. The next read must leave as much room in front.
     pub fn kept(&self) -> usize {
         self.kept.len()

@@ -297,6 +297,15 @@ impl Listener {
         self.answers(limits.enter(permit, Some(peer).filter(|peer| !self.trusts(*peer)), now)?)
     }
 
+    /// A connection from `peer` stays open without a request: it is one of the peer's sessions.
+    /// `None` where that may have no more.
+    pub fn stay(&self, peer: IpAddr, permit: Permit, now: Millis) -> Option<Permit> {
+        match &self.limits {
+            Some(limits) if !self.trusts(peer) => limits.session_of(permit, peer, now).ok(),
+            _ => Some(permit),
+        }
+    }
+
     /// The client has become known, behind a PROXY header.
     pub fn meet(&self, client: IpAddr, permit: Permit, now: Millis) -> Result<Entry, Cause> {
         if self.refuses_peer(client) {

@@ -120,6 +120,8 @@ pub struct Upgrade {
     pub may_retry: bool,
     /// The connection has carried other requests: it may have ended at this moment.
     pub reused: bool,
+    /// When the credentials of a plain request end, if they do.
+    pub until: Option<Millis>,
 }
 
 /// Why a request is refused, and what its response needs beyond the cause's row in the table.
@@ -160,6 +162,8 @@ pub enum Timer {
     ResponseHead,
     /// More of the request's body has come, or the client gets 408.
     RequestBody,
+    /// The credentials of a plain request end: so does its response.
+    Credentials,
     /// A refused client has read its response and closed.
     Linger,
     /// Bytes have moved on either leg.

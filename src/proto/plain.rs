@@ -138,10 +138,11 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, add: &Answerin
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends an interim response (100, 102, 103), which has no body and no framing.
-pub fn write_interim(out: &mut Vec<u8>, response: &Response<'_>) {
+/// Appends an interim response (100, 102, 103), which has no body and no framing. The fields that
+/// the route removes are removed from it, too.
+pub fn write_interim(out: &mut Vec<u8>, response: &Response<'_>, edits: &FieldEdits) {
     push_status(out, response);
-    push_passing(out, response, &FieldEdits::new());
+    push_passing(out, response, edits);
     out.extend_from_slice(b"\r\n");
 }
 

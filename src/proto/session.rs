@@ -50,12 +50,11 @@ impl Session {
         Session::with(State::Exchange(Box::new(Exchange::new(now))), settings)
     }
 
-    /// The session of the next request on a connection whose client has been answered.
-    /// `early`: what it has sent of the request already.
+    /// The session of the next request on a connection whose client has been answered; it begins
+    /// with [`Event::Flushed`], when the response has left. `early`: what the client has sent of
+    /// the request already.
     pub fn next(settings: Arc<Settings>, early: Vec<u8>, now: Millis) -> Session {
-        let mut session = Session::with(State::Exchange(Box::new(Exchange::next(early, now))), settings);
-        session.step(now, |exchange, step| exchange.resume(step));
-        session
+        Session::with(State::Exchange(Box::new(Exchange::next(early, now))), settings)
     }
 
     /// The client's transport failed. With `refuse` it can still carry the refusal of `cause`.
@@ -142,8 +141,10 @@ impl Session {
 
     /// The receiver of a backlog toward `side` took some of it.
     pub fn on_taken(&mut self, side: Side, now: Millis) {
-        if let State::Relay(relay) = &mut self.state {
-            relay.on_taken(side, now);
+        match &mut self.state {
+            State::Relay(relay) => relay.on_taken(side, now),
+            State::Exchange(exchange) => exchange.on_taken(now),
+            State::Over(_) => {}
         }
     }
 
@@ -166,15 +167,14 @@ impl Session {
             Event::Room => exchange.on_room(step),
             Event::Exhausted(cause) => exchange.on_exhausted(cause, step),
             Event::Ended(side, end) => exchange.on_end(side, end, step),
-            Event::Flushed(_) => {}
+            Event::Flushed(side) => exchange.on_flushed(side, step),
             Event::Finished(side) => exchange.on_finished(side, step),
             Event::UrgentData(side) => exchange.on_urgent_data(side, step),
             Event::Stalled(side, cause) => exchange.on_stalled(side, cause, step),
             Event::Drain => exchange.on_drain(step),
             // A handshake shows by itself what the endpoint still does.
             Event::EndpointDown => {}
-            // The worker looks again when the session is established.
-            Event::CredentialsEnded(_) => {}
+            Event::CredentialsEnded(cause) => exchange.on_credentials_ended(cause, step),
             Event::Stop => exchange.on_stop(step),
             Event::Timer(timer) => exchange.on_timer(timer, step),
         });
@@ -265,6 +265,7 @@ impl Session {
             | Timer::ConnectTotal
             | Timer::ResponseHead
             | Timer::RequestBody
+            | Timer::Credentials
             | Timer::Linger => None,
         };
         self.note(found);
@@ -416,14 +417,14 @@ impl Session {
         self.status
     }
 
-    /// Zero unless the session was established.
+    /// Of an exchange, the content of its bodies.
     pub fn totals(&self) -> Totals {
         match &self.state {
             State::Relay(relay) => {
                 Totals { frames: relay.frames(), bytes: relay.bytes(), close_codes: relay.close_codes() }
             }
             State::Over(totals) => *totals,
-            State::Exchange(_) => Totals::default(),
+            State::Exchange(exchange) => Totals { bytes: exchange.bytes(), ..Totals::default() },
         }
     }
 
@@ -446,7 +447,7 @@ impl Session {
                 self.note_in(phase, found);
                 let end = self.end.unwrap_or(End { party: Party::Upstream, phase, cause: Cause::Answered });
                 self.actions.push(Action::Next { end, early });
-                self.state = State::Over(Totals::default());
+                self.state = State::Over(self.totals());
             }
             Outcome::Over => {
                 self.note_in(phase, found);

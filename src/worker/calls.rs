@@ -246,7 +246,7 @@ impl<K> Calls<K> {
         let role = call.attempt_role;
         let token = Token::Call(key, role).pack();
         loop {
-            let pause_ms = match dial(&mut call.candidates, Dial { token, role, now: io.now }, io.sys, |_| None) {
+            let pause_ms = match dial(&mut call.candidates, Dial { token, role, now: io.now }, io.sys, |_, _| None) {
                 Dialled::Connecting(pick, conn) | Dialled::Taken(pick, conn) => {
                     call.attempt_role = role.next_attempt();
                     (call.pick, call.conn) = (Some(pick), Some(conn));

@@ -212,7 +212,18 @@ impl<S> Conn<S> {
     /// Up, with nothing on its way and no sign of its end.
     pub fn is_reusable(&self) -> bool {
         let ready = self.ready();
-        self.is_up() && self.backlog.is_none() && !self.fin_owed && !ready.hangup && !ready.broken
+        let is_quiet = match &self.transport {
+            Transport::Plain => true,
+            // A part of a record is one of something that nobody has asked for.
+            Transport::Tls(tls) => tls.kept() == 0 && !tls.is_closed_by_peer() && !tls.has_failed(),
+        };
+        self.is_up() && is_quiet && self.backlog.is_none() && !self.fin_owed && !ready.hangup && !ready.broken
+    }
+
+    /// Nothing has arrived that was not read, not even an end: asks the kernel, since what has come
+    /// after the last poll, or together with what was read last, was not reported.
+    pub fn is_silent<Y: Sys<Sock = S>>(&mut self, sys: &mut Y) -> bool {
+        matches!(self.socket.peek(sys, &mut [0]), Progress::Blocked)
     }
 
     pub fn owes_fin(&self) -> bool {

@@ -40,7 +40,7 @@ pub(super) fn dial<S: Sys>(
     candidates: &mut Candidates,
     Dial { token, role, now }: Dial,
     sys: &mut S,
-    mut idle: impl FnMut(&Arc<Endpoint>) -> Option<Conn<S::Sock>>,
+    mut idle: impl FnMut(&Arc<Endpoint>, &mut S) -> Option<Conn<S::Sock>>,
 ) -> Dialled<S::Sock> {
     loop {
         let (pick, target, source) = match candidates.next(now) {
@@ -48,7 +48,7 @@ pub(super) fn dial<S: Sys>(
             Next::Wait { until } => return Dialled::Wait { until },
             Next::Refuse(cause) => return Dialled::Refuse(cause),
         };
-        if let Some(conn) = idle(pick.endpoint()) {
+        if let Some(conn) = idle(pick.endpoint(), sys) {
             candidates.advance();
             return Dialled::Taken(pick, conn);
         }

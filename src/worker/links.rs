@@ -2,7 +2,8 @@
 //! client. A link keeps its token for life, so that lending it to a pair costs no system call; here
 //! is which pair has it. Those without a pair are idle, and kept for a time.
 //!
-//! An idle link that sends anything, or ends, is closed: it belongs to no request.
+//! An idle link that sends anything, or ends, is closed: it belongs to no request. Whether one does
+//! is asked once more when it is lent, since the event for that may be behind that of the pair.
 
 use super::Worker;
 use super::conn::{Conn, Input};
@@ -19,8 +20,9 @@ use std::sync::Arc;
 
 /// Idle links are looked at for their time this often.
 const SWEEP_MS: Millis = 1_000;
-/// Bytes that an idle link may bring at a time: tickets of TLS.
+/// Bytes that an idle link may bring at a time, and how many times in a row: tickets of TLS.
 const IDLE_READ: usize = 4 * 1024;
+const IDLE_READS_MAX: usize = 4;
 
 #[derive(Debug)]
 pub struct Links<K> {
@@ -92,15 +94,24 @@ impl<K> Links<K> {
         }
     }
 
-    /// An idle link to `endpoint`, if there is one: the pair has it from here on.
-    pub fn take(&mut self, endpoint: &Arc<Endpoint>, pair: SlotKey) -> Option<(SlotKey, Conn<K>)> {
-        let idle = self.idle.get_mut(&Arc::as_ptr(endpoint).addr())?;
-        let key = idle.pop()?;
-        self.idle_count -= 1;
-        let link = self.links.get_mut(key.slot as usize)?;
-        match std::mem::replace(&mut link.holder, Holder::Pair(pair)) {
-            Holder::Free(idle) => Some((key, idle.conn)),
-            Holder::Pair(_) => None,
+    /// An idle link to `endpoint` that has said nothing, if there is one: the pair has it from here
+    /// on.
+    pub fn take<S: Sys<Sock = K>>(
+        &mut self,
+        endpoint: &Arc<Endpoint>,
+        pair: SlotKey,
+        sys: &mut S,
+    ) -> Option<(SlotKey, Conn<K>)> {
+        loop {
+            let key = self.idle.get_mut(&Arc::as_ptr(endpoint).addr())?.pop()?;
+            self.idle_count -= 1;
+            let link = self.links.get_mut(key.slot as usize)?;
+            let Holder::Free(mut idle) = std::mem::replace(&mut link.holder, Holder::Pair(pair)) else { return None };
+            if idle.conn.is_reusable() && idle.conn.is_silent(sys) {
+                return Some((key, idle.conn));
+            }
+            // It has no backlog that would have to go back.
+            self.links.remove(key.slot as usize);
         }
     }
 
@@ -137,13 +148,14 @@ impl<K> Links<K> {
         let link = self.links.get_mut(key.slot as usize).filter(|link| link.generation == key.generation);
         let Some(Holder::Free(idle)) = link.map(|link| &mut link.holder) else { return false };
         idle.conn.on_ready(event);
-        let mut lives = !event.priority;
+        let (mut lives, mut reads) = (!event.priority, 0);
         while lives && idle.conn.ready().read {
+            reads += 1;
             let progress = idle.conn.read(IDLE_READ, input, io);
             let silent = input.bytes().is_empty();
             input.clear();
             match progress {
-                Progress::Moved(_) if silent => {}
+                Progress::Moved(_) if silent && reads < IDLE_READS_MAX => {}
                 Progress::Blocked => break,
                 Progress::Moved(_) | Progress::Ended(_) => lives = false,
             }
@@ -166,9 +178,15 @@ impl<K> Links<K> {
         self.idle.retain(|_, links| !links.is_empty());
     }
 
-    /// Closes all idle links: their descriptors are needed, or the worker goes.
+    /// Closes all idle links: they were made by rules that are not in force any more, or the worker
+    /// goes.
     pub fn drop_all<S: Sys<Sock = K>>(&mut self, io: &mut Io<'_, S>) {
         self.drop_if(|_| true, io);
+    }
+
+    /// Closes the idle links to an endpoint that is down: they may have ended without a word.
+    pub fn drop_of<S: Sys<Sock = K>>(&mut self, endpoint: &Arc<Endpoint>, io: &mut Io<'_, S>) {
+        self.drop_if(|idle| Arc::ptr_eq(&idle.endpoint, endpoint), io);
     }
 
     fn drop_if<S: Sys<Sock = K>>(&mut self, goes: impl Fn(&Idle<K>) -> bool, io: &mut Io<'_, S>) {

@@ -405,7 +405,13 @@ impl<S> Pair<S> {
         // The close deadline begins when the last bytes have left; until then the write stall
         // bounds it.
         let owes_the_last = Side::BOTH.iter().any(|to| self.has_backlog(*to) && session.is_closed_toward(*to));
-        let timer = timer.filter(|(_, timer)| *timer != Timer::Close || !owes_the_last);
+        let timer = timer.filter(|(_, timer)| match timer {
+            Timer::Close => !owes_the_last,
+            // Who is not read has no deadline.
+            Timer::RequestBody => !self.has_backlog(Side::Upstream),
+            Timer::ResponseHead => !self.has_backlog(Side::Downstream),
+            _ => true,
+        });
         let mut nearest = timer.map(|(at, timer)| (at, Some(Event::Timer(timer))));
         for to in Side::BOTH {
             let Some(since) = self.conns[to].as_ref().and_then(Conn::stalled_since) else { continue };

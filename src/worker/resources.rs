@@ -147,6 +147,8 @@ impl<'h, S: Sys> Resources<'h, S> {
         self.shadow_pool.set_max(limits.shadow_buffer_bytes / workers);
         self.shadows.set_max(limits.max_shadows.div_ceil(workers));
         self.handshakes.reload(&self.core.snapshot.shield, workers);
+        let (links, mut io) = self.links();
+        links.drop_all(&mut io);
     }
 
     #[inline(always)]

@@ -25,12 +25,17 @@ impl<S: Sys> Worker<'_, S> {
     pub(super) fn begin_drain(&mut self, spread_ms: u64) {
         self.res.core.draining = true;
         self.res.core.listeners.iter_mut().for_each(Listening::end);
-        let keys = self.keys();
-        self.res.closings.spread(&keys, Reason::Drain, self.res.now, spread_ms);
+        // Clients that have said nothing lose nothing, and what they say now would be refused.
+        let is_open = |key: &SlotKey| self.pairs.get(key.slot as usize).is_some_and(|pair| pair.pending.is_none());
+        let (open, others): (Vec<_>, Vec<_>) = self.keys().into_iter().partition(is_open);
+        self.res.closings.spread(&others, Reason::Drain, self.res.now, 0);
+        self.res.closings.spread(&open, Reason::Drain, self.res.now, spread_ms);
     }
 
     /// An endpoint gets no new sessions any more: those that it has end as their routes say.
     pub(super) fn close_sessions_of(&mut self, endpoint: &Arc<Endpoint>) {
+        let (links, mut io) = self.res.links();
+        links.drop_of(endpoint, &mut io);
         let mut by_spread: BTreeMap<Millis, Vec<SlotKey>> = BTreeMap::new();
         for (slot, pair) in &self.pairs {
             let goes_there = pair.pick.as_ref().is_some_and(|pick| Arc::ptr_eq(pick.endpoint(), endpoint));
@@ -93,7 +98,9 @@ impl<S: Sys> Worker<'_, S> {
         let renewal = || pair.info.as_ref()?.route.as_ref()?.renewal.as_ref();
         let before_ms = || renewal()?.warning.as_ref().map(|warning| warning.before_ms);
         match reason {
-            Reason::Drain | Reason::EndpointDown | Reason::Revoked => true,
+            Reason::Drain | Reason::EndpointDown => true,
+            // A plain request may have ended since, and another client's have followed it.
+            Reason::Revoked => pair.pending.as_ref().is_none_or(|pending| pending.revoked),
             Reason::Expired => ends_at().is_some_and(|ends_at| ends_at <= at),
             Reason::Warning => ends_at().zip(before_ms()).is_some_and(|(ends_at, ms)| ends_at == at + ms),
         }

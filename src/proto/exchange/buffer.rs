@@ -41,6 +41,13 @@ impl RequestBuffer {
         self.plain
     }
 
+    /// The client's connection ends with the response.
+    pub fn close_after(&mut self) {
+        if let Some(plain) = &mut self.plain {
+            plain.persistent = false;
+        }
+    }
+
     /// The id that policy gave the request.
     pub fn id(&self) -> &str {
         &self.id

@@ -83,6 +83,18 @@ impl Connect {
         self.refuse(party, cause.unwrap_or(self.last), step);
     }
 
+    /// The process stops: the client's connection ends with its response.
+    pub fn on_drain(&mut self) {
+        self.request.close_after();
+    }
+
+    /// A plain request is refused; a handshake goes on, and ends once it is established.
+    pub fn on_credentials_ended(&mut self, cause: Cause, step: &mut Step<'_>) {
+        if self.request.plain().is_some() {
+            self.refuse(Party::Proxy, cause, step);
+        }
+    }
+
     /// The attempt is to be made again.
     fn try_again(&mut self, step: &mut Step<'_>) {
         if let WaitsFor::Room(_) = self.waits_for {

@@ -10,7 +10,7 @@ use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd, Upgrade
 use crate::proto::plain::{self, Answering, Inbound, Outbound};
 use crate::proto::relay::{RelayInput, Relayed};
 use crate::proto::settings::{Failure, Settings, Timeouts};
-use crate::proto::{Millis, Side};
+use crate::proto::{Millis, Side, Sides};
 
 /// All interim (1xx) responses together.
 const INTERIM_BYTES_MAX: usize = 16 * 1024;
@@ -29,14 +29,17 @@ pub(super) struct Forward {
     may_retry: bool,
     /// The connection to the upstream carried other requests before.
     reused: bool,
-    /// When bytes moved last, in either direction.
+    /// When bytes moved last, in either direction. The bytes of an incomplete response head do not
+    /// count.
     moved_at: Millis,
+    /// When the client's credentials end, if they do.
+    until: Option<Millis>,
 }
 
 /// So much of the response has come.
 #[derive(Debug)]
 enum Received {
-    /// A part of its head.
+    /// A part of its head, behind so many bytes of interim responses.
     Head { held: Vec<u8>, scan: HeadScan, interim_bytes: usize },
     /// Its head, and a part of its body.
     Body(Download),
@@ -66,6 +69,7 @@ impl Forward {
             may_retry: upgrade.may_retry,
             reused: upgrade.reused,
             moved_at: step.now,
+            until: upgrade.until,
             request,
             inbound,
         };
@@ -95,8 +99,43 @@ impl Forward {
         if self.upload.content > settings.max_body { Err(Cause::BodyTooLarge) } else { Ok(()) }
     }
 
+    /// Content of the bodies that have passed.
+    pub fn bytes(&self) -> Sides<u64> {
+        let response = match &self.response {
+            Received::Head { .. } => 0,
+            Received::Body(download) => download.passage.content,
+        };
+        Sides::new(self.upload.content, response)
+    }
+
+    /// A receiver has taken some of its backlog.
+    pub fn on_taken(&mut self, now: Millis) {
+        self.moved_at = now;
+    }
+
+    /// The process stops: the client's connection ends with this response.
+    pub fn on_drain(&mut self) {
+        self.inbound.persistent = false;
+    }
+
+    /// The client may not have what it asked for any more.
+    pub fn on_credentials_ended(&mut self, cause: Cause, step: &mut Step<'_>) {
+        let cause = match (cause, self.is_answering()) {
+            (Cause::Expired, false) => Cause::CredentialsExpired,
+            (cause, _) => cause,
+        };
+        self.fail(Party::Proxy, cause, step);
+    }
+
+    /// The client has a part of its response.
+    pub fn is_answering(&self) -> bool {
+        matches!(self.response, Received::Body(_))
+    }
+
     pub fn on_slice(&mut self, from: Side, bytes: &[u8], input: RelayInput<'_>, step: &mut Step<'_>) -> Relayed {
-        self.moved_at = input.now;
+        if from == Side::Downstream || self.is_answering() {
+            self.moved_at = input.now;
+        }
         match from {
             Side::Downstream => self.on_request_bytes(bytes, input.authored, step),
             Side::Upstream => self.on_response_bytes(bytes, input.authored, step),
@@ -162,11 +201,13 @@ impl Forward {
         // Never zero: without the first of these bytes the head was not complete.
         let used = head_len.saturating_sub(before).max(1);
         let is_last = used >= bytes.len();
+        self.moved_at = step.now;
         if let Err(cause) = self.on_head(&head, is_last, authored, step) {
             authored.clear();
             self.fail(Party::Upstream, cause, step);
         }
-        Relayed::consume(if self.response_is_complete() { bytes.len() } else { used })
+        // The rest is not for what follows this phase: that may have another upstream already.
+        Relayed::consume(if step.next.is_some() { bytes.len() } else { used })
     }
 
     /// The head of a response is complete; `is_last`: nothing has come behind it.
@@ -198,7 +239,7 @@ impl Forward {
         }
         // "A server MUST NOT send a 1xx response to an HTTP/1.0 client." (RFC 9110 section 15.2)
         if !self.inbound.is_http10 {
-            plain::write_interim(authored, response);
+            plain::write_interim(authored, response, &self.edits);
         }
         Ok(())
     }
@@ -270,6 +311,11 @@ impl Forward {
         self.inbound.is_idempotent && self.upload.is_done() && self.upload.content == 0
     }
 
+    /// Not a byte of a response has come, not even of an interim one.
+    fn is_unanswered(&self) -> bool {
+        matches!(&self.response, Received::Head { held, interim_bytes: 0, .. } if held.is_empty())
+    }
+
     /// A connection that was kept has ended before a byte of the response: the upstream may have
     /// closed it when the request was on its way.
     fn renew(&mut self, cause: Cause, step: &mut Step<'_>) {
@@ -309,12 +355,10 @@ impl Handler for Forward {
     fn on_end(&mut self, side: Side, end: TransportEnd, step: &mut Step<'_>) {
         match (side, &self.response) {
             (Side::Downstream, _) => step.client_left(end),
-            (Side::Upstream, Received::Head { held, .. }) if held.is_empty() && self.reused && self.is_repeatable() => {
+            (Side::Upstream, _) if self.is_unanswered() && self.reused && self.is_repeatable() => {
                 self.renew(end.cause(), step);
             }
-            (Side::Upstream, Received::Head { held, .. })
-                if held.is_empty() && self.may_retry(Failure::Closed, step.settings) =>
-            {
+            (Side::Upstream, _) if self.is_unanswered() && self.may_retry(Failure::Closed, step.settings) => {
                 self.retry(end.cause(), step);
             }
             (Side::Upstream, Received::Body(download))
@@ -340,16 +384,18 @@ impl Handler for Forward {
                 self.retry(Cause::ResponseTimeout, step);
             }
             Timer::ResponseHead => self.fail(Party::Upstream, Cause::ResponseTimeout, step),
+            Timer::Credentials => self.on_credentials_ended(Cause::Expired, step),
             _ => self.fail(Party::Proxy, Cause::IdleTimeout, step),
         }
     }
 
     fn on_finished(&mut self, _: &mut Step<'_>) {}
 
-    fn wants(&self, side: Side, _: &Settings) -> ReadInterest {
+    fn wants(&self, side: Side, settings: &Settings) -> ReadInterest {
         match side {
             Side::Downstream if self.upload.is_done() => ReadInterest::Nothing,
-            Side::Downstream => ReadInterest::Bytes(self.upload.wants()),
+            // Behind the end of the body a client may have sent more: no more of that than of a head.
+            Side::Downstream => ReadInterest::Bytes(self.upload.wants(settings.head_bytes)),
             Side::Upstream if self.response_is_complete() => ReadInterest::Nothing,
             Side::Upstream => ReadInterest::Bytes(usize::MAX),
         }
@@ -357,11 +403,15 @@ impl Handler for Forward {
 
     fn deadline(&self, _: Millis, timeouts: &Timeouts) -> (Millis, Timer) {
         let at = |ms: Millis| self.moved_at.saturating_add(ms);
-        match &self.response {
+        let deadline = match &self.response {
             _ if !self.upload.is_done() => (at(timeouts.request_body_ms), Timer::RequestBody),
             Received::Head { .. } => (at(timeouts.upstream_head_ms), Timer::ResponseHead),
             Received::Body(_) if timeouts.idle_ms == 0 => (Millis::MAX, Timer::Idle),
             Received::Body(_) => (at(timeouts.idle_ms), Timer::Idle),
+        };
+        match self.until {
+            Some(until) if until < deadline.0 => (until, Timer::Credentials),
+            _ => deadline,
         }
     }
 

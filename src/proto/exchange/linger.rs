@@ -4,7 +4,7 @@
 use super::{Handler, Step};
 use crate::proto::end;
 use crate::proto::http1::Request;
-use crate::proto::interface::{ReadInterest, Timer, TransportEnd};
+use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd};
 use crate::proto::relay::Relayed;
 use crate::proto::settings::{Settings, Timeouts};
 use crate::proto::{Millis, Side};
@@ -22,11 +22,22 @@ pub(super) struct Linger {
     eof: bool,
     /// When our FIN left.
     finished_at: Option<Millis>,
+    /// When the client took something last of what is before the FIN.
+    taken_at: Millis,
 }
 
 impl Linger {
     pub fn on_discarded(&mut self, n: usize) {
         self.drained += n;
+    }
+
+    pub fn on_taken(&mut self, now: Millis) {
+        self.taken_at = now;
+    }
+
+    /// Our FIN has not left, and what is before it may not have either.
+    pub fn is_sending(&self) -> bool {
+        self.finished_at.is_none()
     }
 }
 
@@ -55,6 +66,10 @@ impl Handler for Linger {
     fn on_urgent_data(&mut self, _: Side, _: &mut Step<'_>) {}
 
     fn on_timer(&mut self, _: Timer, step: &mut Step<'_>) {
+        if self.is_sending() {
+            // A FIN could make a part of the response look like all of it.
+            step.actions.push(Action::Abort(Side::Downstream));
+        }
         step.over();
     }
 
@@ -75,7 +90,7 @@ impl Handler for Linger {
     fn deadline(&self, since: Millis, timeouts: &Timeouts) -> (Millis, Timer) {
         match self.finished_at {
             Some(finished_at) => (finished_at + LINGER_MS, Timer::Linger),
-            None => (since + timeouts.write_stall_ms, Timer::Linger),
+            None => (since.max(self.taken_at) + timeouts.write_stall_ms, Timer::Linger),
         }
     }
 

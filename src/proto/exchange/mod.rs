@@ -30,7 +30,7 @@ use super::interface::{Action, Admission, ReadInterest, Refusal, Timer, Transpor
 use super::relay::Relay;
 use super::relay::{RelayInput, Relayed};
 use super::settings::{Settings, Timeouts};
-use super::{Millis, Side};
+use super::{Millis, Side, Sides};
 use buffer::RequestBuffer;
 use connect::Connect;
 use forward::Forward;
@@ -44,6 +44,8 @@ pub(super) struct Exchange {
     phase: Phase,
     /// When the phase began.
     since: Millis,
+    /// Content of the bodies that have passed.
+    bytes: Sides<u64>,
 }
 
 #[derive(Debug)]
@@ -140,18 +142,43 @@ pub(super) enum Outcome {
 
 impl Exchange {
     pub(super) fn new(now: Millis) -> Exchange {
-        Exchange { phase: Phase::Request(ReadRequest::default()), since: now }
+        Exchange::with(Phase::Request(ReadRequest::default()), now)
     }
 
-    /// The exchange behind another one on the same connection.
+    fn with(phase: Phase, since: Millis) -> Exchange {
+        Exchange { phase, since, bytes: Sides::default() }
+    }
+
+    /// The exchange behind another one on the same connection. It begins when the response of that
+    /// has left: [`Exchange::on_flushed`].
     pub(super) fn next(early: Vec<u8>, now: Millis) -> Exchange {
-        Exchange { phase: Phase::Request(ReadRequest::next(early)), since: now }
+        Exchange::with(Phase::Request(ReadRequest::next(early)), now)
     }
 
-    /// Judges what has come early of the request.
-    pub(super) fn resume(&mut self, step: &mut Step<'_>) {
-        if let Phase::Request(request) = &mut self.phase {
-            request.advance(step);
+    /// Everything for the client has left.
+    pub(super) fn on_flushed(&mut self, side: Side, step: &mut Step<'_>) {
+        if let (Side::Downstream, Phase::Request(request)) = (side, &mut self.phase)
+            && request.waits()
+        {
+            self.since = step.now;
+            request.begin(step);
+        }
+    }
+
+    /// A receiver has taken some of its backlog.
+    pub(super) fn on_taken(&mut self, now: Millis) {
+        match &mut self.phase {
+            Phase::Forward(forward) => forward.on_taken(now),
+            Phase::Linger(linger) => linger.on_taken(now),
+            _ => {}
+        }
+    }
+
+    /// Content of the bodies that have passed, by the side they came from.
+    pub(super) fn bytes(&self) -> Sides<u64> {
+        match &self.phase {
+            Phase::Forward(forward) => forward.bytes(),
+            _ => self.bytes,
         }
     }
 
@@ -163,11 +190,12 @@ impl Exchange {
             step.refuse_client(Refusal::from(cause), false);
         }
         step.actions.push(Action::HalfClose(Side::Downstream));
-        Exchange { phase: Phase::Linger(Linger::default()), since: step.now }
+        Exchange::with(Phase::Linger(Linger::default()), step.now)
     }
 
     /// The one door between phases.
     pub(super) fn enter(&mut self, step: Step<'_>) -> Outcome {
+        self.bytes = self.bytes();
         match step.next {
             None => Outcome::Continues,
             Some(Next::Phase(phase)) => {
@@ -281,16 +309,46 @@ impl Exchange {
 
     /// A request under way is answered; once established it is drained like the rest.
     pub(super) fn on_drain(&mut self, step: &mut Step<'_>) {
-        if self.is_silent() {
-            step.found = Some((Party::Proxy, Cause::NoRequest));
-            step.over();
+        match &mut self.phase {
+            Phase::Connect(connect) => connect.on_drain(),
+            Phase::Forward(forward) => forward.on_drain(),
+            Phase::Request(request) if request.is_silent() => {
+                let waits = request.waits();
+                step.found = Some((Party::Proxy, Cause::NoRequest));
+                // The response before it must leave.
+                if waits { step.linger() } else { step.over() }
+            }
+            _ => {}
         }
     }
 
-    /// The process ends now.
+    /// The client's credentials do not count any more. An established session hears it as well: a
+    /// handshake goes on until then.
+    pub(super) fn on_credentials_ended(&mut self, cause: Cause, step: &mut Step<'_>) {
+        match &mut self.phase {
+            Phase::Forward(forward) => forward.on_credentials_ended(cause, step),
+            Phase::Connect(connect) => connect.on_credentials_ended(cause, step),
+            _ => {}
+        }
+    }
+
+    /// The process ends now. What the client has of a response must not look like all of it.
     pub(super) fn on_stop(&mut self, step: &mut Step<'_>) {
         step.found = Some((Party::Proxy, if self.is_silent() { Cause::NoRequest } else { Cause::Stop }));
+        if self.is_answering() {
+            step.actions.push(Action::Abort(Side::Downstream));
+        }
         step.over();
+    }
+
+    /// A response has begun, and has not left as a whole.
+    fn is_answering(&self) -> bool {
+        match &self.phase {
+            Phase::Request(request) => request.waits(),
+            Phase::Forward(forward) => forward.is_answering(),
+            Phase::Linger(linger) => linger.is_sending(),
+            _ => false,
+        }
     }
 
     pub(super) fn wants(&self, side: Side, settings: &Settings) -> ReadInterest {

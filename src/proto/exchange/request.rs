@@ -19,16 +19,35 @@ pub(super) struct ReadRequest {
     scan: HeadScan,
     /// There was a request before it on this connection.
     is_next: bool,
+    /// When its first byte came.
+    begun_at: Option<Millis>,
+    /// The response before it is on its way: nothing is read or judged before that has left.
+    waits: bool,
 }
 
 impl ReadRequest {
-    /// Behind another request; `held` has come with that.
+    /// Behind another request, whose response is on its way until [`ReadRequest::begin`]; `held` has
+    /// come with that.
     pub fn next(held: Vec<u8>) -> ReadRequest {
-        ReadRequest { held, scan: HeadScan::default(), is_next: true }
+        ReadRequest { held, scan: HeadScan::default(), is_next: true, begun_at: None, waits: true }
+    }
+
+    /// The response before it has not left.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// The response before it has left: what is held is judged.
+    pub fn begin(&mut self, step: &mut Step<'_>) {
+        self.waits = false;
+        if !self.is_silent() {
+            self.begun_at = Some(step.now);
+            self.advance(step);
+        }
     }
 
     /// Judges what is held of the head.
-    pub fn advance(&mut self, step: &mut Step<'_>) {
+    fn advance(&mut self, step: &mut Step<'_>) {
         let done = match self.scan.advance(&self.held) {
             Ok(None) if self.held.len() >= step.settings.head_bytes => Err(Cause::HeadTooLarge),
             Ok(None) => Ok(()),
@@ -68,6 +87,7 @@ impl Handler for ReadRequest {
     fn on_bytes(&mut self, from: Side, bytes: &[u8], step: &mut Step<'_>) -> Relayed {
         if from == Side::Downstream {
             self.held.extend_from_slice(bytes);
+            self.begun_at.get_or_insert(step.now);
             self.advance(step);
         }
         Relayed::consume(bytes.len())
@@ -105,6 +125,7 @@ impl Handler for ReadRequest {
 
     fn wants(&self, side: Side, settings: &Settings) -> ReadInterest {
         match side {
+            Side::Downstream if self.waits => ReadInterest::Nothing,
             // No more than the limit less what is held; the rest stays in the kernel.
             Side::Downstream => ReadInterest::Bytes(settings.head_bytes.saturating_sub(self.held.len()).max(1)),
             Side::Upstream => ReadInterest::Nothing,
@@ -112,8 +133,13 @@ impl Handler for ReadRequest {
     }
 
     fn deadline(&self, since: Millis, timeouts: &Timeouts) -> (Millis, Timer) {
-        let ms = if self.is_next && self.is_silent() { timeouts.keep_alive_ms } else { timeouts.request_head_ms };
-        (since + ms, Timer::RequestHead)
+        match self.begun_at.filter(|_| self.is_next) {
+            // The write stall bounds it.
+            _ if self.waits => (Millis::MAX, Timer::RequestHead),
+            Some(begun_at) => (begun_at + timeouts.request_head_ms, Timer::RequestHead),
+            None if self.is_next => (since + timeouts.keep_alive_ms, Timer::RequestHead),
+            None => (since + timeouts.request_head_ms, Timer::RequestHead),
+        }
     }
 
     fn request(&self) -> Option<Request<'_>> {

@@ -93,12 +93,17 @@ impl Passage {
         matches!(self.state, State::UntilEof)
     }
 
-    /// No more than this is to be read for it; unknown for chunks.
-    pub fn wants(&self) -> usize {
+    /// No more than this is to be read for it, so that no more than `beyond` comes from behind it.
+    pub fn wants(&self, beyond: usize) -> usize {
+        let known = |left: u64| usize::try_from(left).unwrap_or(usize::MAX);
         match &self.state {
             State::Done => 0,
-            State::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX),
-            State::UntilEof | State::Chunked(_) => usize::MAX,
+            State::Length(left) => known(*left),
+            State::Chunked(chunked) => match chunked.at {
+                At::Data(left) => known(left).saturating_add(beyond),
+                _ => beyond,
+            },
+            State::UntilEof => usize::MAX,
         }
     }
 

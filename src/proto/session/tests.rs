@@ -127,7 +127,13 @@ impl Driver {
                         || {
                             let response = FieldEdits::new();
                             let request = b"NEW".to_vec();
-                            Event::Connected(Box::new(Upgrade { request, response, may_retry: false, reused: false }))
+                            Event::Connected(Box::new(Upgrade {
+                                request,
+                                response,
+                                may_retry: false,
+                                reused: false,
+                                until: None,
+                            }))
                         },
                         |outcome| outcome(),
                     );

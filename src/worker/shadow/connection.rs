@@ -284,7 +284,7 @@ impl<K> Shadow<K> {
         let role = self.attempt_role;
         let token = Token::Shadow(self.key, role).pack();
         loop {
-            match dial(&mut attempts.candidates, Dial { token, role, now: io.now }, io.sys, |_| None) {
+            match dial(&mut attempts.candidates, Dial { token, role, now: io.now }, io.sys, |_, _| None) {
                 Dialled::Connecting(pick, conn) | Dialled::Taken(pick, conn) => {
                     self.attempt_role = role.next_attempt();
                     attempts.attempt_until = io.now + self.settings.timeouts.connect_ms;

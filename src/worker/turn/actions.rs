@@ -380,11 +380,16 @@ impl<S: Sys> Turn<'_, '_, S> {
         let settings = Arc::clone(&self.res.core.snapshot.settings);
         let now = self.res.now;
         self.pair.pending = self.pair.pending.take().map(|pending| pending.next(now));
-        // Without a request it is one of the process' sessions all the same.
-        self.pair.permit = self.res.core.sessions.take();
+        // Without a request it is one of the sessions of the process and of its peer all the same.
+        let listener = self.pair.pending.as_ref().map(|pending| (&pending.listener, pending.peer.ip()));
+        let permit = self.res.core.sessions.take().zip(listener);
+        self.pair.permit = permit.and_then(|(permit, (listener, peer))| listener.stay(peer, permit, now));
         self.pair.session = Some(Session::next(settings, early, now));
         if self.res.core.draining || self.pair.permit.is_none() {
             self.on_event(Event::Drain);
+        }
+        if !self.pair.has_backlog(Side::Downstream) {
+            self.on_event(Event::Flushed(Side::Downstream));
         }
     }
 

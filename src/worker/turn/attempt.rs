@@ -12,6 +12,7 @@ use crate::worker::dial::{Dial, Dialled, dial};
 use crate::worker::sys::Sys;
 use crate::worker::token::{Role, Token};
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 impl<S: Sys> Turn<'_, '_, S> {
     /// Takes a connection out of the pair; its backlog goes back to the pool.
@@ -41,9 +42,10 @@ impl<S: Sys> Turn<'_, '_, S> {
         };
         pending.link = link;
         let (links, mut taken) = (&mut self.res.links, None);
-        let may_take = shares && !std::mem::take(&mut pending.fresh);
-        let dialled = dial(candidates, Dial { token, role, now }, &mut self.res.core.sys, |endpoint| {
-            let (link, conn) = if may_take { links.take(endpoint, key)? } else { return None };
+        let is_current = pending.tls.as_ref().is_some_and(|tls| Arc::ptr_eq(tls, &self.res.core.tls));
+        let may_take = !std::mem::take(&mut pending.fresh) && shares && is_current;
+        let dialled = dial(candidates, Dial { token, role, now }, &mut self.res.core.sys, |endpoint, sys| {
+            let (link, conn) = if may_take { links.take(endpoint, key, sys)? } else { return None };
             taken = Some(link);
             Some(conn)
         });
@@ -59,12 +61,13 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
         let (pick, event) = match dialled {
             Dialled::Connecting(pick, conn) => {
-                // Only what was registered can leave stale events behind.
+                // Only what was registered can leave stale events behind, or an end that was read.
                 self.pair.attempt_role = self.pair.attempt_role.next_attempt();
                 self.pair.conns[Side::Upstream] = Some(conn);
                 (pick, None)
             }
             Dialled::Taken(pick, conn) => {
+                self.pair.attempt_role = self.pair.attempt_role.next_attempt();
                 self.pair.conns[Side::Upstream] = Some(conn);
                 self.pair.pick = Some(pick);
                 return Some(self.reached(true));
@@ -101,6 +104,10 @@ impl<S: Sys> Turn<'_, '_, S> {
         let (Some(pending), Some(pick)) = (&mut self.pair.pending, &self.pair.pick) else { return false };
         let keep = pending.candidates.as_ref().map(|candidates| candidates.upstream().rules.keep_alive);
         let (Some(keep), Some(link)) = (keep, pending.link) else { return false };
+        // One of rules that a reload has replaced: its TLS may be another one now.
+        if !pending.tls.as_ref().is_some_and(|tls| Arc::ptr_eq(tls, &self.res.core.tls)) {
+            return false;
+        }
         let Some(conn) = self.pair.conns[Side::Upstream].take_if(|conn| conn.is_reusable()) else { return false };
         match self.res.links.keep(link, conn, (pick.endpoint(), keep), self.res.now) {
             Ok(()) => {

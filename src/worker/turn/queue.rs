@@ -18,6 +18,10 @@ impl<S: Sys> Turn<'_, '_, S> {
     #[inline]
     pub(super) fn queue_request(&mut self) -> bool {
         self.heard();
+        if let Some(pending) = self.pair.pending.as_mut().filter(|pending| pending.is_next) {
+            // It was silent before.
+            pending.opened_at = self.res.now;
+        }
         !self.res.handshakes.spend_request() && self.wait_for_decision()
     }
 

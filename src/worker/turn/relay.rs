@@ -89,7 +89,22 @@ impl<S: Sys> Turn<'_, '_, S> {
         if !had_backlog && conn.has_backlog() {
             self.stalled(from);
         }
-        progress
+        match progress {
+            Progress::Ended(_) if from == Side::Upstream && !input.bytes().is_empty() => {
+                self.read_last(progress, input)
+            }
+            progress => progress,
+        }
+    }
+
+    /// The last bytes of an upstream, with their end: where these have ended its request, what the
+    /// pair has now is another connection, and the end is not its own.
+    fn read_last(&mut self, progress: Progress, input: &mut Input) -> Progress {
+        let attempt = self.pair.attempt_role;
+        self.forward_rest(Side::Upstream, input.bytes());
+        input.clear();
+        let is_its_own = self.pair.attempt_role == attempt && self.pair.conns[Side::Upstream].is_some();
+        if is_its_own { progress } else { Progress::Blocked }
     }
 
     /// What a TLS handshake brought behind its end.
@@ -125,7 +140,7 @@ impl<S: Sys> Turn<'_, '_, S> {
     /// Sends what the session authored, then `bytes`.
     #[inline(always)]
     fn send_relayed(&mut self, to: Side, bytes: &[u8], last: bool) {
-        let Some(conn) = &mut self.pair.conns[to] else { return };
+        let Some(conn) = &mut self.pair.conns[to] else { return self.res.authored.clear() };
         let res = &mut *self.res;
         let mut io = Io { sys: &mut res.core.sys, sealed: &mut res.sealed, pool: &mut res.pool, now: res.now };
         let stalled = conn.write(&res.authored, bytes, last, &mut io);

@@ -33,6 +33,8 @@ impl<S: Sys> Turn<'_, '_, S> {
         if let Some(cookie) = candidates.set_cookie(facts.secure) {
             response.add("Set-Cookie", cookie.into_bytes());
         }
-        Some(Upgrade { request: sent, response, may_retry, reused })
+        let left_ms = pending.identity.as_ref().and_then(|identity| identity.left_ms(self.res.unix_now()));
+        let until = left_ms.map(|left_ms| now.saturating_add(left_ms));
+        Some(Upgrade { request: sent, response, may_retry, reused, until })
     }
 }
