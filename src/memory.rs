@@ -31,7 +31,7 @@ pub const HANDSHAKE_LANES_BYTES: usize = 112 << 10;
 /// What a client that says nothing adds to its handshake, with the same reserve.
 pub const HALF_OPEN_PLACE_BYTES: usize = 96;
 
-/// User memory of an idle session, at most.
+/// User memory of an idle session, at most, and of a client that is kept without a request.
 pub const SESSION_BYTES: usize = 768;
 /// What limits on messages, bytes, control frames, fragments or age add to a session, with the
 /// buckets that it may share with others, at most.

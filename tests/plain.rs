@@ -5,6 +5,8 @@ mod common;
 
 #[path = "plain/desync.rs"]
 mod desync;
+#[path = "plain/hostile.rs"]
+mod hostile;
 #[path = "plain/peers.rs"]
 mod peers;
 #[path = "plain/recorder.rs"]

@@ -209,7 +209,7 @@ mod tests {
     fn invalid_urls_are_explained() {
         let long = format!("ws+unix:/{}", "x".repeat(UNIX_PATH_MAX));
         for (url, why) in [
-            ("http://x", "expected ws://, wss:// or ws+unix:"),
+            ("ftp://x", "expected ws://, wss://, http://, https:// or ws+unix:"),
             ("x:80", "is not a URL"),
             ("/run/app.sock", "is not a URL"),
             ("ws:/x", "is not a URL"),

@@ -203,7 +203,7 @@ mod tests {
         let list = [
             found("ws://a:1", 5, 1),
             found("ws://a:1", 7, 0),
-            found("http://a:1", 1, 0),
+            found("ftp://a:1", 1, 0),
             found("ws://10.0.0.300:1", 1, 0),
         ];
         let (members, invalid) = made(&list);

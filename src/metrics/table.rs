@@ -81,9 +81,13 @@ metrics! {
     Counter "framegate_block_overflows_total" []
         "Failures that were not counted, because the table of addresses was full of blocked ones."
         = |r, out| out.put(&[], r.process.block_overflows);
-    Counter "framegate_http_requests_total" [] "Plain requests that were answered by their upstream."
-        { answered: u64 }
-        = |r, out| out.put(&[], r.total.answered);
+    Counter "framegate_http_requests_total" ["status"]
+        "Plain requests that were answered by their upstream, by class of status."
+        {
+            /// In the order of [`STATUS_CLASSES`].
+            answered: [u64; STATUS_CLASSES.len()]
+        }
+        = |r, out| STATUS_CLASSES.iter().zip(r.total.answered).for_each(|(class, n)| out.put(&[class], n));
     Counter "framegate_connections_accepted_total" [] "Connections accepted."
         { accepted: u64 }
         = |r, out| out.put(&[], r.total.accepted);
@@ -284,6 +288,9 @@ const REFRESHES: [&str; 4] = ["accepted", "refused", "ended", "excess"];
 
 /// Bounds of `Tally::loop_busy`, in microseconds.
 pub const LOOP_BUSY_US: [u64; 8] = [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 50_000];
+
+/// The classes of `Tally::answered`.
+pub(super) const STATUS_CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// The columns of `Tally::ended`.
 const PARTIES: [Party; 3] = [Party::Downstream, Party::Upstream, Party::Proxy];

@@ -1,10 +1,10 @@
 //! The events that a worker counts. The fields are declared in `table.rs`.
 //!
 //! [`Tally::accepted`], [`Tally::opened`] and [`Tally::ended`] move a connection from one
-//! count to the next, so that `accepted = handshakes_ok + all refused + handshakes` and
-//! `handshakes_ok = all ended + sessions`.
+//! count to the next, so that `accepted = handshakes_ok + all refused + handshakes` (but for those
+//! that end with the response to a plain request) and `handshakes_ok = all ended + sessions`.
 
-use super::table::{LOOP_BUSY_US, Tally};
+use super::table::{LOOP_BUSY_US, STATUS_CLASSES, Tally};
 use crate::proto::Side;
 use crate::proto::end::{Cause, End, Party, Phase};
 
@@ -22,9 +22,13 @@ impl Tally {
         self.sessions += 1;
     }
 
-    /// A plain request was answered, and the client may ask again on its connection.
-    pub fn answered(&mut self) {
-        self.answered += 1;
+    /// A plain request was answered with this status. One above those that HTTP knows is "to be
+    /// treated as a 5xx" (RFC 9110 section 15).
+    pub fn answered(&mut self, status: u16) {
+        let class = usize::from(status / 100).clamp(2, 1 + STATUS_CLASSES.len()) - 2;
+        if let Some(count) = self.answered.get_mut(class) {
+            *count += 1;
+        }
     }
 
     /// A TLS handshake with `side` succeeded.
@@ -56,7 +60,8 @@ impl Tally {
             Phase::ProxyHeader | Phase::Tls | Phase::Request | Phase::Connect | Phase::Response => {
                 self.handshakes = self.handshakes.saturating_sub(1);
                 match end.cause {
-                    Cause::Answered => self.answered += 1,
+                    // Counted by its status, and there may have been others before it.
+                    Cause::Answered => {}
                     cause => self.refused[cause] += 1,
                 }
             }

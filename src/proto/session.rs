@@ -481,6 +481,9 @@ impl Session {
     }
 }
 
+/// What a session takes beside itself before it is established, without a request.
+pub const EXCHANGE_BYTES: usize = size_of::<Exchange>();
+
 // The cold phases are boxed: an idle pair must stay small (PERF.md).
 const _: () = assert!(size_of::<Session>() <= 216);
 

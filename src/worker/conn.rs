@@ -214,7 +214,7 @@ impl<S> Conn<S> {
         let ready = self.ready();
         let is_quiet = match &self.transport {
             Transport::Plain => true,
-            // A part of a record is one of something that nobody has asked for.
+            // A part of a record belongs to no request.
             Transport::Tls(tls) => tls.kept() == 0 && !tls.is_closed_by_peer() && !tls.has_failed(),
         };
         self.is_up() && is_quiet && self.backlog.is_none() && !self.fin_owed && !ready.hangup && !ready.broken

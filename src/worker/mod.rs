@@ -454,7 +454,7 @@ impl<'h, S: Sys> Worker<'h, S> {
             Some(Err(_)) => (None, false),
         };
         let mut pending = Pending::new(peer, Arc::clone(&listening.config), now);
-        pending.excess = excess;
+        pending.excess = excess.map(Box::new);
         let pair = Pair::accepted((sock, tls), pending, &core.snapshot.settings, key.generation);
         slot.insert(pair).permit = Some(permit);
         match (sound, admitted) {

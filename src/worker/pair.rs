@@ -32,7 +32,7 @@ use crate::proto::plain::Inbound;
 use crate::proto::proxy_protocol::{self, Addresses, Header};
 use crate::proto::rate::Bucket;
 use crate::proto::relay::{HEARTBEAT_BYTES, INTERCEPT_SIZE, LIMITER_SIZE};
-use crate::proto::session::Session;
+use crate::proto::session::{EXCHANGE_BYTES, Session};
 use crate::proto::settings::Settings;
 use crate::proto::{Millis, Side, Sides};
 use crate::tls::{CertInfo, Tls, TlsConfigs};
@@ -80,7 +80,7 @@ pub struct Pending {
     /// Who has connected; behind a PROXY header, whom that names.
     pub peer: SocketAddr,
     /// What the peer has connected to, where that is known already.
-    pub destination: Option<SocketAddr>,
+    pub destination: Option<Box<SocketAddr>>,
     /// What begins behind the PROXY header, on a listener with TLS.
     pub tls_behind_header: Option<Box<Tls>>,
     /// When the connection was accepted.
@@ -94,17 +94,17 @@ pub struct Pending {
     /// Whose handshakes they are, once that has been looked at.
     pub class: Option<Class>,
     /// The limit of the listener that it has exceeded: its request is refused.
-    pub excess: Option<Excess>,
+    pub excess: Option<Box<Excess>>,
     /// The client has sent something of a TLS handshake.
     pub tls_spoken: bool,
     /// The certificate that the client has shown.
-    pub cert: Option<CertInfo>,
-    pub request_id: String,
+    pub cert: Option<Box<CertInfo>>,
+    pub request_id: Box<str>,
     /// For the access line of the session's start.
     pub origin: Option<Box<[u8]>>,
     pub agent: Option<Box<[u8]>>,
     /// The question that policy asked and that has no answer yet.
-    pub question: Option<Question>,
+    pub question: Option<Box<Question>>,
     /// The call that asks it, if it is one.
     pub call: Option<SlotKey>,
     /// Known once admitted, and kept: a reload does not touch it.
@@ -117,7 +117,7 @@ pub struct Pending {
     pub revoked: bool,
     pub candidates: Option<Box<Candidates>>,
     /// While it waits for room.
-    pub ticket: Option<Ticket>,
+    pub ticket: Option<Box<Ticket>>,
     /// The endpoints to try for its shadow, if it gets one.
     pub shadow: Option<Box<Candidates>>,
     /// The TLS configurations of when the session was admitted.
@@ -146,7 +146,7 @@ impl Pending {
             excess: None,
             tls_spoken: false,
             cert: None,
-            request_id: String::new(),
+            request_id: Box::default(),
             origin: None,
             agent: None,
             question: None,
@@ -175,7 +175,7 @@ impl Pending {
     /// From here on the peer is whom a PROXY header names, as if it had connected itself.
     pub fn on_header(&mut self, header: &Header) {
         if let Some(addresses) = header.addresses {
-            (self.peer, self.destination) = (addresses.source, Some(addresses.destination));
+            (self.peer, self.destination) = (addresses.source, Some(Box::new(addresses.destination)));
         }
     }
 
@@ -184,7 +184,7 @@ impl Pending {
         let version = upstream.rules.proxy_protocol?;
         let client = self.facts(request).client;
         let port = if client == self.peer.ip().to_canonical() { self.peer.port() } else { 0 };
-        let destination = self.destination.unwrap_or(self.listener.addr);
+        let destination = self.destination.as_deref().copied().unwrap_or(self.listener.addr);
         let addresses = Addresses { source: SocketAddr::new(client, port), destination };
         Some(proxy_protocol::write(version, Some(&addresses)))
     }
@@ -207,7 +207,7 @@ impl Pending {
             cert: self.cert.as_ref().map(|cert| ClientCert { subject: &cert.subject, sha256: &cert.sha256 }),
             access: self.listener.access.as_deref(),
             limits: self.listener.limits.as_deref(),
-            excess: self.excess,
+            excess: self.excess.as_deref().copied(),
             redirect: self.listener.redirect,
             draining: false,
             now: 0,
@@ -292,7 +292,7 @@ impl<S> Pair<S> {
 
     /// While it waits for room at its upstream.
     pub fn ticket(&self) -> Option<Ticket> {
-        self.pending.as_ref()?.ticket
+        self.pending.as_ref()?.ticket.as_deref().copied()
     }
 
     pub fn phase(&self) -> Phase {
@@ -432,6 +432,8 @@ const _: () = can_be_moved::<Pair<std::os::fd::OwnedFd>>();
 const _: () = assert!(size_of::<Pair<std::os::fd::OwnedFd>>() <= 336);
 const _: () = assert!(384 + size_of::<SessionInfo>() + HEARTBEAT_BYTES <= crate::memory::SESSION_BYTES);
 const _: () = assert!(HEARTBEAT_BYTES <= 80);
+// And so is a client without a request, with what allocating adds to its two boxes.
+const _: () = assert!(384 + size_of::<Pending>() + EXCHANGE_BYTES + 2 * 8 <= crate::memory::SESSION_BYTES);
 // With limits, those and their buckets, which are counted references; and what allocating adds.
 const _: () = assert!(LIMITER_SIZE + 3 * 8 <= crate::memory::LIMITER_BYTES);
 // With its entry in the worker's tables, whose nodes are at least half full.

@@ -52,7 +52,7 @@ impl Connect {
             return Forward::begin(request, inbound, upgrade, step);
         }
         step.actions.push(Action::Send(Side::Upstream, upgrade.request));
-        step.enter(Phase::Response(AwaitResponse::new(request, upgrade.response, upgrade.may_retry)));
+        step.enter(Phase::Response(Box::new(AwaitResponse::new(request, upgrade.response, upgrade.may_retry))));
     }
 
     pub fn on_attempt_failed(&mut self, cause: Cause, step: &mut Step<'_>) {
@@ -100,7 +100,7 @@ impl Connect {
         if let WaitsFor::Room(_) = self.waits_for {
             // The phase begins anew, and with it the time for all attempts.
             let request = std::mem::take(&mut self.request);
-            step.enter(Phase::Connect(Connect::after(self.last, request, step.now)));
+            step.enter(Phase::Connect(Box::new(Connect::after(self.last, request, step.now))));
         }
         self.waits_for = WaitsFor::Outcome;
         step.actions.push(Action::Connect);

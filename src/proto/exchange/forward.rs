@@ -394,7 +394,7 @@ impl Handler for Forward {
     fn wants(&self, side: Side, settings: &Settings) -> ReadInterest {
         match side {
             Side::Downstream if self.upload.is_done() => ReadInterest::Nothing,
-            // Behind the end of the body a client may have sent more: no more of that than of a head.
+            // A client may have sent more behind the body: no more of that than of a head.
             Side::Downstream => ReadInterest::Bytes(self.upload.wants(settings.head_bytes)),
             Side::Upstream if self.response_is_complete() => ReadInterest::Nothing,
             Side::Upstream => ReadInterest::Bytes(usize::MAX),

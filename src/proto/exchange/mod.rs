@@ -48,12 +48,13 @@ pub(super) struct Exchange {
     bytes: Sides<u64>,
 }
 
+/// Those with a request are boxed: a client that is about to ask must stay small.
 #[derive(Debug)]
 enum Phase {
     Request(ReadRequest),
-    Decision(Decision),
-    Connect(Connect),
-    Response(AwaitResponse),
+    Decision(Box<Decision>),
+    Connect(Box<Connect>),
+    Response(Box<AwaitResponse>),
     Forward(Box<Forward>),
     ErrorBody(ErrorBody),
     Linger(Linger),
@@ -62,7 +63,7 @@ enum Phase {
 impl Phase {
     /// The upstream is to be reached once more, after an endpoint failed for this cause.
     fn connect_after(cause: Cause, request: RequestBuffer, now: Millis) -> Phase {
-        Phase::Connect(Connect::after(cause, request, now))
+        Phase::Connect(Box::new(Connect::after(cause, request, now)))
     }
 }
 

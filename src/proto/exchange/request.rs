@@ -19,17 +19,17 @@ pub(super) struct ReadRequest {
     scan: HeadScan,
     /// There was a request before it on this connection.
     is_next: bool,
-    /// When its first byte came.
-    begun_at: Option<Millis>,
+    /// When its first byte came, once it has.
+    begun_at: Millis,
     /// The response before it is on its way: nothing is read or judged before that has left.
     waits: bool,
 }
 
 impl ReadRequest {
-    /// Behind another request, whose response is on its way until [`ReadRequest::begin`]; `held` has
-    /// come with that.
+    /// Behind another request, whose response is on its way until [`ReadRequest::begin`]; `held`
+    /// has come with it.
     pub fn next(held: Vec<u8>) -> ReadRequest {
-        ReadRequest { held, scan: HeadScan::default(), is_next: true, begun_at: None, waits: true }
+        ReadRequest { held, scan: HeadScan::default(), is_next: true, begun_at: 0, waits: true }
     }
 
     /// The response before it has not left.
@@ -41,7 +41,7 @@ impl ReadRequest {
     pub fn begin(&mut self, step: &mut Step<'_>) {
         self.waits = false;
         if !self.is_silent() {
-            self.begun_at = Some(step.now);
+            self.begun_at = step.now;
             self.advance(step);
         }
     }
@@ -76,7 +76,7 @@ impl ReadRequest {
             }
         };
         step.actions.push(Action::Decide);
-        step.enter(Phase::Decision(Decision { request }));
+        step.enter(Phase::Decision(Box::new(Decision { request })));
         Ok(())
     }
 }
@@ -86,8 +86,10 @@ impl Handler for ReadRequest {
 
     fn on_bytes(&mut self, from: Side, bytes: &[u8], step: &mut Step<'_>) -> Relayed {
         if from == Side::Downstream {
+            if self.is_silent() {
+                self.begun_at = step.now;
+            }
             self.held.extend_from_slice(bytes);
-            self.begun_at.get_or_insert(step.now);
             self.advance(step);
         }
         Relayed::consume(bytes.len())
@@ -133,13 +135,14 @@ impl Handler for ReadRequest {
     }
 
     fn deadline(&self, since: Millis, timeouts: &Timeouts) -> (Millis, Timer) {
-        match self.begun_at.filter(|_| self.is_next) {
+        let at = match (self.is_next, self.is_silent()) {
             // The write stall bounds it.
-            _ if self.waits => (Millis::MAX, Timer::RequestHead),
-            Some(begun_at) => (begun_at + timeouts.request_head_ms, Timer::RequestHead),
-            None if self.is_next => (since + timeouts.keep_alive_ms, Timer::RequestHead),
-            None => (since + timeouts.request_head_ms, Timer::RequestHead),
-        }
+            _ if self.waits => Millis::MAX,
+            (true, true) => since + timeouts.keep_alive_ms,
+            (true, false) => self.begun_at + timeouts.request_head_ms,
+            (false, _) => since + timeouts.request_head_ms,
+        };
+        (at, Timer::RequestHead)
     }
 
     fn request(&self) -> Option<Request<'_>> {
@@ -169,7 +172,7 @@ impl Decision {
         }
         let request = std::mem::take(&mut self.request).admitted(admission);
         step.actions.push(Action::Connect);
-        step.enter(Phase::Connect(Connect::new(request, step.now)));
+        step.enter(Phase::Connect(Box::new(Connect::new(request, step.now))));
     }
 }
 

@@ -106,7 +106,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         let core = &mut *self.res.core;
         if pending.request_id.is_empty() {
             let id = policy::request_id(&request, pending.is_trusted());
-            pending.request_id = id.map_or_else(|| text::hex(&fresh), str::to_owned);
+            pending.request_id = id.map_or_else(|| text::hex(&fresh), str::to_owned).into();
         }
         if pending.is_next && pending.question.is_none() {
             // Its connection is counted; the request counts anew.
@@ -115,7 +115,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         let question = pending.question.take();
         let facts = Facts { draining: core.draining, now, unix_ms, random, ..pending.facts(&request) };
         let was_answered = answer.is_some();
-        let answered = question.as_ref().zip(answer);
+        let answered = question.as_deref().zip(answer);
         if was_answered && answered.is_none() {
             // The question has been withdrawn.
             return;
@@ -151,7 +151,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             Verdict::Reply(_, refusal) => self.on_event(Event::Refused(refusal)),
             Verdict::Ask(question) => {
                 let check = question.check.clone();
-                pending.question = Some(question);
+                pending.question = Some(Box::new(question));
                 match self.ask(&check) {
                     Ok(call) => {
                         if let Some(pending) = &mut self.pair.pending {
@@ -170,7 +170,7 @@ impl<S: Sys> Turn<'_, '_, S> {
             self.learn_destination();
         }
         let Some(pending) = &mut self.pair.pending else { return };
-        let request_id = pending.request_id.as_str().into();
+        let request_id = pending.request_id.clone();
         let settings = Arc::clone(&plan.route.settings);
         pending.candidates = Some(plan.candidates);
         pending.tls = Some(Arc::clone(&self.res.core.tls));
@@ -189,7 +189,9 @@ impl<S: Sys> Turn<'_, '_, S> {
     /// What the client has connected to, for the PROXY headers of endpoints.
     fn learn_destination(&mut self) {
         let (Some(conn), Some(pending)) = (&self.pair.conns[Side::Downstream], &mut self.pair.pending) else { return };
-        pending.destination = pending.destination.or_else(|| conn.local_addr(&mut self.res.core.sys));
+        if pending.destination.is_none() {
+            pending.destination = conn.local_addr(&mut self.res.core.sys).map(Box::new);
+        }
     }
 
     /// The question needs no answer any more.
@@ -212,7 +214,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.await_client();
         self.leave_queue();
         let fresh = text::hex(&self.res.random::<16>());
-        let id = self.pair.pending.as_ref().map(|pending| pending.request_id.as_str()).filter(|id| !id.is_empty());
+        let id = self.pair.pending.as_ref().map(|pending| &*pending.request_id).filter(|id| !id.is_empty());
         let request_id = id.unwrap_or(&fresh);
         let response = match &refusal.reply {
             Some(reply) => http1::write_reply(reply, request_id, head_only),
@@ -372,9 +374,15 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
     }
 
+    fn count_answer(&mut self, end: End) {
+        if let Some(session) = self.pair.session.as_ref().filter(|_| end.cause == Cause::Answered) {
+            self.res.core.tally.answered(session.status());
+        }
+    }
+
     /// The client has been answered, and may ask again: the session of its next request begins.
     fn next_request(&mut self, end: End, early: Vec<u8>) {
-        self.res.core.tally.answered();
+        self.count_answer(end);
         self.hang_up(Side::Upstream);
         self.leave(end);
         let settings = Arc::clone(&self.res.core.snapshot.settings);
@@ -397,6 +405,7 @@ impl<S: Sys> Turn<'_, '_, S> {
     pub fn close(&mut self, end: End) {
         self.pair.slot = SlotUse::Over;
         self.res.core.tally.ended(end);
+        self.count_answer(end);
         if self.pair.shadowed {
             self.finish_shadow(true);
         }

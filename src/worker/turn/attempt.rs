@@ -179,14 +179,14 @@ impl<S: Sys> Turn<'_, '_, S> {
     fn wait_for_room(&mut self) {
         let Some(pending) = self.pair.pending.as_mut().filter(|pending| pending.ticket.is_none()) else { return };
         let shared = pending.candidates.as_ref().map(|candidates| candidates.shared());
-        pending.ticket = shared.map(|shared| self.res.waiting.join(shared, self.key));
+        pending.ticket = shared.map(|shared| Box::new(self.res.waiting.join(shared, self.key)));
     }
 
     /// It has room, or needs none any more.
     pub(super) fn stop_waiting(&mut self) {
         let Some(pending) = self.pair.pending.as_mut() else { return };
         if let Some(ticket) = pending.ticket.take() {
-            self.res.waiting.leave(ticket);
+            self.res.waiting.leave(*ticket);
         }
     }
 

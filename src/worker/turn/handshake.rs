@@ -61,7 +61,7 @@ impl<S: Sys> Turn<'_, '_, S> {
                 match pending.listener.meet(peer, permit, now) {
                     Ok(Entry { permit, excess }) => {
                         self.pair.permit = Some(permit);
-                        pending.excess = pending.excess.or(excess);
+                        pending.excess = pending.excess.take().or(excess.map(Box::new));
                     }
                     Err(cause) => return self.refuse_peer(cause),
                 }
@@ -168,7 +168,7 @@ impl<S: Sys> Turn<'_, '_, S> {
     fn client_up(&mut self) {
         let cert = self.pair.conns[Side::Downstream].as_ref().and_then(Conn::peer_cert);
         if let Some(pending) = &mut self.pair.pending {
-            pending.cert = cert;
+            pending.cert = cert.map(Box::new);
         }
         let settings = Arc::clone(&self.res.core.snapshot.settings);
         self.pair.session = Some(Session::new(settings, self.res.now));
