@@ -1,0 +1,89 @@
+// Socket.IO: a node of two that share a Redis server, and clients of each kind of transport.
+import http from 'node:http';
+import { check, load, once, run, within } from './lib.mjs';
+
+async function node(name, redis) {
+  const { Server } = load('socket.io');
+  const { createAdapter } = load('@socket.io/redis-adapter');
+  const publisher = load('redis').createClient({ url: redis });
+  const subscriber = publisher.duplicate();
+  await Promise.all([publisher.connect(), subscriber.connect()]);
+  const server = http.createServer();
+  const io = new Server(server, {
+    adapter: createAdapter(publisher, subscriber),
+    cors: { origin: 'https://elsewhere.example', credentials: true, methods: ['GET', 'POST'], allowedHeaders: ['x-app'] },
+    pingInterval: 1500,
+  });
+  io.on('connection', (socket) => {
+    socket.on('echo', (data, answer) => answer(data));
+    socket.on('shout', (text) => io.emit('heard', text));
+    socket.on('everyone', async (answer) => answer((await io.fetchSockets()).length));
+    socket.emit('welcome', name, socket.conn.transport.name);
+  });
+  return server;
+}
+
+const KINDS = { upgrade: ['polling', 'websocket'], polling: ['polling'], websocket: ['websocket'] };
+const EACH = 6;
+
+/// One client, on connections of its own. A failure is not mended by a new connection.
+async function join(url, kind, options) {
+  const socket = load('socket.io-client').io(url, {
+    transports: KINDS[kind], forceNew: true, reconnection: false, withCredentials: true, ...options,
+  });
+  const client = { kind, socket, heard: new Map(), pings: 0 };
+  socket.on('heard', (text) => client.heard.set(text, (client.heard.get(text) || 0) + 1));
+  socket.io.on('ping', () => { client.pings += 1; });
+  socket.on('disconnect', (reason, details) => {
+    if (reason !== 'io client disconnect') {
+      console.error(`wrong: ${kind} disconnected: ${reason} ${details?.description?.message ?? details}`);
+      process.exit(1);
+    }
+  });
+  client.node = await once(socket, 'welcome', 'connect_error');
+  if (kind === 'upgrade') {
+    const { engine } = socket.io;
+    if (engine.transport.name !== 'websocket') await once(engine, 'upgrade');
+  }
+  return client;
+}
+
+async function until(what, condition) {
+  for (let n = 0; !condition(); n += 1) {
+    check(n < 2000, what);
+    await new Promise((r) => { setTimeout(r, 10); });
+  }
+}
+
+/// `keyed`: each client names a key of its own, in place of a cookie.
+async function clients(url, how) {
+  const options = () => (how === 'keyed' ? { withCredentials: false, query: { key: Math.random().toString(36) } } : {});
+  const joined = Object.keys(KINDS).flatMap((kind) => Array.from({ length: EACH }, () => join(url, kind, options())));
+  const all = await Promise.all(joined);
+  for (const name of ['a', 'b']) check(all.some((one) => one.node === name), `no client of node ${name}`);
+  for (const [kind, transports] of Object.entries(KINDS)) {
+    const last = transports.at(-1);
+    check(all.every((one) => one.kind !== kind || one.socket.io.engine.transport.name === last), `${kind} is on ${last}`);
+  }
+  // Texts and bytes of each size, in both directions.
+  for (const size of [0, 1, 125, 126, 70000, 400000]) {
+    await Promise.all(all.map(async ({ kind, socket }) => {
+      const sent = { text: 'é'.repeat(size / 2), bytes: Buffer.alloc(size, size & 255) };
+      const back = await within(socket.emitWithAck('echo', sent), `echo of ${size} by ${kind}`);
+      check(back.text === sent.text && Buffer.from(back.bytes).equals(sent.bytes), `echo of ${size} by ${kind}`);
+    }));
+  }
+  check(await within(all[0].socket.emitWithAck('everyone'), 'everyone') === all.length, 'the nodes know each other');
+  // What one says, all hear, once, on both nodes.
+  for (const { socket, kind, node: of } of all) socket.emit('shout', `${kind} of ${of} ${socket.id}`);
+  await until('each hears each', () => all.every((one) => one.heard.size === all.length));
+  check(all.every((one) => [...one.heard.values()].every((times) => times === 1)), 'once each');
+  // A poll waits for the next ping.
+  await until('three pings of each', () => all.every((one) => one.pings >= 3));
+  const sockets = all.map((one) => one.socket.io.engine.transport.ws).filter(Boolean);
+  all.forEach((one) => one.socket.disconnect());
+  await until('all have closed', () => sockets.every((ws) => ws.readyState === ws.CLOSED));
+  return { clients: all.length };
+}
+
+run(node, clients);

@@ -1,0 +1,86 @@
+//! Socket.IO on two nodes that share a Redis server.
+
+use crate::common::connect;
+use crate::recorder::{Recorder, answer};
+use crate::redis;
+use crate::rig::{self, Server};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+const CLIENTS_OF_A_KIND: usize = 6;
+
+struct Nodes {
+    a: Server,
+    b: Server,
+    _redis: redis::Server,
+    packages: PathBuf,
+}
+
+/// `None` without the programs.
+fn nodes() -> Option<Nodes> {
+    let packages = rig::packages()?;
+    if !redis::is_there() {
+        return None;
+    }
+    let redis = redis::Server::start(&[]);
+    let start = |name: &str| Server::start(&packages, "socket-io.mjs", &[name, &redis.url()]);
+    Some(Nodes { a: start("a"), b: start("b"), _redis: redis, packages })
+}
+
+impl Nodes {
+    /// Clients that poll first, that only poll, and that have WebSockets alone.
+    fn serve_clients(&self, upstream: &str, how: &str) {
+        let mut proxy = rig::proxy(&[&self.a, &self.b], "path = \"/socket.io/*\"", upstream);
+        let saw = rig::play(&self.packages, "socket-io.mjs", &proxy, &[how]);
+        assert_eq!(saw["clients"], 3 * CLIENTS_OF_A_KIND);
+        let ends = rig::ends(&mut proxy);
+        // No node was asked for a session of the other one.
+        assert_eq!(rig::failures(&ends), [""; 0]);
+        assert_eq!(rig::relayed(&ends), 2 * CLIENTS_OF_A_KIND);
+        assert!(rig::count(&ends, "answered", 200) > 10 * CLIENTS_OF_A_KIND, "{ends:#?}");
+    }
+}
+
+#[test]
+fn socket_io_sticks_by_cookie() {
+    let Some(nodes) = nodes() else { return };
+    nodes.serve_clients("sticky = { cookie = \"node\" }", "cookie");
+}
+
+/// A session's id is the node's choice, so it cannot be the key of the first request.
+#[test]
+fn socket_io_sticks_by_a_key_of_the_client() {
+    let Some(nodes) = nodes() else { return };
+    nodes.serve_clients("balance = \"consistent_hash\"\nhash_key = \"query:key\"", "keyed");
+}
+
+const PREFLIGHT: &str = "OPTIONS /socket.io/?EIO=4&transport=polling&t=x HTTP/1.1\r\nHost: chat.example.com\r\n\
+    Origin: https://elsewhere.example\r\nAccess-Control-Request-Method: POST\r\n\
+    Access-Control-Request-Headers: x-app\r\nAccess-Control-Request-Private-Network: true\r\n";
+
+/// The fields of a head whose names begin like this.
+fn fields(head: &str, start: &str) -> Vec<String> {
+    head.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
+}
+
+#[test]
+fn preflights_and_their_answers_pass_as_they_are() {
+    let upstream = Recorder::start();
+    let proxy = upstream.proxy("");
+    let ask = |addr: SocketAddr| {
+        let mut stream = connect(addr);
+        stream.write_all(format!("{PREFLIGHT}\r\n").as_bytes()).unwrap();
+        answer(&stream).0
+    };
+    assert!(ask(proxy.addr).starts_with("HTTP/1.1 200 OK\r\n"));
+    let seen = upstream.seen().pop().unwrap();
+    assert!(seen.head.starts_with(PREFLIGHT), "{}", seen.head);
+    let Some(nodes) = nodes() else { return };
+    let proxy = rig::proxy(&[&nodes.a, &nodes.b], "", "sticky = { cookie = \"node\", same_site = \"none\" }");
+    let (through, direct) = (ask(proxy.addr), ask(([127, 0, 0, 1], nodes.a.port).into()));
+    assert!(through.starts_with("HTTP/1.1 204 No Content\r\n"), "{through}");
+    let cors = fields(&direct, "Access-Control-");
+    assert_eq!((cors.len(), fields(&through, "Access-Control-")), (4, cors), "{direct}");
+    assert_eq!(fields(&through, "Vary: "), fields(&direct, "Vary: "));
+}
