@@ -725,7 +725,7 @@ upstreams
   ws://10.0.0.1:9000
 
 workers    4 (one per CPU), pinned
-timeouts   tls 10s, request_head 10s, keep_alive 1m, request_body 1m, decision 10s, connect 3s, connect_total 10s, upstream_head 10s, idle 5m, close 5s, write_stall 1m
+timeouts   tls 10s, request_head 10s, keep_alive 1m, request_body 1m, decision 10s, connect 3s, connect_total 10s, upstream_head 10s, first_byte 2m, idle 5m, close 5s, write_stall 1m
 sockets    notsent_lowat 128 KiB, keepalive 1m, user_timeout kernel's
 drain      spread 10s, deadline 25s
 shield     handshake work 32 in a pass, by address (IPv4 /32, IPv6 /64), first TLS tickets, sticky cookies

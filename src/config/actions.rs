@@ -95,7 +95,7 @@ impl Builder<'_, '_> {
 /// The keys of `route` that only an upstream gives a meaning, with their places.
 fn keys_for_upstreams(route: &file::Route) -> Vec<(&'static str, Range<usize>)> {
     let (limits, timeouts) = (&route.limits, &route.timeouts);
-    let typed: [(&str, &Typed); 22] = [
+    let typed: [(&str, &Typed); 23] = [
         ("strip_prefix", &route.strip_prefix),
         ("add_prefix", &route.add_prefix),
         ("host_header", &route.host_header),
@@ -114,6 +114,7 @@ fn keys_for_upstreams(route: &file::Route) -> Vec<(&'static str, Range<usize>)> 
         ("timeouts.connect", &timeouts.connect),
         ("timeouts.connect_total", &timeouts.connect_total),
         ("timeouts.upstream_head", &timeouts.upstream_head),
+        ("timeouts.first_byte", &timeouts.first_byte),
         ("timeouts.request_body", &timeouts.request_body),
         ("timeouts.idle", &timeouts.idle),
         ("timeouts.close", &timeouts.close),

@@ -295,6 +295,7 @@ impl Builder<'_, '_> {
             connect_ms: take("connect", &typed.connect, inherited.connect_ms, value::timeout),
             connect_total_ms: take("connect_total", &typed.connect_total, inherited.connect_total_ms, value::timeout),
             upstream_head_ms: take("upstream_head", &typed.upstream_head, inherited.upstream_head_ms, value::timeout),
+            first_byte_ms: take("first_byte", &typed.first_byte, inherited.first_byte_ms, value::timeout),
             idle_ms: take("idle", &typed.idle, inherited.idle_ms, value::timeout_or_off),
             close_ms: take("close", &typed.close, inherited.close_ms, value::timeout),
             write_stall_ms: take("write_stall", &typed.write_stall, inherited.write_stall_ms, value::timeout),

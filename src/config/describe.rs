@@ -462,6 +462,7 @@ fn timeouts_text(timeouts: &Timeouts, usual: Option<&Timeouts>) -> String {
             ("connect", t.connect_ms),
             ("connect_total", t.connect_total_ms),
             ("upstream_head", t.upstream_head_ms),
+            ("first_byte", t.first_byte_ms),
             ("idle", t.idle_ms),
             ("close", t.close_ms),
             ("write_stall", t.write_stall_ms),

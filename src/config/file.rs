@@ -453,6 +453,7 @@ pub struct Timeouts {
     pub connect: Typed,
     pub connect_total: Typed,
     pub upstream_head: Typed,
+    pub first_byte: Typed,
     pub idle: Typed,
     pub close: Typed,
     pub write_stall: Typed,

@@ -273,7 +273,11 @@ pub struct Timeouts {
     pub connect_ms: Millis,
     /// All connect attempts together.
     pub connect_total_ms: Millis,
+    /// From a handshake to the end of its response head.
     pub upstream_head_ms: Millis,
+    /// The same for a plain request, from its end on. Long polls have no response before there is
+    /// something to say: 25 s in Socket.IO, 90 s in SignalR.
+    pub first_byte_ms: Millis,
     pub idle_ms: Millis,
     pub close_ms: Millis,
     /// A receiver that takes nothing for this long ends its session.
@@ -291,6 +295,7 @@ impl Default for Timeouts {
             connect_ms: 3_000,
             connect_total_ms: 10_000,
             upstream_head_ms: 10_000,
+            first_byte_ms: 120_000,
             idle_ms: 300_000,
             close_ms: 5_000,
             write_stall_ms: 60_000,

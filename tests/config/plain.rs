@@ -12,7 +12,7 @@ fn keys_of_plain_http_take_effect() {
          [[upstream]]\nname = \"app\"\nendpoints = [\"http://10.0.0.1\", \"https://app.internal/base\"]\n\
          keep_alive = { connections = 5, idle = \"2s\", age = \"1m\" }\n\
          [[route]]\npath = \"/a\"\nupstream = \"app\"\nprotocols = [\"http\"]\nlimits = { max_body = \"1KiB\" }\n\
-         timeouts = { request_body = \"9s\" }\n\
+         timeouts = { request_body = \"9s\", first_byte = \"8s\" }\n\
          [[route]]\npath = \"/b\"\nupstream = \"ws://10.0.0.2\"\nprotocols = [\"websocket\"]\n\
          [[route]]\npath = \"/c\"\nupstream = \"ws://10.0.0.2\"\nprotocols = [\"http\", \"websocket\"]\n",
     );
@@ -20,6 +20,8 @@ fn keys_of_plain_http_take_effect() {
     assert_eq!((snapshot.settings.timeouts.keep_alive_ms, snapshot.settings.timeouts.request_body_ms), (5_000, 7_000));
     let (a, b) = (route("/a"), route("/b"));
     assert_eq!((a.settings.max_body, a.settings.timeouts.request_body_ms), (1024, 9_000));
+    let first_bytes = [&a, &b].map(|route| route.settings.timeouts.first_byte_ms);
+    assert_eq!(first_bytes, [8_000, 120_000]);
     assert_eq!((b.settings.max_body, b.settings.timeouts.request_body_ms), (2 << 20, 7_000));
     assert_eq!(a.protocols, Protocols { websocket: false, http: true });
     assert_eq!(b.protocols, Protocols { websocket: true, http: false });

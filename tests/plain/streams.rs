@@ -90,7 +90,7 @@ fn large_bodies_pass_both_ways_without_being_held() {
 fn bodies_have_limits_and_deadlines() {
     let upstream = Recorder::start();
     let proxy = upstream
-        .proxy("limits = { max_body = \"1KiB\" }\ntimeouts = { request_body = \"100ms\", upstream_head = \"100ms\" }");
+        .proxy("limits = { max_body = \"1KiB\" }\ntimeouts = { request_body = \"100ms\", first_byte = \"100ms\" }");
     let rows = [
         ("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1025\r\n\r\n".to_owned(), "413"),
         (

@@ -405,7 +405,7 @@ impl Handler for Forward {
         let at = |ms: Millis| self.moved_at.saturating_add(ms);
         let deadline = match &self.response {
             _ if !self.upload.is_done() => (at(timeouts.request_body_ms), Timer::RequestBody),
-            Received::Head { .. } => (at(timeouts.upstream_head_ms), Timer::ResponseHead),
+            Received::Head { .. } => (at(timeouts.first_byte_ms), Timer::ResponseHead),
             Received::Body(_) if timeouts.idle_ms == 0 => (Millis::MAX, Timer::Idle),
             Received::Body(_) => (at(timeouts.idle_ms), Timer::Idle),
         };
