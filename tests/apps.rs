@@ -14,6 +14,8 @@ mod recorder;
 #[allow(dead_code)] // a part is used
 #[path = "sharing/rig.rs"]
 mod redis;
+#[path = "apps/requests.rs"]
+mod requests;
 #[path = "apps/rig.rs"]
 mod rig;
 #[path = "apps/socket_io.rs"]

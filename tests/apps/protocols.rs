@@ -38,6 +38,17 @@ fn sockjs_streams_polls_and_upgrades() {
 }
 
 #[test]
+fn sockjs_sticks_by_cookie_in_chromium() {
+    if rig::chromium().is_none() {
+        return;
+    }
+    let sticky = "sticky = { cookie = \"node\" }";
+    let Some((saw, ends)) = on_two_nodes("sockjs.mjs", sticky, &["chromium"]) else { return };
+    assert_eq!(saw, serde_json::json!({ "clients": 8, "nodes": 1 }));
+    assert_all_well(&ends, 2);
+}
+
+#[test]
 fn graphql_ws_subscribes() {
     let Some((saw, ends)) = on_one_node("graphql.mjs") else { return };
     assert_eq!(saw["subscriptions"], 20);

@@ -1,5 +1,6 @@
 // Socket.IO: a node of two that share a Redis server, and clients of each kind of transport.
 import http from 'node:http';
+import { browse } from '../peers/devtools.mjs';
 import { check, load, once, run, within } from './lib.mjs';
 
 async function node(name, redis) {
@@ -8,11 +9,12 @@ async function node(name, redis) {
   const publisher = load('redis').createClient({ url: redis });
   const subscriber = publisher.duplicate();
   await Promise.all([publisher.connect(), subscriber.connect()]);
-  const server = http.createServer();
+  const page = '<!doctype html><title>chat</title><script src="/socket.io/socket.io.js"></script>';
+  const server = http.createServer((_, response) => response.setHeader('Content-Type', 'text/html').end(page));
   const io = new Server(server, {
     adapter: createAdapter(publisher, subscriber),
     cors: { origin: 'https://elsewhere.example', credentials: true, methods: ['GET', 'POST'], allowedHeaders: ['x-app'] },
-    pingInterval: 1500,
+    pingInterval: 2500,
   });
   io.on('connection', (socket) => {
     socket.on('echo', (data, answer) => answer(data));
@@ -55,8 +57,41 @@ async function until(what, condition) {
   }
 }
 
+/// Runs in a page: one client, and what it sends and gets back.
+async function talk(transports, size) {
+  const socket = window.io({ transports, forceNew: true, reconnection: false });
+  const failed = new Promise((_, reject) => {
+    socket.on('connect_error', reject);
+    socket.on('disconnect', (reason) => reason !== 'io client disconnect' && reject(new Error(reason)));
+  });
+  const upgraded = new Promise((resolve) => { socket.io.engine.on('upgrade', resolve); });
+  const work = async () => {
+    const node = await new Promise((resolve) => { socket.on('welcome', resolve); });
+    if (transports.length === 2) await upgraded;
+    const sent = { text: 'é'.repeat(size), bytes: new Uint8Array(size).fill(7) };
+    const back = await socket.emitWithAck('echo', sent);
+    if (back.text !== sent.text || new Uint8Array(back.bytes).join() !== sent.bytes.join()) throw new Error('the echo differs');
+    await new Promise((resolve) => { socket.io.on('ping', resolve); });
+    socket.disconnect();
+    return node;
+  };
+  return Promise.race([work(), failed]);
+}
+
+/// All clients of a browser have one cookie, and so one node.
+function inChromium(url) {
+  return browse(async (open) => {
+    const evaluate = await open(`${url}/`);
+    const ask = (transports) => within(evaluate(`(${talk})(${JSON.stringify(transports)}, 70000)`), `${transports}`);
+    const all = Object.values(KINDS).flatMap((transports) => [transports, transports]);
+    const nodes = [await ask(KINDS.polling), ...await Promise.all(all.map(ask))];
+    return { clients: nodes.length, nodes: new Set(nodes).size };
+  });
+}
+
 /// `keyed`: each client names a key of its own, in place of a cookie.
 async function clients(url, how) {
+  if (how === 'chromium') return inChromium(url);
   const options = () => (how === 'keyed' ? { withCredentials: false, query: { key: Math.random().toString(36) } } : {});
   const joined = Object.keys(KINDS).flatMap((kind) => Array.from({ length: EACH }, () => join(url, kind, options())));
   const all = await Promise.all(joined);
@@ -79,7 +114,7 @@ async function clients(url, how) {
   await until('each hears each', () => all.every((one) => one.heard.size === all.length));
   check(all.every((one) => [...one.heard.values()].every((times) => times === 1)), 'once each');
   // A poll waits for the next ping.
-  await until('three pings of each', () => all.every((one) => one.pings >= 3));
+  await until('two pings of each', () => all.every((one) => one.pings >= 2));
   const sockets = all.map((one) => one.socket.io.engine.transport.ws).filter(Boolean);
   all.forEach((one) => one.socket.disconnect());
   await until('all have closed', () => sockets.every((ws) => ws.readyState === ws.CLOSED));

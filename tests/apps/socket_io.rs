@@ -10,6 +10,9 @@ use std::path::PathBuf;
 
 const CLIENTS_OF_A_KIND: usize = 6;
 
+/// Polls wait for the next ping, longer than a handshake may.
+const ROUTE: &str = "path = \"/socket.io/*\"\ntimeouts = { upstream_head = \"2s\" }";
+
 struct Nodes {
     a: Server,
     b: Server,
@@ -31,7 +34,7 @@ fn nodes() -> Option<Nodes> {
 impl Nodes {
     /// Clients that poll first, that only poll, and that have WebSockets alone.
     fn serve_clients(&self, upstream: &str, how: &str) {
-        let mut proxy = rig::proxy(&[&self.a, &self.b], "path = \"/socket.io/*\"", upstream);
+        let mut proxy = rig::proxy(&[&self.a, &self.b], ROUTE, upstream);
         let saw = rig::play(&self.packages, "socket-io.mjs", &proxy, &[how]);
         assert_eq!(saw["clients"], 3 * CLIENTS_OF_A_KIND);
         let ends = rig::ends(&mut proxy);
@@ -55,6 +58,17 @@ fn socket_io_sticks_by_a_key_of_the_client() {
     nodes.serve_clients("balance = \"consistent_hash\"\nhash_key = \"query:key\"", "keyed");
 }
 
+#[test]
+fn socket_io_in_chromium() {
+    let (Some(nodes), Some(_)) = (nodes(), rig::chromium()) else { return };
+    let mut proxy = rig::proxy(&[&nodes.a, &nodes.b], "", "sticky = { cookie = \"node\" }");
+    let saw = rig::play(&nodes.packages, "socket-io.mjs", &proxy, &["chromium"]);
+    assert_eq!(saw, serde_json::json!({ "clients": 7, "nodes": 1 }));
+    let ends = rig::ends(&mut proxy);
+    assert_eq!(rig::failures(&ends), [""; 0]);
+    assert_eq!(rig::relayed(&ends), 4);
+}
+
 const PREFLIGHT: &str = "OPTIONS /socket.io/?EIO=4&transport=polling&t=x HTTP/1.1\r\nHost: chat.example.com\r\n\
     Origin: https://elsewhere.example\r\nAccess-Control-Request-Method: POST\r\n\
     Access-Control-Request-Headers: x-app\r\nAccess-Control-Request-Private-Network: true\r\n";
@@ -62,6 +76,26 @@ const PREFLIGHT: &str = "OPTIONS /socket.io/?EIO=4&transport=polling&t=x HTTP/1.
 /// The fields of a head whose names begin like this.
 fn fields(head: &str, start: &str) -> Vec<String> {
     head.lines().filter(|line| line.starts_with(start)).map(str::to_owned).collect()
+}
+
+#[test]
+fn preflights_pass_beside_a_route_that_asks_for_credentials() {
+    let upstream = Recorder::start();
+    let proxy = upstream.proxy(
+        "auth = \"keys\"\n[[route]]\nname = \"preflights\"\nupstream = \"app\"\nmatch = [{ method = \"OPTIONS\" }]\n\
+         [[auth]]\nname = \"keys\"\ntype = \"api_keys\"\nkeys = [{ owner = \"a\", sha256 = \"SHA\" }]\n"
+            .replace("SHA", &"00".repeat(32))
+            .as_str(),
+    );
+    let status = |request: &str| {
+        let mut stream = connect(proxy.addr);
+        stream.write_all(request.as_bytes()).unwrap();
+        answer(&stream).0.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(status(&format!("{PREFLIGHT}\r\n")), "HTTP/1.1 200 OK");
+    let request = format!("{PREFLIGHT}\r\n").replace("OPTIONS /", "GET /");
+    assert_eq!(status(&request), "HTTP/1.1 401 Unauthorized");
+    assert_eq!(upstream.seen().len(), 1);
 }
 
 #[test]

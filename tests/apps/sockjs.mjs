@@ -1,5 +1,7 @@
 // SockJS: its server, and clients of each transport.
 import http from 'node:http';
+import fs from 'node:fs';
+import { browse } from '../peers/devtools.mjs';
 import { check, load, run, within } from './lib.mjs';
 
 function node(name) {
@@ -8,7 +10,12 @@ function node(name) {
     conn.write(`welcome ${name}`);
     conn.on('data', (text) => conn.write(text));
   });
-  const server = http.createServer((_, response) => { response.statusCode = 404; response.end(); });
+  const script = fs.readFileSync(load.resolve('sockjs-client/dist/sockjs.min.js'));
+  const server = http.createServer((request, response) => {
+    if (request.url.startsWith('/echo')) return;
+    const [type, body] = request.url === '/sockjs.js' ? ['text/javascript', script] : ['text/html', '<script src="/sockjs.js"></script>'];
+    response.setHeader('Content-Type', type).end(body);
+  });
   sockjs.installHandlers(server);
   return server;
 }
@@ -16,8 +23,7 @@ function node(name) {
 const TRANSPORTS = ['websocket', 'xhr-streaming', 'xhr-polling'];
 const EACH = 5;
 
-async function client(url, transport) {
-  const SockJS = load('sockjs-client');
+async function client(SockJS, url, transport) {
   const conn = new SockJS(`${url}/echo`, null, { transports: [transport] });
   const said = [];
   let wake = () => {};
@@ -42,11 +48,23 @@ async function client(url, transport) {
   return welcome;
 }
 
-async function clients(url, only) {
-  const all = TRANSPORTS.filter((name) => !only || name === only)
-    .flatMap((transport) => Array.from({ length: EACH }, () => client(url, transport)));
-  const nodes = (await Promise.all(all)).map((welcome) => welcome.split(' ')[1]);
-  return { clients: nodes.length, nodes: [...new Set(nodes)].sort() };
+function inChromium(url) {
+  return browse(async (open) => {
+    const evaluate = await open(`${url}/`);
+    await evaluate(`${check}\n${within}\n${client}\ntrue`);
+    const ask = (transport) => evaluate(`client(SockJS, location.origin, '${transport}')`);
+    // The first of them brings the cookie of a node.
+    const nodes = [await ask('xhr-polling')];
+    for (const transport of [...TRANSPORTS, 'eventsource', ...TRANSPORTS]) nodes.push(await ask(transport));
+    return nodes;
+  });
+}
+
+async function clients(url, how) {
+  const SockJS = load('sockjs-client');
+  const all = () => TRANSPORTS.flatMap((transport) => Array.from({ length: EACH }, () => client(SockJS, url, transport)));
+  const welcomes = how === 'chromium' ? await inChromium(url) : await Promise.all(all());
+  return { clients: welcomes.length, nodes: new Set(welcomes).size };
 }
 
 run(node, clients);

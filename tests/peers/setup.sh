@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what the Node and Python peers need (npm `ws`, Python `websockets`), pinned, into a folder that git ignores.
+# Installs what the Node and Python peers of this folder and of tests/apps need, pinned, into a folder that git ignores.
 #   usage: setup.sh            PEERS_ENV = where to (default: peers in cargo's target folder)
 # Chromium is not installed here: `apt-get install chromium`, or name one in CHROMIUM.
 set -eu
