@@ -60,7 +60,11 @@ pub struct Server {
 
 impl Server {
     pub fn start(packages: &Path, script: &str, args: &[&str]) -> Server {
-        let mut command = command(packages, script, "serve", args);
+        Server::spawn(&mut command(packages, script, "serve", args))
+    }
+
+    /// A program that says `port` and its port.
+    pub fn spawn(command: &mut Command) -> Server {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let said = Lines::of(child.stderr.take().unwrap());

@@ -89,9 +89,32 @@ function inChromium(url) {
   });
 }
 
+async function leave(all) {
+  const sockets = all.map((one) => one.socket.io.engine.transport.ws).filter(Boolean);
+  all.forEach((one) => one.socket.disconnect());
+  await until('all have closed', () => sockets.every((ws) => ws.readyState === ws.CLOSED));
+}
+
+/// Those of examples/socket-io: what one says, all hear.
+async function inExample(url) {
+  const all = await Promise.all(Object.values(KINDS).flatMap((transports) => Array.from({ length: EACH }, async () => {
+    const socket = load('socket.io-client').io(url, { transports, forceNew: true, reconnection: false, withCredentials: true });
+    const heard = new Set();
+    socket.on('message', (text) => heard.add(text));
+    await once(socket, 'connect', 'connect_error');
+    if (transports.length === 2 && socket.io.engine.transport.name !== 'websocket') await once(socket.io.engine, 'upgrade');
+    return { socket, heard };
+  })));
+  all.forEach(({ socket }) => socket.send(`by ${socket.id}`));
+  await until('each hears each', () => all.every(({ heard }) => heard.size === all.length));
+  await leave(all);
+  return { clients: all.length };
+}
+
 /// `keyed`: each client names a key of its own, in place of a cookie.
 async function clients(url, how) {
   if (how === 'chromium') return inChromium(url);
+  if (how === 'example') return inExample(url);
   const options = () => (how === 'keyed' ? { withCredentials: false, query: { key: Math.random().toString(36) } } : {});
   const joined = Object.keys(KINDS).flatMap((kind) => Array.from({ length: EACH }, () => join(url, kind, options())));
   const all = await Promise.all(joined);
@@ -115,9 +138,7 @@ async function clients(url, how) {
   check(all.every((one) => [...one.heard.values()].every((times) => times === 1)), 'once each');
   // A poll waits for the next ping.
   await until('two pings of each', () => all.every((one) => one.pings >= 2));
-  const sockets = all.map((one) => one.socket.io.engine.transport.ws).filter(Boolean);
-  all.forEach((one) => one.socket.disconnect());
-  await until('all have closed', () => sockets.every((ws) => ws.readyState === ws.CLOSED));
+  await leave(all);
   return { clients: all.length };
 }
 

@@ -1,12 +1,13 @@
 //! Socket.IO on two nodes that share a Redis server.
 
-use crate::common::connect;
+use crate::common::{Proxy, connect};
 use crate::recorder::{Recorder, answer};
 use crate::redis;
 use crate::rig::{self, Server};
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const CLIENTS_OF_A_KIND: usize = 6;
 
@@ -67,6 +68,34 @@ fn socket_io_in_chromium() {
     let ends = rig::ends(&mut proxy);
     assert_eq!(rig::failures(&ends), [""; 0]);
     assert_eq!(rig::relayed(&ends), 4);
+}
+
+#[test]
+fn example_serves_its_clients() {
+    let Some(packages) = rig::packages() else { return };
+    if !redis::is_there() {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/socket-io");
+    let redis = redis::Server::start(&[]);
+    let nodes = [(); 2].map(|()| {
+        let mut node = Command::new("node");
+        node.arg(folder.join("server.cjs")).env("NODE_PATH", packages.join("node/node_modules"));
+        Server::spawn(node.env("PORT", "0").env("HOST", "127.0.0.1").env("REDIS_URL", redis.url()))
+    });
+    let mut text = std::fs::read_to_string(folder.join("framegate.toml")).unwrap();
+    let [a, b] = nodes.each_ref().map(|node| format!("127.0.0.1:{}", node.port));
+    let local = "127.0.0.1:0";
+    for (place, of_test) in
+        [("0.0.0.0:8080", local), ("127.0.0.1:9901", local), ("10.0.0.51:3000", &a), ("10.0.0.52:3000", &b)]
+    {
+        assert!(text.contains(place), "{place}");
+        text = text.replace(place, of_test);
+    }
+    let mut proxy = Proxy::start(&(text + "[log]\naccess = \"stdout\"\n"));
+    let saw = rig::play(&packages, "socket-io.mjs", &proxy, &["example"]);
+    assert_eq!(saw["clients"], 3 * CLIENTS_OF_A_KIND);
+    assert_eq!(rig::failures(&rig::ends(&mut proxy)), [""; 0]);
 }
 
 const PREFLIGHT: &str = "OPTIONS /socket.io/?EIO=4&transport=polling&t=x HTTP/1.1\r\nHost: chat.example.com\r\n\
