@@ -353,9 +353,11 @@ fn shadow(route: &Route, facts: &Facts<'_>) -> Option<Box<Candidates>> {
 
 fn candidates(upstream: &Arc<Upstream>, facts: &Facts<'_>) -> Box<Candidates> {
     let rules = &upstream.rules;
-    let key = (rules.balance == Balance::ConsistentHash).then(|| rules.hash_key.hash(facts));
+    // An application that makes the id of a request the key of later ones is reached by them.
+    let by_id = || key::hash(facts.request_id.as_bytes());
+    let key = (rules.balance == Balance::ConsistentHash).then(|| rules.hash_key.hash(facts).unwrap_or_else(by_id));
     let cookie = rules.sticky.as_ref().and_then(|sticky| lookup::cookie(facts.request, &sticky.cookie));
-    Box::new(upstream.candidates(&Ask { key: key.flatten(), cookie, seed: facts.random }))
+    Box::new(upstream.candidates(&Ask { key, cookie, seed: facts.random }))
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@ import http from 'node:http';
 import { browse } from '../peers/devtools.mjs';
 import { check, load, once, run, within } from './lib.mjs';
 
-async function node(name, redis) {
+/// `ids`: of sessions, the proxy's or its own.
+async function node(name, redis, ids) {
   const { Server } = load('socket.io');
   const { createAdapter } = load('@socket.io/redis-adapter');
   const publisher = load('redis').createClient({ url: redis });
@@ -16,6 +17,7 @@ async function node(name, redis) {
     cors: { origin: 'https://elsewhere.example', credentials: true, methods: ['GET', 'POST'], allowedHeaders: ['x-app'] },
     pingInterval: 2500,
   });
+  if (ids === 'of requests') io.engine.generateId = (request) => request.headers['x-request-id'];
   io.on('connection', (socket) => {
     socket.on('echo', (data, answer) => answer(data));
     socket.on('shout', (text) => io.emit('heard', text));
@@ -111,11 +113,12 @@ async function inExample(url) {
   return { clients: all.length };
 }
 
-/// `keyed`: each client names a key of its own, in place of a cookie.
+/// `cookie`: clients keep it. `keyed`: each names a key of its own. `plain`: neither.
 async function clients(url, how) {
   if (how === 'chromium') return inChromium(url);
   if (how === 'example') return inExample(url);
-  const options = () => (how === 'keyed' ? { withCredentials: false, query: { key: Math.random().toString(36) } } : {});
+  const query = () => (how === 'keyed' ? { key: Math.random().toString(36) } : {});
+  const options = () => ({ withCredentials: how === 'cookie', query: query() });
   const joined = Object.keys(KINDS).flatMap((kind) => Array.from({ length: EACH }, () => join(url, kind, options())));
   const all = await Promise.all(joined);
   for (const name of ['a', 'b']) check(all.some((one) => one.node === name), `no client of node ${name}`);

@@ -1,7 +1,7 @@
 //! Socket.IO on two nodes that share a Redis server.
 
 use crate::common::{Proxy, connect};
-use crate::recorder::{Recorder, answer};
+use crate::recorder::{Recorder, answer, ask, get};
 use crate::redis;
 use crate::rig::{self, Server};
 use std::io::Write;
@@ -21,14 +21,18 @@ struct Nodes {
     packages: PathBuf,
 }
 
+/// Where the ids of sessions come from.
+const OWN: &str = "its own";
+const OF_REQUESTS: &str = "of requests";
+
 /// `None` without the programs.
-fn nodes() -> Option<Nodes> {
+fn nodes(ids: &str) -> Option<Nodes> {
     let packages = rig::packages()?;
     if !redis::is_there() {
         return None;
     }
     let redis = redis::Server::start(&[]);
-    let start = |name: &str| Server::start(&packages, "socket-io.mjs", &[name, &redis.url()]);
+    let start = |name: &str| Server::start(&packages, "socket-io.mjs", &[name, &redis.url(), ids]);
     Some(Nodes { a: start("a"), b: start("b"), _redis: redis, packages })
 }
 
@@ -48,20 +52,26 @@ impl Nodes {
 
 #[test]
 fn socket_io_sticks_by_cookie() {
-    let Some(nodes) = nodes() else { return };
+    let Some(nodes) = nodes(OWN) else { return };
     nodes.serve_clients("sticky = { cookie = \"node\" }", "cookie");
 }
 
-/// A session's id is the node's choice, so it cannot be the key of the first request.
+/// The first request has none: it goes by its id, which the node makes the id of the session.
+#[test]
+fn socket_io_sticks_by_sid() {
+    let Some(nodes) = nodes(OF_REQUESTS) else { return };
+    nodes.serve_clients("balance = \"consistent_hash\"\nhash_key = \"query:sid\"", "plain");
+}
+
 #[test]
 fn socket_io_sticks_by_a_key_of_the_client() {
-    let Some(nodes) = nodes() else { return };
+    let Some(nodes) = nodes(OWN) else { return };
     nodes.serve_clients("balance = \"consistent_hash\"\nhash_key = \"query:key\"", "keyed");
 }
 
 #[test]
 fn socket_io_in_chromium() {
-    let (Some(nodes), Some(_)) = (nodes(), rig::chromium()) else { return };
+    let (Some(nodes), Some(_)) = (nodes(OWN), rig::chromium()) else { return };
     let mut proxy = rig::proxy(&[&nodes.a, &nodes.b], "", "sticky = { cookie = \"node\" }");
     let saw = rig::play(&nodes.packages, "socket-io.mjs", &proxy, &["chromium"]);
     assert_eq!(saw, serde_json::json!({ "clients": 7, "nodes": 1 }));
@@ -96,6 +106,34 @@ fn example_serves_its_clients() {
     let saw = rig::play(&packages, "socket-io.mjs", &proxy, &["example"]);
     assert_eq!(saw["clients"], 3 * CLIENTS_OF_A_KIND);
     assert_eq!(rig::failures(&rig::ends(&mut proxy)), [""; 0]);
+}
+
+#[test]
+fn a_request_without_its_key_goes_by_its_id() {
+    let nodes = [Recorder::start(), Recorder::start()];
+    let [a, b] = nodes.each_ref().map(|node| node.addr);
+    let proxy = Proxy::start(&format!(
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"app\"\n\
+         [[upstream]]\nname = \"app\"\nendpoints = [\"http://{a}\", \"http://{b}\"]\n\
+         balance = \"consistent_hash\"\nhash_key = \"query:sid\"\n"
+    ));
+    let mut client = connect(proxy.addr);
+    // Beyond chance: 1 in 2^59 that one node has all of them.
+    for n in 0..60 {
+        ask(&mut client, &get(&format!("/first?{n}")));
+    }
+    let ids = |node: &Recorder| {
+        let id = |head: &str| head.lines().find_map(|line| line.strip_prefix("X-Request-Id: ").map(str::to_owned));
+        node.seen().iter().map(|seen| id(&seen.head).unwrap()).collect::<Vec<_>>()
+    };
+    for (node, ids) in nodes.iter().zip(nodes.each_ref().map(ids)) {
+        let first = ids.len();
+        assert!(first > 0);
+        for id in &ids {
+            ask(&mut client, &get(&format!("/?transport=polling&sid={id}")));
+        }
+        assert_eq!(node.seen().len(), 2 * first);
+    }
 }
 
 const PREFLIGHT: &str = "OPTIONS /socket.io/?EIO=4&transport=polling&t=x HTTP/1.1\r\nHost: chat.example.com\r\n\
@@ -139,7 +177,7 @@ fn preflights_and_their_answers_pass_as_they_are() {
     assert!(ask(proxy.addr).starts_with("HTTP/1.1 200 OK\r\n"));
     let seen = upstream.seen().pop().unwrap();
     assert!(seen.head.starts_with(PREFLIGHT), "{}", seen.head);
-    let Some(nodes) = nodes() else { return };
+    let Some(nodes) = nodes(OWN) else { return };
     let proxy = rig::proxy(&[&nodes.a, &nodes.b], "", "sticky = { cookie = \"node\", same_site = \"none\" }");
     let (through, direct) = (ask(proxy.addr), ask(([127, 0, 0, 1], nodes.a.port).into()));
     assert!(through.starts_with("HTTP/1.1 204 No Content\r\n"), "{through}");

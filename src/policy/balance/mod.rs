@@ -107,7 +107,7 @@ pub struct Draw<'a> {
     /// The number of this session, for ties.
     pub turn: u64,
     pub random: Random,
-    /// The hash of the request's key; chance where it has none.
+    /// The hash of the request's key, or of its id; chance without one.
     pub key: Option<u64>,
     pub now: Millis,
     /// A recovered endpoint gets its full share only after this time.
