@@ -1,6 +1,6 @@
 //! Socket.IO on two nodes that share a Redis server.
 
-use crate::common::{Proxy, connect};
+use crate::common::{Proxy, connect, verdict};
 use crate::recorder::{Recorder, answer, ask, get};
 use crate::redis;
 use crate::rig::{self, Server};
@@ -36,6 +36,17 @@ fn nodes(ids: &str) -> Option<Nodes> {
     Some(Nodes { a: start("a"), b: start("b"), _redis: redis, packages })
 }
 
+/// A client that disconnects closes its session by a POST, which can overtake the poll that it has
+/// sent on another connection: the node does not know that one any more. One that is refused while
+/// its client is there fails the client.
+fn failures(ends: &[String]) -> Vec<&str> {
+    let (late, others): (Vec<_>, Vec<_>) = rig::failures(ends)
+        .into_iter()
+        .partition(|line| line.contains("transport=polling") && verdict(line).contains("cause=answered status=400"));
+    assert!(late.len() <= CLIENTS_OF_A_KIND, "{late:#?}");
+    others
+}
+
 impl Nodes {
     /// Clients that poll first, that only poll, and that have WebSockets alone.
     fn serve_clients(&self, upstream: &str, how: &str) {
@@ -44,7 +55,7 @@ impl Nodes {
         assert_eq!(saw["clients"], 3 * CLIENTS_OF_A_KIND);
         let ends = rig::ends(&mut proxy);
         // No node was asked for a session of the other one.
-        assert_eq!(rig::failures(&ends), [""; 0]);
+        assert_eq!(failures(&ends), [""; 0]);
         assert_eq!(rig::relayed(&ends), 2 * CLIENTS_OF_A_KIND);
         assert!(rig::count(&ends, "answered", 200) > 10 * CLIENTS_OF_A_KIND, "{ends:#?}");
     }
@@ -76,7 +87,7 @@ fn socket_io_in_chromium() {
     let saw = rig::play(&nodes.packages, "socket-io.mjs", &proxy, &["chromium"]);
     assert_eq!(saw, serde_json::json!({ "clients": 7, "nodes": 1 }));
     let ends = rig::ends(&mut proxy);
-    assert_eq!(rig::failures(&ends), [""; 0]);
+    assert_eq!(failures(&ends), [""; 0]);
     assert_eq!(rig::relayed(&ends), 4);
 }
 
@@ -105,7 +116,7 @@ fn example_serves_its_clients() {
     let mut proxy = Proxy::start(&(text + "[log]\naccess = \"stdout\"\n"));
     let saw = rig::play(&packages, "socket-io.mjs", &proxy, &["example"]);
     assert_eq!(saw["clients"], 3 * CLIENTS_OF_A_KIND);
-    assert_eq!(rig::failures(&rig::ends(&mut proxy)), [""; 0]);
+    assert_eq!(failures(&rig::ends(&mut proxy)), [""; 0]);
 }
 
 #[test]
