@@ -4,6 +4,7 @@ use super::common::*;
 use super::recorder::*;
 use std::io::Write;
 use std::net::Shutdown;
+use std::time::{Duration, Instant};
 
 #[test]
 fn one_connection_to_the_upstream_serves_one_client_after_the_other() {
@@ -34,6 +35,23 @@ fn clients_at_the_same_time_have_connections_of_their_own() {
     // A client that leaves takes its connection with it.
     drop(waiting);
     eventually("the end of their connections", || (upstream.open() == 0).then_some(()));
+}
+
+#[test]
+fn the_age_of_a_request_does_not_include_the_idle_time_before_it() {
+    let upstream = Recorder::start();
+    let mut proxy = upstream.proxy("");
+    let mut client = connect(proxy.addr);
+    ask(&mut client, &get("/first"));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    ask(&mut client, &get("/second"));
+    let log = proxy.stop();
+    let line = log.iter().find(|line| line.contains(" path=/second ")).unwrap();
+    let age: f64 = field(line, "age").unwrap().trim_end_matches('s').parse().unwrap();
+    assert!(age < 0.9, "{line}");
 }
 
 #[test]

@@ -109,8 +109,10 @@ impl<S: Sys> Turn<'_, '_, S> {
             pending.request_id = id.map_or_else(|| text::hex(&fresh), str::to_owned).into();
         }
         if pending.is_next && pending.question.is_none() {
-            // Its connection is counted; the request counts anew.
+            // Its connection is counted; the request counts anew, and begins now: before it, the
+            // connection was idle.
             self.pair.permit = None;
+            pending.opened_at = now;
         }
         let question = pending.question.take();
         let facts = Facts { draining: core.draining, now, unix_ms, random, ..pending.facts(&request) };
@@ -360,7 +362,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         drop(self.take_sock(side));
     }
 
-    /// Since the connection was accepted.
+    /// Since the connection was accepted, or, for a later request on it, since that has come.
     fn age_ms(&self) -> u64 {
         let started = self.pair.info.as_ref().map(|info| info.started);
         started.map_or(0, |started| self.res.now.saturating_sub(started))
