@@ -125,9 +125,10 @@ pub fn relayed(ends: &[String]) -> usize {
 /// client which leaves gives up.
 pub fn failures(ends: &[String]) -> Vec<&str> {
     let is_well = |line: &&str| {
-        ["cause=close status=101", "cause=answered status=20", "ended_by=downstream phase=response cause=eof"]
-            .iter()
-            .any(|end| verdict(line).contains(end))
+        let end = verdict(line);
+        let given_up = end.starts_with("ended_by=downstream ") && !end.contains(" phase=open ");
+        let left = [" cause=eof", " cause=reset"].iter().any(|cause| end.contains(cause));
+        end.contains(" cause=close status=101") || end.contains(" cause=answered status=20") || (given_up && left)
     };
     ends.iter().map(String::as_str).filter(|line| !is_well(line)).collect()
 }
