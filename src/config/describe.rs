@@ -441,12 +441,12 @@ fn write_heartbeat(out: &mut String, heartbeat: &Heartbeat) -> fmt::Result {
     write!(out, ", heartbeat client {client}, upstream {upstream}, timeout {}", duration_text(heartbeat.timeout_ms))
 }
 
-/// What the route takes, where that is not both.
+/// What the route takes, where that is not WebSocket alone.
 fn protocols_text(route: &Route) -> &'static str {
     match route.protocols {
-        Protocols { websocket: true, http: false } => ", WebSocket alone",
+        Protocols { websocket: true, http: false } => "",
         Protocols { websocket: false, .. } => ", plain HTTP alone",
-        Protocols { .. } => "",
+        Protocols { websocket: true, http: true } => ", plain HTTP as well",
     }
 }
 

@@ -72,7 +72,7 @@ pub struct Protocols {
 
 impl Default for Protocols {
     fn default() -> Protocols {
-        Protocols { websocket: true, http: true }
+        Protocols { websocket: true, http: false }
     }
 }
 
