@@ -122,8 +122,8 @@ fn invalid_file_is_rejected_with_line_and_column() {
     let good = before(addr, "");
     let mut running = open(&proxy, &listener);
     let name = proxy.config.display().to_string();
-    refused(&proxy, &good.replace("upstream = ", "upsteam = "), &[&format!("{name}:8:1: "), "upsteam"]);
-    refused(&proxy, &format!("{good}name = 3"), &[&format!("{name}:10:8: "), "route.name"]);
+    refused(&proxy, &good.replace("upstream = ", "upsteam = "), &[&format!("{name}:9:1: "), "upsteam"]);
+    refused(&proxy, &format!("{good}name = 3"), &[&format!("{name}:11:8: "), "route.name"]);
     refused(&proxy, "[[", &[&format!("{name}:1:")]);
     let also_new = format!("{good}[[route]]\npath = \"/new\"\nupstream = \"nowhere\"\n");
     refused(&proxy, &also_new, &[&format!("{name}:12:12: "), "nowhere"]);
