@@ -126,7 +126,7 @@ fn invalid_file_is_rejected_with_line_and_column() {
     refused(&proxy, &format!("{good}name = 3"), &[&format!("{name}:11:8: "), "route.name"]);
     refused(&proxy, "[[", &[&format!("{name}:1:")]);
     let also_new = format!("{good}[[route]]\npath = \"/new\"\nupstream = \"nowhere\"\n");
-    refused(&proxy, &also_new, &[&format!("{name}:12:12: "), "nowhere"]);
+    refused(&proxy, &also_new, &[&format!("{name}:13:12: "), "nowhere"]);
     std::fs::remove_file(&proxy.config).unwrap();
     let answer = ask_reload(&proxy);
     assert!(answer.starts_with("HTTP/1.1 422 ") && answer.contains("cannot be read"), "{answer}");

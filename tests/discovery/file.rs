@@ -166,7 +166,7 @@ fn empty_list_is_applied_where_it_is_allowed() {
 fn invalid_entries_are_skipped_and_logged() {
     let (one, a) = listen();
     let path = temp_path("toml");
-    std::fs::write(&path, format!("endpoints = [\"http://x:1\", \"ws://{a}\", \"ws://10.0.0.300:1\"]")).unwrap();
+    std::fs::write(&path, format!("endpoints = [\"ftp://x:1\", \"ws://{a}\", \"ws://10.0.0.300:1\"]")).unwrap();
     let proxy = Proxy::start(&discover(&path));
     assert_eq!(metric(&proxy, "endpoints", "file"), 1.0);
     reaches(&proxy, &[&one], &[]);
