@@ -84,7 +84,7 @@ metrics! {
     Counter "framegate_http_requests_total" ["status"]
         "Plain requests that were answered by their upstream, by class of status."
         {
-            /// In the order of [`STATUS_CLASSES`].
+            /// In the order of `STATUS_CLASSES`.
             answered: [u64; STATUS_CLASSES.len()]
         }
         = |r, out| STATUS_CLASSES.iter().zip(r.total.answered).for_each(|(class, n)| out.put(&[class], n));
@@ -171,7 +171,7 @@ metrics! {
         = |r, out| out.put(&[], r.total.credential_warnings);
     Counter "framegate_credential_refreshes_total" ["result"] "Messages of clients with new credentials by result."
         {
-            /// In the order of [`REFRESHES`].
+            /// In the order of `REFRESHES`.
             credential_refreshes: [u64; REFRESHES.len()]
         }
         = |r, out| REFRESHES.iter().zip(r.total.credential_refreshes).for_each(|(result, n)| out.put(&[result], n));
