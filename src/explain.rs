@@ -106,22 +106,11 @@ impl Sample {
         let text = |value: &'a Option<String>| value.as_deref().unwrap_or_default();
         let cert = ClientCert { subject: text(&self.cert_subject), sha256: text(&self.cert_sha256) };
         Facts {
-            request,
-            shown: None,
-            trusted: false,
-            peer: self.client.to_canonical(),
-            client: self.client.to_canonical(),
             request_id: MADE_UP_ID,
             secure: self.tls || shows,
             cert: shows.then_some(cert),
-            access: None,
-            limits: None,
-            excess: None,
-            redirect: None,
-            draining: false,
-            now: 0,
             unix_ms: unix_ms(),
-            random: 0,
+            ..Facts::new(request, self.client.to_canonical())
         }
     }
 }

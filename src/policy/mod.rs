@@ -103,6 +103,31 @@ pub struct Facts<'a> {
     pub random: u64,
 }
 
+impl<'a> Facts<'a> {
+    /// Of a client that has connected itself, without TLS, of which nothing else is known; both
+    /// clocks stand at zero.
+    pub fn new(request: &'a Request<'a>, client: IpAddr) -> Facts<'a> {
+        Facts {
+            request,
+            shown: None,
+            trusted: false,
+            peer: client,
+            client,
+            request_id: "",
+            secure: false,
+            cert: None,
+            access: None,
+            limits: None,
+            excess: None,
+            redirect: None,
+            draining: false,
+            now: 0,
+            unix_ms: 0,
+            random: 0,
+        }
+    }
+}
+
 /// The certificate that a client has shown.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientCert<'a> {
@@ -365,23 +390,6 @@ impl<'a> Facts<'a> {
     /// Of an ordinary client.
     pub(crate) fn of(request: &'a Request<'a>) -> Facts<'a> {
         let client = IpAddr::from([203, 0, 113, 7]);
-        Facts {
-            request,
-            shown: None,
-            trusted: false,
-            peer: client,
-            client,
-            request_id: "id-1",
-            secure: false,
-            cert: None,
-            access: None,
-            limits: None,
-            excess: None,
-            redirect: None,
-            draining: false,
-            now: 0,
-            unix_ms: 0,
-            random: 0,
-        }
+        Facts { request_id: "id-1", ..Facts::new(request, client) }
     }
 }

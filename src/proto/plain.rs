@@ -160,6 +160,3 @@ fn push_passing(out: &mut Vec<u8>, response: &Response<'_>, edits: &FieldEdits) 
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

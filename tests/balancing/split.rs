@@ -30,24 +30,7 @@ fn part(routes: &Routes, user: Option<u64>, random: u64) -> usize {
     );
     let request = parse_request(head.as_bytes()).unwrap();
     let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-    let facts = Facts {
-        request: &request,
-        shown: None,
-        trusted: false,
-        peer: client,
-        client,
-        secure: false,
-        cert: None,
-        access: None,
-        limits: None,
-        excess: None,
-        redirect: None,
-        draining: false,
-        now: 0,
-        unix_ms: 0,
-        random,
-        request_id: "",
-    };
+    let facts = Facts { random, ..Facts::new(&request, client) };
     let sessions = Permits::new(1);
     let policy = Policy { routes, sessions: &sessions, revoked: &Default::default(), blocks: None };
     let Verdict::Allow(plan) = decide(&facts, &policy, None) else { panic!() };

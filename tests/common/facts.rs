@@ -28,24 +28,7 @@ impl Asking {
     pub fn with<R>(&self, use_: impl FnOnce(&Facts<'_>) -> R) -> R {
         let request = parse_request(self.head.as_bytes()).unwrap_or_else(|e| panic!("{e:?}: {}", self.head));
         let cert = self.cert.as_ref().map(|(subject, sha256)| ClientCert { subject, sha256 });
-        use_(&Facts {
-            request: &request,
-            shown: None,
-            trusted: false,
-            peer: self.client,
-            client: self.client,
-            request_id: "id-1",
-            secure: cert.is_some(),
-            cert,
-            access: None,
-            limits: None,
-            excess: None,
-            redirect: None,
-            draining: false,
-            now: 0,
-            unix_ms: 0,
-            random: 0,
-        })
+        use_(&Facts { request_id: "id-1", secure: cert.is_some(), cert, ..Facts::new(&request, self.client) })
     }
 
     /// Its route, and what the names in the path stand for.

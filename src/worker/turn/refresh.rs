@@ -140,22 +140,15 @@ impl<S: Sys> Turn<'_, '_, S> {
         let conn = self.pair.conns[Side::Downstream].as_ref()?;
         let cert = conn.peer_cert();
         let facts = Facts {
-            request: &request,
             shown: Some(shown),
-            trusted: false,
-            peer: info.peer.ip().to_canonical(),
             client: info.client(),
             request_id: text(info.id()),
             secure: !Conn::is_plain(conn),
             cert: cert.as_ref().map(|cert| ClientCert { subject: &cert.subject, sha256: &cert.sha256 }),
-            access: None,
-            limits: None,
-            excess: None,
-            redirect: None,
-            draining: false,
             now: self.res.now,
             unix_ms: self.res.unix_now(),
             random,
+            ..Facts::new(&request, info.peer.ip().to_canonical())
         };
         Some(auth.refresh(client, &facts, (answers, &self.res.core.snapshot.revoked)))
     }
