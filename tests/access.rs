@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -21,30 +21,6 @@ fn status_from(proxy: SocketAddr, from: [u8; 4], more: &str) -> u16 {
 fn status_of(client: &TcpStream) -> u16 {
     let head = read_head(client);
     head.split(' ').nth(1).unwrap().parse().unwrap()
-}
-
-/// A server that accepts every session until the test ends.
-fn welcoming() -> SocketAddr {
-    let (listener, addr) = listen();
-    welcome_all(listener);
-    addr
-}
-
-/// Accepts every session from now on.
-fn welcome_all(listener: TcpListener) {
-    listener.set_nonblocking(false).unwrap();
-    std::thread::spawn(move || {
-        let mut held = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept() {
-            let (mut head, mut byte) = (Vec::new(), [0]);
-            while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
-                head.push(byte[0]);
-            }
-            // A client that has left already is of no interest.
-            let _ = stream.write_all(switching("").as_bytes());
-            held.push(stream);
-        }
-    });
 }
 
 /// The connection is closed without a byte, whatever is sent.

@@ -9,16 +9,6 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-fn open_from(host: u8, proxy: &Proxy, listener: &TcpListener, more: &str) -> (TcpStream, TcpStream) {
-    let mut client = connect_from([127, 0, 0, host], proxy.addr);
-    client.write_all(request("/", more).as_bytes()).unwrap();
-    let mut upstream = accept(listener);
-    read_head(&upstream);
-    upstream.write_all(switching("").as_bytes()).unwrap();
-    assert!(read_head(&client).starts_with("HTTP/1.1 101 "));
-    (client, upstream)
-}
-
 #[track_caller]
 fn refused_from(host: u8, proxy: &Proxy, more: &str, cause: &str) -> String {
     let mut client = connect_from([127, 0, 0, host], proxy.addr);

@@ -8,24 +8,6 @@ use common::*;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-/// A server that accepts every session until the test ends.
-fn welcoming() -> SocketAddr {
-    let (listener, addr) = listen();
-    std::thread::spawn(move || {
-        let mut held = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept() {
-            let (mut head, mut byte) = (Vec::new(), [0]);
-            while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
-                head.push(byte[0]);
-            }
-            // A client that has left already is of no interest.
-            let _ = stream.write_all(switching("").as_bytes());
-            held.push(stream);
-        }
-    });
-    addr
-}
-
 /// A proxy whose listener has these keys; `more` are keys of the route and sections behind it.
 fn listening(keys: &str, more: &str) -> Proxy {
     Proxy::start(

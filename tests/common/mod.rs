@@ -286,6 +286,42 @@ pub fn accept(listener: &TcpListener) -> TcpStream {
     patient(stream)
 }
 
+/// A session of a client at 127.0.0.`host`, both ends.
+#[track_caller]
+pub fn open_from(host: u8, proxy: &Proxy, listener: &TcpListener, more: &str) -> (TcpStream, TcpStream) {
+    let mut client = connect_from([127, 0, 0, host], proxy.addr);
+    client.write_all(request("/", more).as_bytes()).unwrap();
+    let mut upstream = accept(listener);
+    read_head(&upstream);
+    upstream.write_all(switching("").as_bytes()).unwrap();
+    assert!(read_head(&client).starts_with("HTTP/1.1 101 "));
+    (client, upstream)
+}
+
+/// A server that accepts every session until the test ends.
+pub fn welcoming() -> SocketAddr {
+    let (listener, addr) = listen();
+    welcome_all(listener);
+    addr
+}
+
+/// Accepts every session from now on.
+pub fn welcome_all(listener: TcpListener) {
+    listener.set_nonblocking(false).unwrap();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept() {
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                head.push(byte[0]);
+            }
+            // A client that has left already is of no interest.
+            let _ = stream.write_all(switching("").as_bytes());
+            held.push(stream);
+        }
+    });
+}
+
 pub fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

@@ -2,8 +2,8 @@
 
 use super::raw;
 use crate::common::{
-    End, Proxy, accept, connect, connect_from, eventually, http, listen, masked, plain, read_all, read_close,
-    read_frame, read_head, request, switching,
+    End, Proxy, connect, connect_from, eventually, http, listen, masked, open_from, plain, read_all, read_close,
+    read_frame, request,
 };
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -35,16 +35,6 @@ fn is_blocked(addr: SocketAddr, host: u8) -> bool {
     raw(addr, host, b"POST / HTTP/1.1\r\nHost: a\r\n\r\n").0.is_empty()
 }
 
-fn open_from(proxy: &Proxy, listener: &TcpListener, host: u8, more: &str) -> (TcpStream, TcpStream) {
-    let mut client = connect_from([127, 0, 0, host], proxy.addr);
-    client.write_all(request("/", more).as_bytes()).unwrap();
-    let mut upstream = accept(listener);
-    read_head(&upstream);
-    upstream.write_all(switching("").as_bytes()).unwrap();
-    assert!(read_head(&client).starts_with("HTTP/1.1 101 "));
-    (client, upstream)
-}
-
 fn echo((client, upstream): &mut (TcpStream, TcpStream)) {
     client.write_all(&masked(0x81, b"still here")).unwrap();
     assert_eq!(read_frame(upstream).1, b"still here");
@@ -55,7 +45,7 @@ fn echo((client, upstream): &mut (TcpStream, TcpStream)) {
 #[test]
 fn malformed_heads_block_their_address_at_accept_and_nothing_else() {
     let (proxy, listener) = start("failures = \"3/60s\", first = \"1h\"", "");
-    let mut session = open_from(&proxy, &listener, 2, "");
+    let mut session = open_from(2, &proxy, &listener, "");
     for n in 0..3 {
         assert!(blocks(&proxy).is_empty(), "after {n}");
         let (answer, end) = raw(proxy.addr, 2, MALFORMED);
@@ -124,16 +114,16 @@ fn wrong_credentials_count_and_absent_ones_do_not() {
         assert!(status("Authorization: Bearer wrong\r\n").starts_with("HTTP/1.1 401 "));
     }
     assert!(is_blocked(proxy.addr, 2), "with the right ones, too");
-    open_from(&proxy, &listener, 3, "Authorization: Bearer open sesame\r\n");
+    open_from(3, &proxy, &listener, "Authorization: Bearer open sesame\r\n");
 }
 
 #[test]
 fn violations_count_and_sessions_that_are_open_stay() {
     let (proxy, listener) = start("failures = \"3/60s\", first = \"1h\"", "");
-    let mut stays = open_from(&proxy, &listener, 2, "");
+    let mut stays = open_from(2, &proxy, &listener, "");
     for _ in 0..3 {
         assert!(blocks(&proxy).is_empty());
-        let (mut client, upstream) = open_from(&proxy, &listener, 2, "");
+        let (mut client, upstream) = open_from(2, &proxy, &listener, "");
         // Not masked.
         client.write_all(&plain(0x81, b"x")).unwrap();
         assert_eq!(read_close(&client).0, 1002);
@@ -145,7 +135,7 @@ fn violations_count_and_sessions_that_are_open_stay() {
     echo(&mut stays);
     // An upstream that breaks the rules is not the client's failure.
     for _ in 0..5 {
-        let (client, mut upstream) = open_from(&proxy, &listener, 3, "");
+        let (client, mut upstream) = open_from(3, &proxy, &listener, "");
         upstream.write_all(&masked(0x81, b"x")).unwrap();
         assert_eq!(read_close(&client).0, 1014);
         drop((client, upstream));
