@@ -15,7 +15,7 @@ mod trace;
 use super::end::Cause;
 use super::http1::{
     Field, FieldEdits, Named, Request, Response, elements, is_hop_by_hop, names_protected, push, push_added,
-    push_field, values,
+    push_field, starts_with, values,
 };
 use super::plain::{self, Inbound};
 use base64::Engine;
@@ -421,8 +421,4 @@ fn is_key(key: &[u8]) -> bool {
         GeneralPurpose::new(&ALPHABET, general_purpose::PAD.with_decode_allow_trailing_bits(true));
     let mut bytes = [0; 18];
     ENGINE.decode_slice(key, &mut bytes) == Ok(16)
-}
-
-fn starts_with(name: &[u8], prefix: &str) -> bool {
-    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }

@@ -127,6 +127,11 @@ pub fn values<'a>(fields: &[Field<'a>], name: &str) -> impl Iterator<Item = &'a 
     fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
 }
 
+/// The name of a field begins so, in whatever case.
+pub(super) fn starts_with(name: &[u8], prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+}
+
 /// The elements of a comma-separated list over all fields called `name`, trimmed. Empty elements
 /// mean nothing (RFC 9110 section 5.6.1.2). Not for lists whose elements can hold quoted commas.
 pub fn elements<'a>(fields: &[Field<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {

@@ -223,7 +223,7 @@ impl Forward {
             // A 101 is judged below.
             100 | 102..200 => self.on_interim(&response, head.len(), authored),
             status if self.may_retry(Failure::Status(status), step.settings) => {
-                self.retry(Cause::BadResponse, step);
+                self.ask_again(Action::Retry, Cause::BadResponse, step);
                 Ok(())
             }
             _ => self.on_final(&response, is_last, authored, step),
@@ -316,17 +316,10 @@ impl Forward {
         matches!(&self.response, Received::Head { held, interim_bytes: 0, .. } if held.is_empty())
     }
 
-    /// A connection that was kept has ended before a byte of the response: the upstream may have
-    /// closed it when the request was on its way.
-    fn renew(&mut self, cause: Cause, step: &mut Step<'_>) {
+    /// Asks once more: `action` says over which connection.
+    fn ask_again(&mut self, action: Action, cause: Cause, step: &mut Step<'_>) {
         let request = std::mem::take(&mut self.request);
-        step.actions.push(Action::Renew);
-        step.enter(Phase::connect_after(cause, request, step.now));
-    }
-
-    fn retry(&mut self, cause: Cause, step: &mut Step<'_>) {
-        let request = std::mem::take(&mut self.request);
-        step.actions.push(Action::Retry);
+        step.actions.push(action);
         step.enter(Phase::connect_after(cause, request, step.now));
     }
 
@@ -356,10 +349,11 @@ impl Handler for Forward {
         match (side, &self.response) {
             (Side::Downstream, _) => step.client_left(end),
             (Side::Upstream, _) if self.is_unanswered() && self.reused && self.is_repeatable() => {
-                self.renew(end.cause(), step);
+                // The upstream may have closed a kept connection when the request was on its way.
+                self.ask_again(Action::Renew, end.cause(), step);
             }
             (Side::Upstream, _) if self.is_unanswered() && self.may_retry(Failure::Closed, step.settings) => {
-                self.retry(end.cause(), step);
+                self.ask_again(Action::Retry, end.cause(), step);
             }
             (Side::Upstream, Received::Body(download))
                 if end == TransportEnd::Eof && download.passage.ends_with_connection() =>
@@ -381,7 +375,7 @@ impl Handler for Forward {
         match timer {
             Timer::RequestBody => self.fail(Party::Downstream, Cause::BodyTimeout, step),
             Timer::ResponseHead if self.may_retry(Failure::Timeout, step.settings) => {
-                self.retry(Cause::ResponseTimeout, step);
+                self.ask_again(Action::Retry, Cause::ResponseTimeout, step);
             }
             Timer::ResponseHead => self.fail(Party::Upstream, Cause::ResponseTimeout, step),
             Timer::Credentials => self.on_credentials_ended(Cause::Expired, step),

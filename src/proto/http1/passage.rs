@@ -5,7 +5,7 @@
 
 use super::scan::is_token;
 use super::write::{is_hop_by_hop, push, push_field};
-use super::{Request, length_of, parse_fields, values};
+use super::{Request, length_of, parse_fields, starts_with, values};
 
 /// White space and an extension behind a chunk size.
 const EXTENSION_MAX: usize = 256;
@@ -421,9 +421,7 @@ fn may_trail(name: &str) -> bool {
         && !name.contains('_')
         && !is_hop_by_hop(name)
         && !NEVER.iter().any(is)
-        && !["x-forwarded-", "x-client-cert-", "if-"]
-            .iter()
-            .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
+        && !["x-forwarded-", "x-client-cert-", "if-"].iter().any(|prefix| starts_with(name.as_bytes(), prefix))
 }
 
 #[cfg(test)]

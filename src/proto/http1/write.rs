@@ -2,7 +2,7 @@
 //! from parsed heads, which hold no CR or LF, from the tables here, or from [`FieldEdits`], which
 //! let none pass: no byte of a peer can start a line.
 
-use super::{Body, Field, FieldEdits, Response, body_of, elements};
+use super::{Body, Field, FieldEdits, Response, body_of, elements, starts_with};
 use crate::proto::end::Cause;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -166,11 +166,9 @@ pub(in crate::proto) fn names_protected(fields: &[Field<'_>]) -> bool {
 
 fn is_protected(name: &[u8]) -> bool {
     const NAMES: [&str; 6] = ["host", "cookie", "authorization", "origin", "forwarded", "x-real-ip"];
-    let starts =
-        |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()));
     NAMES.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-        || starts("x-forwarded-")
-        || starts("sec-websocket-")
+        || starts_with(name, "x-forwarded-")
+        || starts_with(name, "sec-websocket-")
 }
 
 /// The fields that Connection names: they mean this connection only. Sorted, since a peer may name
