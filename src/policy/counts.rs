@@ -91,12 +91,13 @@ impl Loads {
 
     /// The position of the member on which one more session makes the least load, among those that
     /// are `usable`; of several, the next one from `start` on. `load`: what the load of the member
-    /// at this position counts for.
+    /// at this position counts for. `usable` is asked of few, and a call: inlined, it takes the
+    /// registers from the look at all the others.
     pub fn least(
         &self,
         start: usize,
         load: impl Fn(usize, u64) -> u64,
-        usable: impl Fn(usize) -> bool,
+        usable: &dyn Fn(usize) -> bool,
     ) -> Option<usize> {
         let (mut best, mut least) = (None, u64::MAX);
         let mut look = |range: &Range<usize>, part: &Part| {
@@ -163,7 +164,7 @@ mod tests {
             let start = random.below(counts.len() as u64) as usize;
             let closed = random.number();
             let usable = |index: usize| closed >> index & 3 != 0;
-            let found = Loads::new(counts.iter().zip(weights.iter().copied())).least(start, |_, load| load, usable);
+            let found = Loads::new(counts.iter().zip(weights.iter().copied())).least(start, |_, load| load, &usable);
             let load = |index: &usize| (counts[*index].get() as u64 + 1) * (WHOLE / u64::from(weights[*index]));
             // The first of the least, in the order from `start` on.
             let expected = (start..counts.len()).chain(0..start).filter(|index| usable(*index)).min_by_key(load);
