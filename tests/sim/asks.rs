@@ -1,8 +1,11 @@
 //! The questions that policy asks about a session before it admits it, what becomes of each, and
 //! what may follow from that. Part of the script: drawn from its seed.
 
+use crate::auth::{Client, Kind, Until};
 use crate::rng::Rng;
 use crate::schedule::Connect;
+use framegate::proto::end::Cause;
+use std::borrow::Cow;
 
 /// How long a call waits for its answer: less than a decision may take, or more.
 pub const CALL_MS: u64 = 7_000;
@@ -14,8 +17,10 @@ pub const DECISION_MS: u64 = 10_000;
 /// Later than each of these.
 const TOO_LATE_MS: u64 = 12_000;
 
-/// Questions of one route at most.
-pub const ASKS_MAX: usize = 2;
+/// Questions of one route at most: checks, and the server that decides by the client's
+/// credentials.
+pub const ASKS_MAX: usize = CHECKS_MAX + 1;
+const CHECKS_MAX: usize = 2;
 
 #[derive(Debug, Clone)]
 pub enum Ask {
@@ -26,10 +31,11 @@ pub enum Ask {
 /// A call of the worker's, and what its server does.
 #[derive(Debug, Clone)]
 pub struct Call {
+    pub kind: Kind,
     /// It would wait longer than the decision may take.
     pub patient: bool,
     pub connects: [Connect; 2],
-    /// One of [`RESPONSES`], how much of it is sent, and what follows that.
+    /// One of those of its kind, how much of it is sent, and what follows that.
     pub response: usize,
     pub sent: usize,
     pub then: Then,
@@ -69,7 +75,7 @@ pub enum Reply {
 
 /// What ends a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ends {
+pub enum Ends {
     /// Its last byte.
     Itself,
     /// The end of the connection; the head is this long.
@@ -78,17 +84,38 @@ enum Ends {
     Invalid,
 }
 
-struct Response {
-    bytes: &'static [u8],
-    status: u16,
-    ends: Ends,
+#[derive(Debug)]
+pub struct Response {
+    pub bytes: Cow<'static, [u8]>,
+    pub gives: Gives,
+    pub ends: Ends,
+}
+
+/// What a whole response says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gives {
+    /// It admits; an authorization server says whom.
+    Admits(Option<Client>),
+    /// The client gets this status, for this cause.
+    Refuses(u16, Cause),
+    /// Nothing that can be understood.
+    Nothing,
 }
 
 const fn response(text: &'static str, status: u16, ends: Ends) -> Response {
-    Response { bytes: text.as_bytes(), status, ends }
+    let gives = match status {
+        0 => Gives::Nothing,
+        200..=299 => Gives::Admits(None),
+        _ => DENIES,
+    };
+    Response { bytes: Cow::Borrowed(text.as_bytes()), gives, ends }
 }
 
-const RESPONSES: &[Response] = &[
+/// What a check refuses with, whatever it was answered.
+const DENIES: Gives = Gives::Refuses(403, Cause::Forbidden);
+
+/// Those to checks of a route.
+pub const RESPONSES: &[Response] = &[
     response("HTTP/1.1 204 No Content\r\n\r\n", 204, Ends::Itself),
     response("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nHTTP/1.1 403", 200, Ends::Itself),
     response("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 202 Ok\r\nContent-Length: 0\r\n\r\n", 202, Ends::Itself),
@@ -109,6 +136,8 @@ const ADMITTING: usize = 5;
 pub struct Outlook {
     pub admits: bool,
     pub denies: bool,
+    /// Its credentials are refused with this.
+    pub refuses: Option<(u16, Cause)>,
     /// There is no answer, and that is known at once.
     pub fails: bool,
     /// There is one that is no response, or is cut.
@@ -117,7 +146,8 @@ pub struct Outlook {
     pub expires: Option<u64>,
 }
 
-const NOTHING: Outlook = Outlook { admits: false, denies: false, fails: false, breaks: false, expires: None };
+const NOTHING: Outlook =
+    Outlook { admits: false, denies: false, refuses: None, fails: false, breaks: false, expires: None };
 const FAILS: Outlook = Outlook { fails: true, ..NOTHING };
 const BREAKS: Outlook = Outlook { breaks: true, ..NOTHING };
 
@@ -127,14 +157,32 @@ impl Outlook {
         Outlook { admits, denies: !admits, ..NOTHING }
     }
 
+    fn of(gives: Gives) -> Outlook {
+        match gives {
+            Gives::Nothing => BREAKS,
+            DENIES => Outlook { denies: true, ..NOTHING },
+            Gives::Refuses(status, cause) => Outlook { refuses: Some((status, cause)), ..NOTHING },
+            // They may have ended before they are looked at.
+            Gives::Admits(Some(Client { until: Until::At(_), .. })) => {
+                Outlook { admits: true, refuses: Some((401, Cause::BadCredentials)), ..NOTHING }
+            }
+            Gives::Admits(_) => Outlook { admits: true, ..NOTHING },
+        }
+    }
+
     fn expires(ms: u64) -> Outlook {
         Outlook { expires: Some(ms), ..NOTHING }
     }
 
     /// Only one thing can follow.
     pub fn is_certain(self) -> bool {
-        let may = [self.admits, self.denies, self.breaks, self.fails || self.expires.is_some()];
+        let fails = self.fails || self.expires.is_some();
+        let may = [self.admits, self.denies, self.refuses.is_some(), self.breaks, fails];
         may.iter().filter(|may| **may).count() == 1
+    }
+
+    pub fn only_admits(self) -> bool {
+        self == Outlook { admits: true, ..NOTHING }
     }
 }
 
@@ -145,6 +193,7 @@ pub fn outlook(asks: &[Ask], tls: bool) -> Outlook {
     for one in asks.iter().map(|ask| ask.outlook(tls)) {
         if all.admits {
             all.denies |= one.denies;
+            all.refuses = all.refuses.or(one.refuses);
             all.fails |= one.fails;
             all.breaks |= one.breaks;
             all.expires = all.expires.or(one.expires);
@@ -159,7 +208,7 @@ impl Ask {
     pub fn letter(&self) -> char {
         match self {
             Ask::Call(call) if call.patient => 'p',
-            Ask::Call(_) => 'c',
+            Ask::Call(call) => call.kind.letter(),
             Ask::Service(_) => 's',
         }
     }
@@ -189,7 +238,16 @@ impl Ask {
 
 impl Call {
     pub fn bytes(&self) -> &'static [u8] {
-        &RESPONSES[self.response].bytes[..self.sent]
+        &self.response().bytes[..self.sent]
+    }
+
+    fn response(&self) -> &'static Response {
+        &self.kind.responses()[self.response]
+    }
+
+    /// What its whole response says.
+    pub fn gives(&self) -> Gives {
+        self.response().gives
     }
 
     pub fn deadline_ms(&self) -> u64 {
@@ -213,9 +271,9 @@ impl Call {
         if self.delay_ms >= self.deadline_ms() {
             return expires;
         }
-        let response = &RESPONSES[self.response];
+        let response = self.response();
         let whole = self.sent == response.bytes.len();
-        let status = Outlook::of_status(response.status);
+        let status = Outlook::of(response.gives);
         match (response.ends, whole, self.then) {
             // An RST may also come before the request has left: then the next address is tried.
             (Ends::Invalid, true, Then::Rst) => Outlook { fails: true, ..BREAKS },
@@ -248,16 +306,16 @@ impl Service {
 pub fn draw(rng: &mut Rng, whole: bool, some: bool) -> Vec<Ask> {
     let mut asks = Vec::new();
     let count = if some { rng.pick(&[1, 2]) } else { rng.pick(&[0, 0, 0, 1, 1, 2]) };
-    while asks.len() < count.min(ASKS_MAX) {
+    while asks.len() < count.min(CHECKS_MAX) {
         let service = rng.one_in(3) && !asks.iter().any(|ask| matches!(ask, Ask::Service(_)));
         let mut ask = match service {
             true => Ask::Service(draw_service(rng)),
-            false => Ask::Call(draw_call(rng)),
+            false => Ask::Call(Call::draw(rng, Kind::Check, ADMITTING)),
         };
         if some {
             *ask.delay_mut() = rng.pick(&[40, 300, 900]);
         }
-        let sure = ask.outlook(true) == Outlook::of_status(200) && ask.outlook(false) == Outlook::of_status(200);
+        let sure = ask.outlook(true).only_admits() && ask.outlook(false).only_admits();
         if !whole || sure {
             asks.push(ask);
         }
@@ -283,29 +341,34 @@ fn draw_service(rng: &mut Rng) -> Service {
     Service { reply, delay_ms }
 }
 
-fn draw_call(rng: &mut Rng) -> Call {
-    let response = if rng.one_in(2) { rng.size(0, ADMITTING - 1) } else { rng.size(0, RESPONSES.len() - 1) };
-    let all = RESPONSES[response].bytes.len();
-    let fails = |rng: &mut Rng| rng.pick(&[Connect::Refused, Connect::Fails]);
-    let connects = match rng.below(32) {
-        0..3 => [fails(rng), Connect::Works],
-        3 => [fails(rng), fails(rng)],
-        4 => [Connect::Lost; 2],
-        5 => [fails(rng), Connect::Lost],
-        6 | 7 => [Connect::Lost, Connect::Works],
-        8 => [Connect::NoSocket; 2],
-        _ => [Connect::Works; 2],
-    };
-    let hasty = connects == [Connect::Works; 2] && rng.one_in(12);
-    Call {
-        patient: rng.one_in(4),
-        connects,
-        response,
-        sent: if rng.one_in(3) { rng.size(0, all - 1) } else { all },
-        then: rng.pick(&[Then::Stays, Then::Stays, Then::Fin, Then::Fin, Then::Rst]),
-        hasty,
-        delay_ms: if rng.one_in(24) && !hasty { TOO_LATE_MS } else { draw_delay(rng) },
-        rude: rng.one_in(4),
+impl Call {
+    /// One in two has a response of the first `admitting`.
+    pub fn draw(rng: &mut Rng, kind: Kind, admitting: usize) -> Call {
+        let responses = kind.responses();
+        let response = if rng.one_in(2) { rng.size(0, admitting - 1) } else { rng.size(0, responses.len() - 1) };
+        let all = responses[response].bytes.len();
+        let fails = |rng: &mut Rng| rng.pick(&[Connect::Refused, Connect::Fails]);
+        let connects = match rng.below(32) {
+            0..3 => [fails(rng), Connect::Works],
+            3 => [fails(rng), fails(rng)],
+            4 => [Connect::Lost; 2],
+            5 => [fails(rng), Connect::Lost],
+            6 | 7 => [Connect::Lost, Connect::Works],
+            8 => [Connect::NoSocket; 2],
+            _ => [Connect::Works; 2],
+        };
+        let hasty = connects == [Connect::Works; 2] && rng.one_in(12);
+        Call {
+            kind,
+            patient: rng.one_in(4),
+            connects,
+            response,
+            sent: if rng.one_in(3) { rng.size(0, all - 1) } else { all },
+            then: rng.pick(&[Then::Stays, Then::Stays, Then::Fin, Then::Fin, Then::Rst]),
+            hasty,
+            delay_ms: if rng.one_in(24) && !hasty { TOO_LATE_MS } else { draw_delay(rng) },
+            rude: rng.one_in(4),
+        }
     }
 }
 
@@ -316,7 +379,7 @@ mod tests {
     #[test]
     fn responses_are_what_the_table_says() {
         for (n, response) in RESPONSES.iter().enumerate() {
-            assert_eq!(n < ADMITTING, (200..300).contains(&response.status), "{n}");
+            assert_eq!(n < ADMITTING, response.gives == Gives::Admits(None), "{n}");
             if let Ends::Fin(head) = response.ends {
                 assert_eq!(&response.bytes[head - 4..head], b"\r\n\r\n", "{n}");
             }

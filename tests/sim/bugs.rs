@@ -5,6 +5,7 @@ use crate::buf::Buf;
 use crate::frames::{CLOSE, FIN, read_head};
 use crate::kernel::Sock;
 use framegate::policy::ask::Answer;
+use framegate::proto::rate::{OnExcess, RateLimit};
 use framegate::worker::sys::Event;
 use framegate::worker::token::{SlotKey, Token};
 
@@ -52,13 +53,33 @@ pub enum Bug {
     Impatient,
     /// The route's heartbeat is off.
     NoHeartbeat,
+    /// What is not active is taken for active.
+    Inactive,
+    /// Credentials end earlier than the server says, or later.
+    EarlyExpiry,
+    LateExpiry,
+    /// An order of revocation is not carried out.
+    IgnoredRevocation,
+    /// It is carried out, and not remembered.
+    ForgottenRevocation,
+    /// It is about another client, too.
+    RevokesOthers,
+    /// Frames that were read before an order are not sent after it.
+    LastWords,
+    /// A limit has a larger burst, or a smaller one; its patience is none, or endless; it has the
+    /// usual code.
+    WideLimit,
+    NarrowLimit,
+    NoPatience,
+    EndlessPatience,
+    UsualCode,
 }
 
 impl Bug {
     /// Mistakes of whatever relays.
     pub const OF_RELAYS: [Bug; 4] = [Bug::FinEdge, Bug::UrgentData, Bug::ListenerEdge, Bug::StaleToken];
     /// Mistakes of what has frames of its own, asks, and pauses.
-    pub const OF_WORKERS: [Bug; 16] = [
+    pub const OF_WORKERS: [Bug; 28] = [
         Bug::InsideFrame,
         Bug::AnswerToSlot,
         Bug::FailOpen,
@@ -75,7 +96,46 @@ impl Bug {
         Bug::ShortPause,
         Bug::Impatient,
         Bug::NoHeartbeat,
+        Bug::Inactive,
+        Bug::EarlyExpiry,
+        Bug::LateExpiry,
+        Bug::IgnoredRevocation,
+        Bug::ForgottenRevocation,
+        Bug::RevokesOthers,
+        Bug::LastWords,
+        Bug::WideLimit,
+        Bug::NarrowLimit,
+        Bug::NoPatience,
+        Bug::EndlessPatience,
+        Bug::UsualCode,
     ];
+
+    /// Falsifies a limit.
+    pub fn on_limit(self, mut limit: RateLimit) -> RateLimit {
+        match (self, &mut limit.on_excess) {
+            (Bug::WideLimit, _) => limit.burst += 1,
+            (Bug::NarrowLimit, _) => limit.burst = (limit.burst - 1).max(1),
+            (Bug::NoPatience, OnExcess::PauseThenClose { patience_ms }) => *patience_ms = 1,
+            (Bug::EndlessPatience, OnExcess::PauseThenClose { patience_ms }) => *patience_ms = 1 << 40,
+            (Bug::UsualCode, _) => limit.close_code = 1008,
+            _ => {}
+        }
+        limit
+    }
+
+    /// Falsifies what an authorization server says, where one read has the place.
+    pub fn on_call(self, read: &mut [u8]) {
+        let (from, to): (&[u8], &[u8]) = match self {
+            Bug::Inactive => (b":false,\"sub\"", b":true ,\"sub\""),
+            Bug::EarlyExpiry => (b"Expires: 5", b"Expires: 1"),
+            Bug::LateExpiry => (b"X-Expires: 2", b"X-Exp1res: 2"),
+            _ => return,
+        };
+        if let Some(at) = read.windows(from.len()).position(|window| window == from) {
+            let n = to.len().min(read.len() - at);
+            read[at..at + n].copy_from_slice(&to[..n]);
+        }
+    }
 
     /// Falsifies a batch of events.
     pub fn on_events(self, events: &mut [Event], socks: &[Sock]) {

@@ -2,12 +2,13 @@
 //! says, in pieces, at its time. Judges nothing.
 
 use crate::asks::{Ask, Call, Then};
+use crate::auth::{Kind, Seen};
 use crate::faults::Fault;
 use crate::kernel::{CALLEES, Id, Kernel, Link, Micros, Sys, What, trace};
 use crate::schedule::Session;
 use crate::seal::Seal;
 
-/// The request of every call, with its body.
+/// The request of every check, with its body.
 pub const REQUEST: &[u8] = b"POST /may HTTP/1.1\r\nHost: callee\r\nContent-Length: 20\r\n\r\ntoken=0123456789abcd";
 
 /// The longest pause between two pieces.
@@ -20,7 +21,10 @@ pub struct Callee {
     pub ask: usize,
     pub sock: Id,
     pub seal: Option<Seal>,
+    kind: Option<Kind>,
     head: Vec<u8>,
+    /// When the whole of what it says has left.
+    pub said_at: Option<Micros>,
     /// When the response may begin.
     due: Option<Micros>,
     sent: usize,
@@ -36,19 +40,28 @@ pub struct Callee {
 }
 
 impl Callee {
-    pub fn new(session: usize, ask: usize, sock: Id, kernel: &mut Kernel) -> Callee {
+    pub fn new((session, ask): (usize, usize), kind: Kind, sock: Id, kernel: &mut Kernel) -> Callee {
         let grain = kernel.rng.pick(&[0, 0, 1, 3, 20]);
-        Callee { session, ask, sock, grain, ..Callee::default() }
+        Callee { session, ask, sock, grain, kind: Some(kind), ..Callee::default() }
+    }
+
+    /// It decides by the client's credentials.
+    pub fn kind_is_auth(&self) -> bool {
+        self.kind.is_some_and(|kind| kind != Kind::Check)
+    }
+
+    fn seen(&self) -> Option<Seen> {
+        Some(self.kind?.judge_request(&self.head, self.session))
     }
 
     /// The whole request, and nothing else, has come.
     pub fn was_asked(&self) -> bool {
-        self.head == REQUEST
+        self.seen() == Some(Seen::Whole)
     }
 
     /// It was asked something else.
     pub fn was_asked_wrongly(&self) -> bool {
-        !REQUEST.starts_with(&self.head)
+        self.seen() == Some(Seen::Wrong)
     }
 
     /// Its answer has left, as far as the script goes.
@@ -121,6 +134,9 @@ impl Callee {
                 Ok(n) => self.sent += n,
                 Err(libc::EAGAIN) => return,
                 Err(_) => self.broken = true,
+            }
+            if self.sent == bytes.len() {
+                self.said_at = Some(kernel.now);
             }
             if self.grain > 0 && kernel.rng.one_in(4) {
                 kernel.faults.note(Fault::SlowWriter);

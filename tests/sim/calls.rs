@@ -108,6 +108,9 @@ impl Sys for SimSys {
             let max = before_read(w, sock.0, buf.len())?;
             let got = w.kernel.recv(sock.0, max, |bytes| buf[..bytes.len()].copy_from_slice(bytes));
             trace!(w.kernel, "recv sock {} up to {max} -> {got:?}", sock.0);
+            if let (Some(bug), Ok(n), true) = (w.bug, got, w.callee_of(sock.0).is_some()) {
+                bug.on_call(&mut buf[..n]);
+            }
             let got = if w.bug == Some(Bug::CutHead) { with_end_of_head(w, sock.0, got, buf) } else { got };
             after_read(w, sock.0, got, false)
         }))
@@ -133,6 +136,9 @@ impl Sys for SimSys {
 
     fn send(&mut self, sock: &SimSock, bytes: &[u8]) -> io::Result<usize> {
         io(world(|w| {
+            if let Some(dropped) = without_last_words(w, sock.0, bytes) {
+                return dropped;
+            }
             let room = before_write(w, sock.0, bytes.len());
             let result = w.kernel.send(sock.0, bytes, room);
             trace!(w.kernel, "send sock {} {} bytes -> {result:?}", sock.0, bytes.len());
@@ -147,6 +153,12 @@ impl Sys for SimSys {
     fn send_vectored(&mut self, sock: &SimSock, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         io(world(|w| {
             let all = slices.iter().map(|s| s.len()).sum();
+            if w.bug == Some(Bug::LastWords) {
+                let joined: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
+                if let Some(dropped) = without_last_words(w, sock.0, &joined) {
+                    return dropped;
+                }
+            }
             let mut room = before_write(w, sock.0, all);
             let mut sent = 0;
             for slice in slices.iter().filter(|s| !s.is_empty()) {
@@ -318,6 +330,7 @@ fn before_read(w: &mut World, id: Id, max: usize) -> Result<usize, i32> {
 fn after_read(w: &mut World, id: Id, got: Result<usize, i32>, spliced: bool) -> Result<usize, i32> {
     w.kernel.fold(sent_or_not(got));
     w.note_read(id, got.unwrap_or(0), spliced);
+    w.note_flow(id);
     got
 }
 
@@ -336,6 +349,16 @@ fn with_end_of_head(w: &World, id: Id, got: Result<usize, i32>, buf: &mut [u8]) 
         }
         got => got,
     }
+}
+
+/// For a planted bug: a write that loses whole frames.
+fn without_last_words(w: &mut World, id: Id, bytes: &[u8]) -> Option<Result<usize, i32>> {
+    let kept = (w.bug == Some(Bug::LastWords)).then(|| w.without_last_words(id, bytes))??;
+    if kept.is_empty() {
+        return Some(Ok(bytes.len()));
+    }
+    let sent = w.kernel.send(id, &kept, usize::MAX);
+    Some(sent.map(|n| if n == kept.len() { bytes.len() } else { n }))
 }
 
 /// How many bytes of a write of `len` the kernel has memory for. Where it is less, an edge comes

@@ -23,6 +23,8 @@ pub struct Control {
     /// The configuration at the start, and what a reload brings.
     pub before: Arc<Snapshot>,
     pub after: Option<(Arc<Snapshot>, Arc<TlsConfigs>)>,
+    /// The configuration of this moment.
+    pub current: Arc<Snapshot>,
 }
 
 impl std::fmt::Debug for Control {
@@ -76,6 +78,8 @@ impl World {
             let inherits = self.bug != Some(Bug::NoInherit);
             self.groups[index].reload(index, seats, upstream, Reload { now, secure, inherits });
         }
+        snapshot.revoked.inherit(&control.current.revoked);
+        control.current = Arc::clone(&snapshot);
         control.worker.send(Command::Swap { snapshot, tls, added: Vec::new(), removed: Vec::new() });
         self.inbox_edge = true;
         for index in 0..self.script.sessions.len() {

@@ -40,22 +40,39 @@ met! {
     Full "no endpoint had room";
     Pinged "a peer was pinged";
     Dead "a peer was found dead";
+    Unproven "an authorization server refused a client, or its answer was no answer";
+    Credentials "a client was admitted by an authorization server";
+    LeftDuringAuth "a client left while an authorization server was asked";
+    RevokedInHandshake "credentials were revoked in a handshake";
+    RevokedInSession "credentials were revoked between two frames";
+    RevokedInFrame "credentials were revoked in the middle of a frame";
+    ClosedAsRevoked "a session was closed because of revoked credentials";
+    ClosedAsExpired "a session was closed because its credentials had ended";
+    ClosedByLimit "a session was closed by a limit at once";
+    ClosedByPatience "a session was closed by a limit that had paused it";
+    HeldByLimit "a sender was paused by a limit on messages or control frames";
     Paused "a direction was paused";
     PausedBySplice "a direction was paused because of spliced bytes";
 }
 
 /// How many schedules met each kind.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Coverage {
     pub counts: [u64; MET.len()],
     /// The kinds that this schedule has met.
     seen: [bool; MET.len()],
 }
 
+impl Default for Coverage {
+    fn default() -> Coverage {
+        Coverage { counts: [0; MET.len()], seen: [false; MET.len()] }
+    }
+}
+
 impl Coverage {
     /// A new schedule.
     pub fn begin(&mut self) {
-        self.seen = Default::default();
+        self.seen = [false; MET.len()];
     }
 
     pub fn meet(&mut self, met: Met) {

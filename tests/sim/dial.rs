@@ -45,7 +45,7 @@ impl World {
             panic!("session {session} has no call for question {ask}");
         };
         self.coverage.meet(Met::Call);
-        let outcome = call.connects[self.call_tries[session][ask].min(1)];
+        let (kind, outcome) = (call.kind, call.connects[self.call_tries[session][ask].min(1)]);
         self.check_no_call(session, "another attempt is made");
         self.begin_call(session, ask);
         trace!(self.kernel, "call for question {ask} of session {session}: {outcome:?}");
@@ -54,7 +54,7 @@ impl World {
         let (near, far) = dialled?;
         self.note_call(session, ask, near);
         if let Some(far) = far {
-            let mut callee = Callee::new(session, ask, far, &mut self.kernel);
+            let mut callee = Callee::new((session, ask), kind, far, &mut self.kernel);
             callee.seal = self.secure[Side::Upstream].then(Seal::server);
             self.callees.push(callee);
             let least = if self.secure[Side::Upstream] { 300 } else { 30 };

@@ -62,6 +62,8 @@ pub enum What {
     Over(usize, usize),
     /// Control looks for endpoints of a session's upstream that have gone down.
     Sweep(usize),
+    /// An administrator revokes the credentials of a session.
+    Revoke(usize),
     /// For a planted bug: the socket of a call that was given up is closed only now.
     Cancelled(Id),
 }
@@ -186,6 +188,8 @@ pub struct Kernel {
     pub over: Vec<(usize, usize)>,
     /// The upstreams whose endpoints control looks at.
     pub sweeping: Vec<usize>,
+    /// The sessions whose credentials are revoked now.
+    pub revoking: Vec<usize>,
     /// Descriptors that the worker holds, and how many it ever had.
     pub open_fds: usize,
     pub opened_fds: u64,
@@ -216,6 +220,7 @@ impl Kernel {
         self.changing.clear();
         self.over.clear();
         self.sweeping.clear();
+        self.revoking.clear();
         self.digest = 0;
         (self.open_fds, self.opened_fds) = (0, 0);
     }
@@ -254,6 +259,7 @@ impl Kernel {
                 What::Change(session, n) => self.changing.push((session, n)),
                 What::Over(session, n) => self.over.push((session, n)),
                 What::Sweep(session) => self.sweeping.push(session),
+                What::Revoke(session) => self.revoking.push(session),
                 What::Cancelled(id) => self.close(id),
                 What::Queue(id) => return Some(id),
             }
@@ -262,6 +268,7 @@ impl Kernel {
                 || !self.changing.is_empty()
                 || !self.over.is_empty()
                 || !self.sweeping.is_empty()
+                || !self.revoking.is_empty()
             {
                 return None;
             }

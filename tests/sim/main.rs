@@ -7,6 +7,7 @@
 //! sim`.
 
 mod asks;
+mod auth;
 mod beat;
 mod buf;
 mod bugs;
@@ -14,6 +15,7 @@ mod callee;
 mod calls;
 mod control;
 mod coverage;
+mod credentials;
 mod deadlines;
 mod dial;
 mod edge_rules;
@@ -22,6 +24,7 @@ mod fleet;
 mod frames;
 mod header;
 mod kernel;
+mod limits;
 mod members;
 mod mirror;
 mod oracle;

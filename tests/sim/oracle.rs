@@ -4,8 +4,10 @@
 
 use crate::asks::{ASKS_MAX, Ask, DECISION_MS, Outlook, outlook};
 use crate::beat;
+use crate::credentials::Life;
 use crate::fleet::QUEUE_MS;
 use crate::frames::{CLOSE, close_code, read_head};
+use crate::limits::Flow;
 use crate::members::Group;
 use crate::peers::Peer;
 use crate::schedule::{Connect, End, Leg, Opening, REFUSED, Session};
@@ -28,6 +30,9 @@ pub struct Case<'a> {
     pub asked: [Asked; ASKS_MAX],
     /// Its upstream, and the attempts to reach it.
     pub group: &'a Group,
+    /// What has become of its credentials, and what was read of its limited side.
+    pub life: &'a Life,
+    pub flow: &'a Flow,
     /// Attempts to connect, of the whole schedule, for which there was no descriptor.
     pub starved: u64,
     /// Upstreams and callees have TLS.
@@ -65,7 +70,7 @@ const HANDSHAKE_MS: u64 = 10_000;
 const CONNECT_TIMEOUT_MS: u64 = 3_000;
 
 /// Longer than all pauses of both peers and all jumps of the clock together.
-const CLOSE_DEADLINE_MS: u64 = 5_000;
+pub const CLOSE_DEADLINE_MS: u64 = 5_000;
 
 pub type Judgement = Result<(), String>;
 
@@ -131,6 +136,7 @@ impl Case<'_> {
         let deadline = match ended.cause {
             Cause::IdleTimeout => IDLE_MS,
             // It is closed as soon as the worker knows.
+            Cause::Revoked | Cause::Expired => IDLE_MS,
             Cause::EndpointDown => self.group.told_age_ms().unwrap_or(0) + CLOSE_DEADLINE_MS,
             // The first thing that a dead peer does not take may be a ping.
             Cause::WriteStall if matches!(self.session.end, End::Dead(_)) => self.heartbeat_ms() + WRITE_STALL_MS,
@@ -150,6 +156,11 @@ impl Case<'_> {
             End::Dead(_) if ended.cause != Cause::HeartbeatTimeout => CLOSE_DEADLINE_MS + WRITE_STALL_MS,
             _ => 0,
         };
+        let deadline = match self.lost_credentials_at_age().filter(|_| ended.phase == Phase::Open) {
+            // Who has lost them is gone as soon as the worker knows.
+            Some(age) => deadline.min(age),
+            None => deadline,
+        };
         let lost = self.lost();
         let asks: u64 = self.session.asks.iter().map(|ask| ask.delay_ms() + ASK_SLACK_MS).sum();
         let pauses = if self.session.pace.is_some() { PAUSES_MS } else { 0 };
@@ -164,6 +175,7 @@ impl Case<'_> {
             + lost * CONNECT_TIMEOUT_MS
             + asks
             + pauses
+            + self.limit_ms()
             + rests
             + self.starved * STARVED_MS;
         let most = CLOSE_DEADLINE_MS + waits;
@@ -215,7 +227,20 @@ impl Case<'_> {
         let leaves = matches!(self.session.opening, Opening::LeavesWaiting { .. });
         let verdict = self.ended.first().filter(|verdict| verdict.ended.phase == Phase::Request);
         let (cause, status, may) = match verdict.map(|verdict| verdict.ended.cause) {
-            Some(Cause::Forbidden) => (Cause::Forbidden, 403, outlook.denies),
+            Some(Cause::Forbidden) => {
+                let passed_on =
+                    outlook.refuses.filter(|refuses| *refuses == (self.client.facts.status, Cause::Forbidden));
+                let status = passed_on.map_or(403, |(status, _)| status);
+                (
+                    Cause::Forbidden,
+                    status,
+                    outlook.denies || outlook.refuses.is_some_and(|(_, cause)| cause == Cause::Forbidden),
+                )
+            }
+            Some(Cause::BadCredentials) => {
+                (Cause::BadCredentials, 401, outlook.refuses == Some((401, Cause::BadCredentials)))
+            }
+            Some(Cause::Revoked) => (Cause::Revoked, 401, outlook.admits),
             Some(Cause::DecisionFailed) => (Cause::DecisionFailed, 503, outlook.breaks),
             Some(Cause::DecisionTimeout) => {
                 // Who left long before the deadline has not waited for it; but early bytes, which
@@ -238,6 +263,7 @@ impl Case<'_> {
             _ => return Err(format!("verdict {:?} where the questions allow {outlook:?}", self.ended)),
         };
         ensure!(may, "{cause:?} where the questions allow {outlook:?}");
+        verdict.map_or(Ok(()), |verdict| self.judge_credentials(verdict.ended))?;
         ensure!(self.tries() == 0, "a session that was not admitted tried its upstream");
         if let (Cause::DecisionTimeout, Some(least), false, Some(verdict)) =
             (cause, outlook.expires, outlook.fails, verdict)
@@ -375,7 +401,7 @@ impl Case<'_> {
             };
             self.stream(side, from, to).map_err(|e| format!("from {}: {e}", side.name()))?;
         }
-        if self.first {
+        if self.first && !self.may_be_closed() {
             let frames = [self.client.walk.frames, backend.walk.frames];
             let enough = frames.iter().all(|n| *n >= 20);
             ensure!(enough, "only {frames:?} frames were relayed");
@@ -394,7 +420,7 @@ impl Case<'_> {
     /// The upstream may have ended, and its RST may have destroyed the 101, before the client read
     /// it.
     fn cut_short(&self) -> bool {
-        matches!(self.session.end, End::Rst(_) | End::Drop(_)) && !self.first
+        matches!(self.session.end, End::Rst(_) | End::Drop(_)) && (!self.first || self.may_be_closed())
     }
 
     fn judge_verdict(&self) -> Judgement {
@@ -410,6 +436,8 @@ impl Case<'_> {
             "verdict {ended:?} though the worker was told of urgent data"
         );
         self.judge_down(*ended)?;
+        self.judge_credentials(*ended)?;
+        self.judge_limit(*ended)?;
         if self.was_closed() {
             return Ok(());
         }
@@ -496,6 +524,10 @@ impl Case<'_> {
             self.proxy_close(side, got, cut, to)?;
             passed = boundary(got, cut);
         }
+        self.judge_flow(side, log, passed)?;
+        if self.ended.iter().any(|verdict| verdict.ended.cause == Cause::Revoked) && self.must_say_why(to) {
+            self.judge_last_words(side, &log[..story.min(log.len())], passed)?;
+        }
         if self.must_be_whole(side) {
             let carry = if matches!(self.session.end, End::FinInFrame(s) if s == side) { 13 } else { 0 };
             ensure!(passed + carry >= story, "{passed} of {story} bytes came out");
@@ -503,8 +535,12 @@ impl Case<'_> {
         let closes = matches!(self.session.end, End::Violation(_) | End::BothViolate | End::Idle)
             || self.session.end == End::Dead(side);
         // A Close of ours is not needed any more where the peer's own leaves first.
-        let crossed = self.session.end == End::BothClose && passed == story;
-        if (closes || self.must_say_why(to)) && !self.urgent() && !crossed {
+        let own = self.session.end == End::BothClose || self.was_closed() && to.walk.close.is_some();
+        let crossed = own && passed == story;
+        // A frame that never comes to its end has no place for one behind it: its source has left,
+        // or a limit holds it back.
+        let torn = boundary(got, got.len()) < got.len() && (from.left() || self.is_held(side));
+        if (closes || self.must_say_why(to)) && !self.urgent() && !crossed && !torn {
             ensure!(got.len() > passed, "no Close from the proxy");
         }
         self.ended_well(from, to)
@@ -572,7 +608,7 @@ impl Case<'_> {
         // A client whose upstream breaks the protocol gets 1014, an upstream whose client does
         // 1001.
         let other = if side == Side::Upstream { 1014 } else { 1001 };
-        if self.urgent() && (code == other || code == 1008) || self.is_down_code(side, code) {
+        if self.urgent() && (code == other || code == 1008) || self.is_code_of_ours(side, code) {
             return true;
         }
         let own = |s: Side| {
@@ -623,7 +659,7 @@ fn common(a: &[u8], b: &[u8]) -> usize {
 }
 
 /// The last frame boundary of `stream` at or before `limit`.
-fn boundary(stream: &[u8], limit: usize) -> usize {
+pub fn boundary(stream: &[u8], limit: usize) -> usize {
     let mut at = 0;
     while let Some(head) = read_head(&stream[at..]) {
         let next = head.total().saturating_add(at as u64);

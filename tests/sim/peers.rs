@@ -98,6 +98,8 @@ pub struct Peer {
     pub seal: Option<Seal>,
     /// Ends TLS without a close_notify.
     pub rude: bool,
+    /// A client that waits before it leaves: until then.
+    leaves_at: Option<Micros>,
     /// FIN is to follow what waits.
     fin_due: bool,
     /// What goes out before everything else, TLS included, and has not been sent: a PROXY header.
@@ -597,6 +599,14 @@ impl Peer {
             Opening::Leaves { rst, .. } | Opening::LeavesWaiting { rst } => rst,
             _ => return,
         };
+        if view.session.lingers > 0 && self.leaves_at.is_none() {
+            let at = kernel.now + view.session.lingers;
+            self.leaves_at = Some(at);
+            self.later(me, at, kernel);
+        }
+        if self.leaves_at.is_some_and(|at| kernel.now < at) {
+            return;
+        }
         if rst {
             kernel.abort(self.sock);
             self.stage = Stage::Gone;

@@ -1,5 +1,6 @@
-//! What must hold of the endpoint that a session gets: cookies, retries, and what becomes of a
-//! session whose endpoint goes down. A part of the oracle.
+//! What must hold of the endpoint that a session gets: cookies, retries. And of a session that is
+//! closed by the worker: its endpoint went down, its credentials ended, it exceeded a limit. A part
+//! of the oracle.
 
 use crate::fleet::{Cookie, DOWN_CODE};
 use crate::oracle::{Case, Judgement, ensure};
@@ -82,17 +83,29 @@ impl Case<'_> {
         }
     }
 
-    // --- endpoints that go down
+    // --- sessions that the worker closes
+
+    /// There was a reason for that beside what the peers do.
+    pub fn may_be_closed(&self) -> bool {
+        self.may_be_closed_otherwise() || self.may_exceed()
+    }
+
+    /// One that is no limit of its own.
+    pub fn may_be_closed_otherwise(&self) -> bool {
+        self.may_lose_endpoint() || self.may_lose_credentials()
+    }
 
     /// Its route closes sessions, and its endpoint was down at some time.
-    pub fn may_be_closed(&self) -> bool {
+    fn may_lose_endpoint(&self) -> bool {
         let fallen = self.group.last_endpoint().is_some_and(|endpoint| self.group.has_fallen(endpoint));
         self.session.fleet.closes_ms.is_some() && fallen && self.session.leg != Leg::Unix
     }
 
-    /// It ended because of its endpoint.
+    /// It ended for such a reason.
     pub fn was_closed(&self) -> bool {
-        self.ended.iter().any(|verdict| verdict.ended.cause == Cause::EndpointDown)
+        let of_limits = [Cause::MessageRate, Cause::ByteRate, Cause::ControlRate];
+        let others = [Cause::EndpointDown, Cause::Revoked, Cause::Expired];
+        self.ended.iter().any(|verdict| [&of_limits[..], &others].concat().contains(&verdict.ended.cause))
     }
 
     /// An established session whose endpoint has gone down ends so, if its route says that, or as
@@ -103,22 +116,28 @@ impl Case<'_> {
         if ended.cause != Cause::EndpointDown {
             return Ok(());
         }
-        ensure!(self.may_be_closed(), "{ended:?} where the endpoint was never down, or the route keeps sessions");
+        ensure!(self.may_lose_endpoint(), "{ended:?} where the endpoint was never down, or the route keeps sessions");
         ensure!((ended.party, ended.phase) == (Party::Proxy, Phase::Open), "verdict {ended:?}");
         Ok(())
     }
 
-    /// It was closed because of its endpoint, and this peer was there to read that; frames may end
+    /// It was closed for such a reason, and this peer was there to read that; frames may end
     /// in the middle, and then there is no place for a Close.
     pub fn must_say_why(&self, to: &Peer) -> bool {
         let cut = matches!(self.session.end, End::FinInFrame(_) | End::Stall(_) | End::Unanswered(_));
         // Its direction had its end already.
-        let over = matches!(self.session.end, End::Fin(s) | End::Drop(s) if to.side != Some(s));
+        let over = match self.session.end {
+            End::Fin(s) | End::Drop(s) => to.side != Some(s),
+            // A Unix socket cannot be reset: that is its end.
+            End::Rst(s) => to.side != Some(s) && self.session.leg == Leg::Unix,
+            _ => false,
+        };
         self.was_closed() && !cut && !over && !to.facts.reset && !to.left() && !to.broken && !to.heard.dead
     }
 
-    /// The code that the receiver of the direction from `side` gets for an endpoint that is down.
-    pub fn is_down_code(&self, side: Side, code: u16) -> bool {
-        self.may_be_closed() && code == if side == Side::Upstream { DOWN_CODE } else { TOWARD_UPSTREAM }
+    /// The code that the receiver of the direction from `side` gets for one of these reasons.
+    pub fn is_code_of_ours(&self, side: Side, code: u16) -> bool {
+        let down = self.may_lose_endpoint() && code == if side == Side::Upstream { DOWN_CODE } else { TOWARD_UPSTREAM };
+        down || self.is_code_of_credentials(side, code) || self.is_code_of_limit(side, code)
     }
 }

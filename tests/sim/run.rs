@@ -1,6 +1,7 @@
 //! Runs schedules: one, or many on all CPUs, and prints how to replay a failing one.
 
-use crate::asks::{ASKS_MAX, Ask};
+use crate::asks::{ASKS_MAX, Ask, Gives};
+use crate::auth::Kind;
 use crate::bugs::Bug;
 use crate::coverage::{Coverage, MET, Met};
 use crate::faults::{Fault, KINDS, NAMES};
@@ -109,8 +110,13 @@ fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
     if w.kernel.open_fds != 0 {
         return Err(format!("{} descriptors leaked", w.kernel.open_fds));
     }
-    let mut verdicts = Verdicts::default();
+    let (mut verdicts, mut mets) = (Verdicts::default(), Vec::new());
     (0..w.script.sessions.len()).for_each(|session| cover(w, session, ended));
+    for callee in &w.callees {
+        if callee.kind_is_auth() {
+            w.lives[callee.session].answered = callee.said_at.or(w.lives[callee.session].answered);
+        }
+    }
     let (faults, secure, starved) = (w.kernel.faults.total(), w.secure[Side::Upstream], w.starved_connects);
     let peers = &w.peers[..w.peers_used];
     for (index, session) in w.script.sessions.iter().enumerate() {
@@ -120,7 +126,7 @@ fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
         let ended: Vec<Verdict> = ended.iter().filter(|v| v.port == 1000 + index as u16).copied().collect();
         verdicts[index] = ended.first().map(|verdict| verdict.ended);
         let asked = std::array::from_fn(|ask| asked(w, index, ask));
-        let (group, first) = (&w.groups[index], index == 0);
+        let (group, life, flow, first) = (&w.groups[index], &w.lives[index], &w.flows[index], index == 0);
         let backends = || peers.iter().filter(of(Side::Upstream));
         let requests = backends().filter(|backend| backend.facts.head_ok).count();
         let case = Case {
@@ -132,16 +138,20 @@ fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
             ended: &ended,
             asked,
             group,
+            life,
+            flow,
             starved,
             secure,
             first,
             faults,
         };
-        let whole = session.is_certain();
+        let (whole, met) = (session.is_certain(), case.met_by_limit());
         case.judge().and_then(|()| w.judge_shadow(index, whole)).map_err(|e| {
             format!("session {index} ({:?}, {:?}, {:?}): {e}", session.leg, session.opening, session.end)
         })?;
+        mets.extend(met);
     }
+    mets.into_iter().for_each(|met| w.coverage.meet(met));
     Ok(verdicts)
 }
 
@@ -162,6 +172,7 @@ fn asked(w: &World, session: usize, ask: usize) -> Asked {
 /// What a session has met.
 fn cover(w: &mut World, index: usize, ended: &[Verdict]) {
     cover_endpoints(w, index);
+    cover_credentials(w, index, ended);
     let session = &w.script.sessions[index];
     let Some(verdict) = ended.iter().find(|verdict| verdict.port == 1000 + index as u16) else { return };
     if w.peers[..w.peers_used].iter().any(|peer| peer.session == Some(index) && peer.heard.pings > 0) {
@@ -187,6 +198,33 @@ fn cover(w: &mut World, index: usize, ended: &[Verdict]) {
         (Phase::Request, _, Ask::Call(_)) if left => Met::LeftDuringCall,
         (Phase::Request, _, Ask::Service(_)) if left => Met::LeftDuringService,
         (Phase::Open, ..) => Met::AskedAndAdmitted,
+        _ => return,
+    };
+    w.coverage.meet(met);
+}
+
+/// What a session has met that concerns its credentials.
+fn cover_credentials(w: &mut World, index: usize, ended: &[Verdict]) {
+    let session = &w.script.sessions[index];
+    let Some(Ask::Call(call)) =
+        session.asks.last().filter(|ask| matches!(ask, Ask::Call(call) if call.kind != Kind::Check))
+    else {
+        return;
+    };
+    let End { phase, cause, .. } = match ended.iter().find(|verdict| verdict.port == 1000 + index as u16) {
+        Some(verdict) => verdict.ended,
+        None => return,
+    };
+    let asked = asked(w, index, session.asks.len() - 1).asked > 0;
+    let gave_none = !matches!(call.gives(), Gives::Admits(_));
+    let met = match (phase, cause) {
+        (Phase::Open, Cause::Revoked) => Met::ClosedAsRevoked,
+        (Phase::Open, Cause::Expired) => Met::ClosedAsExpired,
+        (Phase::Open, _) => Met::Credentials,
+        (Phase::Request, Cause::Forbidden | Cause::BadCredentials | Cause::DecisionFailed) if asked && gave_none => {
+            Met::Unproven
+        }
+        (Phase::Request, Cause::Eof | Cause::Reset) if asked => Met::LeftDuringAuth,
         _ => return,
     };
     w.coverage.meet(met);

@@ -3,9 +3,12 @@
 //! script can run under many.
 
 use crate::asks::{self, Ask, outlook};
+use crate::auth::{self, Order};
 use crate::beat::{self, Beat};
 use crate::fleet::{self, Fleet};
 use crate::frames::{BINARY, CLOSE, FIN, Frame, PING, PONG, TEXT, push_close};
+use crate::kernel::Micros;
+use crate::limits::{self, Limit};
 use crate::mirror;
 use crate::rng::Rng;
 use framegate::proto::Side;
@@ -166,6 +169,12 @@ pub struct Session {
     /// Its directions have a read allowance, and pause when it is used up.
     pub pace: Option<&'static Allowance>,
     pub beat: Option<Beat>,
+    /// How long its client waits before it leaves, where it leaves.
+    pub lingers: Micros,
+    /// An administrator revokes the credentials of its client.
+    pub order: Option<Order>,
+    /// A limit on what one side sends.
+    pub limit: Option<Limit>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -189,6 +198,16 @@ impl Session {
         if letters.is_empty() { paced } else { format!("/{letters}{paced}") }
     }
 
+    /// Its peers do nothing once their frames are sent.
+    pub fn rest(&mut self) {
+        self.end = End::Idle;
+        for part in &mut self.parts {
+            part.plan.truncate(part.act_at);
+            (part.bad, part.close_at, part.finish, part.urgent_at) = (None, None, Some(Finish::Wait), None);
+            (part.mute, part.deaf_after) = (false, None);
+        }
+    }
+
     /// Whether its end follows from the script alone, without a race.
     pub fn is_certain(&self) -> bool {
         let asked = outlook(&self.asks, true);
@@ -197,6 +216,10 @@ impl Session {
         }
         if !asked.admits {
             return !matches!(self.opening, Opening::Leaves { rst: true, .. } | Opening::LeavesWaiting { .. });
+        }
+        // Its credentials may end, or be revoked.
+        if auth::client_of(self).is_some() {
+            return false;
         }
         let urgent = self.parts.iter().any(|part| part.urgent_at.is_some());
         let reaches = if self.leg == Leg::Unix { Some(true) } else { self.fleet.works(self.connects) };
@@ -208,7 +231,7 @@ impl Session {
             Opening::Bad101 | Opening::Answers | Opening::Silent => return true,
             Opening::Good => reaches == Some(true),
         };
-        if self.fleet.may_close() || self.retry.is_some() {
+        if self.fleet.may_close() || self.retry.is_some() || self.limit.is_some_and(|limit| limit.closes()) {
             return false;
         }
         let raced = match self.end {
@@ -282,6 +305,11 @@ impl Script {
         // Drawn apart: a session is the same with and without it.
         let mut beats = Rng::new(seed ^ 0x00be_a7be_a700);
         sessions.iter_mut().filter(|_| judged).for_each(|session| beat::draw(&mut beats, session));
+        let mut access = Rng::new(seed ^ 0x00ac_ce55_0000);
+        for (index, session) in sessions.iter_mut().enumerate().filter(|_| judged) {
+            auth::draw(&mut access, session, index == 0);
+            limits::draw(&mut access, session);
+        }
         let decoys = if rng.one_in(6) { 1 + rng.below(2) as u32 } else { 0 };
         Script { sessions, decoys }
     }
@@ -347,7 +375,7 @@ fn draw_session(rng: &mut Rng, Place { whole, judged, start_ms, haunted }: Place
     let short = parts.iter().all(|part| part.plan.len() < PAUSES_MAX * allowance.bytes);
     let paced = judged && short && !tiny && (wide || rng.one_in(5));
     let (key, pace) = (rng.size(0, 7), Some(allowance).filter(|_| paced));
-    let beat = None;
+    let (beat, order, limit) = (None, None, None);
     Session {
         start_ms,
         leg,
@@ -365,6 +393,9 @@ fn draw_session(rng: &mut Rng, Place { whole, judged, start_ms, haunted }: Place
         shadow,
         pace,
         beat,
+        lingers: 0,
+        order,
+        limit,
     }
 }
 

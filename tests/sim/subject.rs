@@ -1,7 +1,8 @@
 //! What is tested: the seam between the simulation and a worker. Everything that knows the worker's
 //! outward shape stands here.
 
-use crate::asks::{ASKS_MAX, Ask, CALL_MS, CONNECT_MS, PATIENT_MS};
+use crate::asks::{ASKS_MAX, Ask, CALL_MS, CONNECT_MS, Call, PATIENT_MS};
+use crate::auth::{self, Kind};
 use crate::beat::TIMEOUT_MS;
 use crate::bugs::Bug;
 use crate::callee::REQUEST;
@@ -18,6 +19,9 @@ use framegate::config::{self, Snapshot};
 use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
 use framegate::policy::ask::{Check, Subrequest};
+use framegate::policy::auth::{
+    self as policy_auth, Auth, Forward, Introspection, Method, Remote, Requirement, Revoked, Source,
+};
 use framegate::policy::balance::Balance;
 use framegate::policy::candidates::{self, Candidates, Next};
 use framegate::policy::endpoint::{Address, Endpoint, Limits, Pick};
@@ -126,6 +130,8 @@ fn made(kind: [bool; 3], reloaded: bool, script: &Script, bug: Option<Bug>) -> (
                 (snapshot.routes, snapshot.shield.work) = (routes, work);
             }
         }
+        // Orders of the schedule before.
+        made.snapshot.revoked.inherit(&Revoked::default());
         (Arc::clone(&made.snapshot), Arc::clone(&made.tls))
     })
 }
@@ -323,12 +329,18 @@ impl Variant<'_> {
             ..base.settings.relay.clone()
         };
         let settings = Arc::new(Settings { relay, retry_on: self.retry_on(), ..(*base.settings).clone() });
-        let asks = self.session.asks.iter().enumerate();
-        let checks = asks.map(|(at, ask)| self.check(snapshot, at, ask)).collect();
-        Route { settings, checks, shadow, ..Route::new(name.to_owned(), self.upstream(&base.upstreams()[0])) }
+        let asks = || self.session.asks.iter().enumerate();
+        let checks = asks().filter_map(|(at, ask)| self.check(snapshot, at, ask)).collect();
+        let auth = asks().find_map(|(at, ask)| self.auth(snapshot, at, ask));
+        Route { settings, checks, auth, shadow, ..Route::new(name.to_owned(), self.upstream(&base.upstreams()[0])) }
     }
 
     fn flow(&self) -> FlowLimits {
+        if let Some(limit) = self.session.limit {
+            let mut rates = Sides::<Vec<RateLimit>>::default();
+            rates[limit.side].push(self.bug.map_or(limit.setting(), |bug| bug.on_limit(limit.setting())));
+            return FlowLimits { rates, ..FlowLimits::default() };
+        }
         let Some(pace) = self.session.pace else { return FlowLimits::default() };
         let period_ms = if self.bug == Some(Bug::ShortPause) { 1 } else { PACE_MS };
         let (measure, rate) = (Measure::Bytes, Rate { units: pace.bytes as u64, period_ms });
@@ -357,16 +369,55 @@ impl Variant<'_> {
         Arc::new(Upstream::new(base.name.clone(), members, options))
     }
 
-    fn check(&self, snapshot: &Snapshot, at: usize, ask: &Ask) -> Check {
-        let timeout_ms = match ask {
-            Ask::Service(_) => return Check::Service(self.index),
-            Ask::Call(call) if call.patient || self.bug == Some(Bug::NoCallTimeout) => PATIENT_MS,
-            Ask::Call(_) => CALL_MS,
+    fn check(&self, snapshot: &Snapshot, at: usize, ask: &Ask) -> Option<Check> {
+        let call = match ask {
+            Ask::Service(_) => return Some(Check::Service(self.index)),
+            Ask::Call(call) if call.kind == Kind::Check => call,
+            Ask::Call(_) => return None,
         };
+        let (upstream, timeout_ms) = (self.callee(snapshot, at), self.timeout_ms(call));
+        let subrequest = Subrequest::new(upstream, REQUEST.to_vec(), timeout_ms, CONNECT_MS);
+        Some(Check::Subrequest(Arc::new(subrequest)))
+    }
+
+    fn timeout_ms(&self, call: &Call) -> u64 {
+        if call.patient || self.bug == Some(Bug::NoCallTimeout) { PATIENT_MS } else { CALL_MS }
+    }
+
+    fn callee(&self, snapshot: &Snapshot, at: usize) -> Arc<Upstream> {
         let name = format!("ask{}-{}", at + 1, self.index);
-        let upstream = snapshot.upstreams.iter().find(|upstream| upstream.name == name).expect("a callee");
-        let subrequest = Subrequest::new(Arc::clone(upstream), REQUEST.to_vec(), timeout_ms, CONNECT_MS);
-        Check::Subrequest(Arc::new(subrequest))
+        Arc::clone(snapshot.upstreams.iter().find(|upstream| upstream.name == name).expect("a callee"))
+    }
+
+    /// What the route asks of credentials, if this asks about them.
+    fn auth(&self, snapshot: &Snapshot, at: usize, ask: &Ask) -> Option<Auth> {
+        let Ask::Call(call) = ask else { return None };
+        let mut server = Remote::new(self.callee(snapshot, at), auth::HOST.to_owned(), auth::PATH.to_owned());
+        (server.timeout_ms, server.connect_ms) = (self.timeout_ms(call), CONNECT_MS);
+        let kind = match call.kind {
+            Kind::Check => return None,
+            Kind::Forward => policy_auth::Kind::Forward(Forward {
+                server,
+                method: "GET",
+                headers: None,
+                copy: Vec::new(),
+                identity_header: Some(auth::SUBJECT_FIELD.to_owned()),
+                expires_header: Some(auth::EXPIRES_FIELD.to_owned()),
+                cache: Vec::new(),
+            }),
+            Kind::Introspection => policy_auth::Kind::Introspection(Introspection {
+                server,
+                authorization: Default::default(),
+                issuer: Vec::new(),
+                audience: Vec::new(),
+                leeway_ms: 0,
+                subject_claim: None,
+                roles_claim: None,
+            }),
+        };
+        let from = vec![Source::Authorization("Bearer")];
+        let method = Method { name: "sim".to_owned(), from, kind };
+        Some(Auth::new(Requirement::Method(Arc::new(method)), Vec::new(), Vec::new()))
     }
 }
 
@@ -389,7 +440,8 @@ impl<const DOWN: bool, const UP: bool, const HEADED: bool> Subject for With<DOWN
         let (outbox, inbox) = inbox(Arc::new(NoWake));
         let services = world(|w| {
             let (hub, services) = Hub::open(&w.script, outbox.clone());
-            w.control = Some(Control { worker: outbox, before: Arc::clone(&snapshot), after });
+            let (before, current) = (Arc::clone(&snapshot), Arc::clone(&snapshot));
+            w.control = Some(Control { worker: outbox, before, after, current });
             w.services = Some(hub);
             services
         });

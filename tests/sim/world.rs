@@ -2,16 +2,19 @@
 //! thread-local, so that the worker's sockets can close themselves when they are dropped. Time
 //! passes inside `poll`, and a little inside other calls where a fault says so.
 
-use crate::asks::ASKS_MAX;
+use crate::asks::{ASKS_MAX, Ask};
+use crate::auth::{Kind, credential};
 use crate::bugs::Bug;
 use crate::callee::Callee;
 use crate::control::Control;
 use crate::coverage::{Coverage, Met};
+use crate::credentials::Life;
 use crate::deadlines::Calls;
 use crate::faults::Fault;
 use crate::fleet::Cookie;
 use crate::header;
 use crate::kernel::{CALLEES, Id, Kernel, MIRRORS, Micros, Owner, Sys, What, trace};
+use crate::limits::Flow;
 use crate::members::Group;
 use crate::mirror::Mirror;
 use crate::pace::Reads;
@@ -109,6 +112,9 @@ pub struct World {
     registrations: u64,
     /// The upstream of each session.
     pub groups: [Group; SESSIONS],
+    /// What has become of the credentials of each session, and of its limit.
+    pub lives: [Life; SESSIONS],
+    pub flows: [Flow; SESSIONS],
     /// Attempts to reach the callee of each question.
     pub call_tries: [[usize; ASKS_MAX]; SESSIONS],
     /// Attempts for which there was no descriptor.
@@ -143,6 +149,7 @@ impl World {
         self.pipes.clear();
         (self.still, self.registrations, self.skew_left) = (false, 0, 1_000_000);
         (self.groups, self.call_tries) = Default::default();
+        (self.lives, self.flows) = Default::default();
         (self.starved_connects, self.worker_now) = (0, self.kernel.now / 1_000);
         let start = self.kernel.now;
         for index in 0..self.script.sessions.len() {
@@ -150,6 +157,9 @@ impl World {
             self.add_client(Some(index), start);
             for (n, (at, _)) in self.script.sessions[index].fleet.changes.iter().enumerate() {
                 self.kernel.at(start + at, What::Change(index, n));
+            }
+            if let Some(order) = self.script.sessions[index].order.filter(|order| !order.eager) {
+                self.kernel.at(start + order.at, What::Revoke(index));
             }
         }
         for _ in 0..self.script.decoys {
@@ -162,7 +172,7 @@ impl World {
         let peer = self.peers_used;
         let (far, near) = self.kernel.pair(Owner::Worker, Owner::Peer(peer), false);
         self.add_peer(Side::Downstream, session, near);
-        let cookie = session.map_or(String::new(), |index| self.cookie(index));
+        let cookie = session.map_or(String::new(), |index| self.cookie(index) + &self.authorization(index));
         self.peers[peer].request(&self.script, cookie.as_bytes());
         if let Some(index) = session.filter(|_| self.headed) {
             self.peers[peer].announce(header::of_client(index, &self.script.sessions[index]));
@@ -181,6 +191,13 @@ impl World {
                 format!("Cookie: a=b; {}\r\n", subject::cookie_of(index, endpoint, secure))
             }
         }
+    }
+
+    /// The Authorization field of a session's request.
+    fn authorization(&self, index: usize) -> String {
+        let asked = self.script.sessions[index].asks.last();
+        let shows = asked.is_some_and(|ask| matches!(ask, Ask::Call(call) if call.kind != Kind::Check));
+        if shows { format!("Authorization: Bearer {}\r\n", credential(index)) } else { String::new() }
     }
 
     pub fn add_peer(&mut self, side: Side, session: Option<usize>, sock: Id) {
@@ -244,6 +261,8 @@ impl World {
                 self.end_other(session, n);
             } else if let Some(session) = self.kernel.sweeping.pop() {
                 self.sweep(session);
+            } else if let Some(session) = self.kernel.revoking.pop() {
+                self.revoke(session);
             } else if self.kernel.next_due().is_some_and(|at| at <= self.kernel.now) {
                 if let Some(id) = self.kernel.run_due() {
                     self.enqueue(id);
@@ -281,8 +300,11 @@ impl World {
         let of_other = |p: &Peer| session.is_some() && p.session == session && p.side != side;
         let other = self.peers[..self.peers_used].iter().rposition(of_other);
         let other_got = other.map_or(0, |other| self.peers[other].rx.len());
-        let before = self.peers[peer].rx.len();
+        let (before, knew) = (self.peers[peer].rx.len(), self.peers[peer].facts.head_ok);
         self.peers[peer].step(peer, &self.script, other_got, &mut self.kernel);
+        if let Some(session) = session.filter(|_| side == Some(Side::Upstream) && !knew) {
+            self.revoke_at_once(session, peer);
+        }
         // A patient peer waits for what the other one has.
         if let Some(other) = other
             && self.peers[peer].rx.len() > before
@@ -326,6 +348,9 @@ impl World {
         };
         let ip = Ipv4Addr::new(192, 0, 2, 1 + session.unwrap_or(9) as u8);
         let addr = SocketAddr::new(IpAddr::V4(ip), 1000 + session.unwrap_or(99) as u16);
+        if let Some(session) = session {
+            self.lives[session].accepted_ms = Some(self.worker_now);
+        }
         trace!(self.kernel, "accept -> sock {id} of session {session:?}");
         Ok((id, addr))
     }
