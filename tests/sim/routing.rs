@@ -127,7 +127,9 @@ impl Case<'_> {
         let cut = matches!(self.session.end, End::FinInFrame(_) | End::Stall(_) | End::Unanswered(_));
         // Its direction had its end already.
         let over = match self.session.end {
-            End::Fin(s) | End::Drop(s) => to.side != Some(s),
+            // The other one may have answered the FIN with its own before the worker closed.
+            End::Fin(_) => true,
+            End::Drop(s) => to.side != Some(s),
             // A Unix socket cannot be reset: that is its end.
             End::Rst(s) => to.side != Some(s) && self.session.leg == Leg::Unix,
             _ => false,
