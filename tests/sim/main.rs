@@ -3,8 +3,8 @@
 //!
 //! `SIM_SEEDS=1000000` runs that many schedules, `SIM_SEED=17` replays one with a trace (`SIM_CUTS`
 //! if its faults and cuts were those of another seed, `SIM_TLS=down`, `up` or `both` if it had
-//! TLS, `SIM_HEADERS=1` if it had PROXY headers). Use them with `cargo test --profile sim --test
-//! sim`.
+//! TLS, `SIM_HEADERS=1` if it had PROXY headers, `SIM_SHADOWS=0` if it had no shadows). Use them
+//! with `cargo test --profile sim --test sim`.
 
 mod asks;
 mod auth;
@@ -91,7 +91,10 @@ fn all_schedules_end_as_specified_behind_headers() {
 }
 
 fn replay(seed: u64) {
-    world::world(|w| w.kernel.trace = true);
+    world::world(|w| {
+        w.kernel.trace = true;
+        w.no_shadows = std::env::var("SIM_SHADOWS").is_ok_and(|with| with == "0");
+    });
     let cuts = number("SIM_CUTS").unwrap_or(seed);
     let headed = std::env::var_os("SIM_HEADERS").is_some();
     let result = match std::env::var("SIM_TLS").as_deref() {
@@ -143,7 +146,8 @@ fn twice<S: Subject>(seed: u64) -> Result<(), Failure> {
     world::world(|w| w.no_shadows = true);
     let second = one::<S>(seed, !seed ^ OTHER, None);
     world::world(|w| w.no_shadows = false);
-    let second = second?;
+    let without = |failure: Failure| Failure { what: format!("{} (with SIM_SHADOWS=0)", failure.what), ..failure };
+    let second = second.map_err(without)?;
     for (i, certain) in certain.into_iter().enumerate() {
         let outcome = |end: Option<End>| end.map(|end| (end.party, end.cause));
         let same = first[i] == second[i] || retries[i] && outcome(first[i]) == outcome(second[i]);

@@ -57,6 +57,8 @@ pub struct Asked {
 const ASK_SLACK_MS: u64 = 2_000;
 /// All pauses of a paced session together.
 const PAUSES_MS: u64 = 3_000;
+/// A request that its backend reads a few bytes at a time, with all jumps of the clock meanwhile.
+const SLOW_REQUEST_MS: u64 = 2_000;
 /// A connect without a descriptor is made again after a tick or two.
 const STARVED_MS: u64 = 200;
 
@@ -166,8 +168,10 @@ impl Case<'_> {
         let pauses = if self.session.pace.is_some() { PAUSES_MS } else { 0 };
         let rests = if self.session.beat.is_some() { 2 * beat::REST_MS } else { 0 };
         let queue = if self.session.fleet.is_shared() { self.session.fleet.queue as u64 * QUEUE_MS } else { 0 };
-        let silent = self.session.retry.is_some_and(|retry| retry.by == Opening::Silent);
-        let again = if silent { self.requests as u64 * HANDSHAKE_MS } else { 0 };
+        let again = self.session.retry.map_or(0, |retry| {
+            let each = if retry.by == Opening::Silent { HANDSHAKE_MS } else { SLOW_REQUEST_MS };
+            self.requests as u64 * each
+        });
         let waits = deadline
             + again
             + close
