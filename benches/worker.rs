@@ -25,6 +25,7 @@ fn main() {
     limited_messages();
     many_sessions();
     churn();
+    requests();
     timers();
     heartbeats();
 }
@@ -118,6 +119,33 @@ fn churn() {
     });
 }
 
+/// A plain request and its response, over connections that are there on both sides.
+fn requests() {
+    const GET: &[u8] = b"GET /page HTTP/1.1\r\nHost: example.com\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\nServer: nginx/1.22.1\r\nDate: Mon, 30 Nov 2026 10:00:00 GMT\r\n\
+        Content-Type: application/octet-stream\r\nContent-Length: 1024\r\nConnection: keep-alive\r\n\
+        Last-Modified: Mon, 30 Nov 2026 09:00:00 GMT\r\nETag: \"656858ee-400\"\r\nAccept-Ranges: bytes\r\n\r\n";
+    let response = [head.as_bytes(), &[b'x'; 1024]].concat();
+    let (mut core, mut records) = core_with("protocols = [\"http\"]\n");
+    let mut worker = Worker::new(&mut core).expect("a worker");
+    accept(&mut worker);
+    arrive(&mut worker, (0, Side::Downstream), GET);
+    connected(&mut worker, 0);
+    arrive(&mut worker, (0, Side::Upstream), &response);
+    assert!(records.pop().is_ok(), "it was answered");
+    worker.core().sys.sent = 0;
+    let mut answered = 0;
+    bench("worker, GET answered with 1024 B, keep-alive", 1_000, || {
+        arrive(&mut worker, (0, Side::Downstream), GET);
+        arrive(&mut worker, (0, Side::Upstream), &response);
+        assert!(matches!(records.pop(), Ok(Record::End(_))));
+        answered += 1;
+    });
+    let sys = &worker.core().sys;
+    assert!(sys.sent > answered * response.len(), "every request was forwarded, and answered");
+    assert_eq!(sys.tokens.len(), 2, "both connections live on");
+}
+
 /// What idle sessions cost: the wheel looks at each every 51.2 s, and files it anew.
 fn timers() {
     const SESSIONS: usize = 100;
@@ -206,6 +234,9 @@ impl Sys for Memory<'_> {
         }
         self.received += n;
         Ok(n)
+    }
+    fn peek(&mut self, _: &(), _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
     }
     fn send(&mut self, _: &(), bytes: &[u8]) -> io::Result<usize> {
         self.sent += bytes.len();
@@ -301,18 +332,27 @@ impl Wake for NoWake {
 /// One more session, open.
 fn open(worker: &mut Worker<'_, Memory<'_>>) {
     let session = worker.core().sys.tokens.len() / 2;
+    accept(worker);
+    arrive(worker, (session, Side::Downstream), REQUEST);
+    connected(worker, session);
+    arrive(worker, (session, Side::Upstream), SWITCHING);
+    let sys = &mut worker.core().sys;
+    (sys.sent, sys.received) = (0, 0);
+}
+
+/// One more client has connected.
+fn accept(worker: &mut Worker<'_, Memory<'_>>) {
     let sys = &mut worker.core().sys;
     sys.clients += 1;
     sys.events.push(Event { token: sys.listener, readable: true, ..Event::default() });
     worker.run_once().expect("poll");
-    arrive(worker, (session, Side::Downstream), REQUEST);
+}
+
+/// The connection of a session to its upstream is made.
+fn connected(worker: &mut Worker<'_, Memory<'_>>, session: usize) {
     let sys = &mut worker.core().sys;
-    // The connection to the upstream is made.
     sys.events.push(Event { token: sys.tokens[2 * session + 1], writable: true, ..Event::default() });
     worker.run_once().expect("poll");
-    arrive(worker, (session, Side::Upstream), SWITCHING);
-    let sys = &mut worker.core().sys;
-    (sys.sent, sys.received) = (0, 0);
 }
 
 /// One read's worth arrives, and the worker passes once.

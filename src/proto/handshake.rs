@@ -15,7 +15,7 @@ mod trace;
 use super::end::Cause;
 use super::http1::{
     Field, FieldEdits, Named, Request, Response, elements, is_hop_by_hop, names_protected, push, push_added,
-    push_field, starts_with, values,
+    push_address, push_field, starts_with, values,
 };
 use super::plain::{self, Inbound};
 use base64::Engine;
@@ -228,14 +228,14 @@ impl Origin {
 /// stands.
 fn push_x_forwarded(out: &mut Vec<u8>, request: &Request<'_>, add: &Forwarding<'_>) {
     let kept = |name| is_kept(name, request, add);
-    let peer = add.peer.to_canonical().to_string();
     out.extend_from_slice(b"X-Forwarded-For: ");
     if add.trusted {
         for hop in elements(&request.fields, "x-forwarded-for") {
             push(out, &[hop, b", "]);
         }
     }
-    push(out, &[peer.as_bytes(), b"\r\n"]);
+    push_address(out, add.peer.to_canonical());
+    out.extend_from_slice(b"\r\n");
     if !kept("x-forwarded-proto") {
         push_field(out, "X-Forwarded-Proto", if add.secure { b"https" } else { b"http" });
     }
@@ -243,7 +243,9 @@ fn push_x_forwarded(out: &mut Vec<u8>, request: &Request<'_>, add: &Forwarding<'
         push_field(out, "X-Forwarded-Host", request.host.as_bytes());
     }
     if !kept("x-real-ip") {
-        push_field(out, "X-Real-IP", add.client.to_canonical().to_string().as_bytes());
+        out.extend_from_slice(b"X-Real-IP: ");
+        push_address(out, add.client.to_canonical());
+        out.extend_from_slice(b"\r\n");
     }
 }
 

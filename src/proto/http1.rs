@@ -22,7 +22,7 @@ pub use passage::{Framing, Malformed, Passage, Passed, request_framing};
 pub use scan::HeadScan;
 pub use spans::Spans;
 pub use target::{climbs, encode_target};
-pub(super) use write::{Named, is_hop_by_hop, names_protected, push_added};
+pub(super) use write::{Named, is_hop_by_hop, names_protected, push_added, push_address, push_length, push_status};
 pub use write::{Refused, Reply, push, push_field, reason_of, write_refusal, write_reply, write_response};
 
 use super::end::Cause;

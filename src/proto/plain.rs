@@ -6,7 +6,7 @@
 use super::end::Cause;
 use super::http1::{
     Body, Field, FieldEdits, Framing, Named, Request, Response, body_of, elements, is_hop_by_hop, names_protected,
-    push, push_added, push_field, request_framing, values,
+    push_added, push_field, push_length, push_status, request_framing, values,
 };
 
 /// What the head of a request says about the exchange that it begins.
@@ -92,7 +92,7 @@ fn is_persistent(fields: &[Field<'_>], is_http10: bool) -> bool {
 pub(super) fn push_framing(out: &mut Vec<u8>, inbound: &Inbound) {
     match inbound.framing {
         Framing::None | Framing::UntilEof => {}
-        Framing::Length(length) => push_field(out, "Content-Length", length.to_string().as_bytes()),
+        Framing::Length(length) => push_length(out, length),
         Framing::Chunked => push_field(out, "Transfer-Encoding", b"chunked"),
     }
     if inbound.takes_trailers {
@@ -112,14 +112,20 @@ pub struct Answering<'a> {
     pub edits: &'a FieldEdits,
 }
 
+/// What a response gets beside its fields takes no more, unless a route adds fields: no vector has
+/// to grow for it.
+const ADDED_BYTES: usize = 256;
+
 /// Appends the head of the response for the client: framing and connection fields written anew, the
 /// upstream's other fields as they are, but for the route's edits and our `X-Request-Id`.
 pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, add: &Answering<'_>) {
-    push_status(out, response);
+    let fields = response.fields.iter().map(|Field { name, value }| name.len() + value.len() + 4);
+    out.reserve(fields.sum::<usize>() + ADDED_BYTES);
+    push_status(out, response.status, response.reason);
     push_passing(out, response, add.edits);
     push_added(out, add.edits);
     match (add.outbound.framing, add.inbound.is_head) {
-        (Framing::Length(length), _) => push_field(out, "Content-Length", length.to_string().as_bytes()),
+        (Framing::Length(length), _) => push_length(out, length),
         (Framing::Chunked, _) if !add.inbound.is_http10 => push_field(out, "Transfer-Encoding", b"chunked"),
         (Framing::Chunked | Framing::UntilEof, _) => {}
         // Without a body it says what a GET would get (RFC 9110 section 8.6); 204 must not have it.
@@ -141,13 +147,9 @@ pub fn write_response(out: &mut Vec<u8>, response: &Response<'_>, add: &Answerin
 /// Appends an interim response (100, 102, 103), which has no body and no framing. The fields that
 /// the route removes are removed from it, too.
 pub fn write_interim(out: &mut Vec<u8>, response: &Response<'_>, edits: &FieldEdits) {
-    push_status(out, response);
+    push_status(out, response.status, response.reason);
     push_passing(out, response, edits);
     out.extend_from_slice(b"\r\n");
-}
-
-fn push_status(out: &mut Vec<u8>, response: &Response<'_>) {
-    push(out, &[b"HTTP/1.1 ", response.status.to_string().as_bytes(), b" ", response.reason.as_bytes(), b"\r\n"]);
 }
 
 /// The fields of the upstream that pass.

@@ -188,21 +188,32 @@ impl Forward {
     fn on_head_bytes(&mut self, bytes: &[u8], authored: &mut Vec<u8>, step: &mut Step<'_>) -> Relayed {
         let Received::Head { held, scan, .. } = &mut self.response else { return Relayed::consume(bytes.len()) };
         let before = held.len();
-        held.extend_from_slice(bytes.get(..step.settings.head_bytes - before).unwrap_or(bytes));
-        let head_len = match scan.advance(held) {
+        let fresh = bytes.get(..step.settings.head_bytes - before).unwrap_or(bytes);
+        // Most heads come whole: they are read where they are.
+        if before > 0 {
+            held.extend_from_slice(fresh);
+        }
+        let head_len = match scan.advance(if before > 0 { held } else { fresh }) {
             Ok(Some(head_len)) => head_len,
-            Ok(None) if held.len() < step.settings.head_bytes => return Relayed::consume(bytes.len()),
+            Ok(None) if before + fresh.len() < step.settings.head_bytes => {
+                if before == 0 {
+                    held.extend_from_slice(fresh);
+                }
+                return Relayed::consume(bytes.len());
+            }
             Ok(None) | Err(_) => {
                 self.fail(Party::Upstream, Cause::BadResponse, step);
                 return Relayed::consume(bytes.len());
             }
         };
-        let head = held.get(..head_len).map(<[u8]>::to_vec).unwrap_or_default();
+        let held = std::mem::take(held);
+        let head = if before > 0 { &held } else { fresh };
+        let head = head.get(..head_len).unwrap_or_default();
         // Never zero: without the first of these bytes the head was not complete.
         let used = head_len.saturating_sub(before).max(1);
         let is_last = used >= bytes.len();
         self.moved_at = step.now;
-        if let Err(cause) = self.on_head(&head, is_last, authored, step) {
+        if let Err(cause) = self.on_head(head, is_last, authored, step) {
             authored.clear();
             self.fail(Party::Upstream, cause, step);
         }

@@ -22,15 +22,49 @@ impl HeadScan {
     /// Fails with [`Cause::MalformedHead`]; the limit on the size of a head is the caller's.
     pub fn advance(&mut self, held: &[u8]) -> Result<Option<usize>, Cause> {
         while self.state != State::Done {
-            let stay = self.state.stay();
             let rest = held.get(self.at..).unwrap_or_default();
-            self.at += rest.iter().position(|byte| CLASSES[usize::from(*byte)] & stay == 0).unwrap_or(rest.len());
+            self.at += match self.state {
+                State::Line => field_lines(rest),
+                state => run(rest, state.stay()),
+            };
             let Some(byte) = held.get(self.at) else { return Ok(None) };
             self.state = self.state.step(*byte)?;
             self.at += 1;
         }
         Ok(Some(self.at))
     }
+}
+
+/// The length of the whole field lines that `bytes` begin with. The states would pass them, too: a
+/// head is little else, and this takes a third of the time.
+fn field_lines(bytes: &[u8]) -> usize {
+    let mut len = 0;
+    while let Some(line) = field_line(bytes.get(len..).unwrap_or_default()) {
+        len += line;
+    }
+    len
+}
+
+fn field_line(bytes: &[u8]) -> Option<usize> {
+    let name = run(bytes, TOKEN);
+    bytes.get(name).filter(|byte| name > 0 && **byte == b':')?;
+    let end = name + 1 + run(bytes.get(name + 1..)?, VISIBLE | TAB);
+    bytes.get(end..end + 2).filter(|end| *end == b"\r\n").map(|_| end + 2)
+}
+
+/// How many bytes there are before the first one that is of none of these classes.
+fn run(bytes: &[u8], classes: u8) -> usize {
+    let blocks = if classes & VISIBLE != 0 { visible_blocks(bytes) } else { 0 };
+    let rest = bytes.get(blocks..).unwrap_or_default();
+    blocks + rest.iter().position(|byte| CLASSES[usize::from(*byte)] & classes == 0).unwrap_or(rest.len())
+}
+
+/// The length of the blocks at the start of `bytes` that hold nothing but [`VISIBLE`]: the compiler
+/// looks at all bytes of a block at once, and values are most of a head.
+fn visible_blocks(bytes: &[u8]) -> usize {
+    const LEN: usize = 16;
+    let is_visible = |block: &[u8; LEN]| block.iter().fold(true, |all, byte| all & (*byte >= b' ') & (*byte != 0x7f));
+    LEN * bytes.as_chunks().0.iter().take_while(|block| is_visible(block)).count()
 }
 
 /// What the next byte may be.

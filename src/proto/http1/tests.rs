@@ -127,6 +127,40 @@ fn malformed_bytes_are_refused_where_they_stand() {
     }
 }
 
+/// Blocks of a value are looked at together.
+#[test]
+fn a_control_byte_anywhere_in_a_long_value_is_refused() {
+    let head = format!("GET /{} HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "p".repeat(70), "v".repeat(70));
+    assert_eq!(scan_torn(head.as_bytes()), Ok(Some(head.len())));
+    let long = |at: &usize| matches!(head.as_bytes()[*at], b'p' | b'v');
+    for at in (0..head.len()).filter(long) {
+        for (byte, passes) in [(0, false), (0x1f, false), (0x7f, false), (b' ', true), (0x80, true), (0xff, true)] {
+            let mut bytes = head.clone().into_bytes();
+            bytes[at] = byte;
+            let expected = if passes { Ok(Some(head.len())) } else { Err(Cause::MalformedHead) };
+            assert_eq!(scan_torn(&bytes), expected, "{byte:#x} at {at}");
+        }
+        let mut bytes = head.clone().into_bytes();
+        bytes[at] = b'\t';
+        let in_value = head.as_bytes()[at] == b'v';
+        assert_eq!(scan_torn(&bytes).is_ok(), in_value, "HTAB at {at}");
+    }
+}
+
+#[test]
+fn numbers_and_addresses_are_written_as_the_library_does() {
+    for number in [0, 9, 10, 99, 100, 1_234, u64::from(u32::MAX), u64::MAX] {
+        let mut out = Vec::new();
+        write::push_number(&mut out, number);
+        assert_eq!(String::from_utf8(out), Ok(number.to_string()));
+    }
+    for text in ["0.0.0.0", "10.20.3.255", "2001:db8::7", "::1"] {
+        let mut out = Vec::new();
+        push_address(&mut out, text.parse().expect("an address"));
+        assert_eq!(out, text.as_bytes());
+    }
+}
+
 #[test]
 fn request_lines_that_are_none_are_malformed() {
     let lines = [
