@@ -154,6 +154,59 @@ fn exactly_so_many_messages_pass_on_all_sessions_at_once() {
     open_from(2, &proxy, &listener, "");
 }
 
+/// Of a route, of a listener, and of an address on all routes of a listener: addresses 1, 2 and 1.
+#[test]
+fn sessions_of_a_route_and_of_a_listener_share_their_messages() {
+    let messages = "messages = { rate = \"12/h\", close = 4003 }";
+    let of_route = (format!("limits = {{ total = {{ {messages} }} }}"), String::new(), [1, 2]);
+    let of_listener = (String::new(), format!("limits = {{ total = {{ {messages} }} }}"), [1, 2]);
+    let of_address = (String::new(), format!("limits = {{ per_address = {{ {messages} }} }}"), [1, 1]);
+    for (route, at_listener, hosts) in [of_route, of_listener, of_address] {
+        let (listener, _) = listen();
+        let toml = before(listener.local_addr().unwrap(), &format!("{route}\n{LOG}")).replace("count = 1", "count = 2");
+        let at_route = "listen = \"127.0.0.1:0\"\n[[route]]";
+        assert_eq!(toml.matches(at_route).count(), 1, "{toml}");
+        let with_limits = format!("listen = \"127.0.0.1:0\"\n{at_listener}\n[[route]]");
+        let proxy = Proxy::start(&toml.replace(at_route, &with_limits));
+        let sessions = hosts.map(|host| open_from(host, &proxy, &listener, ""));
+        for _ in 0..6 {
+            sessions.iter().for_each(passes);
+        }
+        // Also over a reload.
+        assert!(http(proxy.admin(), "POST /reload HTTP/1.1\r\nHost: a\r\n\r\n").contains("200 OK"));
+        closes(open_from(hosts[0], &proxy, &listener, ""));
+        sessions.into_iter().for_each(closes);
+        if hosts[0] == hosts[1] {
+            passes(&open_from(3, &proxy, &listener, ""));
+        }
+    }
+}
+
+/// Two sessions, on a worker each, of which one alone would not exceed it.
+#[test]
+fn bytes_of_a_route_are_held_to_the_rate_of_all_its_sessions() {
+    const RATE: usize = 128 << 10;
+    let (listener, _) = listen();
+    let bytes = "bytes = { rate = \"128KiB/s\", burst = \"128KiB\", patience = \"off\" }";
+    let proxy = two_workers(&listener, &format!("limits = {{ total = {{ {bytes} }} }}"));
+    let sessions = [1, 2].map(|host| open_from(host, &proxy, &listener, ""));
+    let (stop, begun, message) = (AtomicBool::new(false), Instant::now(), masked(0x82, &[7; 10_000]));
+    let received: usize = std::thread::scope(|scope| {
+        for (client, _) in &sessions {
+            scope.spawn(|| flood(client, &message, &stop));
+        }
+        let readers: Vec<_> = sessions.iter().map(|(_, upstream)| scope.spawn(|| drain(upstream, &stop))).collect();
+        // The time is what is measured here.
+        std::thread::sleep(Duration::from_secs(2));
+        stop.store(true, Ordering::Relaxed);
+        readers.into_iter().map(|reader| reader.join().unwrap()).sum()
+    });
+    let took = begun.elapsed().as_millis() as usize;
+    // The burst, the rate, and one read of each worker.
+    let most = RATE + RATE * took / 1_000 + 2 * RATE;
+    assert!(received <= most && received >= RATE * 3 * 2 / 3, "{received} in {took} ms");
+}
+
 #[test]
 fn each_key_of_an_owner_has_its_messages() {
     let (listener, _) = listen();

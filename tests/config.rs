@@ -556,7 +556,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "limits = { \"ü\" = 1 }\n",
         "5:12: route.limits.ü",
         "unknown key; expected \"max_frame\", \"max_message\", \"max_body\", \"max_sessions\", \"handshakes\", \
-         \"per_address\", \"per_identity\", \"messages\", \"bytes\", \"control_frames\", \
+         \"total\", \"per_address\", \"per_identity\", \"messages\", \"bytes\", \"control_frames\", \
          \"upstream_messages\", \"upstream_bytes\", \"fragments\" or \"session_age\"",
     ),
     (

@@ -9,7 +9,7 @@ use super::value;
 use crate::policy::keyed::{By, HandshakeRate, KeyLimit, Keyed};
 use crate::policy::listener::ListenerLimits;
 use crate::proto::Side;
-use crate::proto::rate::Measure;
+use crate::proto::rate::RateLimit;
 use crate::proto::settings::Mode;
 
 impl Builder<'_, '_> {
@@ -22,6 +22,10 @@ impl Builder<'_, '_> {
         }
         let mode = route.mode.as_ref().and_then(|mode| mode.get_ref().as_str());
         let opaque = mode == Some(Mode::Opaque.name());
+        let total = limits.total.as_ref().and_then(|total| total.get_ref().messages.as_ref());
+        if let (true, Some(at)) = (opaque, total) {
+            self.problems.add(at.span(), "route.limits.total.messages", NOT_OPAQUE);
+        }
         let by_address = self.client_limit(By::Address, &limits.per_address, opaque);
         (by_address, self.client_limit(By::Identity, &limits.per_identity, opaque))
     }
@@ -29,8 +33,7 @@ impl Builder<'_, '_> {
     fn client_limit(&mut self, by: By, section: &Option<Section<ClientLimit>>, opaque: bool) -> Option<Keyed> {
         let (section, name) = (section.as_ref()?, key(by));
         let typed = section.get_ref();
-        let rates = [(Measure::Messages, "messages", &typed.messages), (Measure::Bytes, "bytes", &typed.bytes)];
-        let limits_rates = rates.iter().any(|(.., typed)| typed.is_some());
+        let limits_rates = typed.messages.is_some() || typed.bytes.is_some();
         if typed.sessions.is_none() && typed.handshakes.is_none() && !limits_rates {
             let why = "limits nothing; add for example sessions = 20, or handshakes = \"10/s\"";
             self.problems.add(section.span(), name, why);
@@ -46,10 +49,7 @@ impl Builder<'_, '_> {
         if let (true, Some(at)) = (opaque, &typed.messages) {
             self.problems.add(at.span(), &format!("{name}.messages"), NOT_OPAQUE);
         }
-        let rate = |(measure, key, typed): (_, _, &Option<Section<_>>)| {
-            self.rate_limit(&format!("{name}.{key}"), measure, typed.as_ref()?)
-        };
-        let rates = rates.into_iter().filter_map(rate).collect();
+        let rates = self.rates_of(name, &typed.messages, &typed.bytes);
         let shared = self.take(&format!("{name}.shared"), &typed.shared, false, value::flag);
         Some(Keyed::with_rates(by, KeyLimit { sessions, handshakes, ipv6_prefix, entries, shared }, rates))
     }
@@ -72,10 +72,13 @@ pub fn describe(keyed: &Keyed) -> String {
         By::Address => format!("address (IPv6 by /{ipv6_prefix})"),
         By::Identity => "client".to_owned(),
     };
-    let together =
-        keyed.rates.iter().map(|limit| format!("all sessions together {}", rate_of(Side::Downstream, limit)));
-    parts.extend(together);
+    parts.extend(keyed.rates.iter().map(together));
     format!("per {of} {}{}", parts.join(" and "), if shared { " on all hosts" } else { "" })
+}
+
+/// What `check` says of a rate of all sessions together.
+pub fn together(limit: &RateLimit) -> String {
+    format!("all sessions together {}", rate_of(Side::Downstream, limit))
 }
 
 /// What `check` says of the limits of a listener.
@@ -84,6 +87,7 @@ pub fn describe_listener(limits: &ListenerLimits) -> String {
     parts.extend(limits.half_open.max().map(|max| format!("at most {max} half-open")));
     parts.extend(limits.handshakes.as_ref().map(|rate| rate_text(rate.limit().rate, rate.limit().burst)));
     parts.extend(limits.sessions.max().map(|max| format!("at most {max} sessions")));
+    parts.extend(limits.total.iter().map(|rate| together(rate.limit())));
     let half_open = limits.half_open_by_address.as_ref();
     parts.extend(half_open.and_then(|keyed| {
         let (max, prefix) = (keyed.limit.sessions?, keyed.limit.ipv6_prefix);

@@ -278,12 +278,15 @@ impl Snapshot {
 
     /// Of sessions with limits on what they do, by the route that has most.
     fn limiter_memory(&self, sessions: usize) -> Option<(usize, String)> {
+        let limits = self.listeners.iter().filter_map(|listener| listener.limits.as_ref());
+        let at_listener = limits.map(|limits| limits.rates()).max().unwrap_or(0);
         let buckets_of = |entry: &Entry| {
             let route = &entry.route;
             let relay = &route.settings.relay;
             let own: usize = Side::BOTH.iter().map(|side| relay.flow.rates[*side].len()).sum();
             let of_client = [&route.by_address, &route.by_identity].into_iter().flatten();
-            let shared: usize = of_client.map(|keyed| keyed.rates.len()).sum();
+            let shared: usize =
+                of_client.map(|keyed| keyed.rates.len()).sum::<usize>() + route.total.len() + at_listener;
             let by_key = route.auth.as_ref().is_some_and(Auth::limits_keys);
             let limited = relay.flow.are_set() || relay.refresh.is_some() || shared > 0 || by_key;
             limited.then_some(own + shared)
@@ -410,6 +413,9 @@ fn write_rewrite(out: &mut String, route: &Route) -> fmt::Result {
     }
     if let Some(rate) = &route.handshakes {
         write!(out, ", {}", limits::rate_text(rate.limit().rate, rate.limit().burst))?;
+    }
+    for rate in &route.total {
+        write!(out, ", {}", clients::together(rate.limit()))?;
     }
     if route.settings.relay.splice {
         write!(out, ", splice on")?;

@@ -9,7 +9,7 @@ mod shield;
 
 pub use discover::Discover;
 pub use flow::{FlowKeys, RateLimit, SessionAge};
-pub use listener::{AddressLimit, HandshakeLimit, ListenerLimits};
+pub use listener::{AddressLimit, HandshakeLimit, ListenerLimits, TotalLimit};
 pub use shield::{Block, Shield};
 
 use serde::de::value::MapAccessDeserializer;
@@ -318,6 +318,7 @@ pub struct RouteLimits {
     pub max_body: Typed,
     pub max_sessions: Typed,
     pub handshakes: Option<Section<HandshakeLimit>>,
+    pub total: Option<Section<TotalLimit>>,
     pub per_address: Option<Section<ClientLimit>>,
     pub per_identity: Option<Section<ClientLimit>>,
     pub messages: Option<Section<RateLimit>>,

@@ -2,13 +2,13 @@
 //! key.
 
 use super::build::Builder;
-use super::file::{AddressLimit, HandshakeLimit, ListenerLimits as TypedLimits, RateLimit, Section, Typed};
-use super::flow::rate;
+use super::file::{AddressLimit, HandshakeLimit, ListenerLimits as TypedLimits, RateLimit, Section, TotalLimit, Typed};
+use super::flow::rate as rate_value;
 use super::value::{self, duration_text};
 use crate::policy::keyed::{By, HandshakeRate, KeyLimit, Keyed};
 use crate::policy::limit::{ClientLimits, SessionLimit, SharedRate};
 use crate::policy::listener::ListenerLimits;
-use crate::proto::rate::{Measure, Rate};
+use crate::proto::rate::{self, Measure, Rate};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use toml::{Spanned, Value};
@@ -29,6 +29,7 @@ impl Builder<'_, '_> {
         let limits_something = typed.half_open.is_some()
             || typed.handshakes.is_some()
             || typed.max_sessions.is_some()
+            || typed.total.is_some()
             || typed.per_address.is_some();
         if !limits_something {
             let why = "limits nothing; add for example half_open = 1000";
@@ -37,9 +38,35 @@ impl Builder<'_, '_> {
         let half_open = self.read("listener.limits.half_open", &typed.half_open, value::sessions);
         let max_sessions = self.read("listener.limits.max_sessions", &typed.max_sessions, value::sessions);
         let handshakes = self.shared_handshakes("listener.limits.handshakes", &typed.handshakes);
+        let total = self.total_rates("listener.limits.total", &typed.total);
         let (by_address, half_open_by_address) = self.address_limits(&typed.per_address);
         let (half_open, sessions) = (SessionLimit::new(half_open), SessionLimit::new(max_sessions));
-        Some(Arc::new(ListenerLimits { half_open, handshakes, sessions, by_address, half_open_by_address }))
+        Some(Arc::new(ListenerLimits { half_open, handshakes, sessions, total, by_address, half_open_by_address }))
+    }
+
+    /// What all sessions of a listener or a route may do together.
+    pub fn total_rates(&mut self, name: &str, section: &Option<Section<TotalLimit>>) -> Vec<SharedRate> {
+        let Some(section) = section else { return Vec::new() };
+        let typed = section.get_ref();
+        if typed.messages.is_none() && typed.bytes.is_none() {
+            let why = "limits nothing; add for example messages = { rate = \"10000/s\" }";
+            self.problems.add(section.span(), name, why);
+        }
+        self.rates_of(name, &typed.messages, &typed.bytes).into_iter().map(SharedRate::new).collect()
+    }
+
+    /// `messages` and `bytes` of several sessions together.
+    pub fn rates_of(
+        &mut self,
+        name: &str,
+        messages: &Option<Section<RateLimit>>,
+        bytes: &Option<Section<RateLimit>>,
+    ) -> Vec<rate::RateLimit> {
+        let rates = [(Measure::Messages, "messages", messages), (Measure::Bytes, "bytes", bytes)];
+        let rate = |(measure, key, typed): (_, _, &Option<Section<_>>)| {
+            self.rate_limit(&format!("{name}.{key}"), measure, typed.as_ref()?)
+        };
+        rates.into_iter().filter_map(rate).collect()
     }
 
     /// Sessions and handshakes of an address, and its half-open connections.
@@ -47,7 +74,8 @@ impl Builder<'_, '_> {
         let name = "listener.limits.per_address";
         let Some(section) = section else { return (None, None) };
         let typed = section.get_ref();
-        if typed.half_open.is_none() && typed.sessions.is_none() && typed.handshakes.is_none() {
+        let limits_rates = typed.messages.is_some() || typed.bytes.is_some();
+        if typed.half_open.is_none() && typed.sessions.is_none() && typed.handshakes.is_none() && !limits_rates {
             let why = "limits nothing; add for example half_open = 20, or sessions = 100";
             self.problems.add(section.span(), name, why);
         }
@@ -58,10 +86,11 @@ impl Builder<'_, '_> {
         let ipv6_prefix = self.ipv6_prefix(name, &typed.ipv6_prefix);
         let entries = self.entries(name, &typed.entries);
         let limit = KeyLimit { sessions, handshakes, ipv6_prefix, entries, shared: false };
-        let keyed = |limit: KeyLimit| Keyed::new(By::Address, limit);
-        let counts = sessions.is_some() || handshakes.is_some();
+        let rates = self.rates_of(name, &typed.messages, &typed.bytes);
+        let counts = sessions.is_some() || handshakes.is_some() || limits_rates;
         let half_open = half_open.map(|max| KeyLimit { sessions: Some(max), handshakes: None, ..limit });
-        (counts.then(|| keyed(limit)), half_open.map(keyed))
+        let by_address = counts.then(|| Keyed::with_rates(By::Address, limit, rates));
+        (by_address, half_open.map(|limit| Keyed::new(By::Address, limit)))
     }
 
     /// `{ rate = "500/s", burst = 1000 }`, of all clients together.
@@ -71,14 +100,15 @@ impl Builder<'_, '_> {
         if typed.rate.is_none() {
             self.problems.add(section.span(), &rate_key, NO_RATE);
         }
-        let rate = self.read(&rate_key, &typed.rate, |v| rate(v, Measure::Messages)).flatten();
+        let rate = self.read(&rate_key, &typed.rate, |v| rate_value(v, Measure::Messages)).flatten();
         let burst = self.read(&format!("{key}.burst"), &typed.burst, |v| value::number(v, BURST));
         rate.map(|rate| SharedRate::of_handshakes(HandshakeRate { rate, burst: burst.unwrap_or(rate.units) }))
     }
 
     /// `handshakes = "10/s"`, with a `burst` beside it.
     pub fn handshakes_of(&mut self, name: &str, handshakes: &Typed, burst: &Typed) -> Option<HandshakeRate> {
-        let passes = self.read(&format!("{name}.handshakes"), handshakes, |v| rate(v, Measure::Messages)).flatten();
+        let passes =
+            self.read(&format!("{name}.handshakes"), handshakes, |v| rate_value(v, Measure::Messages)).flatten();
         if let (None, Some(at)) = (handshakes, burst) {
             let why = "has no effect without handshakes; remove it";
             self.problems.add(at.span(), &format!("{name}.burst"), why);

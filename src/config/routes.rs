@@ -169,6 +169,7 @@ impl Builder<'_, '_> {
             host_header: self.read("route.host_header", &typed.host_header, |v| pattern::host_header(text(v)?)),
             sessions: SessionLimit::new(max_sessions),
             handshakes: self.shared_handshakes("route.limits.handshakes", &typed.limits.handshakes),
+            total: self.total_rates("route.limits.total", &typed.limits.total),
             protocols: self.protocols(typed),
             settings: Arc::new(Settings { timeouts, relay, retry_on, max_body, ..inherited.clone() }),
             ..Route::with_action(route_name(typed), action)

@@ -1,8 +1,9 @@
 //! Limits that count: permits are taken when something opens and given back when they are dropped,
 //! also by a worker that unwinds. Shared by all workers, touched at open and close only.
 
-use super::keyed::{HandshakeRate, KeyPermit};
+use super::keyed::{Excess, HandshakeRate, Key, KeyPermit, Keyed};
 use crate::proto::Millis;
+use crate::proto::end::Cause;
 use crate::proto::rate::{Bucket, Measure, OnExcess, RateLimit};
 use arc_swap::ArcSwap;
 use std::sync::Arc;
@@ -88,6 +89,46 @@ impl Drop for Permit {
     }
 }
 
+/// A session that limits count.
+#[derive(Debug)]
+pub struct Counted {
+    pub permit: Permit,
+    /// Buckets that it has together with other sessions.
+    pub shared: Vec<Arc<Bucket>>,
+}
+
+impl Counted {
+    pub fn new(permit: Permit) -> Counted {
+        Counted { permit, shared: Vec::new() }
+    }
+
+    /// One of the sessions that `limit` counts, which have `rates` together; else `full`.
+    pub fn among(mut self, limit: &SessionLimit, rates: &[SharedRate], full: Excess) -> Result<Counted, Excess> {
+        let permit = self.permit.and(&limit.permits()).ok_or(full)?;
+        self.shared.extend(rates.iter().map(SharedRate::bucket));
+        Ok(Counted { permit, ..self })
+    }
+
+    /// One of those of a client.
+    pub fn by(mut self, limit: &Keyed, key: &impl Key, now: Millis) -> Result<Counted, Excess> {
+        let counted = limit.session(key, now)?;
+        self.shared.extend(limit.buckets(counted.as_ref(), now));
+        let permit = match counted {
+            Some(counted) => self.permit.with(counted),
+            None => self.permit,
+        };
+        Ok(Counted { permit, ..self })
+    }
+
+    /// One of those with an API key.
+    pub fn by_key(self, limits: &ClientLimits, now: Millis) -> Result<Counted, Excess> {
+        if let Some(Err(retry_ms)) = limits.handshakes.as_ref().map(|rate| rate.pass(now)) {
+            return Err(Excess { cause: Cause::KeyRate, retry_ms: Some(retry_ms) });
+        }
+        self.among(&limits.sessions, &limits.rates, Excess { cause: Cause::KeySessions, retry_ms: None })
+    }
+}
+
 /// Counts the sessions of a route, or of something else that has a limit, over all workers and
 /// reloads.
 #[derive(Debug)]
@@ -165,6 +206,13 @@ impl SharedRate {
         }
     }
 
+    /// Each of these goes on where the same one of `before` is.
+    pub fn inherit_all(own: &[SharedRate], before: &[SharedRate]) {
+        for rate in own {
+            before.iter().filter(|known| *known == rate).for_each(|known| rate.inherit(known));
+        }
+    }
+
     pub fn inherit_from(own: &Option<SharedRate>, before: &Option<SharedRate>) {
         if let (Some(own), Some(before)) = (own, before) {
             own.inherit(before);
@@ -195,9 +243,7 @@ impl ClientLimits {
     pub fn inherit(&self, before: &ClientLimits) {
         self.sessions.inherit(&before.sessions);
         SharedRate::inherit_from(&self.handshakes, &before.handshakes);
-        for own in &self.rates {
-            before.rates.iter().filter(|known| *known == own).for_each(|known| own.inherit(known));
-        }
+        SharedRate::inherit_all(&self.rates, &before.rates);
     }
 }
 

@@ -6,7 +6,7 @@
 //! and that which a trusted proxy names with the request. A trusted proxy itself is not judged.
 
 use super::keyed::{Excess, Keyed};
-use super::limit::{Permit, SessionLimit, SharedRate};
+use super::limit::{Counted, Permit, SessionLimit, SharedRate};
 use crate::proto::Millis;
 use crate::proto::end::Cause;
 use std::net::IpAddr;
@@ -17,7 +17,9 @@ pub struct ListenerLimits {
     pub half_open: SessionLimit,
     pub handshakes: Option<SharedRate>,
     pub sessions: SessionLimit,
-    /// Sessions and handshakes of each address.
+    /// Of all sessions together.
+    pub total: Vec<SharedRate>,
+    /// Sessions, handshakes and rates of each address.
     pub by_address: Option<Keyed>,
     /// Its half-open connections, as sessions of a table of their own.
     pub half_open_by_address: Option<Keyed>,
@@ -66,15 +68,19 @@ impl ListenerLimits {
         self.by_address.as_ref().map_or(Ok(()), |limit| limit.handshake(&limit.address(address), now))
     }
 
-    /// One more session of this address, counted by the permit as well.
-    pub fn session_of(&self, permit: Permit, address: IpAddr, now: Millis) -> Result<Permit, Excess> {
+    /// One more session of this address.
+    pub fn session_of(&self, counted: Counted, address: IpAddr, now: Millis) -> Result<Counted, Excess> {
         let full = Excess { cause: Cause::MaxListenerSessions, retry_ms: None };
-        let permit = permit.and(&self.sessions.permits()).ok_or(full)?;
-        let Some(limit) = &self.by_address else { return Ok(permit) };
-        Ok(match limit.session(&limit.address(address), now)? {
-            Some(counted) => permit.with(counted),
-            None => permit,
-        })
+        let counted = counted.among(&self.sessions, &self.total, full)?;
+        match &self.by_address {
+            Some(limit) => counted.by(limit, &limit.address(address), now),
+            None => Ok(counted),
+        }
+    }
+
+    /// Rates that one session has here.
+    pub fn rates(&self) -> usize {
+        self.total.len() + self.by_address.as_ref().map_or(0, |keyed| keyed.rates.len())
     }
 
     /// Goes on counting where `before` is.
@@ -82,6 +88,7 @@ impl ListenerLimits {
         self.half_open.inherit(&before.half_open);
         self.sessions.inherit(&before.sessions);
         SharedRate::inherit_from(&self.handshakes, &before.handshakes);
+        SharedRate::inherit_all(&self.total, &before.total);
         Keyed::inherit_from(&self.by_address, &before.by_address);
         Keyed::inherit_from(&self.half_open_by_address, &before.half_open_by_address);
     }
@@ -110,6 +117,7 @@ mod tests {
             half_open: SessionLimit::new(None),
             handshakes: None,
             sessions: SessionLimit::new(None),
+            total: Vec::new(),
             by_address: None,
             half_open_by_address: None,
         }
@@ -162,21 +170,22 @@ mod tests {
             half_open: SessionLimit::new(Some(1)),
             handshakes: Some(SharedRate::of_handshakes(rate(1))),
             sessions: SessionLimit::new(Some(1)),
+            total: Vec::new(),
             by_address: each(Some(1), Some(1)),
             half_open_by_address: each(Some(1), None),
         };
         let (before, after) = (new(), new());
         let entry = before.enter(permit(), client(1), NOW).unwrap();
-        let session = before.session_of(permit(), client(1).unwrap(), NOW).unwrap();
+        let session = before.session_of(Counted::new(permit()), client(1).unwrap(), NOW).unwrap();
         after.inherit(&before);
         assert_eq!(after.enter(permit(), client(1), NOW).unwrap_err(), Cause::AddressHalfOpen);
         assert_eq!(after.enter(permit(), client(2), NOW).unwrap_err(), Cause::HalfOpen);
-        let cause = |n| after.session_of(permit(), client(n).unwrap(), NOW).unwrap_err().cause;
+        let cause = |n| after.session_of(Counted::new(permit()), client(n).unwrap(), NOW).unwrap_err().cause;
         assert_eq!(cause(1), Cause::MaxListenerSessions);
         drop((entry, session));
         let again = after.enter(permit(), client(1), NOW).unwrap();
         assert_eq!(again.excess.map(|excess| excess.cause), Some(Cause::AddressRate));
-        assert!(after.session_of(permit(), client(1).unwrap(), NOW).is_ok());
+        assert!(after.session_of(Counted::new(permit()), client(1).unwrap(), NOW).is_ok());
     }
 
     #[test]

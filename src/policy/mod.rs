@@ -57,8 +57,8 @@ use auth::{Identity, Judgement, Revoked};
 use balance::Balance;
 use block::{Blocked, Blocks};
 use candidates::{Ask, Candidates};
-use keyed::{Excess, Key, Keyed};
-use limit::{ClientLimits, Permit, Permits, SharedRate};
+use keyed::Excess;
+use limit::{Counted, Permit, Permits};
 use listener::ListenerLimits;
 use matching::{Captures, Found, Routes};
 use route::{Route, RouteAction};
@@ -308,14 +308,13 @@ fn admit(
     policy: &Policy<'_>,
 ) -> Verdict {
     let Some(permit) = policy.sessions.take() else { return Verdict::Deny(Cause::MaxSessions.into()) };
-    let Some(permit) = permit.and(&route.sessions.permits()) else {
-        return Verdict::Deny(Cause::MaxRouteSessions.into());
-    };
-    let permit = match facts.limits {
-        Some(limits) => limits.session_of(permit, facts.client, facts.now),
-        None => Ok(permit),
-    };
-    let counted = match permit.and_then(|permit| by_client(route, identity.as_deref(), facts, permit)) {
+    let full = Excess { cause: Cause::MaxRouteSessions, retry_ms: None };
+    let counted = Counted::new(permit).among(&route.sessions, &route.total, full);
+    let counted = counted.and_then(|counted| match facts.limits {
+        Some(limits) => limits.session_of(counted, facts.client, facts.now),
+        None => Ok(counted),
+    });
+    let counted = match counted.and_then(|counted| by_client(route, identity.as_deref(), facts, counted)) {
         Ok(counted) => counted,
         Err(excess) => return Verdict::Deny(excess.into()),
     };
@@ -326,37 +325,13 @@ fn admit(
     Verdict::Allow(Plan { route, captures, candidates, identity, shadow, permit, shared, plain })
 }
 
-/// A session that is counted for its client.
-struct Counted {
-    permit: Permit,
-    shared: Vec<Arc<Bucket>>,
-}
-
-impl Counted {
-    fn by(mut self, limit: &Keyed, key: &impl Key, now: Millis) -> Result<Counted, Excess> {
-        let counted = limit.session(key, now)?;
-        self.shared.extend(limit.buckets(counted.as_ref(), now));
-        let permit = match counted {
-            Some(counted) => self.permit.with(counted),
-            None => self.permit,
-        };
-        Ok(Counted { permit, ..self })
-    }
-
-    fn by_key(mut self, limits: &ClientLimits, now: Millis) -> Result<Counted, Excess> {
-        if let Some(Err(retry_ms)) = limits.handshakes.as_ref().map(|rate| rate.pass(now)) {
-            return Err(Excess { cause: Cause::KeyRate, retry_ms: Some(retry_ms) });
-        }
-        let full = Excess { cause: Cause::KeySessions, retry_ms: None };
-        let permit = self.permit.and(&limits.sessions.permits()).ok_or(full)?;
-        self.shared.extend(limits.rates.iter().map(SharedRate::bucket));
-        Ok(Counted { permit, ..self })
-    }
-}
-
 /// Counts the session by its address, by who its client is, and by its API key.
-fn by_client(route: &Route, client: Option<&Identity>, facts: &Facts<'_>, permit: Permit) -> Result<Counted, Excess> {
-    let mut counted = Counted { permit, shared: Vec::new() };
+fn by_client(
+    route: &Route,
+    client: Option<&Identity>,
+    facts: &Facts<'_>,
+    mut counted: Counted,
+) -> Result<Counted, Excess> {
     if let Some(limit) = &route.by_address {
         counted = counted.by(limit, &limit.address(facts.client), facts.now)?;
     }

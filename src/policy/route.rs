@@ -52,6 +52,8 @@ pub struct Route {
     pub sessions: SessionLimit,
     /// Handshakes of all clients together.
     pub handshakes: Option<SharedRate>,
+    /// Of all its sessions together.
+    pub total: Vec<SharedRate>,
     /// What each client may have, by its address and by who it is.
     pub by_address: Option<Keyed>,
     pub by_identity: Option<Keyed>,
@@ -168,6 +170,7 @@ impl Route {
             shadow: None,
             sessions: SessionLimit::new(None),
             handshakes: None,
+            total: Vec::new(),
             by_address: None,
             by_identity: None,
             protocols: Protocols::default(),
@@ -197,6 +200,7 @@ impl Route {
     pub fn inherit(&self, before: &Route) {
         self.sessions.inherit(&before.sessions);
         SharedRate::inherit_from(&self.handshakes, &before.handshakes);
+        SharedRate::inherit_all(&self.total, &before.total);
         Keyed::inherit_from(&self.by_address, &before.by_address);
         Keyed::inherit_from(&self.by_identity, &before.by_identity);
     }

@@ -67,6 +67,13 @@ fn rates_of_all_sessions_of_a_client_are_read() {
 fn errors_name_their_place_and_what_is_right() {
     for (limits, key, why) in [
         ("per_address = {}", "9:26: route.limits.per_address", "limits nothing; add for example sessions = 20"),
+        ("total = {}", "9:20: route.limits.total", "limits nothing; add for example messages = { rate = \"10000/s\" }"),
+        (
+            "total = { bytes = { rate = \"5\" } }",
+            "route.limits.total.bytes.rate",
+            "\"5\" is not a rate: it has no period",
+        ),
+        ("total = { sessions = 5 }", "route.limits.total.sessions", "unknown key"),
         (
             "per_address = { sessions = 0 }",
             "route.limits.per_address.sessions",
@@ -123,10 +130,12 @@ fn errors_name_their_place_and_what_is_right() {
         let wanted = format!("{key}: {why}");
         assert!(found.iter().any(|line| line.contains(&wanted)), "{limits}\nwanted {wanted}\nfound {found:#?}");
     }
-    let tunnel =
-        route("per_address = { messages = { rate = \"1/s\" } }").replace("auth =", "mode = \"opaque\"\nauth =");
-    let why = "route.limits.per_address.messages: requires mode = \"framed\"";
-    assert!(bad(&tunnel)[0].contains(why), "{:?}", bad(&tunnel));
+    for limit in ["per_address", "total"] {
+        let messages = format!("{limit} = {{ messages = {{ rate = \"1/s\" }} }}");
+        let tunnel = route(&messages).replace("auth =", "mode = \"opaque\"\nauth =");
+        let why = format!("route.limits.{limit}.messages: requires mode = \"framed\"");
+        assert!(bad(&tunnel)[0].contains(&why), "{:?}", bad(&tunnel));
+    }
     let without = route("per_identity = { sessions = 1 }").replace("auth = \"a\"\n", "");
     assert!(bad(&without)[0].contains("route.limits.per_identity: has no effect without auth"), "{:?}", bad(&without));
 }

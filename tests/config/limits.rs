@@ -92,6 +92,18 @@ fn errors_name_their_place_and_what_is_right() {
             "listener.limits.per_address",
             "limits nothing; add for example half_open = 20, or sessions = 100",
         ),
+        (
+            listener,
+            "total = {}",
+            "listener.limits.total",
+            "limits nothing; add for example messages = { rate = \"10000/s\" }",
+        ),
+        (
+            listener,
+            "per_address = { bytes = { rate = \"5\" } }",
+            "listener.limits.per_address.bytes.rate",
+            "\"5\" is not a rate: it has no period",
+        ),
         (listener, "per_address = { half_open = 0 }", "listener.limits.per_address.half_open", "0 is not valid"),
         (
             listener,

@@ -1,6 +1,6 @@
 //! Limits of a `[[listener]]`, and what a route has of the same.
 
-use super::{Section, Typed};
+use super::{RateLimit, Section, Typed};
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -8,6 +8,7 @@ pub struct ListenerLimits {
     pub half_open: Typed,
     pub handshakes: Option<Section<HandshakeLimit>>,
     pub max_sessions: Typed,
+    pub total: Option<Section<TotalLimit>>,
     pub per_address: Option<Section<AddressLimit>>,
 }
 
@@ -19,6 +20,14 @@ pub struct HandshakeLimit {
     pub burst: Typed,
 }
 
+/// What all sessions may do together.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TotalLimit {
+    pub messages: Option<Section<RateLimit>>,
+    pub bytes: Option<Section<RateLimit>>,
+}
+
 /// What each address may have of a listener.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,6 +36,8 @@ pub struct AddressLimit {
     pub sessions: Typed,
     pub handshakes: Typed,
     pub burst: Typed,
+    pub messages: Option<Section<RateLimit>>,
+    pub bytes: Option<Section<RateLimit>>,
     pub ipv6_prefix: Typed,
     pub entries: Typed,
 }
