@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the CPU of plain requests: framegate beside nginx and HAProxy, each alone on the first CPU; load (wrk) and the
 backend (nginx, files) share the second one.  Interleaved rounds, medians.  Keep-alive on both sides, the same fields
-about the client.
+about the client; otherwise the defaults of each.
 
   loadtest/peers/plain.py [FRAMEGATE] [ROUNDS]
 
@@ -19,7 +19,10 @@ ROUNDS = int(sys.argv[2]) if len(sys.argv) > 2 else 11
 BACKEND = """worker_processes 1; daemon off; pid {dir}/back.pid; error_log {dir}/back.err;
 events {{ worker_connections 4096; }}
 http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
-  server {{ listen 127.0.0.1:19000 backlog=4096; location / {{ root {dir}/www; default_type text/plain; }} }} }}
+  server {{ listen 127.0.0.1:19000 backlog=4096; location / {{ root {dir}/www; default_type text/plain; }}
+    location = /ok {{ return 200 ok; }}
+    location = /take {{ client_max_body_size 2m; client_body_buffer_size 2m; proxy_pass_request_body off;
+      proxy_set_header Content-Length ""; proxy_pass http://127.0.0.1:19000/ok; }} }} }}
 """
 NGINX = """worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.err;
 events {{ worker_connections 8192; }}
@@ -82,9 +85,10 @@ def cpu_seconds(pid):
     return sum(int(open(path).read().split()[0]) for path in tasks) / 1e9
 
 
-def load(port, path):
-    out = subprocess.run(["taskset", "-c", "1", "wrk", "-t1", "-c64", "-d1s", "http://127.0.0.1:%d/%s" % (port, path)],
-                         check=True, capture_output=True, text=True).stdout
+def load(port, path, script):
+    command = ["taskset", "-c", "1", "wrk", "-t1", "-c64", "-d1s"] + (["-s", script] if script else [])
+    command.append("http://127.0.0.1:%d/%s" % (port, path))
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in out or "Socket errors" in out:
         sys.exit("a request failed:\n" + out)
     return int(re.search(r"(\d+) requests in", out).group(1))
@@ -109,17 +113,20 @@ def main():
         }
         try:
             time.sleep(2)
-            for path in ("1k", "1m"):
+            post = folder + "/post.lua"
+            with open(post, "w") as file:
+                file.write('wrk.method = "POST"\nwrk.body = string.rep("x", 1048576)\n')
+            for what, path, script in (("GET 1 KiB", "1k", None), ("GET 1 MiB", "1m", None), ("POST 1 MiB", "take", post)):
                 cost = {name: [] for name in targets}
                 for _ in range(ROUNDS):
                     for name, (port, process) in targets.items():
                         before = cpu_seconds(process.pid)
-                        requests = load(port, path)
+                        requests = load(port, path, script)
                         cost[name].append((cpu_seconds(process.pid) - before) / requests * 1e6)
                 for name, each in cost.items():
                     ratios = [one / other for one, other in zip(each, cost["nginx"])]
-                    print("%s %-10s %8.2f us of CPU a request, %.3f of nginx" %
-                          (path, name, statistics.median(each), statistics.median(ratios)))
+                    print("%-10s %-10s %8.2f us of CPU a request, %.3f of nginx" %
+                          (what, name, statistics.median(each), statistics.median(ratios)))
         finally:
             for process in [backend] + [process for _, process in targets.values()]:
                 process.terminate()
