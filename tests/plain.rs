@@ -5,6 +5,8 @@ mod common;
 
 #[path = "plain/desync.rs"]
 mod desync;
+#[path = "plain/drain.rs"]
+mod drain;
 #[path = "plain/hostile.rs"]
 mod hostile;
 #[path = "plain/peers.rs"]

@@ -88,6 +88,9 @@ metrics! {
             answered: [u64; STATUS_CLASSES.len()]
         }
         = |r, out| STATUS_CLASSES.iter().zip(r.total.answered).for_each(|(class, n)| out.put(&[class], n));
+    Gauge "framegate_event_streams" [] "Event streams under way, of plain requests."
+        { streams: u64 }
+        = |r, out| out.put(&[], r.total.streams);
     Counter "framegate_connections_accepted_total" [] "Connections accepted."
         { accepted: u64 }
         = |r, out| out.put(&[], r.total.accepted);

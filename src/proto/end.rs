@@ -266,7 +266,8 @@ causes! {
     UrgentData "urgent-data" 400 1008 "urgent data";
     /// The upstream ended without a Close on a route with `on_upstream_loss = "close"`.
     UpstreamLoss "upstream-loss" 0 1012 "upstream lost";
-    /// The endpoint was marked down, drained or removed, on a route with `on_endpoint_down`.
+    /// The endpoint was marked down, drained or removed, on a route with `on_endpoint_down`. An
+    /// event stream ends incomplete.
     EndpointDown "endpoint-down" 0 1012 "endpoint down";
     /// A message with new credentials was in several frames, too long or compressed.
     RefreshFormat "refresh-format" 0 1008 "credentials message";

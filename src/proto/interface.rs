@@ -176,7 +176,7 @@ pub enum Timer {
     Age,
     /// The other side answers the Close of a peer that sends data after it, or that peer gets 1002.
     DataAfterClose,
-    /// Both sides have closed.
+    /// Both sides have closed; a response that is to end does so.
     Close,
 }
 
@@ -211,6 +211,8 @@ pub enum Action {
     Hangup(Side),
     /// Send what the kernel still takes, then RST.
     Abort(Side),
+    /// An event stream begins: an end that was due before is to be reported once more.
+    Streaming,
     /// The upstream has answered, and takes another request.
     Release,
     /// The session is over, and the client may ask again: the next one begins, with these bytes.

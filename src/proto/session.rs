@@ -172,8 +172,7 @@ impl Session {
             Event::UrgentData(side) => exchange.on_urgent_data(side, step),
             Event::Stalled(side, cause) => exchange.on_stalled(side, cause, step),
             Event::Drain => exchange.on_drain(step),
-            // A handshake shows by itself what the endpoint still does.
-            Event::EndpointDown => {}
+            Event::EndpointDown => exchange.on_endpoint_down(step),
             Event::CredentialsEnded(cause) => exchange.on_credentials_ended(cause, step),
             Event::Stop => exchange.on_stop(step),
             Event::Timer(timer) => exchange.on_timer(timer, step),
@@ -364,6 +363,11 @@ impl Session {
     /// What becomes of it when its endpoint goes down.
     pub fn on_endpoint_down(&self) -> EndpointDown {
         self.settings.relay.endpoint_down
+    }
+
+    /// A response to a plain request is forwarded that has no end, as far as can be told.
+    pub fn is_streaming(&self, now: Millis) -> bool {
+        matches!(&self.state, State::Exchange(exchange) if exchange.is_streaming(now))
     }
 
     /// A receiver that takes nothing for this long ends the session.

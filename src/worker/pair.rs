@@ -130,6 +130,8 @@ pub struct Pending {
     pub fresh: bool,
     /// There was a request before it on the client's connection.
     pub is_next: bool,
+    /// Its response is an event stream.
+    pub streams: bool,
 }
 
 impl Pending {
@@ -163,6 +165,7 @@ impl Pending {
             link: None,
             fresh: false,
             is_next: false,
+            streams: false,
         })
     }
 
@@ -377,6 +380,10 @@ impl<S> Pair<S> {
 
     pub fn endpoint_uses_tls(&self) -> bool {
         self.pick.as_ref().is_some_and(|pick| pick.endpoint().tls)
+    }
+
+    pub fn endpoint_is_down(&self) -> bool {
+        self.pick.as_ref().is_some_and(|pick| pick.endpoint().health.is_down())
     }
 
     /// The client's FIN or reset is known.

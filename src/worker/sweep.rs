@@ -26,7 +26,10 @@ impl<S: Sys> Worker<'_, S> {
         self.res.core.draining = true;
         self.res.core.listeners.iter_mut().for_each(Listening::end);
         // Clients that have said nothing lose nothing, and what they say now would be refused.
-        let is_open = |key: &SlotKey| self.pairs.get(key.slot as usize).is_some_and(|pair| pair.pending.is_none());
+        let lasts = |pair: &Pair<S::Sock>| {
+            pair.pending.is_none() || pair.session.as_ref().is_some_and(|session| session.is_streaming(self.res.now))
+        };
+        let is_open = |key: &SlotKey| self.pairs.get(key.slot as usize).is_some_and(lasts);
         let (open, others): (Vec<_>, Vec<_>) = self.keys().into_iter().partition(is_open);
         self.res.closings.spread(&others, Reason::Drain, self.res.now, 0);
         self.res.closings.spread(&open, Reason::Drain, self.res.now, spread_ms);
@@ -98,8 +101,9 @@ impl<S: Sys> Worker<'_, S> {
         let renewal = || pair.info.as_ref()?.route.as_ref()?.renewal.as_ref();
         let before_ms = || renewal()?.warning.as_ref().map(|warning| warning.before_ms);
         match reason {
-            Reason::Drain | Reason::EndpointDown => true,
-            // A plain request may have ended since, and another client's have followed it.
+            Reason::Drain => true,
+            // A plain request may have ended since, and others have followed it.
+            Reason::EndpointDown => pair.pending.is_none() || pair.endpoint_is_down(),
             Reason::Revoked => pair.pending.as_ref().is_none_or(|pending| pending.revoked),
             Reason::Expired => ends_at().is_some_and(|ends_at| ends_at <= at),
             Reason::Warning => ends_at().zip(before_ms()).is_some_and(|(ends_at, ms)| ends_at == at + ms),

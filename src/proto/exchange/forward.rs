@@ -3,6 +3,7 @@
 //! When both are complete, the connections may serve the next request.
 
 use super::buffer::RequestBuffer;
+use super::download::Download;
 use super::{Handler, Next, Phase, Step};
 use crate::proto::end::{self, Cause, Party};
 use crate::proto::http1::{self, FieldEdits, HeadScan, Malformed, Passage, Passed, Request, Response};
@@ -43,17 +44,6 @@ enum Received {
     Head { held: Vec<u8>, scan: HeadScan, interim_bytes: usize },
     /// Its head, and a part of its body.
     Body(Download),
-}
-
-#[derive(Debug)]
-struct Download {
-    passage: Passage,
-    /// A head that has not left: the body that came with it leaves behind it.
-    owed: Vec<u8>,
-    /// The connection to the client ends behind the response.
-    closes: bool,
-    /// The upstream takes another request.
-    persistent: bool,
 }
 
 impl Forward {
@@ -103,7 +93,7 @@ impl Forward {
     pub fn bytes(&self) -> Sides<u64> {
         let response = match &self.response {
             Received::Head { .. } => 0,
-            Received::Body(download) => download.passage.content,
+            Received::Body(download) => download.content(),
         };
         Sides::new(self.upload.content, response)
     }
@@ -113,9 +103,43 @@ impl Forward {
         self.moved_at = now;
     }
 
-    /// The process stops: the client's connection ends with this response.
-    pub fn on_drain(&mut self) {
+    /// The process stops: the client's connection ends with this response, and one without an end
+    /// ends now.
+    pub fn on_drain(&mut self, step: &mut Step<'_>) {
         self.inbound.persistent = false;
+        self.end_stream(Cause::Drain, step);
+    }
+
+    /// Its endpoint gets no new requests any more: a response without an end ends now.
+    pub fn on_endpoint_down(&mut self, step: &mut Step<'_>) {
+        self.end_stream(Cause::EndpointDown, step);
+    }
+
+    fn end_stream(&mut self, cause: Cause, step: &mut Step<'_>) {
+        let Received::Body(download) = &mut self.response else { return };
+        if download.is_streaming(step.now) {
+            download.end(cause, step.now.saturating_add(step.settings.timeouts.close_ms));
+            self.cut_if_whole(step);
+        }
+    }
+
+    /// Ends a response that is to end, if no chunk of it is half sent. The client can tell that it
+    /// is not complete.
+    fn cut_if_whole(&mut self, step: &mut Step<'_>) -> bool {
+        let Received::Body(download) = &self.response else { return false };
+        let Some(cause) = download.ends_here() else { return false };
+        if download.shows_cut() {
+            step.found = Some((Party::Proxy, cause));
+            step.linger();
+        } else {
+            self.fail(Party::Proxy, cause, step);
+        }
+        true
+    }
+
+    /// The response has begun, and has no end as far as can be told.
+    pub fn is_streaming(&self, now: Millis) -> bool {
+        matches!(&self.response, Received::Body(download) if download.is_streaming(now))
     }
 
     /// The client may not have what it asked for any more.
@@ -167,14 +191,15 @@ impl Forward {
         match &mut self.response {
             Received::Head { .. } => self.on_head_bytes(bytes, authored, step),
             Received::Body(download) => {
-                authored.append(&mut std::mem::take(&mut download.owed));
-                let Ok(passed) = download.passage.pass(bytes, authored) else {
+                let Ok(passed) = download.pass(bytes, authored) else {
                     authored.clear();
                     self.fail(Party::Upstream, Cause::BadResponse, step);
                     return Relayed::consume(bytes.len());
                 };
-                if !download.passage.is_done() {
-                    return Relayed { consumed: passed.consumed, ..Relayed::forward(passed.forward) };
+                if !download.is_done() {
+                    // The rest has no receiver any more.
+                    let consumed = if self.cut_if_whole(step) { bytes.len() } else { passed.consumed };
+                    return Relayed { consumed, ..Relayed::forward(passed.forward) };
                 }
                 // What an upstream says behind its response belongs to no request.
                 download.persistent &= passed.consumed == bytes.len();
@@ -275,13 +300,9 @@ impl Forward {
             request_id: self.request.id(),
             edits: &self.edits,
         };
-        let mut download = Download {
-            passage: Passage::new(framing, dechunked),
-            owed: Vec::new(),
-            closes,
-            persistent: persistent && self.upload.is_done(),
-        };
-        let is_complete = download.passage.is_done();
+        let mut download = Download::new(response, framing, dechunked, step.now);
+        (download.closes, download.persistent) = (closes, persistent && self.upload.is_done());
+        let (is_complete, is_event_stream) = (download.is_done(), download.is_event_stream());
         if is_last || is_complete {
             plain::write_response(authored, response, &answering);
         } else {
@@ -292,12 +313,14 @@ impl Forward {
         self.response = Received::Body(download);
         if is_complete {
             self.finish(step);
+        } else if is_event_stream {
+            step.actions.push(Action::Streaming);
         }
         Ok(())
     }
 
     fn response_is_complete(&self) -> bool {
-        matches!(&self.response, Received::Body(download) if download.passage.is_done())
+        matches!(&self.response, Received::Body(download) if download.is_done())
     }
 
     /// The response is complete. Where its request is too, the connections can serve the next one.
@@ -367,7 +390,7 @@ impl Handler for Forward {
                 self.ask_again(Action::Retry, end.cause(), step);
             }
             (Side::Upstream, Received::Body(download))
-                if end == TransportEnd::Eof && download.passage.ends_with_connection() =>
+                if end == TransportEnd::Eof && download.ends_with_connection() =>
             {
                 self.finish(step);
             }
@@ -390,6 +413,12 @@ impl Handler for Forward {
             }
             Timer::ResponseHead => self.fail(Party::Upstream, Cause::ResponseTimeout, step),
             Timer::Credentials => self.on_credentials_ended(Cause::Expired, step),
+            Timer::Close => {
+                let Received::Body(download) = &self.response else { return };
+                if let Some(ending) = download.ending() {
+                    self.fail(Party::Proxy, ending.cause, step);
+                }
+            }
             _ => self.fail(Party::Proxy, Cause::IdleTimeout, step),
         }
     }
@@ -414,10 +443,12 @@ impl Handler for Forward {
             Received::Body(_) if timeouts.idle_ms == 0 => (Millis::MAX, Timer::Idle),
             Received::Body(_) => (at(timeouts.idle_ms), Timer::Idle),
         };
-        match self.until {
-            Some(until) if until < deadline.0 => (until, Timer::Credentials),
-            _ => deadline,
-        }
+        let ending = match &self.response {
+            Received::Body(download) => download.ending().map(|ending| (ending.until, Timer::Close)),
+            Received::Head { .. } => None,
+        };
+        let until = self.until.map(|until| (until, Timer::Credentials));
+        [ending, until].into_iter().flatten().fold(deadline, |nearest, other| nearest.min(other))
     }
 
     fn request(&self) -> Option<Request<'_>> {

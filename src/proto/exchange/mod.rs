@@ -13,12 +13,13 @@
 //! ```
 //!
 //! `request`, `connect`, `response` and `linger` hold the phases in this order, `forward` what
-//! follows `connect` for plain HTTP, `buffer` the request. Each phase is a struct that owns its
-//! data and implements [`Handler`]: a new phase does not compile until it answers everything that
-//! can happen to it.
+//! follows `connect` for plain HTTP, `download` its response, `buffer` the request. Each phase is a
+//! struct that owns its data and implements [`Handler`]: a new phase does not compile until it
+//! answers everything that can happen to it.
 
 mod buffer;
 mod connect;
+mod download;
 mod forward;
 mod linger;
 mod request;
@@ -308,11 +309,12 @@ impl Exchange {
         step.over();
     }
 
-    /// A request under way is answered; once established it is drained like the rest.
+    /// A request under way is answered, unless its response has no end; a handshake is drained like
+    /// the rest once it is established.
     pub(super) fn on_drain(&mut self, step: &mut Step<'_>) {
         match &mut self.phase {
             Phase::Connect(connect) => connect.on_drain(),
-            Phase::Forward(forward) => forward.on_drain(),
+            Phase::Forward(forward) => forward.on_drain(step),
             Phase::Request(request) if request.is_silent() => {
                 let waits = request.waits();
                 step.found = Some((Party::Proxy, Cause::NoRequest));
@@ -321,6 +323,18 @@ impl Exchange {
             }
             _ => {}
         }
+    }
+
+    /// The endpoint gets no new sessions any more. A handshake shows by itself what it still does.
+    pub(super) fn on_endpoint_down(&mut self, step: &mut Step<'_>) {
+        if let Phase::Forward(forward) = &mut self.phase {
+            forward.on_endpoint_down(step);
+        }
+    }
+
+    /// A response is forwarded that has no end, as far as can be told.
+    pub(super) fn is_streaming(&self, now: Millis) -> bool {
+        matches!(&self.phase, Phase::Forward(forward) if forward.is_streaming(now))
     }
 
     /// The client's credentials do not count any more. An established session hears it as well: a

@@ -93,6 +93,25 @@ impl Passage {
         matches!(self.state, State::UntilEof)
     }
 
+    /// What has passed ends with a whole chunk; of a body without chunks, anything does.
+    pub fn is_between_chunks(&self) -> bool {
+        match &self.state {
+            State::Chunked(chunked) => chunked.at == At::Size && chunked.digits == 0 && chunked.owed.is_empty(),
+            State::Done | State::Length(_) | State::UntilEof => true,
+        }
+    }
+
+    /// So many bytes are left of the chunk under way, and one where that is not known.
+    pub fn left_of_chunk(&self) -> usize {
+        match &self.state {
+            State::Chunked(chunked) => match chunked.at {
+                At::Data(left) => usize::try_from(left).unwrap_or(usize::MAX).saturating_add(2),
+                _ => 1,
+            },
+            State::Done | State::Length(_) | State::UntilEof => usize::MAX,
+        }
+    }
+
     /// No more than this is to be read for it, so that no more than `beyond` comes from behind it.
     pub fn wants(&self, beyond: usize) -> usize {
         let known = |left: u64| usize::try_from(left).unwrap_or(usize::MAX);

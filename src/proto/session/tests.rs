@@ -144,7 +144,7 @@ impl Driver {
                 }
                 Action::Send(to, bytes) => self.seen.sent[to].extend(bytes),
                 Action::Established { .. } | Action::Hangup(_) => {}
-                Action::Release | Action::Next { .. } => panic!("a plain request"),
+                Action::Streaming | Action::Release | Action::Next { .. } => panic!("a plain request"),
                 Action::SendFrame(to, frame) => {
                     let key = (to == Side::Upstream).then_some([0; 4]);
                     self.seen.sent[to].extend(frame.encode(key));

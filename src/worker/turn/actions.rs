@@ -83,6 +83,7 @@ impl<S: Sys> Turn<'_, '_, S> {
                     self.res.core.sys.abort(sock);
                 }
             }
+            Action::Streaming => self.streaming(),
             Action::Release => self.release(),
             Action::Next { end, early } => self.next_request(end, early),
             Action::Close(end) => self.close(end),
@@ -262,6 +263,17 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.check_credentials(revoked);
     }
 
+    /// From here on it is like an established session to those who end such.
+    fn streaming(&mut self) {
+        let Some(pending) = &mut self.pair.pending else { return };
+        pending.streams = true;
+        self.res.core.tally.streams += 1;
+        if self.res.core.draining {
+            self.on_event(Event::Drain);
+        }
+        self.check_endpoint();
+    }
+
     fn send_frame(&mut self, to: Side, frame: OwnFrame) {
         // "a client MUST mask all frames that it sends": toward the upstream we are one.
         let key = (to == Side::Upstream).then(|| self.res.random());
@@ -423,6 +435,8 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.withdraw_question();
         self.leave_handshakes();
         self.heard();
+        let streams = self.pair.pending.as_ref().is_some_and(|pending| pending.streams);
+        self.res.core.tally.streams -= u64::from(streams);
         self.note_violation(end);
         self.end_refresh();
         self.pair.permit = None;

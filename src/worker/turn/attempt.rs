@@ -158,10 +158,10 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
     }
 
-    /// The endpoint may have gone down while its handshake was under way: nothing else would end
-    /// the session for that.
+    /// The endpoint may have gone down while its handshake, or request, was under way: nothing else
+    /// would end the session for that.
     pub(super) fn check_endpoint(&mut self) {
-        let is_down = self.pair.pick.as_ref().is_some_and(|pick| pick.endpoint().health.is_down());
+        let is_down = self.pair.endpoint_is_down();
         let session = self.pair.session.as_mut().filter(|_| is_down);
         if let Some(session) = session.filter(|session| session.on_endpoint_down() != EndpointDown::Keep) {
             session.on_event(Event::EndpointDown, self.res.now);

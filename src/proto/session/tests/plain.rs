@@ -5,6 +5,8 @@ use super::super::super::http1::FieldEdits;
 use super::super::super::plain;
 use super::*;
 
+mod streams;
+
 /// A shell for plain requests on one client connection.
 struct Shell {
     session: Session,
@@ -110,6 +112,7 @@ impl Shell {
                     self.sent[Side::Downstream].extend_from_slice(format!("<{}>", refusal.status()).as_bytes());
                 }
                 Action::Send(to, bytes) => self.sent[to].extend(bytes),
+                Action::Streaming => {}
                 Action::Release => self.log.push("release"),
                 Action::Hangup(Side::Upstream) => self.log.push("hangup"),
                 Action::Abort(Side::Upstream) => self.log.push("abort upstream"),
