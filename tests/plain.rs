@@ -17,3 +17,5 @@ mod recorder;
 mod reuse;
 #[path = "plain/streams.rs"]
 mod streams;
+#[path = "plain/yields.rs"]
+mod yields;

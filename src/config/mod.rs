@@ -47,7 +47,7 @@ use crate::memory::CHECKS_MAX;
 use crate::policy::access::Access;
 use crate::policy::auth::jwt::RemoteKeys;
 use crate::policy::auth::{Method, Revoked};
-use crate::policy::limit::{Counted, Permit};
+use crate::policy::limit::Permit;
 use crate::policy::listener::{Entry, ListenerLimits};
 use crate::policy::matching::Routes;
 use crate::policy::shield::Shield;
@@ -301,9 +301,7 @@ impl Listener {
     /// `None` where that may have no more.
     pub fn stay(&self, peer: IpAddr, permit: Permit, now: Millis) -> Option<Permit> {
         match &self.limits {
-            Some(limits) if !self.trusts(peer) => {
-                limits.session_of(Counted::new(permit), peer, now).ok().map(|counted| counted.permit)
-            }
+            Some(limits) if !self.trusts(peer) => limits.stay(permit, peer, now),
             _ => Some(permit),
         }
     }

@@ -88,6 +88,12 @@ metrics! {
             answered: [u64; STATUS_CLASSES.len()]
         }
         = |r, out| STATUS_CLASSES.iter().zip(r.total.answered).for_each(|(class, n)| out.put(&[class], n));
+    Gauge "framegate_idle_clients" [] "Clients between two plain requests."
+        { idle_clients: u64 }
+        = |r, out| out.put(&[], r.total.idle_clients);
+    Counter "framegate_idle_clients_closed_total" [] "Idle clients that were closed to make room for a session."
+        { idle_closed: u64 }
+        = |r, out| out.put(&[], r.total.idle_closed);
     Gauge "framegate_event_streams" [] "Event streams under way, of plain requests."
         { streams: u64 }
         = |r, out| out.put(&[], r.total.streams);

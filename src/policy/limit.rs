@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Permits {
     taken: AtomicUsize,
     max: AtomicUsize,
+    /// Those of connections that hold a place only until a session needs it; not in `taken`.
+    idle: Option<Arc<Permits>>,
     /// Given back with the last permit.
     _holds: Option<Box<(Option<Permit>, Option<KeyPermit>)>>,
 }
@@ -27,10 +29,28 @@ pub struct Permit {
 
 impl Permits {
     pub fn new(max: usize) -> Arc<Permits> {
-        Arc::new(Permits { taken: AtomicUsize::new(0), max: AtomicUsize::new(max), _holds: None })
+        let idle = Some(Arc::new(Permits { max: AtomicUsize::new(usize::MAX), ..Permits::default() }));
+        Arc::new(Permits { max: AtomicUsize::new(max), idle, ..Permits::default() })
     }
 
-    /// `None` when all are taken.
+    /// For a connection that is idle: it leaves when sessions need its place
+    /// ([`Permits::is_exceeded`]). `None` when all are taken.
+    pub fn take_idle(&self) -> Option<Permit> {
+        self.idle_with_room()?.take()
+    }
+
+    /// Those of idle connections, while there is room for one.
+    fn idle_with_room(&self) -> Option<&Arc<Permits>> {
+        self.idle.as_ref().filter(|idle| self.taken().saturating_add(idle.taken()) < self.max())
+    }
+
+    /// Idle connections take places that sessions need.
+    pub fn is_exceeded(&self) -> bool {
+        let idle = self.idle.as_ref().map_or(0, |idle| idle.taken());
+        idle > 0 && self.taken().saturating_add(idle) > self.max()
+    }
+
+    /// `None` when all are taken; idle connections do not count.
     pub fn take(self: &Arc<Permits>) -> Option<Permit> {
         self.count().then(|| Permit { of: Arc::clone(self), also: None })
     }
@@ -66,6 +86,11 @@ impl Permit {
         Some(permit)
     }
 
+    /// The same for an idle connection.
+    pub fn and_idle(self, other: &Permits) -> Option<Permit> {
+        self.and(other.idle_with_room()?)
+    }
+
     /// The same, counted by a limit for each client as well.
     pub fn with(mut self, client: KeyPermit) -> Permit {
         let route = self.also.take().map(|of| Permit { of, also: None });
@@ -77,7 +102,7 @@ impl Permit {
     /// no larger for it.
     fn hold(&mut self, others: Option<Permit>, client: Option<KeyPermit>) {
         let (taken, max) = (AtomicUsize::new(1), AtomicUsize::new(1));
-        self.also = Some(Arc::new(Permits { taken, max, _holds: Some(Box::new((others, client))) }));
+        self.also = Some(Arc::new(Permits { taken, max, idle: None, _holds: Some(Box::new((others, client))) }));
     }
 }
 
@@ -265,6 +290,29 @@ mod tests {
         drop(second);
         assert!(permits.take().is_some());
         assert_eq!(permits.taken(), 0);
+    }
+
+    #[test]
+    fn idle_connections_have_the_places_that_sessions_leave() {
+        let (process, listener) = (Permits::new(3), Permits::new(2));
+        let stay = || process.take_idle().and_then(|permit| permit.and_idle(&listener));
+        let session = process.take().and_then(|permit| permit.and(&listener)).unwrap();
+        let idle = [stay(), stay()];
+        assert_eq!(idle.each_ref().map(Option::is_some), [true, false], "the listener has two places");
+        let other = process.take_idle().unwrap();
+        assert!(process.take_idle().is_none() && !process.is_exceeded() && !listener.is_exceeded());
+        // Sessions need not wait for them.
+        let more = process.take().and_then(|permit| permit.and(&listener)).unwrap();
+        assert_eq!([process.is_exceeded(), listener.is_exceeded()], [true, true]);
+        assert!(process.take().is_some_and(|permit| permit.and(&listener).is_none()));
+        drop(idle);
+        assert_eq!([process.is_exceeded(), listener.is_exceeded()], [false, false]);
+        drop((session, more));
+        assert_eq!((process.taken(), listener.taken()), (0, 0));
+        assert!(process.take_idle().is_some());
+        drop(other);
+        process.set_max(0);
+        assert!(!process.is_exceeded() && process.take_idle().is_none());
     }
 
     #[test]

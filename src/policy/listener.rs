@@ -83,6 +83,17 @@ impl ListenerLimits {
         self.total.len() + self.by_address.as_ref().map_or(0, |keyed| keyed.rates.len())
     }
 
+    /// The same for a connection that stays without a request, with a permit of that kind. What the
+    /// listener has for it is taken back when sessions need it, what the address has is not.
+    pub fn stay(&self, permit: Permit, address: IpAddr, now: Millis) -> Option<Permit> {
+        let permit = permit.and_idle(&self.sessions.permits())?;
+        let Some(limit) = &self.by_address else { return Some(permit) };
+        Some(match limit.session(&limit.address(address), now).ok()? {
+            Some(counted) => permit.with(counted),
+            None => permit,
+        })
+    }
+
     /// Goes on counting where `before` is.
     pub fn inherit(&self, before: &ListenerLimits) {
         self.half_open.inherit(&before.half_open);

@@ -23,7 +23,7 @@ pub mod health;
 pub mod key;
 pub mod keyed;
 pub mod limit;
-mod links;
+pub mod links;
 pub mod listener;
 pub mod lookup;
 pub mod matching;

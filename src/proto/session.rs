@@ -365,6 +365,11 @@ impl Session {
         self.settings.relay.endpoint_down
     }
 
+    /// The client has been answered, and has said nothing since.
+    pub fn is_idle(&self) -> bool {
+        matches!(&self.state, State::Exchange(exchange) if exchange.is_idle())
+    }
+
     /// A response to a plain request is forwarded that has no end, as far as can be told.
     pub fn is_streaming(&self, now: Millis) -> bool {
         matches!(&self.state, State::Exchange(exchange) if exchange.is_streaming(now))

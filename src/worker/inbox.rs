@@ -113,6 +113,12 @@ impl Peers {
         }
     }
 
+    /// Wakes the other workers.
+    pub(super) fn wake_others(&self) {
+        let others = self.all.iter().enumerate().filter(|(number, _)| *number != self.own);
+        others.filter_map(|(_, peer)| peer.waker.get()).for_each(|waker| waker.wake());
+    }
+
     /// Wakes the other workers with sessions that wait.
     pub(super) fn wake_waiting(&self) {
         let others = self.all.iter().enumerate().filter(|(number, _)| *number != self.own);
@@ -152,5 +158,7 @@ mod tests {
         peers[2].set_waiting(false);
         peers[1].wake_waiting();
         assert_eq!(woken(), [1, 0, 0]);
+        peers[1].wake_others();
+        assert_eq!(woken(), [1, 0, 1]);
     }
 }

@@ -11,6 +11,7 @@ mod closings;
 mod conn;
 mod dial;
 mod handshakes;
+mod idle;
 pub mod inbox;
 mod kept;
 mod lend;
@@ -135,6 +136,9 @@ impl<'h, S: Sys> Worker<'h, S> {
         }
         if self.res.waiting.may_have_room() {
             self.run_waiting();
+        }
+        if self.res.idle.may_yield() {
+            self.yield_idle();
         }
         self.free_slots();
         if let Some(began_us) = began_us {
@@ -498,6 +502,7 @@ impl<'h, S: Sys> Worker<'h, S> {
             let queued = self.res.handshakes.len() as u64;
             let core = &mut *self.res.core;
             core.tally.handshakes_queued = queued;
+            core.tally.idle_clients = self.res.idle.len() as u64;
             core.tally.publish(&core.shard);
         }
     }

@@ -132,6 +132,8 @@ pub struct Pending {
     pub is_next: bool,
     /// Its response is an event stream.
     pub streams: bool,
+    /// It is among the idle clients.
+    pub idle: bool,
 }
 
 impl Pending {
@@ -166,6 +168,7 @@ impl Pending {
             fresh: false,
             is_next: false,
             streams: false,
+            idle: false,
         })
     }
 

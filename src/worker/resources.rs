@@ -6,6 +6,7 @@ use super::calls::Calls;
 use super::closings::Closings;
 use super::conn::Input;
 use super::handshakes::Handshakes;
+use super::idle::IdleClients;
 use super::inbox::{Added, Inbox, Peers};
 use super::lend::Io;
 use super::links::Links;
@@ -97,6 +98,8 @@ pub(super) struct Resources<'h, S: Sys> {
     pub waiting: Waiting,
     pub calls: Calls<S::Sock>,
     pub shadows: Shadows<S::Sock>,
+    /// Clients between two plain requests.
+    pub idle: IdleClients,
     /// Connections to endpoints that carry plain requests.
     pub links: Links<S::Sock>,
     /// What shadows have not taken yet: nothing of it is taken from the buffers of sessions.
@@ -131,6 +134,7 @@ impl<'h, S: Sys> Resources<'h, S> {
             stalls: Stalls::default(),
             calls: Calls::new(now, unix_ms),
             shadows: Shadows::new(shadows_max, now),
+            idle: IdleClients::default(),
             links: Links::new(generation, now),
             shadow_pool: Pool::new(shadow_bytes),
             closings: Closings::default(),

@@ -337,6 +337,11 @@ impl Exchange {
         matches!(&self.phase, Phase::Forward(forward) if forward.is_streaming(now))
     }
 
+    /// The client has been answered, and has said nothing since.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(&self.phase, Phase::Request(request) if request.is_idle())
+    }
+
     /// The client's credentials do not count any more. An established session hears it as well: a
     /// handshake goes on until then.
     pub(super) fn on_credentials_ended(&mut self, cause: Cause, step: &mut Step<'_>) {

@@ -37,6 +37,11 @@ impl ReadRequest {
         self.waits
     }
 
+    /// Its client has been answered, and has said nothing since.
+    pub fn is_idle(&self) -> bool {
+        self.is_next && !self.waits && self.is_silent()
+    }
+
     /// The response before it has left: what is held is judged.
     pub fn begin(&mut self, step: &mut Step<'_>) {
         self.waits = false;

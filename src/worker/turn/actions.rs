@@ -184,6 +184,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         pending.plain = plan.plain;
         let shadowed = pending.shadow.is_some();
         self.pair.permit = Some(plan.permit);
+        self.res.idle.on_admitted();
         let limits = SessionLimits { shared: plan.shared, random: u64::from_ne_bytes(self.res.random()) };
         let plain = plan.plain;
         self.on_event(Event::Admitted(Admission { request_id, settings, shadowed, limits, plain }));
@@ -404,8 +405,12 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.pair.pending = self.pair.pending.take().map(|pending| pending.next(now));
         // Without a request it is one of the sessions of the process and of its peer all the same.
         let listener = self.pair.pending.as_ref().map(|pending| (&pending.listener, pending.peer.ip()));
-        let permit = self.res.core.sessions.take().zip(listener);
+        let permit = self.res.core.sessions.take_idle().zip(listener);
         self.pair.permit = permit.and_then(|(permit, (listener, peer))| listener.stay(peer, permit, now));
+        if let Some(pending) = self.pair.pending.as_mut().filter(|_| self.pair.permit.is_some()) {
+            pending.idle = true;
+            self.res.idle.push(self.key.slot, pending.listener.addr, now);
+        }
         self.pair.session = Some(Session::next(settings, early, now));
         if self.res.core.draining || self.pair.permit.is_none() {
             self.on_event(Event::Drain);

@@ -39,8 +39,12 @@ impl<S: Sys> Turn<'_, '_, S> {
 
     /// The client has said what it was to say.
     pub(super) fn heard(&mut self) {
-        if let Some(place) = self.pair.pending.as_mut().and_then(|pending| pending.silent.take()) {
+        let Some(pending) = self.pair.pending.as_mut() else { return };
+        if let Some(place) = pending.silent.take() {
             self.res.handshakes.heard(place, self.key);
+        }
+        if std::mem::take(&mut pending.idle) {
+            self.res.idle.remove(self.key.slot, pending.listener.addr);
         }
     }
 
