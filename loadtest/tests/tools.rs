@@ -113,9 +113,11 @@ fn cost_and_memory_measure_the_relay() {
     for row in rows.iter().filter(|row| row.len() > 9) {
         assert!(row[1].parse::<f64>().unwrap() > 0.0 && row[2].parse::<f64>().unwrap() > 0.0, "{printed}");
     }
-    let output = run(&["memory", "--target", "relay", "--connections", "40", "--steps", "2"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(String::from_utf8(output.stdout).unwrap().lines().any(|line| line.starts_with("relay")));
+    for more in [&[][..], &["--plain"]] {
+        let output = run(&[&["memory", "--target", "relay", "--connections", "40", "--steps", "2"], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8(output.stdout).unwrap().lines().any(|line| line.starts_with("relay")));
+    }
 }
 
 #[test]

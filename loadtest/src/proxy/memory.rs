@@ -1,9 +1,10 @@
 //! A proxy's own memory per idle session: the slope of what it alone has written over the number of
 //! sessions, since allocators take memory in steps. Each session echoes one message before it
-//! rests.
+//! rests; a client of plain HTTP has its response.
 
 use crate::Failure;
 use crate::proc::private_dirty_kib;
+use crate::proxy::idle;
 use crate::proxy::rounds::Bench;
 use crate::proxy::target::{Backend, Scratch, Target, TargetArgs};
 use crate::run::options::{GroupSpec, ShapeSpec};
@@ -25,7 +26,10 @@ pub struct IdleArgs {
     /// Measurements on the way, evenly spaced
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(2..))]
     steps: u16,
-    /// Payload of the one message of each session
+    /// Clients of plain HTTP that keep their connection, instead of sessions
+    #[arg(long)]
+    plain: bool,
+    /// Payload of the one message of each session, or of the one response
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     payload: usize,
     /// Append the table to this file, as Markdown
@@ -39,12 +43,14 @@ pub fn run(args: &IdleArgs) -> Result<(), Failure> {
     let mut slopes = Vec::new();
     for spec in args.targets.specs()? {
         // A backend for each: its own port, and with it its own room for ephemeral ports.
-        let backend = Backend::start(vec!["serve".into(), "echo".into()])?;
-        let target = Target::start(&spec, backend.addr, &scratch, place)?;
+        let echo = if args.plain { None } else { Some(Backend::start(vec!["serve".into(), "echo".into()])?) };
+        let backend = echo.as_ref().map_or_else(|| idle::backend(args.payload), |echo| Ok(echo.addr))?;
+        let target = Target::start(&spec, backend, &scratch, place)?;
         let points = measure(args, &target).map_err(|e| format!("{}: {e}", spec.name))?;
         slopes.push(Slope { name: spec.name.clone(), is_peer: target.is_peer, points });
     }
-    let title = format!("Private dirty memory of {} idle sessions, in {} steps", args.connections, args.steps);
+    let what = if args.plain { "idle clients of plain HTTP" } else { "idle sessions" };
+    let title = format!("Private dirty memory of {} {what}, in {} steps", args.connections, args.steps);
     table::print(&title, &cells(&slopes), args.markdown.as_deref())
 }
 
@@ -74,20 +80,31 @@ fn cells(slopes: &[Slope]) -> Cells {
 
 fn measure(args: &IdleArgs, target: &Target) -> Result<Vec<(f64, f64)>, Failure> {
     let pid = target.pid().ok_or("a proxy is needed: the direct way has no process")?;
-    let (mut benches, mut points, mut open) = (Vec::new(), Vec::new(), 0);
+    if args.plain && target.tls {
+        return Err("clients of plain HTTP do not speak TLS".into());
+    }
+    let (mut benches, mut clients, mut points, mut open) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for step in 1..=usize::from(args.steps) {
         let sessions = args.connections * step / usize::from(args.steps);
-        let (size, connections) = (Some(args.payload.to_string()), Some(sessions - open));
-        // One message on each as soon as it is open, as a storm does.
-        let spec = GroupSpec { shape: Some(ShapeSpec::Storm), size, connections, ..GroupSpec::default() };
-        let mut bench = Bench::new(target.addr, &[spec], (target.tls, true))?;
-        bench.open()?;
-        benches.push(bench);
+        if args.plain {
+            clients.extend(idle::clients(target.addr, sessions - open)?);
+        } else {
+            benches.push(sessions_of(args, target, sessions - open)?);
+        }
         open = sessions;
         sleep(SETTLE);
         points.push((sessions as f64, private_dirty_kib(pid)? as f64));
     }
     Ok(points)
+}
+
+fn sessions_of(args: &IdleArgs, target: &Target, count: usize) -> Result<Bench, Failure> {
+    let (size, connections) = (Some(args.payload.to_string()), Some(count));
+    // One message on each as soon as it is open, as a storm does.
+    let spec = GroupSpec { shape: Some(ShapeSpec::Storm), size, connections, ..GroupSpec::default() };
+    let mut bench = Bench::new(target.addr, &[spec], (target.tls, true))?;
+    bench.open()?;
+    Ok(bench)
 }
 
 /// Least squares: the slope, and how much of the variance the line explains.

@@ -1,10 +1,11 @@
 //! Measurements of proxies, side by side: [`cost`] (CPU per message), [`memory`] (per idle
 //! session), [`syscalls`] (per message), [`compare`] (latency that a proxy adds). [`target`] starts
 //! the proxies, [`workload`] names what they are measured with, [`rounds`] loads them in turn,
-//! [`relay`] is the bare relay they are compared with.
+//! [`idle`] has clients of plain HTTP, [`relay`] is the bare relay they are compared with.
 
 pub mod compare;
 pub mod cost;
+pub mod idle;
 pub mod memory;
 pub mod relay;
 pub mod rounds;
