@@ -1,9 +1,11 @@
 //! Applications that use plain HTTP and WebSockets together, by the servers and clients that their
-//! authors publish: Socket.IO, SockJS, GraphQL, MQTT, STOMP, SignalR, the dev server of Vite; and a
-//! page of many assets in Chromium.
+//! authors publish: Socket.IO, SockJS, GraphQL, MQTT, STOMP, SignalR, the dev server of Vite; a
+//! page of many assets and an event stream in Chromium.
 
 mod common;
 
+#[path = "apps/events.rs"]
+mod events;
 #[path = "apps/pages.rs"]
 mod pages;
 #[path = "apps/protocols.rs"]

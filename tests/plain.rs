@@ -7,8 +7,12 @@ mod common;
 mod desync;
 #[path = "plain/drain.rs"]
 mod drain;
+#[path = "plain/go.rs"]
+mod go;
 #[path = "plain/hostile.rs"]
 mod hostile;
+#[path = "plain/load.rs"]
+mod load;
 #[path = "plain/peers.rs"]
 mod peers;
 #[path = "plain/recorder.rs"]

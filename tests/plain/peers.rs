@@ -1,5 +1,5 @@
 //! Clients and servers that others wrote: curl, Node's http with keep-alive agents, Python's
-//! http.client.
+//! http.client. Go and wrk have files of their own.
 
 use super::common::*;
 use super::recorder::Recorder;
@@ -7,15 +7,21 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// `None`: the tool is not there, which is an error where CI is set.
-fn run(tool: &str, args: &[&str], input: &str) -> Option<String> {
-    let child =
-        Command::new(tool).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let Ok(mut child) = child else {
+pub fn found<T>(tool: &str, started: std::io::Result<T>) -> Option<T> {
+    if started.is_err() {
         assert!(std::env::var_os("CI").is_none(), "{tool} is missing");
         eprintln!("{tool} is missing: nothing was tested with it");
-        return None;
-    };
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    }
+    started.ok()
+}
+
+/// What the tool says to its standard output; `None` where it is not there.
+pub fn run(tool: &str, args: &[&str], input: &str) -> Option<String> {
+    let child =
+        Command::new(tool).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = found(tool, child)?;
+    // It may not want all of it.
+    let _written = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{tool} {args:?}: {out}{err}");
