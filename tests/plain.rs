@@ -21,5 +21,7 @@ mod recorder;
 mod reuse;
 #[path = "plain/streams.rs"]
 mod streams;
+#[path = "plain/torn.rs"]
+mod torn;
 #[path = "plain/yields.rs"]
 mod yields;

@@ -22,6 +22,9 @@ pub struct Inbound {
     pub is_idempotent: bool,
     /// It names `trailers` in TE.
     pub takes_trailers: bool,
+    /// It has a body, and its method gives that no meaning (RFC 9110 section 9.3): the server may
+    /// not read it, and take it for another request.
+    pub may_stay_unread: bool,
 }
 
 impl Inbound {
@@ -61,6 +64,8 @@ pub fn judge_request(request: &Request<'_>) -> Result<Inbound, Cause> {
         is_head: request.method == "HEAD",
         is_idempotent: matches!(request.method, "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"),
         takes_trailers: elements(fields, "te").any(|coding| coding.eq_ignore_ascii_case(b"trailers")),
+        may_stay_unread: matches!(request.method, "GET" | "HEAD" | "OPTIONS" | "DELETE")
+            && !matches!(framing, Framing::None | Framing::Length(0)),
     })
 }
 
@@ -77,7 +82,10 @@ pub fn judge_response(response: &Response<'_>, inbound: &Inbound) -> Result<Outb
         Body::Chunked(_) => Framing::Chunked,
         Body::UntilEof => Framing::UntilEof,
     };
-    let persistent = !response.is_http10 && is_persistent(&response.fields, false) && framing != Framing::UntilEof;
+    let persistent = !response.is_http10
+        && is_persistent(&response.fields, false)
+        && framing != Framing::UntilEof
+        && !inbound.may_stay_unread;
     Ok(Outbound { framing, persistent })
 }
 

@@ -4,6 +4,7 @@
 use super::common::*;
 use super::recorder::*;
 use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 
 /// The attacker sends this on one connection, then a victim comes: what the upstream has seen of
 /// the attack, and the answer to it.
@@ -134,24 +135,6 @@ fn a_second_answer_reaches_nobody() {
 }
 
 #[test]
-fn requests_torn_at_every_byte_pass_as_one() {
-    let upstream = Recorder::start();
-    let proxy = upstream.proxy("");
-    let head = "PUT /a?b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let request = format!("{head}3\r\nabc\r\nA;x\r\n0123456789\r\n0\r\nX-T: y\r\n\r\n");
-    for cut in 1..request.len() {
-        let mut client = connect(proxy.addr);
-        client.set_nodelay(true).unwrap();
-        let (first, second) = request.split_at(cut);
-        client.write_all(first.as_bytes()).unwrap();
-        client.write_all(second.as_bytes()).unwrap();
-        assert_eq!(answer(&client).1, "PUT /a?b HTTP/1.1");
-    }
-    let seen = upstream.seen();
-    assert!(seen.len() == request.len() - 1 && seen.iter().all(|seen| seen.body == b"abc0123456789"));
-}
-
-#[test]
 fn names_that_servers_read_differently_do_not_pass() {
     let upstream = Recorder::start();
     let proxy = upstream.proxy("");
@@ -162,5 +145,177 @@ fn names_that_servers_read_differently_do_not_pass() {
     let head = upstream.seen()[0].head.to_ascii_lowercase();
     for word in ["_", "1.2.3.4", "proxy-connection", "keep-alive", "trailer"] {
         assert!(!head.contains(word), "{word}: {head}");
+    }
+}
+
+fn before(upstream: SocketAddr) -> Proxy {
+    Proxy::start(&format!(
+        "[workers]\ncount = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
+         [[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"http://{upstream}\"\n"
+    ))
+}
+
+/// The next client gets its own answer, over this connection or another one.
+fn assert_unharmed(proxy: &Proxy, listener: &std::net::TcpListener, mut kept: Option<TcpStream>) {
+    let mut victim = connect(proxy.addr);
+    victim.write_all(get("/victim").as_bytes()).unwrap();
+    let mut server = kept.take().unwrap_or_else(|| accept(listener));
+    assert!(read_head(&server).starts_with("GET /victim "));
+    server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine").unwrap();
+    assert_eq!(answer(&victim).1, "mine");
+}
+
+/// CL.0 and TE.0: the server does not read the body, and takes it for the beginning of the next
+/// request. Where the method gives a body no meaning, no other request follows it.
+#[test]
+fn a_body_that_the_server_does_not_read_is_no_other_request() {
+    let upstream = Recorder::start();
+    let proxy = upstream.proxy("");
+    let (len, body) = (SMUGGLED.len(), SMUGGLED);
+    for method in ["GET", "OPTIONS", "DELETE"] {
+        for (framing, body) in [
+            (format!("Content-Length: {len}"), body.to_owned()),
+            ("Transfer-Encoding: chunked".to_owned(), format!("{len:x}\r\n{body}\r\n0\r\n\r\n")),
+        ] {
+            let (seen, head) =
+                attacked(&proxy, &upstream, &format!("{method} /early HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n{body}"));
+            assert_eq!(seen[0], format!("{method} /early HTTP/1.1"));
+            let seen = upstream.seen();
+            let [.., attack, victim] =
+                seen.iter().filter(|seen| seen.head.contains("Host: h\r\n")).collect::<Vec<_>>()[..]
+            else {
+                panic!("{seen:?}")
+            };
+            assert_ne!(attack.connection, victim.connection);
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        }
+    }
+}
+
+/// Pause-based: the client stops in the middle of a body, the server gives up and answers, but
+/// keeps its connection. What comes of the body then is no request.
+#[test]
+fn what_comes_of_a_body_after_a_pause_is_not_sent() {
+    let (listener, addr) = listen();
+    let proxy = before(addr);
+    let smuggled = get("/smuggled");
+    let chunk = format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
+    let length = format!("Content-Length: {}\r\n\r\n", smuggled.len());
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n".to_owned();
+    for (framing, body, cut) in [
+        (&length, &smuggled, 0),
+        (&length, &smuggled, 5),
+        (&chunked, &chunk, 0),
+        (&chunked, &chunk, 4),
+        (&chunked, &chunk, 9),
+        (&chunked, &chunk, chunk.len() - 2),
+    ] {
+        let (first, rest) = body.split_at(cut);
+        let mut attacker = connect(proxy.addr);
+        attacker.write_all(format!("POST /a HTTP/1.1\r\nHost: h\r\n{framing}{first}").as_bytes()).unwrap();
+        let mut server = accept(&listener);
+        read_head(&server);
+        server.write_all(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate").unwrap();
+        let (head, text) = answer(&attacker);
+        assert!(
+            head.starts_with("HTTP/1.1 408 ") && head.contains("Connection: close\r\n") && text == "late",
+            "{head}"
+        );
+        let _ = attacker.write_all(rest.as_bytes());
+        assert_unharmed(&proxy, &listener, None);
+        // What was sent before the answer, and then an end.
+        let (seen, _) = read_all(&server);
+        assert!(first.as_bytes().starts_with(&seen), "{:?}", String::from_utf8_lossy(&seen));
+    }
+}
+
+/// Expectations: what the server says of them may come in any number and at any time, but ends no
+/// request, and belongs to no other one.
+#[test]
+fn what_is_said_of_an_expectation_is_no_answer() {
+    let (listener, addr) = listen();
+    let proxy = before(addr);
+    let request = "POST /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    let go_on: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let ok: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    // Twice, then the answer: the connection is kept.
+    let mut client = connect(proxy.addr);
+    client.write_all(request.as_bytes()).unwrap();
+    let mut server = accept(&listener);
+    assert!(read_head(&server).contains("Expect: 100-continue\r\n"));
+    server.write_all(&[go_on, go_on].concat()).unwrap();
+    assert_eq!([&client; 2].map(|client| read_head(client).into_bytes()), [go_on, go_on]);
+    client.write_all(b"ab").unwrap();
+    assert_eq!(read_exact(&server, 2), b"ab");
+    server.write_all(ok).unwrap();
+    assert_eq!(answer(&client).1, "ok");
+    assert_unharmed(&proxy, &listener, Some(server));
+    // Not at all, and the answer before the body: what the client sends of that is no request.
+    let proxy = before(addr);
+    let mut client = connect(proxy.addr);
+    client.write_all(request.as_bytes()).unwrap();
+    let mut server = accept(&listener);
+    read_head(&server);
+    server.write_all(ok).unwrap();
+    assert!(read_head(&client).contains("Connection: close\r\n"));
+    let _ = client.write_all(get("/smuggled").as_bytes());
+    assert_unharmed(&proxy, &listener, None);
+    assert_eq!(read_all(&server).0, b"");
+    // Behind the answer.
+    let proxy = before(addr);
+    let mut client = connect(proxy.addr);
+    client.write_all(format!("{request}ab").as_bytes()).unwrap();
+    let mut server = accept(&listener);
+    read_head(&server);
+    read_exact(&server, 2);
+    server.write_all(&[ok, go_on].concat()).unwrap();
+    assert_eq!(answer(&client).1, "ok");
+    assert_unharmed(&proxy, &listener, None);
+    // For a request without a body.
+    let mut client = connect(proxy.addr);
+    client.write_all(b"GET /a HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n").unwrap();
+    assert_eq!(read_all(&server).0, b"");
+    drop(listener);
+}
+
+/// An upstream that says more than it declared: a body where there is none, a length that is too
+/// short, two of them, an upgrade without a wish for one.
+#[test]
+fn a_response_of_another_length_than_it_says_taints_no_client() {
+    const EVIL: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    let rows = [
+        ("HEAD", format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{EVIL}", EVIL.len()), "200"),
+        ("GET", format!("HTTP/1.1 204 No Content\r\nContent-Length: {}\r\n\r\n{EVIL}", EVIL.len()), "204"),
+        ("GET", format!("HTTP/1.1 304 Not Modified\r\nContent-Length: {}\r\n\r\n{EVIL}", EVIL.len()), "304"),
+        ("GET", format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n{EVIL}"), "200"),
+        ("GET", format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{EVIL}"), "200"),
+        ("GET", format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 4\r\n\r\nok{EVIL}"), "502"),
+        ("GET", format!("HTTP/1.1 200 OK\r\nContent-Length: 2, 4\r\n\r\nok{EVIL}"), "502"),
+        (
+            "GET",
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n{EVIL}"),
+            "502",
+        ),
+        ("GET", format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n{EVIL}"), "502"),
+        ("GET", format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n{EVIL}"), "502"),
+        ("GET", format!("HTTP/1.1 200 OK\nContent-Length: 0\n\n{EVIL}"), "502"),
+    ];
+    let (listener, addr) = listen();
+    for (method, response, status) in rows {
+        let proxy = before(addr);
+        let mut client = connect(proxy.addr);
+        client.write_all(format!("{method} /a HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).unwrap();
+        let mut server = accept(&listener);
+        read_head(&server);
+        server.write_all(response.as_bytes()).unwrap();
+        let head = read_head(&client);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{response}: {head}");
+        assert_unharmed(&proxy, &listener, None);
+        // And neither does this client get what came behind.
+        if status == "502" {
+            assert!(!String::from_utf8_lossy(&read_all(&client).0).contains("evil"));
+        } else if head.contains("chunked") {
+            assert_eq!(read_exact(&client, 5), b"0\r\n\r\n");
+        }
     }
 }

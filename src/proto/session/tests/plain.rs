@@ -5,8 +5,6 @@ use super::super::super::http1::FieldEdits;
 use super::super::super::plain;
 use super::*;
 
-mod streams;
-
 /// A shell for plain requests on one client connection.
 struct Shell {
     session: Session,
@@ -548,3 +546,4 @@ fn a_client_that_leaves_takes_its_request_with_it() {
 }
 
 mod hostile;
+mod streams;
