@@ -19,6 +19,8 @@ mod peers;
 mod recorder;
 #[path = "plain/reuse.rs"]
 mod reuse;
+#[path = "plain/routes.rs"]
+mod routes;
 #[path = "plain/streams.rs"]
 mod streams;
 #[path = "plain/torn.rs"]

@@ -27,7 +27,7 @@ pub(super) struct Endpoints {
 struct Known {
     upstream: Arc<Upstream>,
     endpoint: Arc<Endpoint>,
-    /// Its sessions have been told.
+    /// Workers have been told, if there was something to tell.
     down: bool,
     /// The ports toward it were running out.
     short_of_ports: bool,
@@ -39,28 +39,32 @@ impl Endpoints {
         self.next_at
     }
 
-    /// Those that have gone down since the last look and have sessions. `ports`: of a source
-    /// address toward one endpoint.
+    /// Those that have gone down since the last look and have sessions, or may have idle
+    /// connections of plain HTTP. `ports`: of a source address toward one endpoint.
     pub fn look(&mut self, snapshot: &Snapshot, ports: usize, now: Millis) -> Vec<Arc<Endpoint>> {
         let closes = |endpoint_down| endpoint_down != EndpointDown::Keep;
-        let mut routes = snapshot.routes.entries().iter();
-        let soon = routes.any(|entry| closes(entry.route.settings.relay.endpoint_down));
+        let routes = snapshot.routes.entries();
+        let soon = routes.iter().any(|entry| closes(entry.route.settings.relay.endpoint_down));
+        let keeps = routes.iter().any(|entry| entry.route.proxies() && entry.route.protocols.http);
         self.next_at = now + if soon { SOON_MS } else { LATER_MS };
         self.refresh(snapshot);
         self.warn_of_ports(ports);
-        self.gone_down()
+        self.gone_down(keeps)
     }
 
     /// Endpoints of an upstream that were removed while they have sessions.
     pub fn removed<'a>(&'a self, upstream: &'a str) -> impl Iterator<Item = &'a Arc<Endpoint>> {
-        let removed =
-            move |known: &&Known| known.upstream.name == upstream && known.endpoint.health.state() == State::Removed;
+        let removed = move |known: &&Known| {
+            let Known { upstream: of, endpoint, .. } = known;
+            of.name == upstream && endpoint.health.state() == State::Removed && endpoint.sessions() > 0
+        };
         self.known.iter().filter(removed).map(|known| &known.endpoint)
     }
 
     /// Adds what is new, forgets what is gone.
     fn refresh(&mut self, snapshot: &Snapshot) {
-        self.known.retain(|known| known.endpoint.health.state() != State::Removed || known.endpoint.sessions() > 0);
+        let is_used = |known: &Known| known.endpoint.sessions() > 0 || !known.down;
+        self.known.retain(|known| known.endpoint.health.state() != State::Removed || is_used(known));
         for upstream in &snapshot.upstreams {
             for endpoint in upstream.endpoints() {
                 match self.known.iter_mut().find(|known| Arc::ptr_eq(&known.endpoint, &endpoint)) {
@@ -76,12 +80,13 @@ impl Endpoints {
         }
     }
 
-    /// Those that have gone down since the last time.
-    fn gone_down(&mut self) -> Vec<Arc<Endpoint>> {
+    /// Those that have gone down since the last time. `keeps`: workers may have idle connections to
+    /// them.
+    fn gone_down(&mut self, keeps: bool) -> Vec<Arc<Endpoint>> {
         let mut gone = Vec::new();
         for known in &mut self.known {
             let down = known.endpoint.health.is_down();
-            if down && !known.down && known.endpoint.sessions() > 0 {
+            if down && !known.down && (keeps || known.endpoint.sessions() > 0) {
                 gone.push(Arc::clone(&known.endpoint));
             }
             known.down = down;

@@ -6,7 +6,11 @@ use std::sync::Arc;
 /// percent-encoded, and never a dot segment; that of `{*rest}` is without its first slash, and may
 /// be empty. Allocates nothing where a path has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Captures(Vec<(Arc<str>, String)>);
+pub struct Captures(Option<Box<Pairs>>);
+
+/// Boxed: what a request has is part of what an idle client takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Pairs(Vec<(Arc<str>, String)>);
 
 impl Captures {
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -14,16 +18,17 @@ impl Captures {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, text)| (&**name, text.as_str()))
+        self.0.iter().flat_map(|pairs| &pairs.0).map(|(name, text)| (&**name, text.as_str()))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 }
 
 impl FromIterator<(Arc<str>, String)> for Captures {
     fn from_iter<I: IntoIterator<Item = (Arc<str>, String)>>(captures: I) -> Captures {
-        Captures(captures.into_iter().collect())
+        let pairs: Vec<_> = captures.into_iter().collect();
+        Captures((!pairs.is_empty()).then(|| Box::new(Pairs(pairs))))
     }
 }
