@@ -329,7 +329,13 @@ impl Forward {
 
     /// Asks once more: `action` says over which connection.
     fn ask_again(&mut self, action: Action, cause: Cause, step: &mut Step<'_>) {
-        let request = std::mem::take(&mut self.request);
+        let mut request = std::mem::take(&mut self.request);
+        // The next requests of the client are as early again as they were, and it may take no more
+        // of them by now.
+        request.keep(&self.behind);
+        if !self.inbound.persistent {
+            request.close_after();
+        }
         step.actions.push(action);
         step.enter(Phase::connect_after(cause, request, step.now));
     }

@@ -490,6 +490,27 @@ fn a_connection_that_was_kept_may_have_ended() {
 }
 
 #[test]
+fn what_a_client_has_sent_ahead_outlives_a_second_attempt() {
+    let mut shell = Shell::new();
+    shell.reused = true;
+    let [first, second] = ["/a", "/b"].map(|path| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    shell.bytes(Side::Downstream, format!("{first}{second}").as_bytes());
+    shell.event(Event::Ended(Side::Upstream, TransportEnd::Eof));
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    shell.bytes(Side::Upstream, answer.as_bytes());
+    assert_eq!(shell.text(Side::Upstream), format!("{first}{first}{second}"));
+    // A process that stops while the request is sent again closes behind its response.
+    shell.reused = true;
+    shell.bytes(Side::Upstream, answer.as_bytes());
+    shell.bytes(Side::Downstream, first.as_bytes());
+    shell.event(Event::Drain);
+    shell.event(Event::Ended(Side::Upstream, TransportEnd::Eof));
+    shell.bytes(Side::Upstream, answer.as_bytes());
+    let closing = answer.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    assert_eq!(shell.text(Side::Downstream), format!("{answer}{answer}{closing}"));
+}
+
+#[test]
 fn bodies_have_a_limit() {
     let settings = Settings { max_body: 4, ..Settings::default() };
     let mut shell = Shell::with(settings.clone());
