@@ -5,7 +5,7 @@
 use super::buffer::RequestBuffer;
 use super::{Handler, Next, Phase, Step};
 use crate::proto::end::{self, Cause, Party};
-use crate::proto::http1::{self, FieldEdits, HeadScan, Malformed, Passage, Passed, Request, Response};
+use crate::proto::http1::{self, FieldEdits, Framing, HeadScan, Malformed, Passage, Passed, Request, Response};
 use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd, Upgrade};
 use crate::proto::plain::{self, Answering, Inbound, Outbound};
 use crate::proto::relay::{RelayInput, Relayed};
@@ -264,10 +264,9 @@ impl Forward {
     ) -> Result<(), Cause> {
         let outbound = plain::judge_response(response, &self.inbound)?;
         let Outbound { framing, persistent } = outbound;
-        let dechunked = framing == http1::Framing::Chunked && self.inbound.is_http10;
+        let dechunked = framing == Framing::Chunked && self.inbound.is_http10;
         // Before the end of its request a response is one that does not wait for it.
-        let closes =
-            !self.inbound.persistent || !self.upload.is_done() || dechunked || framing == http1::Framing::UntilEof;
+        let closes = !self.inbound.persistent || !self.upload.is_done() || dechunked || framing == Framing::UntilEof;
         let answering = Answering {
             inbound: &self.inbound,
             outbound: &outbound,
@@ -317,9 +316,10 @@ impl Forward {
         self.may_retry && self.is_repeatable() && settings.retry_on.includes(failure)
     }
 
-    /// A second request does the same as this one, and nothing of this one is gone.
+    /// A second request does the same as this one, and nothing of this one is gone: an empty body
+    /// in chunks is a last chunk that has left.
     fn is_repeatable(&self) -> bool {
-        self.inbound.is_idempotent && self.upload.is_done() && self.upload.content == 0
+        self.inbound.is_idempotent && matches!(self.inbound.framing, Framing::None | Framing::Length(0))
     }
 
     /// Not a byte of a response has come, not even of an interim one.

@@ -480,13 +480,15 @@ fn a_connection_that_was_kept_may_have_ended() {
     let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na";
     let put = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na";
     assert_eq!(ended(get, true, ""), (vec!["connect", "renew"], String::new()));
+    let empty = "PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     let failed = (vec!["connect", "fin", "hangup"], "<502>".to_owned());
     // It was new, there was a byte of a response, a second request could act twice, the body is
-    // gone.
+    // gone, or its last chunk.
     assert_eq!(ended(get, false, ""), failed);
     assert_eq!(ended(get, true, "H"), failed);
     assert_eq!(ended(post, true, ""), failed);
     assert_eq!(ended(put, true, ""), failed);
+    assert_eq!(ended(empty, true, ""), failed);
 }
 
 #[test]
