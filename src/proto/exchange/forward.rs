@@ -364,7 +364,13 @@ impl Handler for Forward {
 
     fn on_end(&mut self, side: Side, end: TransportEnd, step: &mut Step<'_>) {
         match (side, &self.response) {
-            (Side::Downstream, _) => step.client_left(end),
+            (Side::Downstream, response) => {
+                if matches!((response, end), (Received::Body(_), TransportEnd::Eof | TransportEnd::Cut)) {
+                    // It may have half-closed, and a FIN may be the end of a response.
+                    step.actions.push(Action::Abort(Side::Downstream));
+                }
+                step.client_left(end);
+            }
             (Side::Upstream, _) if self.is_unanswered() && self.reused && self.is_repeatable() => {
                 // The upstream may have closed a kept connection when the request was on its way.
                 self.ask_again(Action::Renew, end.cause(), step);
