@@ -146,10 +146,10 @@ impl<'h, S: Sys> Worker<'h, S> {
         Ok(!done)
     }
 
-    /// Pairs that are held, with their places in queues, and calls of our own: for tests that look
-    /// for leaks.
+    /// Pairs that are held, with their places in queues and links, and calls of our own: for tests
+    /// that look for leaks.
     pub fn held(&self) -> (usize, usize) {
-        (self.pairs.len() + self.res.handshakes.held(), self.res.calls.len())
+        (self.pairs.len() + self.res.handshakes.held() + self.res.links.len(), self.res.calls.len())
     }
 
     pub fn core(&mut self) -> &mut WorkerCore<S> {

@@ -6,6 +6,7 @@ use crate::callee::Callee;
 use crate::faults::Fault;
 use crate::header::LOCAL;
 use crate::kernel::{Id, Link, What, trace};
+use crate::plain::route::PLAIN;
 use crate::schedule::Leg;
 use crate::subject::SHADOWS;
 use crate::world::{World, world, world_if_free};
@@ -80,6 +81,7 @@ impl Sys for SimSys {
                 match area {
                     0 => w.connect(session, endpoint - 1, Leg::Tcp),
                     SHADOWS => w.connect_shadow(session),
+                    PLAIN => w.connect_plain(endpoint - 1),
                     _ => w.call(session, area - 1),
                 }
             }
@@ -125,6 +127,7 @@ impl Sys for SimSys {
                 _ => w.kernel.peek(sock.0, max, take),
             };
             trace!(w.kernel, "peek sock {} up to {max} -> {got:?}", sock.0);
+            w.note_look(sock.0, got);
             w.kernel.fold(sent_or_not(got));
             got
         }))
@@ -139,6 +142,7 @@ impl Sys for SimSys {
             if let Some(dropped) = without_last_words(w, sock.0, bytes) {
                 return dropped;
             }
+            w.check_reuse(sock.0, bytes);
             let room = before_write(w, sock.0, bytes.len());
             let result = w.kernel.send(sock.0, bytes, room);
             trace!(w.kernel, "send sock {} {} bytes -> {result:?}", sock.0, bytes.len());
@@ -295,7 +299,8 @@ impl Sys for SimSys {
 
     fn next_slice(&mut self, unread: usize) -> usize {
         world(|w| {
-            if unread > 1 && w.kernel.faults.strikes(Fault::CutSlice) {
+            let whole = w.plain.read_last.is_some_and(|id| w.plain_server_of(id).is_some());
+            if unread > 1 && !whole && w.kernel.faults.strikes(Fault::CutSlice) {
                 w.kernel.rng.size(1, unread - 1)
             } else {
                 unread
@@ -331,6 +336,7 @@ fn after_read(w: &mut World, id: Id, got: Result<usize, i32>, spliced: bool) -> 
     w.kernel.fold(sent_or_not(got));
     w.note_read(id, got.unwrap_or(0), spliced);
     w.note_flow(id);
+    w.note_look(id, got);
     got
 }
 
