@@ -46,6 +46,7 @@ impl Drop for SimSock {
                 Some(Bug::LateCancel) if w.callee_of(self.0).is_some_and(waits) => {
                     w.kernel.at(w.kernel.now + 1_000, What::Cancelled(self.0));
                 }
+                Some(Bug::LeakedLink) if w.plain_server_of(self.0).is_some_and(|server| server.served.len() > 1) => {}
                 _ => w.close(self.0, false),
             }
         });
@@ -113,6 +114,7 @@ impl Sys for SimSys {
             if let (Some(bug), Ok(n), true) = (w.bug, got, w.callee_of(sock.0).is_some()) {
                 bug.on_call(&mut buf[..n]);
             }
+            let got = w.bug.map_or(got, |bug| w.falsify_read(bug, sock.0, got, buf));
             let got = if w.bug == Some(Bug::CutHead) { with_end_of_head(w, sock.0, got, buf) } else { got };
             after_read(w, sock.0, got, false)
         }))
@@ -128,6 +130,9 @@ impl Sys for SimSys {
             };
             trace!(w.kernel, "peek sock {} up to {max} -> {got:?}", sock.0);
             w.note_look(sock.0, got);
+            if w.bug == Some(Bug::BlindReuse) && w.plain_server_of(sock.0).is_some() {
+                return Err(libc::EAGAIN);
+            }
             w.kernel.fold(sent_or_not(got));
             got
         }))
@@ -143,6 +148,9 @@ impl Sys for SimSys {
                 return dropped;
             }
             w.check_reuse(sock.0, bytes);
+            if let Some(falsified) = w.falsify_write(sock.0, bytes) {
+                return w.kernel.send(sock.0, &falsified, usize::MAX);
+            }
             let room = before_write(w, sock.0, bytes.len());
             let result = w.kernel.send(sock.0, bytes, room);
             trace!(w.kernel, "send sock {} {} bytes -> {result:?}", sock.0, bytes.len());
@@ -161,6 +169,12 @@ impl Sys for SimSys {
                 let joined: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
                 if let Some(dropped) = without_last_words(w, sock.0, &joined) {
                     return dropped;
+                }
+            }
+            if w.bug.is_some() {
+                let joined: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
+                if let Some(falsified) = w.falsify_write(sock.0, &joined) {
+                    return w.kernel.send(sock.0, &falsified, usize::MAX);
                 }
             }
             let mut room = before_write(w, sock.0, all);

@@ -147,6 +147,7 @@ fn finds<S: Subject>(bug: Bug) {
 fn planted_bugs_are_found() {
     Bug::OF_RELAYS.into_iter().chain(Bug::OF_WORKERS).for_each(finds::<Real>);
     finds::<With<false, false, true>>(Bug::TakenHeader);
+    Bug::OF_PLAIN.into_iter().for_each(finds::<With<false, false, false, true>>);
 }
 
 /// One script under two schedules of cuts and faults, the second one without shadows: without a

@@ -3,8 +3,9 @@
 //!
 //! `draw` draws it, `message` writes and reads messages, `line` is one end of a connection,
 //! `client` and `server` follow the script, `stage` puts them into the world, `judge` is the
-//! oracle, `cover` counts what was met. They share no decision with the proxy.
+//! oracle, `cover` counts what was met, `bugs` are planted. They share no decision with the proxy.
 
+pub mod bugs;
 pub mod client;
 pub mod cover;
 pub mod draw;

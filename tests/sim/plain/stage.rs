@@ -161,7 +161,7 @@ impl World {
 }
 
 /// These bytes begin with a request of the script. Contents have none.
-fn is_request(bytes: &[u8]) -> bool {
+pub fn is_request(bytes: &[u8]) -> bool {
     let line = bytes.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ').skip(1);
     let number = words.next().and_then(|path| path.strip_prefix(b"/plain/"));
