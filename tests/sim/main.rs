@@ -103,7 +103,9 @@ fn all_schedules_of_plain_http_end_as_specified() {
     report.print();
     report.must_be_clean("SIM_PLAIN=1 ");
     assert!(seeds < SEEDS || report.met[PLAIN..].iter().all(|n| *n > 0), "a kind of plain HTTP never came");
-    many(0, seeds / 20, check::<With<true, true, false, true>>).must_be_clean("SIM_PLAIN=1 SIM_TLS=both ");
+    many(0, seeds / 40, check::<With<true, false, false, true>>).must_be_clean("SIM_PLAIN=1 SIM_TLS=down ");
+    many(0, seeds / 40, check::<With<false, true, false, true>>).must_be_clean("SIM_PLAIN=1 SIM_TLS=up ");
+    many(0, seeds / 40, check::<With<true, true, false, true>>).must_be_clean("SIM_PLAIN=1 SIM_TLS=both ");
     many(0, seeds / 20, check::<With<false, false, true, true>>).must_be_clean("SIM_PLAIN=1 SIM_HEADERS=1 ");
 }
 
@@ -116,6 +118,8 @@ fn replay(seed: u64) {
     let headed = std::env::var_os("SIM_HEADERS").is_some();
     let plain = std::env::var_os("SIM_PLAIN").is_some();
     let result = match std::env::var("SIM_TLS").as_deref() {
+        Ok("down") if plain => one::<With<true, false, false, true>>(seed, cuts, None),
+        Ok("up") if plain => one::<With<false, true, false, true>>(seed, cuts, None),
         Ok("both") if plain => one::<With<true, true, false, true>>(seed, cuts, None),
         _ if plain && headed => one::<With<false, false, true, true>>(seed, cuts, None),
         _ if plain => one::<With<false, false, false, true>>(seed, cuts, None),
@@ -186,6 +190,8 @@ fn twice<S: Subject>(seed: u64) -> Result<(), Failure> {
 fn a_seed_can_be_replayed() {
     replays::<Real>(SEEDS / 4);
     replays::<With<true, true>>(SEEDS / 40);
+    replays::<With<false, false, false, true>>(SEEDS / 4);
+    replays::<With<true, true, false, true>>(SEEDS / 40);
 }
 
 fn replays<S: Subject>(count: u64) {

@@ -125,8 +125,9 @@ fn made(kind: [bool; 3], reloaded: bool, script: &Script, bug: Option<Bug>) -> (
         let made = made.entry((kind, reloaded)).or_insert_with(|| Made::new(kind));
         let routes = routes(made, script, kind, bug);
         // In every other schedule handshakes have to queue: each pass does one thing for them.
-        let parts: usize = script.sessions.iter().map(|session| session.parts.len()).sum();
-        let slow = script.plain.as_ref().map_or(parts % 2 == 1, |plan| plan.slow);
+        let parts = script.sessions.iter().flat_map(|session| &session.parts);
+        let odd = parts.map(|part| part.plan.len()).sum::<usize>() % 2 == 1;
+        let slow = script.plain.as_ref().map_or(odd, |plan| plan.slow);
         let work = if slow { 1 } else { 32 };
         match Arc::get_mut(&mut made.snapshot) {
             Some(snapshot) => (snapshot.routes, snapshot.shield.work) = (routes, work),

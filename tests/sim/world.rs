@@ -240,10 +240,12 @@ impl World {
         for id in [a, b] {
             let rng = &mut self.kernel.rng;
             let sizes: &[usize] = match (tiny, session) {
-                // A handshake must pass in its time, and a PROXY header fits into any real buffer.
-                (true, _) if secure || self.headed => &[150, 300, 600],
+                // A PROXY header and a ClientHello fit into any real buffer.
+                (true, _) if secure => &[600, 1_000],
+                (true, _) if self.headed => &[150, 300, 600],
                 (true, Some(0)) => &[24, 40, 64, 150],
                 (true, _) => &[3, 7, 16, 40, 64],
+                (false, _) if secure => &[600, 1_000, 4_096, 65_536, 65_536],
                 (false, _) => &[300, 1_000, 4_096, 65_536, 65_536],
             };
             let (rx, out) = (bulk.unwrap_or_else(|| rng.pick(sizes)), bulk.unwrap_or_else(|| rng.pick(sizes)));
