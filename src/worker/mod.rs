@@ -146,10 +146,16 @@ impl<'h, S: Sys> Worker<'h, S> {
         Ok(!done)
     }
 
-    /// Pairs that are held, with their places in queues and links, and calls of our own: for tests
-    /// that look for leaks.
+    /// Pairs that are held, with their places in queues, and calls of our own: for tests that look
+    /// for leaks.
     pub fn held(&self) -> (usize, usize) {
-        (self.pairs.len() + self.res.handshakes.held() + self.res.links.len(), self.res.calls.len())
+        (self.pairs.len() + self.res.handshakes.held(), self.res.calls.len())
+    }
+
+    /// Connections to endpoints that carry plain requests, for the same tests. Idle ones are closed
+    /// in their time, or with the worker.
+    pub fn links(&self) -> usize {
+        self.res.links.len()
     }
 
     pub fn core(&mut self) -> &mut WorkerCore<S> {

@@ -80,6 +80,11 @@ met! {
     LeftWaiting "a client left while it waited for a response";
     LeftAnswered "a client left within a response";
     ClientStalled "a client did nothing any more";
+    SentElsewhere "a plain request was sent to another endpoint";
+    NotReached "a server was not reached";
+    Reloaded "the configuration was replaced while connections were kept";
+    WentDown "an endpoint with kept connections went down";
+    Stopped "the process stopped while a plain request was under way";
 }
 
 /// The first kind of plain HTTP.

@@ -2,10 +2,12 @@
 //! a seed. Every request has a number, which its response repeats; each has a content of its own.
 //!
 //! `draw` draws it, `message` writes and reads messages, `line` is one end of a connection,
-//! `client` and `server` follow the script, `stage` puts them into the world, `judge` is the
-//! oracle, `cover` counts what was met, `bugs` are planted. They share no decision with the proxy.
+//! `client` and `server` follow the script, `stage` puts them into the world, `changes` is what
+//! control does, `judge` is the oracle, `cover` counts what was met, `bugs` are planted. They share
+//! no decision with the proxy.
 
 pub mod bugs;
+pub mod changes;
 pub mod client;
 pub mod cover;
 pub mod draw;
@@ -17,7 +19,12 @@ pub mod server;
 pub mod stage;
 
 use crate::kernel::Micros;
+use crate::schedule::Connect;
+use changes::Change;
 use message::{Body, Framing};
+
+/// The status for which a request goes to another endpoint.
+pub const RETRIED: u16 = 503;
 
 /// The most clients of a schedule, and the most requests of one.
 pub const CLIENTS: usize = 4;
@@ -37,6 +44,13 @@ pub struct Plan {
     pub max_body: usize,
     /// Handshakes have to queue.
     pub slow: bool,
+    /// A request that may be repeated goes to another endpoint where one ends the connection, does
+    /// not answer in time, or answers with [`RETRIED`].
+    pub retries: bool,
+    /// What becomes of attempts to connect, the first ones of all.
+    pub connects: Vec<Connect>,
+    /// With their time, from the start on.
+    pub changes: Vec<(Micros, Change)>,
 }
 
 #[derive(Debug, Clone, Default)]

@@ -70,7 +70,7 @@ fn schedule<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdic
 fn drive(pass: &mut dyn FnMut() -> bool) -> Result<(), String> {
     for _ in 0..PASSES_MAX {
         if !pass() {
-            return Err("the worker stopped".into());
+            return world(|w| w.check_stop());
         }
         match world(|w| state(w)) {
             State::Running => {}

@@ -317,6 +317,16 @@ impl Script {
         Script { sessions, decoys, plain: None }
     }
 
+    /// Plain HTTP is served from another configuration after a while.
+    pub fn is_reloaded(&self) -> bool {
+        self.plain.as_ref().is_some_and(|plan| plan.has(plain::changes::Change::Reload))
+    }
+
+    /// The process stops.
+    pub fn is_stopped(&self) -> bool {
+        self.plain.as_ref().is_some_and(|plan| plan.has(plain::changes::Change::Drain))
+    }
+
     /// One of plain HTTP.
     pub fn draw_plain(seed: u64) -> Script {
         let decoys = u32::from(seed.is_multiple_of(6));

@@ -443,9 +443,14 @@ impl<const DOWN: bool, const UP: bool, const HEADED: bool, const PLAIN: bool> Su
         let script = world(|w| w.script.clone());
         let kind = [DOWN, UP, HEADED];
         let (snapshot, tls) = made(kind, false, &script, bug);
-        let reloads = script.sessions.iter().any(|session| session.fleet.reloads());
+        let reloads = script.sessions.iter().any(|session| session.fleet.reloads()) || script.is_reloaded();
         let after = reloads.then(|| made(kind, true, &script, bug));
-        world(|w| open_upstreams(&snapshot, bug, w));
+        world(|w| {
+            open_upstreams(&snapshot, bug, w);
+            let after = after.iter().map(|(snapshot, _)| snapshot);
+            w.plain.upstreams =
+                [&snapshot].into_iter().chain(after).filter_map(|s| route::upstream(s.routes.entries())).collect();
+        });
         let upstreams = snapshot.upstreams.clone();
         let routes = snapshot.routes.entries().to_vec();
         let shadows: Vec<_> = snapshot.routes.entries().iter().filter_map(|e| e.route.shadow.as_ref()).collect();
@@ -483,10 +488,12 @@ impl<const DOWN: bool, const UP: bool, const HEADED: bool, const PLAIN: bool> Su
         let mut worker = Worker::new(&mut core).map_err(|e| e.to_string())?;
         drive(&mut || worker.run_once().expect("poll of the simulation does not fail"))?;
         let (pairs, calls) = worker.held();
+        // A worker that stops closes them with itself.
+        let links = if script.is_stopped() { 0 } else { worker.links() };
         drop(worker);
         world(|w| w.control = None);
         let tally = &core.tally;
-        let left = [(pairs + calls) as u64, tally.sessions, tally.handshakes, tally.backlog_bytes];
+        let left = [(pairs + calls + links) as u64, tally.sessions, tally.handshakes, tally.backlog_bytes];
         let taken = [permits[0].taken(), permits[1].taken()];
         let held: usize = upstreams.iter().flat_map(|u| u.endpoints().to_vec()).map(|e| e.sessions()).sum();
         let held = held + world(|w| w.groups.iter().map(Group::sessions).sum::<usize>());

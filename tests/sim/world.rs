@@ -420,6 +420,7 @@ impl World {
         self.check_counts();
         self.check_mirrors();
         self.note_ejections();
+        self.check_links();
         if self.kernel.faults.strikes(Fault::Interrupted) {
             return self.settle();
         }
@@ -508,6 +509,7 @@ impl World {
             }
         }
         if std::mem::take(&mut self.inbox_edge) {
+            self.tell_changes();
             let at = self.kernel.rng.size(0, events.len());
             events.insert(at, Event { token: Token::Waker.pack(), readable: true, ..Event::default() });
         }

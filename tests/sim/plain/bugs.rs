@@ -1,5 +1,5 @@
-//! Planted bugs of plain HTTP, between the worker and its kernel: what it reads and sends is changed
-//! so that it does what a proxy with the mistake does.
+//! Planted bugs of plain HTTP, between the worker and its kernel: what it reads and sends is
+//! changed so that it does what a proxy with the mistake does.
 
 use super::message::Framing;
 use super::stage::is_request;

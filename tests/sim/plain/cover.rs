@@ -12,6 +12,7 @@ impl World {
     pub fn cover_plain(&mut self, plan: &Plan, replies: &[Vec<Reply>]) {
         let servers = self.plain.servers.iter().flat_map(|server| cover_server(plan, server));
         let mut met: Vec<Met> = servers.collect();
+        met.extend((self.plain.failed + self.plain.lost > 0).then_some(Met::NotReached));
         for (index, replies) in replies.iter().enumerate() {
             met.extend(self.cover_client(plan, index, replies));
         }
@@ -41,6 +42,9 @@ impl World {
             note(whole && ask.http10 && ask.persists(), Met::OldKept);
             note(whole && ask.is_head(), Met::OfHead);
             note(attempts.len() > 1, Met::SentAgain);
+            let endpoint = |server: &usize| self.plain.servers[*server].endpoint;
+            let first = attempts.first().map(endpoint);
+            note(attempts.last().map(endpoint) != first, Met::SentElsewhere);
             note(*reply == Reply::Refused(413), Met::TooLong);
             note(*reply == Reply::Refused(504), Met::NeverAnswered);
             note(*reply == Reply::Unasked, Met::Crossed);

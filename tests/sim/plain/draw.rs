@@ -1,15 +1,22 @@
 //! How the script of plain HTTP is drawn: mostly what goes well, with what goes wrong in between.
 
+use super::changes::Change;
 use super::message::{Body, Framing, content};
 use super::{
     ASKS, Answer, Ask, CLIENTS, Client, Fault, How, Kind, Last, Leave, Place, Plan, REFUSED, Then, UNASKED, When,
 };
 use crate::kernel::Micros;
 use crate::rng::Rng;
+use crate::schedule::Connect;
 
 /// Pauses between requests, and before responses.
 const RESTS: [Micros; 10] = [0, 0, 0, 0, 0, 300, 3_000, 200_000, 2_000_000, 20_000_000];
 const DELAYS: [Micros; 8] = [0, 0, 0, 0, 100, 300, 5_000, 300_000];
+/// Attempts to connect, where some fail.
+const CONNECTS: [Connect; 6] =
+    [Connect::Works, Connect::Works, Connect::Refused, Connect::Refused, Connect::Fails, Connect::Lost];
+/// When control does something.
+const CHANGES: [Micros; 6] = [2_000, 10_000, 50_000, 300_000, 2_500_000, 21_000_000];
 /// When a server does something with a connection that it has answered on.
 const AFTERS: [Micros; 7] = [0, 0, 100, 500, 2_000, 500_000, 19_000_000];
 
@@ -24,7 +31,18 @@ impl Plan {
             age_ms: rng.pick(&[50, 3_600_000, 3_600_000]),
             max_body: rng.pick(&[2_000, 1 << 20, 1 << 20]),
             slow: rng.one_in(2),
+            retries: rng.one_in(4),
+            connects: Vec::new(),
+            changes: Vec::new(),
         };
+        if rng.one_in(8) {
+            plan.connects = (0..rng.size(1, 4)).map(|_| rng.pick(&CONNECTS)).collect();
+        }
+        if rng.one_in(6) {
+            let change = rng.pick(&[Change::Reload, Change::Down, Change::Drain]);
+            plan.endpoints = if change == Change::Down { 2 } else { plan.endpoints };
+            plan.changes.push((rng.pick(&CHANGES) + rng.below(2_000), change));
+        }
         let (mut start_ms, count) = (0, rng.size(1, CLIENTS));
         let tiny = rng.one_in(12);
         for _ in 0..count {

@@ -5,10 +5,11 @@
 //! something once. Each has its record. Written independently: it shares no decision with the
 //! proxy.
 
+use super::changes::Change;
 use super::client::{self, Client};
 use super::message::{Framing, Message};
 use super::server::{self, Served, Server};
-use super::{Answer, Ask, Client as ClientPlan, Fault, How, Kind, Plan, REFUSED, Then, When};
+use super::{Answer, Ask, Client as ClientPlan, Fault, How, Kind, Plan, REFUSED, RETRIED, Then, When};
 use crate::oracle::{Judgement, ensure};
 use crate::subject::Verdict;
 use crate::world::World;
@@ -20,6 +21,8 @@ const FIRST_BYTE_MS: u64 = 120_000;
 const REQUEST_BODY_MS: u64 = 60_000;
 /// Of a request head, and of all attempts to connect together.
 const HANDSHAKE_MS: u64 = 10_000;
+/// Of one attempt.
+const CONNECT_MS: u64 = 3_000;
 /// All pauses of both sides of one exchange, and all jumps of the clock.
 const SLACK_MS: u64 = 10_000;
 
@@ -62,7 +65,7 @@ impl World {
         }
         // A connection that ends between two requests takes one of them with it at most.
         let ends = |server: &&Server| server.ended_idle || server.unasked_at.is_some();
-        let ends = self.plain.servers.iter().filter(ends).count();
+        let ends = self.plain.servers.iter().filter(ends).count() + self.plain.failed + self.plain.lost;
         ensure!(lost <= ends, "{lost} requests were lost, {ends} connections ended between two");
         Ok(replies)
     }
@@ -99,14 +102,22 @@ impl World {
         ensure!(!message.complete || message.trailers == ask.body.trailers(), "trailers {:?}", message.trailers);
         ensure!(got.len() <= plan.max_body, "{} bytes passed, {} may", got.len(), plan.max_body);
         let attempts = &self.plain.attempts[served.client][served.ask];
-        let most = if ask.is_repeatable() { 2 } else { 1 };
+        let most = match (ask.is_repeatable(), plan.retries) {
+            (false, _) => 1,
+            (true, false) => 2,
+            // Over a kept connection, a new one, and that of the other endpoint.
+            (true, true) => 3,
+        };
         ensure!(attempts.len() <= most, "it was sent {} times", attempts.len());
         if served.nth > 0 {
-            let first = &self.plain.servers[attempts[0]];
+            let first = &self.plain.servers[attempts[served.nth - 1]];
             let before = first.served.iter().find(|before| (before.client, before.ask) == (served.client, served.ask));
             let unsaid = before.is_some_and(|before| !first.was_heard(before, &self.kernel));
-            ensure!(unsaid, "it was sent again although something was said about it");
-            ensure!(first.served.len() > 1, "it was sent again although its connection was new");
+            let before = &ask.answers[(served.nth - 1).min(1)];
+            let late = matches!(before.fault, Some(Fault::Cut(_, How::Stall)));
+            let retried = plan.retries && (before.status == RETRIED || late || unsaid);
+            ensure!(unsaid || retried, "it was sent again although something was said about it");
+            ensure!(first.served.len() > 1 || retried, "it was sent again although its connection was new");
         }
         let client = &self.plain.clients[served.client];
         let excused = bad || client.left.is_some() || answer.when != When::End || answer.fault.is_some();
@@ -122,6 +133,7 @@ impl Case<'_> {
         let reader = &self.client.reader;
         ensure!(reader.wrong.is_none(), "{}", reader.wrong.as_deref().unwrap_or_default());
         ensure!(reader.rest().is_empty() || self.client.line.reset || self.client.left.is_some(), "half a head");
+        self.judge_interim()?;
         let finals: Vec<&Message> = reader.finals().collect();
         ensure!(finals.len() <= self.script.asks.len(), "more responses than requests");
         let (mut replies, mut over) = (Vec::new(), false);
@@ -136,11 +148,32 @@ impl Case<'_> {
             replies.push(reply);
         }
         let line = &self.client.line;
-        let ended = line.is_over() || line.gone || self.client.left.is_some();
+        // Who was in the queue when the process stopped is not accepted any more.
+        let ended = line.is_over() || line.gone || self.client.left.is_some() || self.is_drained();
         ensure!(ended, "the connection never ended");
         ensure!(!line.reset || self.may_be_reset(), "a reset for no reason");
         self.judge_records(&replies, &finals)?;
         Ok(replies)
+    }
+
+    /// Interim responses are those of the script, before the response that they belong to.
+    fn judge_interim(&self) -> Judgement {
+        let mut nth = 0;
+        for message in &self.client.reader.messages {
+            if !message.is_interim() {
+                nth += 1;
+                continue;
+            }
+            let Some(ask) = self.script.asks.get(nth) else { return Err("an interim response to no request".into()) };
+            let number = message
+                .field("X-Answer")
+                .and_then(|number| number.strip_prefix(&format!("{}{nth}.", self.client.index)));
+            let attempt = number.and_then(|attempt| attempt.parse::<usize>().ok());
+            let answer = attempt.map(|attempt| &ask.answers[attempt.min(1)]);
+            let known = answer.is_some_and(|answer| answer.interim.contains(&message.status()));
+            ensure!(known && !ask.http10, "{:?} before response {nth}", message.head);
+        }
+        Ok(())
     }
 
     // --- the records
@@ -174,7 +207,8 @@ impl Case<'_> {
         ensure!(status == Some(message.status()), "request {nth} got status {}", message.status());
         let fits = match reply {
             Reply::Answered if ask.kind == Kind::Upgrade => {
-                ended.phase == Phase::Open && (ended.cause == Cause::Close || self.client.left.is_some())
+                ended.phase == Phase::Open
+                    && (ended.cause == Cause::Close || self.client.left.is_some() || self.is_drained())
             }
             Reply::Answered | Reply::Unasked => ended.cause == Cause::Answered && ended.party == Party::Upstream,
             Reply::Refused(status) => causes_of(status).contains(&ended.cause),
@@ -195,7 +229,11 @@ impl Case<'_> {
             _ => 0,
         };
         let starved = if self.w.starved_connects > 0 { HANDSHAKE_MS } else { 0 };
-        let most = SLACK_MS + waits + starved;
+        let connects = self.w.plain.lost as u64 * CONNECT_MS;
+        let stall = |answer: &Answer| matches!(answer.fault, Some(Fault::Cut(_, How::Stall)));
+        let retries = self.plan.retries && ask.answers.iter().any(stall);
+        let again = if retries { 2 * FIRST_BYTE_MS } else { 0 };
+        let most = SLACK_MS + waits + starved + connects + again;
         ensure!(age_ms < most || self.client.left.is_some(), "request {nth} took {age_ms} ms, {most} at most");
         Ok(())
     }
@@ -226,7 +264,7 @@ impl Case<'_> {
 
     /// What both sides of a WebSocket have said behind its handshake.
     fn judge_words(&self, nth: usize) -> Judgement {
-        if self.client.left.is_some() {
+        if self.client.left.is_some() || self.is_drained() {
             return Ok(());
         }
         let (index, raw) = (self.client.index, &self.client.reader.raw);
@@ -263,7 +301,7 @@ impl Case<'_> {
         }
         let until_end = framing == Framing::UntilEnd;
         let must = !ask.persists() || until_end;
-        let may = must || answer.when != When::End;
+        let may = must || self.is_drained() || answer.when != When::End;
         ensure!(!must || message.closes(), "the connection ends, and nothing says so");
         ensure!(may || !message.closes(), "the connection ends for no reason");
         let keeps = message.field("Connection") == Some("keep-alive");
@@ -312,6 +350,11 @@ impl Case<'_> {
         }
     }
 
+    /// The process stops.
+    fn is_drained(&self) -> bool {
+        self.w.plain.changed.has_begun(Change::Drain)
+    }
+
     /// The servers that got this request.
     fn servers(&self, nth: usize) -> impl Iterator<Item = &Server> {
         let attempts = &self.w.plain.attempts[self.client.index][nth];
@@ -327,7 +370,8 @@ impl Case<'_> {
     /// Its client has left by then, or its connection was reset for a reason.
     fn is_excused(&self, nth: usize) -> bool {
         let left = self.client.left.is_some();
-        left || self.is_cut(nth) || self.client.line.reset && self.may_be_reset()
+        let drained = self.is_drained() && self.w.plain.attempts[self.client.index][nth].is_empty();
+        left || drained || self.is_cut(nth) || self.client.line.reset && self.may_be_reset()
     }
 
     /// The script cuts the response to this request.
@@ -344,7 +388,7 @@ impl Case<'_> {
 
     /// Something has made the worker reset the client's connection.
     fn may_be_reset(&self) -> bool {
-        self.client.left.is_some() || (0..self.script.asks.len()).any(|nth| self.is_cut(nth))
+        self.client.left.is_some() || self.is_drained() || (0..self.script.asks.len()).any(|nth| self.is_cut(nth))
     }
 
     fn explain_refusal(&self, nth: usize, ask: &Ask, status: u16, lost: &mut usize) -> Judgement {
@@ -358,15 +402,18 @@ impl Case<'_> {
                 let risky = answer.is_some_and(|answer| answer.when != When::End);
                 let bad =
                     matches!(fault, Some(Fault::Ambiguous | Fault::Garbage | Fault::Dies { .. } | Fault::Cut(..)));
-                if bad || unasked || ended && (!ask.is_repeatable() || fault.is_some()) || risky && ended {
+                // The endpoint that was to get it next went down before it could.
+                let down = self.plan.retries && self.w.plain.changed.has_begun(Change::Down);
+                let stranded = down && answer.is_some_and(|answer| answer.status == RETRIED);
+                if bad || stranded || unasked || ended && (!ask.is_repeatable() || fault.is_some()) || risky && ended {
                     true
                 } else {
                     *lost += 1;
-                    !ask.is_repeatable()
+                    !ask.is_repeatable() || self.w.plain.failed > 0
                 }
             }
-            503 => self.w.starved_connects > 0,
-            504 => matches!(fault, Some(Fault::Cut(_, How::Stall))),
+            503 => self.w.starved_connects > 0 || self.is_drained(),
+            504 => matches!(fault, Some(Fault::Cut(_, How::Stall))) || self.w.plain.lost > 0,
             _ => false,
         };
         ensure!(explained, "no reason for {status}: {answer:?}");
@@ -383,9 +430,9 @@ fn causes_of(status: u16) -> &'static [Cause] {
         413 => &[Cause::BodyTooLarge],
         417 => &[Cause::Expectation],
         501 => &[Cause::UnsupportedMethod],
-        502 => &[Cause::BadResponse, Cause::Eof, Cause::Reset, Cause::TlsTruncated],
-        503 => &[Cause::NoSockets],
-        504 => &[Cause::ResponseTimeout],
+        502 => &[Cause::BadResponse, Cause::Eof, Cause::Reset, Cause::TlsTruncated, Cause::ConnectRefused],
+        503 => &[Cause::NoSockets, Cause::Draining],
+        504 => &[Cause::ResponseTimeout, Cause::ConnectTimeout],
         505 => &[Cause::HttpVersion],
         _ => &[],
     }

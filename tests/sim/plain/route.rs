@@ -1,12 +1,12 @@
 //! The route and the upstream of a schedule of plain HTTP.
 
-use super::Plan;
+use super::{Plan, RETRIED};
 use framegate::policy::endpoint::{Address, Endpoint};
 use framegate::policy::matching::{Entry, PathPattern};
 use framegate::policy::route::Route;
 use framegate::policy::upstream::{KeepAlive, Member, Options, Rules, Upstream};
 use framegate::proto::proxy_protocol::Version;
-use framegate::proto::settings::Settings;
+use framegate::proto::settings::{RetryOn, Settings};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -41,10 +41,20 @@ pub fn entry(configured: &[Entry], plan: &Plan, [secure, headed]: [bool; 2]) -> 
     let rules = Rules { proxy_protocol: headed.then_some(Version::V1), keep_alive, ..Rules::default() };
     let members = (0..plan.endpoints).map(|endpoint| member(endpoint, secure)).collect();
     let upstream = Arc::new(Upstream::new("plain".to_owned(), members, Options { rules, tls, check: None }));
-    let settings = Arc::new(Settings { max_body: plan.max_body as u64, ..(*base.route.settings).clone() });
+    let retry_on = match plan.retries {
+        true => RetryOn { closed: true, timeout: true, statuses: vec![RETRIED] },
+        false => RetryOn::default(),
+    };
+    let max_body = plan.max_body as u64;
+    let settings = Arc::new(Settings { max_body, retry_on, ..(*base.route.settings).clone() });
     let protocols = base.route.protocols;
     let route = Route { settings, protocols, ..Route::new(base.route.name.clone(), upstream) };
     Entry { route: Arc::new(route), ..base.clone() }
+}
+
+/// The upstream of plain HTTP among these routes.
+pub fn upstream(entries: &[Entry]) -> Option<Arc<Upstream>> {
+    Some(Arc::clone(&entries.iter().find(is_plain)?.route.upstreams()[0]))
 }
 
 /// The upstream of the schedule counts nothing any more.

@@ -14,6 +14,7 @@ pub type Attempts = Vec<Vec<Vec<usize>>>;
 #[derive(Debug, Default)]
 pub struct Server {
     pub index: usize,
+    pub endpoint: usize,
     pub line: Line,
     pub reader: Reader,
     /// A PROXY header comes first.
@@ -73,8 +74,8 @@ pub fn words(client: usize) -> Vec<u8> {
 }
 
 impl Server {
-    pub fn new(index: usize, line: Line, headed: bool) -> Server {
-        Server { index, line, headed, ..Server::default() }
+    pub fn new(index: usize, endpoint: usize, line: Line, headed: bool) -> Server {
+        Server { index, endpoint, line, headed, ..Server::default() }
     }
 
     /// Does all that can be done now. Called after each change of its socket.
@@ -107,7 +108,7 @@ impl Server {
     }
 
     /// The response of the last request has left as far as it will.
-    fn is_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.served.last().is_none_or(|served| served.begun && self.line.sent >= served.until)
     }
 
@@ -205,6 +206,7 @@ impl Server {
         let all = self.line.out.len() - served.from;
         let until = match answer.fault {
             Some(Fault::Cut(part, _)) => served.from + all * part / 100,
+            Some(Fault::More(more)) => self.line.out.len() - more.len(),
             _ => self.line.out.len(),
         };
         if let Some(last) = self.served.last_mut() {

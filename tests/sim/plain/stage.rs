@@ -1,6 +1,7 @@
 //! Clients and servers of plain HTTP in the world: they come, they are woken, and the worker's
 //! connections reach them.
 
+use super::changes::{Change, Changed, Link};
 use super::client::Client;
 use super::line::Line;
 use super::server::{Attempts, Server};
@@ -11,17 +12,25 @@ use crate::kernel::{Id, Kernel, Owner, PLAIN_SERVERS, PLAINS, Sys, What, trace};
 use crate::schedule::Connect;
 use crate::seal::Seal;
 use crate::world::World;
+use framegate::policy::upstream::Upstream;
 use framegate::proto::Side;
-use std::collections::HashMap;
+use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub struct Stage {
     pub clients: Vec<Client>,
     pub servers: Vec<Server>,
     pub attempts: Attempts,
-    /// The worker's ends of connections to servers: whether it has looked, since something came
-    /// last, and found nothing.
-    silent: HashMap<Id, bool>,
+    /// The worker's connections to servers.
+    pub links: Vec<Link>,
+    pub changed: Changed,
+    /// The upstream at the start, and that of a reload.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Attempts to connect that fail.
+    pub failed: usize,
+    pub lost: usize,
+    /// All that had a descriptor.
+    connects: usize,
     /// The worker's socket that was read last, in a schedule of plain HTTP.
     pub read_last: Option<Id>,
 }
@@ -43,6 +52,9 @@ impl World {
             self.plain.clients.push(Client::new(index, client, line));
             self.plain_windows(&plan, client.tiny, [far, near]);
             self.kernel.at(start + client.start_ms * 1_000, What::Queue(far));
+        }
+        for (n, at) in plan.moments() {
+            self.kernel.at(start + at, What::Change(0, n));
         }
         self.script.plain = Some(plan);
     }
@@ -70,15 +82,26 @@ impl World {
     /// A connection of the worker's to a server.
     pub fn connect_plain(&mut self, endpoint: usize) -> Sys<Id> {
         let me = PLAIN_SERVERS + self.plain.servers.len();
-        trace!(self.kernel, "connect to server {endpoint}: {me:#x}");
-        let (near, far) = self.dial(Connect::Works, Owner::Peer(me), false)?;
-        let Some((far, plan)) = far.zip(self.script.plain.take()) else { return Ok(near) };
-        let line = Line::new(me, far, self.secure[Side::Upstream].then(Seal::server), &mut self.kernel);
-        let tiny = plan.clients.iter().any(|client| client.tiny);
-        self.plain_windows(&plan, tiny, [near, far]);
-        self.plain.servers.push(Server::new(self.plain.servers.len(), line, self.headed));
+        let Some(plan) = self.script.plain.take() else { return Err(libc::ECONNREFUSED) };
+        let outcome = plan.connects.get(self.plain.connects).copied().unwrap_or(Connect::Works);
+        trace!(self.kernel, "connect to endpoint {endpoint}: {me:#x} {outcome:?}");
+        let down = self.plain.changed.has_begun(Change::Down) && endpoint == 0;
+        assert!(!down || self.starved_connects > 0, "an attempt goes to an endpoint that is down");
+        let dialled = self.dial(outcome, Owner::Peer(me), false);
+        let starved = dialled.is_err() && outcome != Connect::Fails;
+        self.plain.connects += usize::from(!starved);
+        self.plain.failed += usize::from(!starved && matches!(outcome, Connect::Refused | Connect::Fails));
+        self.plain.lost += usize::from(!starved && outcome == Connect::Lost);
+        if let Ok((near, Some(far))) = dialled {
+            let line = Line::new(me, far, self.secure[Side::Upstream].then(Seal::server), &mut self.kernel);
+            let tiny = plan.clients.iter().any(|client| client.tiny);
+            self.plain_windows(&plan, tiny, [near, far]);
+            let (opened_ms, read_ms) = (self.worker_now, self.worker_now);
+            self.plain.links.push(Link { sock: near, opened_ms, read_ms, silent: false });
+            self.plain.servers.push(Server::new(self.plain.servers.len(), endpoint, line, self.headed));
+        }
         self.script.plain = Some(plan);
-        Ok(near)
+        dialled.map(|(near, _)| near)
     }
 
     /// A client or a server is woken.
@@ -95,23 +118,6 @@ impl World {
     pub fn plain_server_of(&self, id: Id) -> Option<&Server> {
         let Some(Owner::Peer(peer)) = self.kernel.socks[self.kernel.socks[id].peer?].owner else { return None };
         self.plain.servers.get(peer.checked_sub(PLAIN_SERVERS)?)
-    }
-
-    /// The worker has looked whether anything has come, or has read something.
-    pub fn note_look(&mut self, id: Id, got: Sys<usize>) {
-        self.plain.read_last = self.script.plain.as_ref().map(|_| id);
-        if self.plain_server_of(id).is_some() {
-            self.plain.silent.insert(id, got == Err(libc::EAGAIN));
-        }
-    }
-
-    /// The worker sends something: a request must not go where something has come that belongs to
-    /// none.
-    pub fn check_reuse(&self, id: Id, bytes: &[u8]) {
-        let Some(server) = self.plain_server_of(id).filter(|server| server.line.seal.is_none()) else { return };
-        let is_next = !server.served.is_empty() && is_request(bytes);
-        let silent = self.plain.silent.get(&id).copied().unwrap_or(false);
-        assert!(!is_next || silent, "a request goes to server {} that was not looked at, or has spoken", server.index);
     }
 
     /// Ends what clients and servers still hold.
