@@ -63,6 +63,11 @@ impl<K> Links<K> {
         Links { links: Slab::new(), generation, idle: HashMap::new(), idle_count: 0, sweep_at: now + SWEEP_MS }
     }
 
+    /// Those that are idle, and those of pairs.
+    pub fn len(&self) -> usize {
+        self.links.len()
+    }
+
     /// Nothing is idle: there is nothing to sweep.
     pub fn is_idle(&self) -> bool {
         self.idle_count == 0

@@ -156,6 +156,12 @@ impl<'h, S: Sys> Worker<'h, S> {
         (self.pairs.len() + self.res.handshakes.held(), self.res.calls.len())
     }
 
+    /// Connections to endpoints that carry plain requests, for the same tests. Idle ones are closed
+    /// in their time, or with the worker.
+    pub fn links(&self) -> usize {
+        self.res.links.len()
+    }
+
     pub fn core(&mut self) -> &mut WorkerCore<S> {
         self.res.core
     }

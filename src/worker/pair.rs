@@ -126,7 +126,7 @@ pub struct Pending {
     pub plain: Option<Inbound>,
     /// The link that the upstream connection is, for a plain request.
     pub link: Option<SlotKey>,
-    /// It needs a new connection: an idle one has failed it.
+    /// It takes new connections only from here on: a kept one has failed it.
     pub fresh: bool,
     /// There was a request before it on the client's connection.
     pub is_next: bool,

@@ -120,7 +120,8 @@ pub trait Sys {
     /// may be long.
     fn busy_us(&mut self) -> u64;
     /// How much of the bytes that are `unread` the session is shown at once: everything. A
-    /// simulation cuts where it likes, but never shows nothing.
+    /// simulation cuts where it likes, but never shows nothing, and does not cut what has come over
+    /// a link: what is behind a response in the same read has come with it.
     fn next_slice(&mut self, unread: usize) -> usize {
         unread
     }

@@ -73,6 +73,21 @@ pub enum Bug {
     NoPatience,
     EndlessPatience,
     UsualCode,
+    /// A request is forwarded before its body is known of: a response to its head is early, and its
+    /// connection is used again.
+    ForgottenBody,
+    /// Whether something has come over a kept connection is not asked.
+    BlindReuse,
+    /// A server's `Connection: close` is not heard.
+    UnheardClose,
+    /// A request that changes something is sent a second time.
+    SentTwice,
+    /// Requests that were sent ahead are answered in another order.
+    WrongOrder,
+    /// A body that was cut counts as complete.
+    ResetIsEnd,
+    /// A kept connection is never closed.
+    LeakedLink,
 }
 
 impl Bug {
@@ -110,6 +125,17 @@ impl Bug {
         Bug::UsualCode,
     ];
 
+    /// Mistakes of what forwards plain HTTP.
+    pub const OF_PLAIN: [Bug; 7] = [
+        Bug::ForgottenBody,
+        Bug::BlindReuse,
+        Bug::UnheardClose,
+        Bug::SentTwice,
+        Bug::WrongOrder,
+        Bug::ResetIsEnd,
+        Bug::LeakedLink,
+    ];
+
     /// Falsifies a limit.
     pub fn on_limit(self, mut limit: RateLimit) -> RateLimit {
         match (self, &mut limit.on_excess) {
@@ -143,6 +169,7 @@ impl Bug {
             match self {
                 Bug::FinEdge => event.read_closed = false,
                 Bug::UrgentData => event.priority = false,
+                Bug::ResetIsEnd => event.error = false,
                 Bug::StaleToken => event.token = without_generation(event.token, socks),
                 _ => {}
             }

@@ -6,6 +6,7 @@ use crate::callee::Callee;
 use crate::faults::Fault;
 use crate::header::LOCAL;
 use crate::kernel::{Id, Link, What, trace};
+use crate::plain::route::PLAIN;
 use crate::schedule::Leg;
 use crate::subject::SHADOWS;
 use crate::world::{World, world, world_if_free};
@@ -45,6 +46,7 @@ impl Drop for SimSock {
                 Some(Bug::LateCancel) if w.callee_of(self.0).is_some_and(waits) => {
                     w.kernel.at(w.kernel.now + 1_000, What::Cancelled(self.0));
                 }
+                Some(Bug::LeakedLink) if w.plain_server_of(self.0).is_some_and(|server| server.served.len() > 1) => {}
                 _ => w.close(self.0, false),
             }
         });
@@ -80,6 +82,7 @@ impl Sys for SimSys {
                 match area {
                     0 => w.connect(session, endpoint - 1, Leg::Tcp),
                     SHADOWS => w.connect_shadow(session),
+                    PLAIN => w.connect_plain(endpoint - 1),
                     _ => w.call(session, area - 1),
                 }
             }
@@ -111,6 +114,7 @@ impl Sys for SimSys {
             if let (Some(bug), Ok(n), true) = (w.bug, got, w.callee_of(sock.0).is_some()) {
                 bug.on_call(&mut buf[..n]);
             }
+            let got = w.bug.map_or(got, |bug| w.falsify_read(bug, sock.0, got, buf));
             let got = if w.bug == Some(Bug::CutHead) { with_end_of_head(w, sock.0, got, buf) } else { got };
             after_read(w, sock.0, got, false)
         }))
@@ -125,6 +129,10 @@ impl Sys for SimSys {
                 _ => w.kernel.peek(sock.0, max, take),
             };
             trace!(w.kernel, "peek sock {} up to {max} -> {got:?}", sock.0);
+            w.note_look(sock.0, got);
+            if w.bug == Some(Bug::BlindReuse) && w.plain_server_of(sock.0).is_some() {
+                return Err(libc::EAGAIN);
+            }
             w.kernel.fold(sent_or_not(got));
             got
         }))
@@ -138,6 +146,10 @@ impl Sys for SimSys {
         io(world(|w| {
             if let Some(dropped) = without_last_words(w, sock.0, bytes) {
                 return dropped;
+            }
+            w.check_reuse(sock.0, bytes);
+            if let Some(falsified) = w.falsify_write(sock.0, bytes) {
+                return w.kernel.send(sock.0, &falsified, usize::MAX);
             }
             let room = before_write(w, sock.0, bytes.len());
             let result = w.kernel.send(sock.0, bytes, room);
@@ -157,6 +169,12 @@ impl Sys for SimSys {
                 let joined: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
                 if let Some(dropped) = without_last_words(w, sock.0, &joined) {
                     return dropped;
+                }
+            }
+            if w.bug.is_some() {
+                let joined: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
+                if let Some(falsified) = w.falsify_write(sock.0, &joined) {
+                    return w.kernel.send(sock.0, &falsified, usize::MAX);
                 }
             }
             let mut room = before_write(w, sock.0, all);
@@ -295,7 +313,8 @@ impl Sys for SimSys {
 
     fn next_slice(&mut self, unread: usize) -> usize {
         world(|w| {
-            if unread > 1 && w.kernel.faults.strikes(Fault::CutSlice) {
+            let whole = w.plain.read_last.is_some_and(|id| w.plain_server_of(id).is_some());
+            if unread > 1 && !whole && w.kernel.faults.strikes(Fault::CutSlice) {
                 w.kernel.rng.size(1, unread - 1)
             } else {
                 unread
@@ -331,6 +350,7 @@ fn after_read(w: &mut World, id: Id, got: Result<usize, i32>, spliced: bool) -> 
     w.kernel.fold(sent_or_not(got));
     w.note_read(id, got.unwrap_or(0), spliced);
     w.note_flow(id);
+    w.note_look(id, got);
     got
 }
 

@@ -53,7 +53,42 @@ met! {
     HeldByLimit "a sender was paused by a limit on messages or control frames";
     Paused "a direction was paused";
     PausedBySplice "a direction was paused because of spliced bytes";
+    Reused "a connection to a server carried several requests";
+    Shared "a connection to a server carried requests of several clients";
+    Ahead "a client sent requests ahead";
+    SentInChunks "the body of a request was sent in chunks";
+    AnsweredInChunks "the body of a response was sent in chunks";
+    Trailers "trailers passed";
+    UntilEnd "a response ended with its connection";
+    OfHead "a HEAD was answered";
+    OldKept "an HTTP/1.0 client kept its connection";
+    Upgraded "a WebSocket came behind other requests";
+    Expected "a request with an expectation was answered";
+    Early "a response came before the end of its request";
+    Refused "a plain request was refused";
+    TooLong "the body of a request was too long";
+    BodyBroken "the body of a request was malformed";
+    AnswerCut "a response was cut";
+    NeverAnswered "a request was never answered";
+    SentAgain "a request was sent again over a new connection";
+    Lost "a request was lost with a kept connection";
+    EndedIdle "a server ended a connection between two requests";
+    SaidMore "a server said more than its response";
+    SaidUnasked "a server spoke unasked";
+    Crossed "what a server said unasked crossed with a request";
+    LeftAsking "a client left within a request";
+    LeftWaiting "a client left while it waited for a response";
+    LeftAnswered "a client left within a response";
+    ClientStalled "a client did nothing any more";
+    SentElsewhere "a plain request was sent to another endpoint";
+    NotReached "a server was not reached";
+    Reloaded "the configuration was replaced while connections were kept";
+    WentDown "an endpoint with kept connections went down";
+    Stopped "the process stopped while a plain request was under way";
 }
+
+/// The first kind of plain HTTP.
+pub const PLAIN: usize = Met::Reused as usize;
 
 /// How many schedules met each kind.
 #[derive(Debug, Clone)]

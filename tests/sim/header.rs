@@ -16,7 +16,8 @@ pub fn of_client(index: usize, session: &Session) -> (Vec<u8>, bool) {
     (header, torn)
 }
 
-fn whole(index: usize, key: usize) -> Vec<u8> {
+/// The whole header of a client.
+pub fn whole(index: usize, key: usize) -> Vec<u8> {
     let (last, port) = (1 + index as u8, 1000 + index as u16);
     let [high, low] = port.to_be_bytes();
     let v2 = |command: u8, family: u8, rest: &[u8]| {

@@ -20,11 +20,15 @@ pub type Sys<T> = Result<T, i32>;
 pub const CALLEES: usize = 1 << 16;
 /// Where those of shadows begin.
 pub const MIRRORS: usize = 1 << 17;
+/// Where clients and servers of plain HTTP begin.
+pub const PLAINS: usize = 1 << 18;
+pub const PLAIN_SERVERS: usize = 1 << 19;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     Worker,
-    /// Index of a peer, woken by each change of its socket. Those of callees begin at [`CALLEES`].
+    /// Index of a peer, woken by each change of its socket. Those of callees begin at [`CALLEES`],
+    /// and so on.
     Peer(usize),
 }
 

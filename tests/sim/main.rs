@@ -3,8 +3,8 @@
 //!
 //! `SIM_SEEDS=1000000` runs that many schedules, `SIM_SEED=17` replays one with a trace (`SIM_CUTS`
 //! if its faults and cuts were those of another seed, `SIM_TLS=down`, `up` or `both` if it had
-//! TLS, `SIM_HEADERS=1` if it had PROXY headers, `SIM_SHADOWS=0` if it had no shadows). Use them
-//! with `cargo test --profile sim --test sim`.
+//! TLS, `SIM_HEADERS=1` if it had PROXY headers, `SIM_SHADOWS=0` if it had no shadows,
+//! `SIM_PLAIN=1` if it was one of plain HTTP). Use them with `cargo test --profile sim --test sim`.
 
 mod asks;
 mod auth;
@@ -30,6 +30,7 @@ mod mirror;
 mod oracle;
 mod pace;
 mod peers;
+mod plain;
 mod rng;
 mod routing;
 mod run;
@@ -42,6 +43,7 @@ mod wire;
 mod world;
 
 use bugs::Bug;
+use coverage::PLAIN;
 use framegate::proto::end::End;
 use run::{Failure, many, one};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -68,7 +70,7 @@ fn all_schedules_end_as_specified() {
     report.print();
     report.must_be_clean("");
     assert!(report.schedules < SEEDS || report.counts.iter().all(|n| *n > 0), "a kind of fault never struck");
-    assert!(report.schedules < SEEDS || report.met.iter().all(|n| *n > 0), "a kind of schedule never came");
+    assert!(report.schedules < SEEDS || report.met[..PLAIN].iter().all(|n| *n > 0), "a kind of schedule never came");
 }
 
 /// The same over TLS: toward clients, toward upstreams, and both. One handshake costs more than a
@@ -90,6 +92,23 @@ fn all_schedules_end_as_specified_behind_headers() {
     many(0, seeds / 20, twice::<With<false, false, true>>).must_be_clean("SIM_HEADERS=1 ");
 }
 
+/// Plain HTTP, by itself and with TLS and PROXY headers.
+#[test]
+fn all_schedules_of_plain_http_end_as_specified() {
+    if let Some(seed) = number("SIM_SEED") {
+        return replay(seed);
+    }
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let report = many(0, seeds, check::<With<false, false, false, true>>);
+    report.print();
+    report.must_be_clean("SIM_PLAIN=1 ");
+    assert!(seeds < SEEDS || report.met[PLAIN..].iter().all(|n| *n > 0), "a kind of plain HTTP never came");
+    many(0, seeds / 40, check::<With<true, false, false, true>>).must_be_clean("SIM_PLAIN=1 SIM_TLS=down ");
+    many(0, seeds / 40, check::<With<false, true, false, true>>).must_be_clean("SIM_PLAIN=1 SIM_TLS=up ");
+    many(0, seeds / 40, check::<With<true, true, false, true>>).must_be_clean("SIM_PLAIN=1 SIM_TLS=both ");
+    many(0, seeds / 20, check::<With<false, false, true, true>>).must_be_clean("SIM_PLAIN=1 SIM_HEADERS=1 ");
+}
+
 fn replay(seed: u64) {
     world::world(|w| {
         w.kernel.trace = true;
@@ -97,7 +116,13 @@ fn replay(seed: u64) {
     });
     let cuts = number("SIM_CUTS").unwrap_or(seed);
     let headed = std::env::var_os("SIM_HEADERS").is_some();
+    let plain = std::env::var_os("SIM_PLAIN").is_some();
     let result = match std::env::var("SIM_TLS").as_deref() {
+        Ok("down") if plain => one::<With<true, false, false, true>>(seed, cuts, None),
+        Ok("up") if plain => one::<With<false, true, false, true>>(seed, cuts, None),
+        Ok("both") if plain => one::<With<true, true, false, true>>(seed, cuts, None),
+        _ if plain && headed => one::<With<false, false, true, true>>(seed, cuts, None),
+        _ if plain => one::<With<false, false, false, true>>(seed, cuts, None),
         Ok("both") if headed => one::<With<true, true, true>>(seed, cuts, None),
         _ if headed => one::<With<false, false, true>>(seed, cuts, None),
         Ok("down") => one::<With<true, false>>(seed, cuts, None),
@@ -126,6 +151,7 @@ fn finds<S: Subject>(bug: Bug) {
 fn planted_bugs_are_found() {
     Bug::OF_RELAYS.into_iter().chain(Bug::OF_WORKERS).for_each(finds::<Real>);
     finds::<With<false, false, true>>(Bug::TakenHeader);
+    Bug::OF_PLAIN.into_iter().for_each(finds::<With<false, false, false, true>>);
 }
 
 /// One script under two schedules of cuts and faults, the second one without shadows: without a
@@ -164,6 +190,8 @@ fn twice<S: Subject>(seed: u64) -> Result<(), Failure> {
 fn a_seed_can_be_replayed() {
     replays::<Real>(SEEDS / 4);
     replays::<With<true, true>>(SEEDS / 40);
+    replays::<With<false, false, false, true>>(SEEDS / 4);
+    replays::<With<true, true, false, true>>(SEEDS / 40);
 }
 
 fn replays<S: Subject>(count: u64) {

@@ -341,6 +341,9 @@ impl Group {
 impl World {
     /// The `n`-th change of a session's upstream happens.
     pub fn change(&mut self, session: usize, n: usize) {
+        if self.script.plain.is_some() {
+            return self.change_plain(n);
+        }
         let fleet = &self.script.sessions[session].fleet;
         let Some((_, change)) = fleet.changes.get(n) else { return };
         let (now, thresholds) = (self.kernel.now, [fleet.rise, fleet.fall]);

@@ -52,7 +52,7 @@ pub fn one<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdict
 }
 
 fn schedule<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdicts, String> {
-    let script = Script::draw(seed, S::JUDGES);
+    let script = if S::PLAIN { Script::draw_plain(seed) } else { Script::draw(seed, S::JUDGES) };
     world(|w| {
         w.secure = Sides::new(S::SECURE[0], S::SECURE[1]);
         w.headed = S::HEADED;
@@ -70,7 +70,7 @@ fn schedule<S: Subject>(seed: u64, cuts: u64, bug: Option<Bug>) -> Result<Verdic
 fn drive(pass: &mut dyn FnMut() -> bool) -> Result<(), String> {
     for _ in 0..PASSES_MAX {
         if !pass() {
-            return Err("the worker stopped".into());
+            return world(|w| w.check_stop());
         }
         match world(|w| state(w)) {
             State::Running => {}
@@ -104,6 +104,7 @@ fn held(w: &World) -> String {
 fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
     if w.kernel.trace {
         w.peers[..w.peers_used].iter().for_each(|peer| eprintln!("{}", peer.state()));
+        w.trace_plain();
         ended.iter().for_each(|verdict| eprintln!("{verdict:?}"));
     }
     w.finish();
@@ -111,6 +112,11 @@ fn judge(w: &mut World, ended: &[Verdict]) -> Result<Verdicts, String> {
         return Err(format!("{} descriptors leaked", w.kernel.open_fds));
     }
     let (mut verdicts, mut mets) = (Verdicts::default(), Vec::new());
+    if let Some(plan) = w.script.plain.take() {
+        let replies = w.judge_plain(&plan, ended)?;
+        w.cover_plain(&plan, &replies);
+        return Ok(verdicts);
+    }
     (0..w.script.sessions.len()).for_each(|session| cover(w, session, ended));
     for callee in &w.callees {
         if callee.kind_is_auth() {
@@ -274,7 +280,7 @@ impl Report {
             println!("  {count:>12}  {name}");
         }
         println!("schedules in which");
-        for (name, count) in MET.iter().zip(self.met) {
+        for (name, count) in MET.iter().zip(self.met).filter(|(_, count)| *count > 0) {
             println!("  {count:>12}  {name}");
         }
     }

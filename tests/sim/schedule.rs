@@ -10,6 +10,7 @@ use crate::frames::{BINARY, CLOSE, FIN, Frame, PING, PONG, TEXT, push_close};
 use crate::kernel::Micros;
 use crate::limits::{self, Limit};
 use crate::mirror;
+use crate::plain;
 use crate::rng::Rng;
 use framegate::proto::Side;
 use framegate::proto::end::Cause;
@@ -182,6 +183,8 @@ pub struct Script {
     pub sessions: Vec<Session>,
     /// Clients that reset their connection while it is still queued.
     pub decoys: u32,
+    /// A schedule of plain HTTP instead.
+    pub plain: Option<plain::Plan>,
 }
 
 impl Session {
@@ -311,7 +314,23 @@ impl Script {
             limits::draw(&mut access, session);
         }
         let decoys = if rng.one_in(6) { 1 + rng.below(2) as u32 } else { 0 };
-        Script { sessions, decoys }
+        Script { sessions, decoys, plain: None }
+    }
+
+    /// Plain HTTP is served from another configuration after a while.
+    pub fn is_reloaded(&self) -> bool {
+        self.plain.as_ref().is_some_and(|plan| plan.has(plain::changes::Change::Reload))
+    }
+
+    /// The process stops.
+    pub fn is_stopped(&self) -> bool {
+        self.plain.as_ref().is_some_and(|plan| plan.has(plain::changes::Change::Drain))
+    }
+
+    /// One of plain HTTP.
+    pub fn draw_plain(seed: u64) -> Script {
+        let decoys = u32::from(seed.is_multiple_of(6));
+        Script { plain: Some(plain::Plan::draw(seed)), decoys, ..Script::default() }
     }
 }
 

@@ -10,12 +10,14 @@ use crate::calls::{SimListener, SimSys};
 use crate::control::Control;
 use crate::fleet::{DOWN_CODE, Ejects, Fleet, Outcome, QUEUE_MS, Seat};
 use crate::members::Group;
+use crate::plain::route;
 use crate::schedule::{Leg, Opening, PACE_MS, SESSIONS, Script, Session};
 use crate::seal::{NAME, PKI};
 use crate::services::{Hub, NoWake};
 use crate::world::{World, world};
 use aws_lc_rs::hmac;
 use framegate::config::{self, Snapshot};
+use framegate::log::record::EndRecord;
 use framegate::log::{Record, tap};
 use framegate::metrics::Shard;
 use framegate::policy::ask::{Check, Subrequest};
@@ -55,6 +57,8 @@ pub struct Verdict {
     /// HTTP status and close codes toward each side, as logged. A bare relay knows none.
     pub status: Option<u16>,
     pub codes: Sides<Option<u16>>,
+    /// Content of bodies, by the side they came from.
+    pub bytes: Sides<u64>,
     pub age_ms: u64,
 }
 
@@ -71,6 +75,8 @@ pub trait Subject {
     const SECURE: [bool; 2];
     /// Connections of clients, and to upstreams, begin with a PROXY header.
     const HEADED: bool;
+    /// Its schedules are those of plain HTTP.
+    const PLAIN: bool;
 
     /// Brings one up, gives one iteration of its loop after the other to `drive`, and sees that
     /// nothing is left over.
@@ -78,13 +84,13 @@ pub trait Subject {
 }
 
 /// The real one, with TLS to clients and to upstreams or without, and with PROXY headers on both
-/// sides or without.
-pub struct With<const DOWN: bool, const UP: bool, const HEADED: bool = false>;
+/// sides or without, with plain HTTP or WebSockets.
+pub struct With<const DOWN: bool, const UP: bool, const HEADED: bool = false, const PLAIN: bool = false>;
 
 pub type Real = With<false, false>;
 
 /// Verdicts that one schedule may bring.
-const RECORDS: usize = 64;
+const RECORDS: usize = 128;
 
 /// What the schedules of a thread share. Upstreams have state, and are made anew for each; those
 /// of calls only have a cursor.
@@ -119,8 +125,10 @@ fn made(kind: [bool; 3], reloaded: bool, script: &Script, bug: Option<Bug>) -> (
         let made = made.entry((kind, reloaded)).or_insert_with(|| Made::new(kind));
         let routes = routes(made, script, kind, bug);
         // In every other schedule handshakes have to queue: each pass does one thing for them.
-        let parts: usize = script.sessions.iter().map(|session| session.parts.len()).sum();
-        let work = if parts % 2 == 1 { 1 } else { 32 };
+        let parts = script.sessions.iter().flat_map(|session| &session.parts);
+        let odd = parts.map(|part| part.plan.len()).sum::<usize>() % 2 == 1;
+        let slow = script.plain.as_ref().map_or(odd, |plan| plan.slow);
+        let work = if slow { 1 } else { 32 };
         match Arc::get_mut(&mut made.snapshot) {
             Some(snapshot) => (snapshot.routes, snapshot.shield.work) = (routes, work),
             // A schedule that has failed may hold it for ever.
@@ -168,6 +176,7 @@ fn snapshot([down, up, headed]: [bool; 3]) -> Snapshot {
             }
         }
     }
+    text += &route::config(scheme, &tls);
     let mut snapshot = config::parse(&text, "sim").unwrap_or_else(|e| panic!("{e}"));
     (snapshot.limits.max_shadows, snapshot.limits.shadow_buffer_bytes) = (10, 16 << 20);
     snapshot
@@ -186,6 +195,7 @@ fn routes(made: &Made, script: &Script, kind: [bool; 3], bug: Option<Bug>) -> Ro
         let route = Arc::new(Variant { index, session, secure, headed, bug }.of(&made.snapshot, &base.route, &path));
         entries.push(Entry { path: PathPattern::Exact(path), route, ..base.clone() });
     }
+    entries.extend(script.plain.iter().map(|plan| route::entry(made.plain.entries(), plan, [secure, headed])));
     // Requests that are refused name this one.
     let plain = PathPattern::Exact("/0/tcp".into());
     if !entries.iter().any(|entry| entry.path == plain) {
@@ -421,19 +431,28 @@ impl Variant<'_> {
     }
 }
 
-impl<const DOWN: bool, const UP: bool, const HEADED: bool> Subject for With<DOWN, UP, HEADED> {
+impl<const DOWN: bool, const UP: bool, const HEADED: bool, const PLAIN: bool> Subject
+    for With<DOWN, UP, HEADED, PLAIN>
+{
     const JUDGES: bool = true;
     const SECURE: [bool; 2] = [DOWN, UP];
     const HEADED: bool = HEADED;
+    const PLAIN: bool = PLAIN;
 
     fn run(bug: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
         let script = world(|w| w.script.clone());
         let kind = [DOWN, UP, HEADED];
         let (snapshot, tls) = made(kind, false, &script, bug);
-        let reloads = script.sessions.iter().any(|session| session.fleet.reloads());
+        let reloads = script.sessions.iter().any(|session| session.fleet.reloads()) || script.is_reloaded();
         let after = reloads.then(|| made(kind, true, &script, bug));
-        world(|w| open_upstreams(&snapshot, bug, w));
+        world(|w| {
+            open_upstreams(&snapshot, bug, w);
+            let after = after.iter().map(|(snapshot, _)| snapshot);
+            w.plain.upstreams =
+                [&snapshot].into_iter().chain(after).filter_map(|s| route::upstream(s.routes.entries())).collect();
+        });
         let upstreams = snapshot.upstreams.clone();
+        let routes = snapshot.routes.entries().to_vec();
         let shadows: Vec<_> = snapshot.routes.entries().iter().filter_map(|e| e.route.shadow.as_ref()).collect();
         let shadows: Vec<_> = shadows.iter().map(|shadow| Arc::clone(&shadow.upstream)).collect();
         let (log, mut records) = tap(RECORDS);
@@ -469,13 +488,16 @@ impl<const DOWN: bool, const UP: bool, const HEADED: bool> Subject for With<DOWN
         let mut worker = Worker::new(&mut core).map_err(|e| e.to_string())?;
         drive(&mut || worker.run_once().expect("poll of the simulation does not fail"))?;
         let (pairs, calls) = worker.held();
+        // A worker that stops closes them with itself.
+        let links = if script.is_stopped() { 0 } else { worker.links() };
         drop(worker);
         world(|w| w.control = None);
         let tally = &core.tally;
-        let left = [(pairs + calls) as u64, tally.sessions, tally.handshakes, tally.backlog_bytes];
+        let left = [(pairs + calls + links) as u64, tally.sessions, tally.handshakes, tally.backlog_bytes];
         let taken = [permits[0].taken(), permits[1].taken()];
         let held: usize = upstreams.iter().flat_map(|u| u.endpoints().to_vec()).map(|e| e.sessions()).sum();
         let held = held + world(|w| w.groups.iter().map(Group::sessions).sum::<usize>());
+        route::check_counts(&routes)?;
         check_shadows(&shadows, [tally.shadow_sessions, tally.shadow_backlog_bytes])?;
         let queued: usize = world(|w| w.groups.iter().map(Group::held).sum());
         let stuck = world(|w| w.groups.iter().filter(|group| group.has_stuck(w.kernel.now)).count());
@@ -492,7 +514,8 @@ impl<const DOWN: bool, const UP: bool, const HEADED: bool> Subject for With<DOWN
         while let Ok(record) = records.pop() {
             if let Record::End(end) = record {
                 let (port, codes, status) = (end.peer.port(), end.close_codes, Some(end.status));
-                ends.push(Verdict { port, ended: end.end, status, codes, age_ms: end.age_ms });
+                let EndRecord { end: ended, age_ms, bytes, .. } = end;
+                ends.push(Verdict { port, ended, status, codes, bytes, age_ms });
             }
         }
         Ok(ends)

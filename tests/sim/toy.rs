@@ -63,6 +63,7 @@ impl Subject for Toy {
     const JUDGES: bool = false;
     const SECURE: [bool; 2] = [false; 2];
     const HEADED: bool = false;
+    const PLAIN: bool = false;
 
     fn run(_: Option<Bug>, drive: &mut Drive<'_>) -> Result<Ends, String> {
         let mut toy = Toy::start();
@@ -192,7 +193,14 @@ impl Toy {
         let phase = if pair.opened { Phase::Open } else { Phase::Request };
         let (party, cause) = pair.verdict.unwrap_or((Party::Downstream, Cause::NoRequest));
         let ended = End { party, phase, cause };
-        self.ended.push(Verdict { port: pair.port, ended, status: None, codes: Sides::default(), age_ms: 0 });
+        self.ended.push(Verdict {
+            port: pair.port,
+            ended,
+            status: None,
+            codes: Sides::default(),
+            bytes: Sides::default(),
+            age_ms: 0,
+        });
         // The client that freed a descriptor may let another in.
         self.accepting |= self.owed;
     }

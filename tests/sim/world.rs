@@ -13,12 +13,13 @@ use crate::deadlines::Calls;
 use crate::faults::Fault;
 use crate::fleet::Cookie;
 use crate::header;
-use crate::kernel::{CALLEES, Id, Kernel, MIRRORS, Micros, Owner, Sys, What, trace};
+use crate::kernel::{CALLEES, Id, Kernel, MIRRORS, Micros, Owner, PLAINS, Sys, What, trace};
 use crate::limits::Flow;
 use crate::members::Group;
 use crate::mirror::Mirror;
 use crate::pace::Reads;
 use crate::peers::{Peer, Stage};
+use crate::plain;
 use crate::schedule::{Leg, SESSIONS, Script};
 use crate::seal::Seal;
 use crate::services::Hub;
@@ -80,6 +81,8 @@ pub struct World {
     pub callees: Vec<Callee>,
     /// Shadows that were reached.
     pub mirrors: Vec<Mirror>,
+    /// Clients and servers of plain HTTP.
+    pub plain: plain::stage::Stage,
     /// Sessions have none.
     pub no_shadows: bool,
     pub services: Option<Hub>,
@@ -162,6 +165,7 @@ impl World {
                 self.kernel.at(start + order.at, What::Revoke(index));
             }
         }
+        self.begin_plain();
         for _ in 0..self.script.decoys {
             let at = start + self.kernel.rng.below(20_000);
             self.add_client(None, at);
@@ -236,10 +240,12 @@ impl World {
         for id in [a, b] {
             let rng = &mut self.kernel.rng;
             let sizes: &[usize] = match (tiny, session) {
-                // A handshake must pass in its time, and a PROXY header fits into any real buffer.
-                (true, _) if secure || self.headed => &[150, 300, 600],
+                // A PROXY header and a ClientHello fit into any real buffer.
+                (true, _) if secure => &[600, 1_000],
+                (true, _) if self.headed => &[150, 300, 600],
                 (true, Some(0)) => &[24, 40, 64, 150],
                 (true, _) => &[3, 7, 16, 40, 64],
+                (false, _) if secure => &[600, 1_000, 4_096, 65_536, 65_536],
                 (false, _) => &[300, 1_000, 4_096, 65_536, 65_536],
             };
             let (rx, out) = (bulk.unwrap_or_else(|| rng.pick(sizes)), bulk.unwrap_or_else(|| rng.pick(sizes)));
@@ -287,6 +293,9 @@ impl World {
     }
 
     fn step(&mut self, peer: usize) {
+        if peer >= PLAINS {
+            return self.step_plain(peer);
+        }
         if peer >= MIRRORS {
             let mirror = &mut self.mirrors[peer - MIRRORS];
             return mirror.step(peer - MIRRORS, &self.script.sessions[mirror.session], &mut self.kernel);
@@ -343,12 +352,13 @@ impl World {
         }
         self.kernel.hold();
         let session = match self.kernel.socks[id].peer.map(|peer| self.kernel.socks[peer].owner) {
+            Some(Some(Owner::Peer(peer))) if peer >= PLAINS => Some(peer - PLAINS),
             Some(Some(Owner::Peer(peer))) => self.peers[peer].session,
             _ => None,
         };
         let ip = Ipv4Addr::new(192, 0, 2, 1 + session.unwrap_or(9) as u8);
         let addr = SocketAddr::new(IpAddr::V4(ip), 1000 + session.unwrap_or(99) as u16);
-        if let Some(session) = session {
+        if let Some(session) = session.filter(|_| self.script.plain.is_none()) {
             self.lives[session].accepted_ms = Some(self.worker_now);
         }
         trace!(self.kernel, "accept -> sock {id} of session {session:?}");
@@ -410,6 +420,7 @@ impl World {
         self.check_counts();
         self.check_mirrors();
         self.note_ejections();
+        self.check_links();
         if self.kernel.faults.strikes(Fault::Interrupted) {
             return self.settle();
         }
@@ -498,6 +509,7 @@ impl World {
             }
         }
         if std::mem::take(&mut self.inbox_edge) {
+            self.tell_changes();
             let at = self.kernel.rng.size(0, events.len());
             events.insert(at, Event { token: Token::Waker.pack(), readable: true, ..Event::default() });
         }
@@ -575,5 +587,6 @@ impl World {
                 self.kernel.close(callee.sock);
             }
         }
+        self.finish_plain();
     }
 }

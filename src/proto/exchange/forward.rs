@@ -6,7 +6,7 @@ use super::buffer::RequestBuffer;
 use super::download::Download;
 use super::{Handler, Next, Phase, Step};
 use crate::proto::end::{self, Cause, Party};
-use crate::proto::http1::{self, FieldEdits, HeadScan, Malformed, Passage, Passed, Request, Response};
+use crate::proto::http1::{self, FieldEdits, Framing, HeadScan, Malformed, Passage, Passed, Request, Response};
 use crate::proto::interface::{Action, ReadInterest, Timer, TransportEnd, Upgrade};
 use crate::proto::plain::{self, Answering, Inbound, Outbound};
 use crate::proto::relay::{RelayInput, Relayed};
@@ -289,10 +289,9 @@ impl Forward {
     ) -> Result<(), Cause> {
         let outbound = plain::judge_response(response, &self.inbound)?;
         let Outbound { framing, persistent } = outbound;
-        let dechunked = framing == http1::Framing::Chunked && self.inbound.is_http10;
+        let dechunked = framing == Framing::Chunked && self.inbound.is_http10;
         // Before the end of its request a response is one that does not wait for it.
-        let closes =
-            !self.inbound.persistent || !self.upload.is_done() || dechunked || framing == http1::Framing::UntilEof;
+        let closes = !self.inbound.persistent || !self.upload.is_done() || dechunked || framing == Framing::UntilEof;
         let answering = Answering {
             inbound: &self.inbound,
             outbound: &outbound,
@@ -340,9 +339,10 @@ impl Forward {
         self.may_retry && self.is_repeatable() && settings.retry_on.includes(failure)
     }
 
-    /// A second request does the same as this one, and nothing of this one is gone.
+    /// A second request does the same as this one, and nothing of this one is gone: an empty body
+    /// in chunks is a last chunk that has left.
     fn is_repeatable(&self) -> bool {
-        self.inbound.is_idempotent && self.upload.is_done() && self.upload.content == 0
+        self.inbound.is_idempotent && matches!(self.inbound.framing, Framing::None | Framing::Length(0))
     }
 
     /// Not a byte of a response has come, not even of an interim one.
@@ -352,7 +352,13 @@ impl Forward {
 
     /// Asks once more: `action` says over which connection.
     fn ask_again(&mut self, action: Action, cause: Cause, step: &mut Step<'_>) {
-        let request = std::mem::take(&mut self.request);
+        let mut request = std::mem::take(&mut self.request);
+        // The next requests of the client are as early again as they were, and it may take no more
+        // of them by now.
+        request.keep(&self.behind);
+        if !self.inbound.persistent {
+            request.close_after();
+        }
         step.actions.push(action);
         step.enter(Phase::connect_after(cause, request, step.now));
     }
@@ -381,7 +387,13 @@ impl Handler for Forward {
 
     fn on_end(&mut self, side: Side, end: TransportEnd, step: &mut Step<'_>) {
         match (side, &self.response) {
-            (Side::Downstream, _) => step.client_left(end),
+            (Side::Downstream, response) => {
+                if matches!((response, end), (Received::Body(_), TransportEnd::Eof | TransportEnd::Cut)) {
+                    // It may have half-closed, and a FIN may be the end of a response.
+                    step.actions.push(Action::Abort(Side::Downstream));
+                }
+                step.client_left(end);
+            }
             (Side::Upstream, _) if self.is_unanswered() && self.reused && self.is_repeatable() => {
                 // The upstream may have closed a kept connection when the request was on its way.
                 self.ask_again(Action::Renew, end.cause(), step);

@@ -17,7 +17,7 @@ use crate::proto::relay::{OwnFrame, SessionLimits};
 use crate::proto::session::Session;
 use crate::proto::shadow::Opening;
 use crate::text;
-use crate::worker::pair::SlotUse;
+use crate::worker::pair::{Pending, SlotUse};
 use crate::worker::sys::{PipeId, Sys};
 use std::sync::Arc;
 
@@ -454,7 +454,9 @@ impl<S: Sys> Turn<'_, '_, S> {
         let last = || pending.and_then(|pending| pending.candidates.as_ref()?.last().cloned());
         let endpoint = endpoint.or_else(last);
         let known = info.as_ref().map(|info| (info.peer, info.started));
-        let known = known.or(pending.map(|pending| (pending.peer, pending.opened_at)));
+        // The connection was idle until a later request came, which was none in the end.
+        let begun = |pending: &Pending| if pending.is_next { self.res.now } else { pending.opened_at };
+        let known = known.or(pending.map(|pending| (pending.peer, begun(pending))));
         // A flood must not fill the log: clients that got no response leave no line.
         let is_quiet = match end.cause {
             Cause::NoRequest => true,

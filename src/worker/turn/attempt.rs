@@ -43,7 +43,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         pending.link = link;
         let (links, mut taken) = (&mut self.res.links, None);
         let is_current = pending.tls.as_ref().is_some_and(|tls| Arc::ptr_eq(tls, &self.res.core.tls));
-        let may_take = !std::mem::take(&mut pending.fresh) && shares && is_current;
+        let may_take = !pending.fresh && shares && is_current;
         let dialled = dial(candidates, Dial { token, role, now }, &mut self.res.core.sys, |endpoint, sys| {
             let (link, conn) = if may_take { links.take(endpoint, key, sys)? } else { return None };
             taken = Some(link);

@@ -481,13 +481,36 @@ fn a_connection_that_was_kept_may_have_ended() {
     let post = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na";
     let put = "PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na";
     assert_eq!(ended(get, true, ""), (vec!["connect", "renew"], String::new()));
+    let empty = "PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     let failed = (vec!["connect", "fin", "hangup"], "<502>".to_owned());
     // It was new, there was a byte of a response, a second request could act twice, the body is
-    // gone.
+    // gone, or its last chunk.
     assert_eq!(ended(get, false, ""), failed);
     assert_eq!(ended(get, true, "H"), failed);
     assert_eq!(ended(post, true, ""), failed);
     assert_eq!(ended(put, true, ""), failed);
+    assert_eq!(ended(empty, true, ""), failed);
+}
+
+#[test]
+fn what_a_client_has_sent_ahead_outlives_a_second_attempt() {
+    let mut shell = Shell::new();
+    shell.reused = true;
+    let [first, second] = ["/a", "/b"].map(|path| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+    shell.bytes(Side::Downstream, format!("{first}{second}").as_bytes());
+    shell.event(Event::Ended(Side::Upstream, TransportEnd::Eof));
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    shell.bytes(Side::Upstream, answer.as_bytes());
+    assert_eq!(shell.text(Side::Upstream), format!("{first}{first}{second}"));
+    // A process that stops while the request is sent again closes behind its response.
+    shell.reused = true;
+    shell.bytes(Side::Upstream, answer.as_bytes());
+    shell.bytes(Side::Downstream, first.as_bytes());
+    shell.event(Event::Drain);
+    shell.event(Event::Ended(Side::Upstream, TransportEnd::Eof));
+    shell.bytes(Side::Upstream, answer.as_bytes());
+    let closing = answer.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    assert_eq!(shell.text(Side::Downstream), format!("{answer}{answer}{closing}"));
 }
 
 #[test]
@@ -535,13 +558,16 @@ fn every_wait_has_an_end() {
 
 #[test]
 fn a_client_that_leaves_takes_its_request_with_it() {
-    for half in [&b""[..], b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"] {
+    // One that has half-closed does not take a part of a response for all of it.
+    let [head, all] = ["HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", "HTTP/1.1 200 OK\r\n\r\nhe"];
+    let aborts = vec!["connect", "abort client", "abort upstream"];
+    for (half, log) in [("", vec!["connect", "abort upstream"]), (head, aborts.clone()), (all, aborts)] {
         let mut shell = Shell::new();
         shell.bytes(Side::Downstream, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-        shell.bytes(Side::Upstream, half);
+        shell.bytes(Side::Upstream, half.as_bytes());
         assert!(shell.session.client_waits());
         shell.event(Event::Ended(Side::Downstream, TransportEnd::Eof));
-        assert_eq!((shell.log, shell.is_over), (vec!["connect", "abort upstream"], true));
+        assert_eq!((shell.log, shell.is_over), (log, true));
     }
 }
 
