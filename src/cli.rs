@@ -224,6 +224,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
         ("basic", cfg!(feature = "basic")),
         ("discovery", cfg!(feature = "discovery")),
         ("jwt", cfg!(feature = "jwt")),
+        ("files", cfg!(feature = "files")),
         ("redis", cfg!(feature = "redis")),
         ("regex", cfg!(feature = "regex")),
     ];

@@ -154,12 +154,15 @@ impl Snapshot {
         let part = |(upstream, weight): (&Arc<Upstream>, u32)| format!("{} ({weight})", upstream.name);
         let upstreams: Vec<_> = match &route.action {
             RouteAction::Split(split) => split.weights().map(part).collect(),
+            RouteAction::Files(files) => vec![format!("files of {}, index {}", files.root.display(), files.index)],
             _ => route.upstreams().iter().map(|upstream| upstream.name.clone()).collect(),
         };
-        write!(out, " -> {}{}, {}", upstreams.join(", "), protocols_text(route), route.settings.relay.mode.name())?;
-        let (frame, message) =
-            (size_text(route.settings.relay.limits.max_frame), size_text(route.settings.relay.limits.max_message));
-        write!(out, ", frames up to {frame}, messages up to {message}")?;
+        write!(out, " -> {}{}", upstreams.join(", "), protocols_text(route))?;
+        if !matches!(route.action, RouteAction::Files(_)) {
+            let (mode, limits) = (route.settings.relay.mode.name(), &route.settings.relay.limits);
+            let (frame, message) = (size_text(limits.max_frame), size_text(limits.max_message));
+            write!(out, ", {mode}, frames up to {frame}, messages up to {message}")?;
+        }
         access::write_origins(out, &route.origins)?;
         access::write_lists(out, route)?;
         write_rewrite(out, route)?;

@@ -10,6 +10,7 @@ mod calls;
 mod closings;
 mod conn;
 mod dial;
+pub mod files;
 mod handshakes;
 pub mod inbox;
 mod kept;
@@ -17,6 +18,7 @@ mod lend;
 mod links;
 pub mod listener;
 mod pair;
+mod pieces;
 mod resources;
 pub mod service;
 mod shadow;
@@ -538,6 +540,7 @@ impl<'h, S: Sys> Worker<'h, S> {
                     self.res.reload();
                 }
                 Command::Answer { to, answer } => self.answer(to, answer),
+                Command::Piece { to, number, piece } => self.on_piece(to, number, piece),
                 Command::EndpointDown(endpoint) => self.close_sessions_of(&endpoint),
                 Command::Revoke(who) => self.revoke(&who),
                 Command::Extend { who, until_unix_ms } => self.extend(&who, until_unix_ms),

@@ -34,6 +34,8 @@ pub(super) struct Forward {
     moved_at: Millis,
     /// When the client's credentials end, if they do.
     until: Option<Millis>,
+    /// Who answers.
+    by: Party,
 }
 
 /// So much of the response has come.
@@ -70,6 +72,7 @@ impl Forward {
             reused: upgrade.reused,
             moved_at: step.now,
             until: upgrade.until,
+            by: upgrade.by,
             request,
             inbound,
         };
@@ -170,7 +173,7 @@ impl Forward {
                 authored.append(&mut std::mem::take(&mut download.owed));
                 let Ok(passed) = download.passage.pass(bytes, authored) else {
                     authored.clear();
-                    self.fail(Party::Upstream, Cause::BadResponse, step);
+                    self.fail(self.by, Cause::BadResponse, step);
                     return Relayed::consume(bytes.len());
                 };
                 if !download.passage.is_done() {
@@ -202,7 +205,7 @@ impl Forward {
                 return Relayed::consume(bytes.len());
             }
             Ok(None) | Err(_) => {
-                self.fail(Party::Upstream, Cause::BadResponse, step);
+                self.fail(self.by, Cause::BadResponse, step);
                 return Relayed::consume(bytes.len());
             }
         };
@@ -215,7 +218,7 @@ impl Forward {
         self.moved_at = step.now;
         if let Err(cause) = self.on_head(head, is_last, authored, step) {
             authored.clear();
-            self.fail(Party::Upstream, cause, step);
+            self.fail(self.by, cause, step);
         }
         // The rest is not for what follows this phase: that may have another upstream already.
         Relayed::consume(if step.next.is_some() { bytes.len() } else { used })
@@ -303,7 +306,7 @@ impl Forward {
     /// The response is complete. Where its request is too, the connections can serve the next one.
     fn finish(&mut self, step: &mut Step<'_>) {
         let Received::Body(download) = &self.response else { return };
-        step.found = Some((Party::Upstream, Cause::Answered));
+        step.found = Some((self.by, Cause::Answered));
         step.actions.push(if download.persistent { Action::Release } else { Action::Hangup(Side::Upstream) });
         if download.closes {
             step.linger();
@@ -371,14 +374,14 @@ impl Handler for Forward {
             {
                 self.finish(step);
             }
-            (Side::Upstream, _) => self.fail(Party::Upstream, end.cause(), step),
+            (Side::Upstream, _) => self.fail(self.by, end.cause(), step),
         }
     }
 
     fn on_urgent_data(&mut self, side: Side, step: &mut Step<'_>) {
         match side {
             Side::Downstream => self.fail(Party::Downstream, Cause::UrgentData, step),
-            Side::Upstream => self.fail(Party::Upstream, Cause::BadResponse, step),
+            Side::Upstream => self.fail(self.by, Cause::BadResponse, step),
         }
     }
 
@@ -388,7 +391,7 @@ impl Handler for Forward {
             Timer::ResponseHead if self.may_retry(Failure::Timeout, step.settings) => {
                 self.ask_again(Action::Retry, Cause::ResponseTimeout, step);
             }
-            Timer::ResponseHead => self.fail(Party::Upstream, Cause::ResponseTimeout, step),
+            Timer::ResponseHead => self.fail(self.by, Cause::ResponseTimeout, step),
             Timer::Credentials => self.on_credentials_ended(Cause::Expired, step),
             _ => self.fail(Party::Proxy, Cause::IdleTimeout, step),
         }

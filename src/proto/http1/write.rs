@@ -72,6 +72,7 @@ pub fn write_refusal(refused: &Refused<'_>) -> Vec<u8> {
         push_field(&mut out, name, value.as_bytes());
     }
     match info.status {
+        405 if refused.cause == Cause::FileMethod => push_field(&mut out, "Allow", b"GET, HEAD"),
         405 => push_field(&mut out, "Allow", b"GET"),
         426 => push_field(&mut out, "Sec-WebSocket-Version", b"13"),
         429 | 503 if refused.field.is_none_or(|(name, _)| name != "Retry-After") => {
@@ -245,6 +246,7 @@ pub fn reason_of(status: u16) -> &'static str {
         201 => "Created",
         202 => "Accepted",
         204 => "No Content",
+        206 => "Partial Content",
         301 => "Moved Permanently",
         302 => "Found",
         303 => "See Other",
@@ -260,7 +262,9 @@ pub fn reason_of(status: u16) -> &'static str {
         408 => "Request Timeout",
         409 => "Conflict",
         410 => "Gone",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",

@@ -133,6 +133,7 @@ impl Driver {
                                 may_retry: false,
                                 reused: false,
                                 until: None,
+                                by: Party::Upstream,
                             }))
                         },
                         |outcome| outcome(),

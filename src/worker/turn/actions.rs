@@ -1,6 +1,6 @@
 //! What a session asks for becomes system calls; what came of it, events. Also the writes of a
 //! turn, which keep the list of stalled receivers. The bottom of a turn: uses no other file of it
-//! but `attempt`, for the next attempt, `ask`, `refresh` and `shadow`.
+//! but `attempt`, for the next attempt, `ask`, `files`, `refresh` and `shadow`.
 
 use super::Turn;
 use crate::log::record::{EndRecord, Record, StartRecord, field};
@@ -8,7 +8,7 @@ use crate::policy::ask::Answer;
 use crate::policy::auth::redacted_target;
 use crate::policy::candidates::Candidates;
 use crate::policy::session::{SessionInfo, Text};
-use crate::policy::{self, Facts, Plan, Policy, Verdict};
+use crate::policy::{self, Facts, Plan, Policy, ServedBy, Verdict};
 use crate::proto::Side;
 use crate::proto::end::{Cause, End, Phase};
 use crate::proto::http1;
@@ -17,6 +17,7 @@ use crate::proto::relay::{OwnFrame, SessionLimits};
 use crate::proto::session::Session;
 use crate::proto::shadow::Opening;
 use crate::text;
+use crate::worker::files::Serving;
 use crate::worker::pair::SlotUse;
 use crate::worker::sys::{PipeId, Sys};
 use std::sync::Arc;
@@ -48,9 +49,11 @@ impl<S: Sys> Turn<'_, '_, S> {
                 }
             }
             Action::Connect => {
-                if let Some(event) = self.connect() {
+                let event = if self.pair.serving().is_some() { Some(self.open_file()) } else { self.connect() };
+                if let Some(event) = event {
                     self.on_event(event);
                 }
+                self.read_file();
             }
             Action::Retry => {
                 if let Some(event) = self.retry() {
@@ -79,6 +82,9 @@ impl<S: Sys> Turn<'_, '_, S> {
             Action::Hangup(side) => self.hang_up(side),
             Action::Abort(side) => {
                 self.flush_backlog(side);
+                if side == Side::Upstream {
+                    self.close_file();
+                }
                 if let Some(sock) = self.take_sock(side) {
                     self.res.core.sys.abort(sock);
                 }
@@ -167,14 +173,18 @@ impl<S: Sys> Turn<'_, '_, S> {
     }
 
     fn admit(&mut self, plan: Plan) {
+        let (candidates, file) = match plan.served_by {
+            ServedBy::Upstream(candidates) => (Some(candidates), None),
+            ServedBy::Files(wanted) => (None, Some(Box::new(Serving::new(wanted)))),
+        };
         let announces = |candidates: &Candidates| candidates.upstream().rules.proxy_protocol.is_some();
-        if announces(&plan.candidates) || plan.shadow.as_deref().is_some_and(announces) {
+        if candidates.as_deref().is_some_and(announces) || plan.shadow.as_deref().is_some_and(announces) {
             self.learn_destination();
         }
         let Some(pending) = &mut self.pair.pending else { return };
         let request_id = pending.request_id.clone();
         let settings = Arc::clone(&plan.route.settings);
-        pending.candidates = Some(plan.candidates);
+        (pending.candidates, pending.file) = (candidates, file);
         pending.tls = Some(Arc::clone(&self.res.core.tls));
         pending.route = Some(plan.route);
         pending.captures = plan.captures;
@@ -297,6 +307,9 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.flush_backlog(to);
         self.finish(to);
         self.settle();
+        if self.pair.pending.is_some() {
+            self.read_file();
+        }
     }
 
     fn flush_backlog(&mut self, to: Side) {
@@ -357,6 +370,7 @@ impl<S: Sys> Turn<'_, '_, S> {
     fn hang_up(&mut self, side: Side) {
         if side == Side::Upstream {
             self.report_failed_handshake();
+            self.close_file();
         }
         self.close_notify(side);
         drop(self.take_sock(side));

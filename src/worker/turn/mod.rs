@@ -11,6 +11,7 @@
 //! - `attempt`: connections come and go
 //! - `refresh`: credentials that end, and new ones, in an established session
 //! - `ask`: questions of policy
+//! - `files`: an upstream that is a file
 //! - `request`: what an upstream that is reached gets
 //! - `shadow`: what goes upstream goes to a shadow, too
 //!
@@ -20,6 +21,7 @@
 mod actions;
 mod ask;
 mod attempt;
+mod files;
 mod handshake;
 mod queue;
 mod refresh;
@@ -28,6 +30,7 @@ mod report;
 mod request;
 mod shadow;
 
+use super::files::Piece;
 use super::pair::Pair;
 use super::resources::Resources;
 use super::sys::Sys;
@@ -110,6 +113,25 @@ impl<S: Sys> Turn<'_, '_, S> {
             None => self.on_refresh_answer(answer),
         }
         self.settle();
+    }
+
+    /// What was asked of a file has been read. A piece that is not awaited any more is dropped.
+    pub fn on_piece(&mut self, number: u32, piece: Piece) {
+        let Some((bytes, is_cut)) = self.take_piece(number, piece) else { return };
+        self.eventful = true;
+        self.forward_rest(Side::Upstream, &bytes);
+        if is_cut {
+            self.report(Event::Ended(Side::Upstream, TransportEnd::Failed(Cause::FileCut)));
+        }
+        self.read_file();
+    }
+
+    /// It is its turn in the line of those that wait to ask for a piece of a file.
+    pub fn on_line(&mut self) {
+        if let Some(serving) = self.pair.serving() {
+            serving.waits = false;
+            self.read_file();
+        }
     }
 
     /// The credentials of an established session end at another time.

@@ -170,6 +170,7 @@ impl Shell {
             may_retry: self.may_retry,
             reused: self.reused,
             until: self.until,
+            by: Party::Upstream,
         }
     }
 
