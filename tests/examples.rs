@@ -36,7 +36,7 @@ fn files(ending: &str) -> Vec<PathBuf> {
 #[test]
 fn every_example_passes_check() {
     let files = files("toml");
-    assert_eq!(files.len(), 12, "{files:?}");
+    assert_eq!(files.len(), 13, "{files:?}");
     for file in &files {
         // The certificates of an example are those of its host.
         let text = rig::with_certificates(&std::fs::read_to_string(file).unwrap());

@@ -179,7 +179,7 @@ causes! {
     FileMethod "file-method" 405 0 "Method not allowed: files are read with GET and HEAD.";
     /// The route serves files, and the path can name none: it climbs, is hidden, or has bytes that
     /// no name has.
-    NoFile "no-file" 404 0 "Not found.";
+    NoFile "no-file" 404 0 "Not Found.";
     NoRoute "no-route" 404 0 "No route matches this request.";
     /// The list of the route does not have this Origin.
     OriginRefused "origin-refused" 403 0 "Requests from this origin are not admitted.";
