@@ -242,7 +242,7 @@ fn write_edits(out: &mut String, edits: &FieldEdits) -> fmt::Result {
 /// The response of the route itself.
 fn write_reply(out: &mut String, refusal: &Refusal, facts: &Facts<'_>) -> fmt::Result {
     let Some(reply) = &refusal.reply else { return Ok(()) };
-    let response = http1::write_reply(reply, MADE_UP_ID, facts.request.method == "HEAD");
+    let response = http1::write_reply(reply, MADE_UP_ID, (facts.request.method == "HEAD", true));
     writeln!(out, "response   of the route itself, with an id made up")?;
     for line in String::from_utf8_lossy(&response).lines() {
         writeln!(out, "  {line}")?;

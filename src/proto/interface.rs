@@ -197,6 +197,8 @@ pub enum Action {
     Renew,
     /// Write our refusal to the client; without a body for HEAD.
     Refuse { refusal: Refusal, head_only: bool },
+    /// Write the response of the route to the client, which may ask again.
+    Reply { refusal: Refusal, head_only: bool },
     /// Send these bytes behind everything sent before.
     Send(Side, Vec<u8>),
     /// The 101 has been sent: the WebSocket is established. `opening` where the admission asked for

@@ -66,6 +66,7 @@ impl<S: Sys> Turn<'_, '_, S> {
                 }
             }
             Action::Refuse { refusal, head_only } => self.refuse(&refusal, head_only),
+            Action::Reply { refusal, head_only } => self.reply(&refusal, head_only),
             Action::Send(to, bytes) => self.write(to, &[], &bytes, false),
             Action::Established { subprotocol, opening } => self.established(subprotocol, opening),
             Action::SendFrame(to, frame) => self.send_frame(to, frame),
@@ -225,11 +226,9 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.leave_handshakes();
         self.await_client();
         self.leave_queue();
-        let fresh = text::hex(&self.res.random::<16>());
-        let id = self.pair.pending.as_ref().map(|pending| &*pending.request_id).filter(|id| !id.is_empty());
-        let request_id = id.unwrap_or(&fresh);
+        let request_id = &self.request_id();
         let response = match &refusal.reply {
-            Some(reply) => http1::write_reply(reply, request_id, head_only),
+            Some(reply) => http1::write_reply(reply, request_id, (head_only, true)),
             None => http1::write_refusal(&http1::Refused {
                 cause: refusal.cause,
                 request_id,
@@ -239,6 +238,23 @@ impl<S: Sys> Turn<'_, '_, S> {
         };
         // A FIN follows each refusal.
         self.write(Side::Downstream, &[], &response, true);
+    }
+
+    /// The response of the route, on a connection that lives on.
+    fn reply(&mut self, refusal: &Refusal, head_only: bool) {
+        let closes = self.res.core.draining;
+        self.withdraw_question();
+        let request_id = self.request_id();
+        if let Some(reply) = &refusal.reply {
+            let response = http1::write_reply(reply, &request_id, (head_only, closes));
+            self.write(Side::Downstream, &[], &response, false);
+        }
+    }
+
+    /// The id of the request, or a new one where it has none.
+    fn request_id(&mut self) -> Box<str> {
+        let id = self.pair.pending.as_ref().map(|pending| pending.request_id.clone());
+        id.filter(|id| !id.is_empty()).unwrap_or_else(|| text::hex(&self.res.random::<16>()).into())
     }
 
     fn established(&mut self, subprotocol: Option<Box<[u8]>>, opening: Option<Box<Opening>>) {
@@ -399,6 +415,9 @@ impl<S: Sys> Turn<'_, '_, S> {
     /// The client has been answered, and may ask again: the session of its next request begins.
     fn next_request(&mut self, end: End, early: Vec<u8>) {
         self.count_answer(end);
+        if end.cause != Cause::Answered {
+            self.res.core.tally.replied(end.cause);
+        }
         self.hang_up(Side::Upstream);
         self.leave(end);
         let settings = Arc::clone(&self.res.core.snapshot.settings);
