@@ -9,11 +9,12 @@
 //! is looked at, so that nothing can be put in its place between two looks.
 
 use crate::clock::unix_ms;
+use crate::memory::PIECE_BYTES;
 use crate::policy::files::Wanted;
 use crate::proto::files::{Representation, Selection, write_text};
 use crate::service::Questions;
 use crate::text;
-use crate::worker::files::{Ask, FileQuestion, PIECE_BYTES, Piece, Rest, Then};
+use crate::worker::files::{Ask, FileQuestion, Piece, Rest, Then};
 use mime_guess::MimeGuess;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2};
 use rustix::io::Errno;
@@ -183,6 +184,10 @@ fn walk(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     let mut names = path.split(|byte| *byte == b'/').peekable();
     let mut at = root.try_clone_to_owned().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     while let Some(name) = names.next() {
+        // Policy lets none of these through; here, too, nothing may depend on one place alone.
+        if matches!(name, b"" | b"." | b"..") {
+            return Err(Errno::NOENT);
+        }
         let is_last = names.peek().is_none();
         let flags = if is_last { FLAGS | OFlags::NOFOLLOW } else { directory };
         at = openat(&at, name, flags, Mode::empty())?;
@@ -214,3 +219,6 @@ fn media_type(path: &[u8]) -> String {
     let media_type = MimeGuess::from_path(&*name).first_raw().unwrap_or("application/octet-stream");
     if media_type.starts_with("text/") { format!("{media_type}; charset=utf-8") } else { media_type.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

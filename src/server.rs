@@ -23,7 +23,7 @@ use crate::worker::service::{Question, Services};
 use crate::worker::sys::{self, MioSys, RandomPool, now_ms};
 use crate::worker::{Worker, WorkerCore};
 #[cfg(feature = "files")]
-use crate::{files, worker::files::ASKED_MAX};
+use crate::{files, memory::PIECES_MAX};
 use crate::{health, jwks, os, passwords, resolver, service, sharing};
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
@@ -163,7 +163,7 @@ fn start_services(snapshot: &Snapshot) -> Result<Vec<Asker<Question>>, Failure> 
 /// Starts the threads that open and read files. Each has room for the questions of all workers.
 #[cfg(feature = "files")]
 fn start_files(workers: usize) -> Result<Vec<Asker<FileQuestion>>, Failure> {
-    (0..files::THREADS).map(|_| start_service("files", workers.saturating_mul(ASKED_MAX), files::run)).collect()
+    (0..files::THREADS).map(|_| start_service("files", workers.saturating_mul(PIECES_MAX), files::run)).collect()
 }
 
 #[cfg(not(feature = "files"))]

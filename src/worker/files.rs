@@ -1,20 +1,15 @@
 //! Files that a worker serves: what it asks the threads that open and read them (`crate::files`). A
 //! session has one question at a time, and its next one comes when its client has taken what was
-//! read: nothing is held but a piece of [`PIECE_BYTES`]. The way to the threads and back is
-//! `service.rs`.
+//! read: nothing is held but a piece ([`crate::memory::PIECE_BYTES`]). The way to the threads and
+//! back is `service.rs`.
 
 use super::token::SlotKey;
+use crate::memory::PIECES_MAX;
 use crate::policy::files::Wanted;
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
-
-/// Read of a file at a time.
-pub const PIECE_BYTES: usize = 64 << 10;
-/// Questions of one worker that wait for the threads, and so the most pieces that it can be sent at
-/// once. Sessions beyond that stand in a line of the worker.
-pub const ASKED_MAX: usize = 64;
 
 /// What a session asks of a file.
 #[derive(Debug)]
@@ -92,7 +87,7 @@ pub struct Asked {
 impl Asked {
     /// One more question is asked: its number. `None`: `key` waits in the line.
     pub fn begin(&mut self, key: SlotKey) -> Option<u32> {
-        if self.under_way >= ASKED_MAX {
+        if self.under_way >= PIECES_MAX {
             self.line.push_back(key);
             return None;
         }
@@ -108,7 +103,7 @@ impl Asked {
 
     /// The next session of the line, if one more question can be asked.
     pub fn next_in_line(&mut self) -> Option<SlotKey> {
-        if self.under_way < ASKED_MAX { self.line.pop_front() } else { None }
+        if self.under_way < PIECES_MAX { self.line.pop_front() } else { None }
     }
 }
 
@@ -155,14 +150,14 @@ mod tests {
     fn sessions_beyond_the_limit_stand_in_a_line() {
         let key = |slot: usize| SlotKey { slot: slot as u32, generation: 1 };
         let mut asked = Asked::default();
-        let numbers: Vec<_> = (0..ASKED_MAX + 2).map(|slot| asked.begin(key(slot))).collect();
-        assert!(numbers[..ASKED_MAX].iter().all(Option::is_some) && numbers[ASKED_MAX..] == [None, None]);
+        let numbers: Vec<_> = (0..PIECES_MAX + 2).map(|slot| asked.begin(key(slot))).collect();
+        assert!(numbers[..PIECES_MAX].iter().all(Option::is_some) && numbers[PIECES_MAX..] == [None, None]);
         assert_eq!(asked.next_in_line(), None);
         asked.end();
-        assert_eq!(asked.next_in_line(), Some(key(ASKED_MAX)));
-        assert!(asked.begin(key(ASKED_MAX)).is_some());
+        assert_eq!(asked.next_in_line(), Some(key(PIECES_MAX)));
+        assert!(asked.begin(key(PIECES_MAX)).is_some());
         assert_eq!(asked.next_in_line(), None);
         asked.end();
-        assert_eq!((asked.next_in_line(), asked.next_in_line()), (Some(key(ASKED_MAX + 1)), None));
+        assert_eq!((asked.next_in_line(), asked.next_in_line()), (Some(key(PIECES_MAX + 1)), None));
     }
 }
