@@ -223,8 +223,8 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
     let features = [
         ("basic", cfg!(feature = "basic")),
         ("discovery", cfg!(feature = "discovery")),
-        ("jwt", cfg!(feature = "jwt")),
         ("files", cfg!(feature = "files")),
+        ("jwt", cfg!(feature = "jwt")),
         ("redis", cfg!(feature = "redis")),
         ("regex", cfg!(feature = "regex")),
     ];

@@ -24,7 +24,7 @@ impl Folder {
     }
 
     fn root(&self) -> OwnedFd {
-        open(&self.0.join("in"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
+        open(self.0.join("in"), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
     }
 
     fn wanted(&self, path: &str) -> Wanted {
