@@ -1,7 +1,7 @@
 //! The configurations in `examples/`: valid for framegate, the originals valid for the proxies that
 //! they are of, and all of them run before real backends. What both sides of a pair promise is
 //! asserted of both; where they differ as the comments say, of framegate.
-#![cfg(all(feature = "discovery", feature = "regex"))]
+#![cfg(all(feature = "discovery", feature = "files", feature = "regex"))]
 
 #[path = "examples/access.rs"]
 mod access;

@@ -1,15 +1,21 @@
 //! Files of a directory: `files`.
-#![cfg(feature = "files")]
 
-use super::{NAME, bad, good};
-use framegate::policy::files::Files;
-use framegate::policy::route::{Protocols, RouteAction};
+#[cfg(feature = "files")]
+use super::good;
+use super::{NAME, bad};
+#[cfg(feature = "files")]
+use framegate::policy::{
+    files::Files,
+    route::{Protocols, RouteAction},
+};
+#[cfg(feature = "files")]
 use std::path::Path;
 
 fn with_route(keys: &str) -> String {
     format!("[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\n{keys}\n")
 }
 
+#[cfg(feature = "files")]
 #[test]
 fn files_take_effect() {
     for (keys, root, index) in [
@@ -31,6 +37,7 @@ fn files_take_effect() {
     assert!(text.contains("8.0 MiB  64 pieces of files of 64 KiB per worker\n"), "{text}");
 }
 
+#[cfg(feature = "files")]
 #[test]
 fn errors_name_their_place_and_what_is_right() {
     let right = "expected a directory such as \"site\", or { root = \"site\", index = \"index.html\" }";
@@ -89,4 +96,11 @@ fn errors_name_their_place_and_what_is_right() {
         let told = bad(&with_route(keys));
         assert_eq!(told.first().map(String::as_str), Some(format!("{NAME}:{place}: {rest}").as_str()), "{told:#?}");
     }
+}
+
+#[cfg(not(feature = "files"))]
+#[test]
+fn a_build_without_files_says_so() {
+    let why = "cannot be used: this build serves no files (feature \"files\")";
+    assert_eq!(bad(&with_route("files = \"/\"")), [format!("{NAME}:4:9: route.files: {why}")]);
 }
