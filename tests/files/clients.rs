@@ -1,5 +1,7 @@
 //! Clients that others wrote: curl, Python's http.client and requests.
 
+use super::common::Proxy;
+use super::common::pki::PKI;
 use super::site::*;
 use std::fs;
 use std::process::Command;
@@ -64,6 +66,31 @@ fn curl_resumes_compares_and_does_not_ask_twice() {
     }
     let out = run("curl", &["-sS", "-d", "x", "-o", "/dev/null", "-w", "%{http_code}", &url("/")]).unwrap();
     assert_eq!(out, "405");
+}
+
+#[test]
+fn files_come_over_tls_as_well() {
+    let site = Site::new();
+    let whole: Vec<u8> = (0..8_000_000u32).map(|at| (at % 251) as u8).collect();
+    site.put("large.bin", &whole);
+    let tls = format!("tls = {{ certificates = [{}] }}", PKI.server().toml());
+    let plain = "[[listener]]\nlisten = \"127.0.0.1:0\"\n";
+    let proxy = Proxy::start(&site.config("").replace(plain, &format!("{plain}{tls}\n")));
+    let url = |path: &str| format!("https://localhost:{}{path}", proxy.addr.port());
+    let ca = PKI.ca();
+    let get = |more: &[&str]| run("curl", &[&["-sS", "-4", "--cacert", ca.to_str().unwrap()], more].concat());
+    let local = site.path().join("got.bin");
+    let (local, large) = (local.to_str().unwrap(), url("/large.bin"));
+    // Slower than it is read.
+    let Some(out) = get(&["--limit-rate", "6M", "-o", local, "-w", "%{http_code} %{size_download}", &large]) else {
+        return;
+    };
+    assert_eq!(out, "200 8000000");
+    assert!(fs::read(local).unwrap() == whole);
+    assert_eq!(get(&["-r", "3-5", &url("/letters.txt")]).unwrap(), "def");
+    let all = [url("/app.js"), url("/nothing"), url("/docs/")];
+    let out = get(&["-w", "%{num_connects}\n", &all[0], &all[1], &all[2]]).unwrap();
+    assert_eq!(out, "let x;\n1\nNot Found.\n0\n<h1>Docs</h1>\n0\n");
 }
 
 const PYTHON: &str = r#"

@@ -255,10 +255,12 @@ fn what_holds_for_routes_holds_for_files() {
     assert_eq!((answer.status, answer.body.len()), (200, 26));
     assert_eq!(answer.field("cache-control"), Some("private"));
     assert_eq!((answer.field("etag"), answer.field("content-type")), (None, Some("text/x")), "{answer:?}");
+    let missing = ask(&client, "GET", "/nothing", "Authorization: Bearer hello\r\n");
+    assert_eq!((missing.status, missing.field("cache-control")), (404, None), "{missing:?}");
     assert_eq!(get(proxy.addr, "/denied/x", "").status, 403);
     assert_eq!([404, 503], [(); 2].map(|()| get(proxy.addr, "/full/x", "").status));
     let counted = |class: &str| proxy.metric(&format!("framegate_http_requests_total{{status=\"{class}\"}}"));
-    eventually("requests are counted", || (counted("2xx") == 1.0 && counted("4xx") == 1.0).then_some(()));
+    eventually("requests are counted", || (counted("2xx") == 1.0 && counted("4xx") == 2.0).then_some(()));
     drop(client);
     let lines = proxy.stop();
     let line = lines.iter().find(|line| line.contains("path=/letters.txt") && line.contains("status=200")).unwrap();

@@ -271,12 +271,15 @@ impl Forward {
         // Before the end of its request a response is one that does not wait for it.
         let closes =
             !self.inbound.persistent || !self.upload.is_done() || dechunked || framing == http1::Framing::UntilEof;
+        // Errors of ours are no files: a browser must not keep them as the route says of those.
+        let none = FieldEdits::new();
+        let is_ours = self.by == Party::Proxy && response.status >= 400;
         let answering = Answering {
             inbound: &self.inbound,
             outbound: &outbound,
             closes,
             request_id: self.request.id(),
-            edits: &self.edits,
+            edits: if is_ours { &none } else { &self.edits },
         };
         let mut download = Download {
             passage: Passage::new(framing, dechunked),

@@ -53,7 +53,7 @@ impl<S: Sys> Turn<'_, '_, S> {
                 if let Some(event) = event {
                     self.on_event(event);
                 }
-                self.read_file();
+                self.ask_file();
             }
             Action::Retry => {
                 if let Some(event) = self.retry() {
@@ -323,9 +323,6 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.flush_backlog(to);
         self.finish(to);
         self.settle();
-        if self.pair.pending.is_some() {
-            self.read_file();
-        }
     }
 
     fn flush_backlog(&mut self, to: Side) {

@@ -1,6 +1,5 @@
-//! A pair whose upstream is a file: to the session it is one that is reached at once. What is read
-//! comes as if an upstream had sent it, and the next piece is asked for when the client has taken
-//! the one before. The bottom of a turn: uses no other file of it.
+//! A pair whose upstream is a file: to the session it is one that is reached at once, and that
+//! answers when a thread does. The bottom of a turn: uses no other file of it.
 
 use super::Turn;
 use crate::policy::Facts;
@@ -8,11 +7,11 @@ use crate::policy::template::Variables;
 use crate::proto::Side;
 use crate::proto::end::{Cause, Party};
 use crate::proto::interface::{Event, ReadInterest, Upgrade};
-use crate::worker::files::{Ask, Piece, Then};
+use crate::worker::files::{Ask, Piece, Serving, Then};
 use crate::worker::sys::Sys;
 
 impl<S: Sys> Turn<'_, '_, S> {
-    /// The request is for a file: its response is awaited. [`Turn::read_file`] asks for that.
+    /// The request is for a file: its response is awaited. [`Turn::ask_file`] asks for that.
     pub(super) fn open_file(&mut self) -> Event {
         match self.file_upgrade() {
             Some(upgrade) => Event::Connected(Box::new(upgrade)),
@@ -37,15 +36,20 @@ impl<S: Sys> Turn<'_, '_, S> {
         Some(Upgrade { request: Vec::new(), response, may_retry: false, reused: false, until, by })
     }
 
-    /// Asks for the next piece of a file, where there is one and the client takes more.
-    pub(super) fn read_file(&mut self) {
-        let awaited = self.pair.wants(Side::Upstream) != ReadInterest::Nothing;
-        if !awaited || self.pair.has_backlog(Side::Downstream) {
+    /// There is a next piece of a file, nothing is under way, and the client takes more.
+    pub(super) fn awaits_piece(&mut self) -> bool {
+        let is_due = |serving: &mut Serving| serving.next.is_some() && serving.asked.is_none() && !serving.waits;
+        self.pair.serving().is_some_and(is_due)
+            && self.pair.wants(Side::Upstream) != ReadInterest::Nothing
+            && !self.pair.has_backlog(Side::Downstream)
+    }
+
+    /// Asks a thread for the next piece, where one is awaited.
+    pub(super) fn ask_file(&mut self) {
+        if !self.awaits_piece() {
             return;
         }
-        let Some(serving) = self.pair.serving().filter(|serving| serving.asked.is_none() && !serving.waits) else {
-            return;
-        };
+        let Some(serving) = self.pair.serving() else { return };
         let Some(ask) = serving.next.take() else { return };
         match self.res.asked.begin(self.key) {
             Some(number) => {

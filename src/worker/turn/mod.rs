@@ -3,6 +3,7 @@
 //! each of which uses only those below it:
 //!
 //! - this file: the order of a turn
+//! - `pieces`: what is read of a file
 //! - `handshake`: PROXY headers, the outcome of connect(2), TLS handshakes on both sides
 //! - `queue`: a pair in the queue of handshakes, and failures that count against its client
 //! - `relay`: bytes from one side to the other (HOT)
@@ -11,7 +12,7 @@
 //! - `attempt`: connections come and go
 //! - `refresh`: credentials that end, and new ones, in an established session
 //! - `ask`: questions of policy
-//! - `files`: an upstream that is a file
+//! - `files`: an upstream that is a file; what is asked of it
 //! - `request`: what an upstream that is reached gets
 //! - `shadow`: what goes upstream goes to a shadow, too
 //!
@@ -23,6 +24,7 @@ mod ask;
 mod attempt;
 mod files;
 mod handshake;
+mod pieces;
 mod queue;
 mod refresh;
 mod relay;
@@ -30,7 +32,6 @@ mod report;
 mod request;
 mod shadow;
 
-use super::files::Piece;
 use super::pair::Pair;
 use super::resources::Resources;
 use super::sys::Sys;
@@ -62,6 +63,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         for to in Side::BOTH {
             if self.pair.conns[to].as_ref().is_some_and(|conn| conn.has_backlog() && conn.ready().write) {
                 self.flush(to);
+                self.read_file();
             }
         }
         // TLS handshakes have a budget of their own: what it does not allow waits in their queue.
@@ -113,25 +115,6 @@ impl<S: Sys> Turn<'_, '_, S> {
             None => self.on_refresh_answer(answer),
         }
         self.settle();
-    }
-
-    /// What was asked of a file has been read. A piece that is not awaited any more is dropped.
-    pub fn on_piece(&mut self, number: u32, piece: Piece) {
-        let Some((bytes, is_cut)) = self.take_piece(number, piece) else { return };
-        self.eventful = true;
-        self.forward_rest(Side::Upstream, &bytes);
-        if is_cut {
-            self.report(Event::Ended(Side::Upstream, TransportEnd::Failed(Cause::FileCut)));
-        }
-        self.read_file();
-    }
-
-    /// It is its turn in the line of those that wait to ask for a piece of a file.
-    pub fn on_line(&mut self) {
-        if let Some(serving) = self.pair.serving() {
-            serving.waits = false;
-            self.read_file();
-        }
     }
 
     /// The credentials of an established session end at another time.
