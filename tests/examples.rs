@@ -17,6 +17,8 @@ mod haproxy;
 mod nginx;
 #[path = "examples/rig.rs"]
 mod rig;
+#[path = "examples/site.rs"]
+mod site;
 #[path = "examples/spring.rs"]
 mod spring;
 #[path = "examples/traefik.rs"]

@@ -103,6 +103,7 @@ mod tests {
     use crate::policy::Facts;
     use crate::policy::matching::Captures;
     use crate::proto::http1::parse_request;
+    use proptest::prelude::*;
 
     #[test]
     fn a_path_names_a_file_below_the_root() {
@@ -165,6 +166,22 @@ mod tests {
         let variables = Variables { facts: &facts, route: "r", captures: &captures, identity: None };
         let files = Files { root: Path::new("/srv").into(), index: Files::INDEX.into() };
         files.find(&variables, rewrite)
+    }
+
+    proptest! {
+        /// Whatever is asked for, what is opened is a way down.
+        #[test]
+        fn a_path_leads_down(path in "(/|%2f|%2F|%5c|\\.|%2e|%2E|%25|a|B|%00|%c0%ae|\u{e9}|%|;|~| ){0,24}") {
+            for well_known in [false, true] {
+                let path = normal_path(&path);
+                let Ok((names, is_directory)) = names(&path, well_known) else { continue };
+                prop_assert!(!names.starts_with(b"/") && !names.ends_with(b"/"));
+                prop_assert_eq!(is_directory, path.ends_with('/'));
+                for name in names.split(|byte| *byte == b'/').filter(|_| !names.is_empty()) {
+                    prop_assert!(!name.is_empty() && !name.starts_with(b".") && is_name(name), "{path}");
+                }
+            }
+        }
     }
 
     #[test]

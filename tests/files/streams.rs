@@ -161,6 +161,20 @@ fn a_client_that_leaves_takes_its_file_with_it() {
 }
 
 #[test]
+fn the_last_response_of_a_connection_is_whole() {
+    let site = Site::new();
+    let whole = content(5 * MIB);
+    site.put("large.bin", &whole);
+    let proxy = site.proxy("");
+    let mut client = connect_small(proxy.addr);
+    client.write_all(request_of("GET", "/large.bin", "Connection: close\r\n").as_bytes()).unwrap();
+    assert!(read_head(&client).contains("\r\nConnection: close\r\n"));
+    let (body, end) = read_all(&client);
+    assert!(body == whole && end == End::Fin, "{} bytes, {end:?}", body.len());
+    assert!(open_files(&proxy, &site).is_empty());
+}
+
+#[test]
 fn a_client_that_takes_nothing_ends_with_the_write_stall() {
     let site = Site::new();
     site.put("large.bin", content(20 * MIB));
