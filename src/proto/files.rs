@@ -192,7 +192,7 @@ impl Selection {
         let length = match self {
             Selection::Whole => file.len,
             Selection::Part { from, len } => {
-                let range = format!("bytes {from}-{}/{}", from + len - 1, file.len);
+                let range = format!("bytes {from}-{}/{}", from + (len - 1), file.len);
                 begin(out, status, now);
                 push_field(out, "Content-Range", range.as_bytes());
                 len

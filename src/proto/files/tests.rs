@@ -1,5 +1,6 @@
 use super::*;
 use crate::proto::http1::{parse_request, parse_response};
+use proptest::prelude::*;
 
 /// Modified at 1994-11-06 08:49:37, asked for an hour later.
 const MODIFIED: u64 = 784_111_777;
@@ -213,4 +214,26 @@ fn dates_that_no_clock_shows_do_no_harm() {
     assert_eq!(format_date(u64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
     assert_eq!(parse_date(b"Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
     assert_eq!(parse_date("Thu, 01 Jan 1970 00:00:00 GMT\u{e9}".as_bytes()), None);
+}
+
+proptest! {
+    /// Whatever is asked for, a part lies within the file and is not empty.
+    #[test]
+    fn a_part_lies_within_the_file(
+        range in "(bytes|Bytes|lines)?=?( |[0-9]{0,3}|18446744073709551615){0,2}-{0,2}[0-9]{0,21}(,|-|[0-9]){0,3}",
+        len in prop_oneof![Just(0), Just(1), 0u64..1200, Just(u64::MAX)],
+    ) {
+        let file = Representation { len, ..FILE };
+        match conditions("GET", &[("Range", &range)]).select(&file, NOW) {
+            Selection::Part { from, len: part } => {
+                prop_assert!(part > 0 && from < len && part <= len - from, "{range}: {from}, {part} of {len}");
+                let mut out = Vec::new();
+                Selection::Part { from, len: part }.write(&mut out, &file, (true, NOW));
+                let expected = format!("Content-Range: bytes {from}-{}/{len}\r\n", from + (part - 1));
+                prop_assert!(String::from_utf8(out).unwrap().contains(&expected));
+            }
+            Selection::OutOfRange => prop_assert!(range.contains('-')),
+            other => prop_assert_eq!(other, Selection::Whole),
+        }
+    }
 }
