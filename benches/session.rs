@@ -4,6 +4,7 @@
 mod common;
 
 use common::{REQUEST, SWITCHING};
+use framegate::proto::end::Party;
 use framegate::proto::http1::FieldEdits;
 use framegate::proto::interface::{Action, Admission, Event, TransportEnd, Upgrade};
 use framegate::proto::relay::{Counts, RelayInput, SessionLimits};
@@ -57,6 +58,7 @@ fn give(session: &mut Session, settings: &Arc<Settings>, from: Side, bytes: &[u8
                     may_retry: false,
                     reused: false,
                     until: None,
+                    by: Party::Upstream,
                 }))
             }
             _ => continue,

@@ -10,11 +10,12 @@ use crate::policy::ask::Check;
 use crate::policy::balance::Balance;
 use crate::policy::candidates::{Candidates, Next};
 use crate::policy::endpoint::Address;
+use crate::policy::files::Wanted;
 use crate::policy::limit::Permits;
 use crate::policy::matching::Mismatch;
 use crate::policy::route::{Route, RouteAction};
 use crate::policy::template::Variables;
-use crate::policy::{self, ClientCert, Facts, Plan, Policy, Verdict};
+use crate::policy::{self, ClientCert, Facts, Plan, Policy, ServedBy, Verdict};
 use crate::proto::handshake::{self, Forwarding};
 use crate::proto::http1::{self, FieldEdits, Request, parse_request};
 use crate::proto::interface::Refusal;
@@ -198,15 +199,23 @@ fn write_route(out: &mut String, snapshot: &Snapshot, facts: &Facts<'_>) -> Resu
 }
 
 fn write_plan(out: &mut String, mut plan: Plan, facts: &Facts<'_>) -> fmt::Result {
-    write_upstream(out, &plan)?;
-    let balance = plan.candidates.upstream().rules.balance;
-    write_endpoint(out, &mut plan.candidates, balance)?;
-    let base = plan.candidates.last().map(|endpoint| endpoint.base.clone()).unwrap_or_default();
     let identity = plan.identity.as_deref();
     let variables = Variables { facts, route: &plan.route.name, captures: &plan.captures, identity };
     let mut edits = plan.route.response_headers.edits(&variables);
+    let candidates = match &mut plan.served_by {
+        ServedBy::Upstream(candidates) => candidates,
+        ServedBy::Files(wanted) => {
+            write_file(out, wanted)?;
+            drop(plan.route.forwarded(&variables, &mut edits));
+            return write_edits(out, &edits);
+        }
+    };
+    write_upstream(out, candidates, &plan.route)?;
+    let balance = candidates.upstream().rules.balance;
+    write_endpoint(out, candidates, balance)?;
+    let base = candidates.last().map(|endpoint| endpoint.base.clone()).unwrap_or_default();
     write_forwarded(out, &plan.route, &base, &variables, &mut edits)?;
-    if let Some(cookie) = plan.candidates.set_cookie(facts.secure) {
+    if let Some(cookie) = candidates.set_cookie(facts.secure) {
         edits.add("Set-Cookie", cookie.into_bytes());
     }
     write_edits(out, &edits)
@@ -233,7 +242,7 @@ fn write_edits(out: &mut String, edits: &FieldEdits) -> fmt::Result {
 /// The response of the route itself.
 fn write_reply(out: &mut String, refusal: &Refusal, facts: &Facts<'_>) -> fmt::Result {
     let Some(reply) = &refusal.reply else { return Ok(()) };
-    let response = http1::write_reply(reply, MADE_UP_ID, facts.request.method == "HEAD");
+    let response = http1::write_reply(reply, MADE_UP_ID, (facts.request.method == "HEAD", true));
     writeln!(out, "response   of the route itself, with an id made up")?;
     for line in String::from_utf8_lossy(&response).lines() {
         writeln!(out, "  {line}")?;
@@ -241,9 +250,17 @@ fn write_reply(out: &mut String, refusal: &Refusal, facts: &Facts<'_>) -> fmt::R
     Ok(())
 }
 
-fn write_upstream(out: &mut String, plan: &Plan) -> fmt::Result {
-    write!(out, "upstream   {}", plan.candidates.upstream().name)?;
-    if let RouteAction::Split(split) = &plan.route.action {
+/// The file that is opened, if it is there; and what stands for a directory.
+fn write_file(out: &mut String, wanted: &Wanted) -> fmt::Result {
+    let (root, path) = (wanted.files.root.display(), String::from_utf8_lossy(&wanted.path));
+    let index = if wanted.is_directory { &*wanted.files.index } else { "" };
+    let slash = if wanted.is_directory && !path.is_empty() { "/" } else { "" };
+    writeln!(out, "file       {path}{slash}{index} below {root}")
+}
+
+fn write_upstream(out: &mut String, candidates: &Candidates, route: &Route) -> fmt::Result {
+    write!(out, "upstream   {}", candidates.upstream().name)?;
+    if let RouteAction::Split(split) = &route.action {
         let parts: Vec<_> = split.weights().map(|(upstream, weight)| format!("{} {weight}", upstream.name)).collect();
         let by = if split.is_by_chance() { "by chance" } else { "by key" };
         write!(out, ", {by} of {}", parts.join(", "))?;

@@ -10,7 +10,8 @@
 //!    [`certs`]: certificates and ticket keys, which outlive a snapshot. [`resolver`]: names to
 //!    addresses, a service thread. [`health`]: active health checks, a thread with a poll.
 //!    [`discovery`]: endpoints that are found at run time. [`jwks`]: keys of token issuers,
-//!    [`passwords`]: their verification, [`sharing`]: limits of several hosts; service threads.
+//!    [`passwords`]: their verification, [`files`]: files that routes serve, [`sharing`]: limits of
+//!    several hosts; service threads.
 //! 8. [`server`]: the process; the only file that spawns threads. [`os`]: limits, CPUs, signals.
 //! 9. [`cli`]: the command line. [`explain`]: what becomes of a request. [`demo`]: `framegate
 //!    demo`, on top of [`server`]. [`echo`]: its backend.
@@ -23,7 +24,7 @@
 //! |---|---|---|
 //! | `memory`, `clock`, `text`, `service` | std | any other layer |
 //! | `watched` | std, `clock` | any other layer |
-//! | `proto` | std data types, `text`, httparse, sha1, base64 | sockets, clocks, logs, policy |
+//! | `proto` | std data types, `text`; httparse, httpdate, sha1, base64 | sockets, clocks, policy |
 //! | `policy` | std, `proto`, `text`; data types, aws-lc-rs, jsonwebtoken, serde | the same |
 //! | `config` | `policy`, `proto`, `memory` | worker, mio |
 //! | `metrics` | std, `proto` | worker |
@@ -31,7 +32,8 @@
 //! | `tls` | rustls, `policy`, `config`, `memory`, `text` | sockets, `proto` |
 //! | `health` | `proto`, `policy`, `config`, `metrics`, `tls`, `memory`; mio, socket2 | worker |
 //! | `worker` | all above, slab; only in `sys`, `listener`: mio, socket2, libc | threads, locks |
-//! | `certs`, `control`, `admin`, `resolver`, `discovery`, `jwks`, `passwords`, `sharing` | all | |
+//! | `certs`, `control`, `admin`, `resolver`, `discovery`, `files`, `jwks`, `passwords` | all | |
+//! | `sharing` | all | |
 //! | `server`, `echo`, `demo`, `explain`, `cli` | all | |
 #![deny(unsafe_code)]
 
@@ -45,6 +47,8 @@ pub mod demo;
 pub mod discovery;
 pub mod echo;
 pub mod explain;
+#[cfg(feature = "files")]
+pub mod files;
 pub mod health;
 #[cfg(any(feature = "discovery", feature = "jwt"))]
 mod http;

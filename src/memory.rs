@@ -72,3 +72,8 @@ pub const DENY_FILE_NETWORKS: usize = 1_000_000;
 /// a network), the networks, and those that they replace (36 bytes each).
 pub const DENY_FILE_MEMORY: usize = 150 << 20;
 const _: () = assert!(DENY_FILE_BYTES + DENY_FILE_NETWORKS * (18 + 2 * 36) <= DENY_FILE_MEMORY);
+/// Read of a file that a route serves at a time.
+pub const PIECE_BYTES: usize = 64 * 1024;
+/// Questions of one worker that wait for the threads that read files, and so the most pieces that
+/// it can be sent at once. Sessions beyond that stand in a line of the worker.
+pub const PIECES_MAX: usize = 64;

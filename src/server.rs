@@ -16,11 +16,14 @@ use crate::resolver::Resolve;
 use crate::service::{Asker, Questions};
 use crate::sharing::Sharing;
 use crate::tls::TlsConfigs;
+use crate::worker::files::FileQuestion;
 use crate::worker::inbox::{Outbox, Peers, inbox};
 use crate::worker::listener::{BindError, Bound, Listening, Twin, bind_all};
 use crate::worker::service::{Question, Services};
 use crate::worker::sys::{self, MioSys, RandomPool, now_ms};
 use crate::worker::{Worker, WorkerCore};
+#[cfg(feature = "files")]
+use crate::{files, memory::PIECES_MAX};
 use crate::{health, jwks, os, passwords, resolver, service, sharing};
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpListener};
@@ -93,10 +96,9 @@ fn start(
     let mut sources = Sources::new(start_source, control.wake(), resolver.clone());
     let prepared = sources.prepare(&snapshot).map_err(Failure)?;
     sources.replace(prepared, &snapshot, None);
-    let control = control.with_sources(sources);
     wait_for_names(&resolver, &snapshot);
     let services = start_services(&snapshot)?;
-    let control = control.with_keys(services.first().cloned()).with_sharing(start_sharing()?);
+    let control = control.with_sources(sources).with_keys(services.first().cloned()).with_sharing(start_sharing()?);
     let checks = start_checks(&snapshot, &tls, nofile)?;
     let starter = Starter {
         snapshot: Arc::clone(&snapshot),
@@ -105,6 +107,7 @@ fn start(
         handshakes: control.handshakes(),
         restarts: control.restarts(),
         services,
+        files: start_files(workers)?,
         workers,
         peers: Peers::new(workers),
         cpus: os::affinity().unwrap_or_default(),
@@ -155,6 +158,17 @@ fn start_services(snapshot: &Snapshot) -> Result<Vec<Asker<Question>>, Failure> 
     jwks::keep(&keys, snapshot);
     let passwords = start_service("passwords", passwords::QUEUE, passwords::run)?;
     Ok(vec![keys, passwords])
+}
+
+/// Starts the threads that open and read files. Each has room for the questions of all workers.
+#[cfg(feature = "files")]
+fn start_files(workers: usize) -> Result<Vec<Asker<FileQuestion>>, Failure> {
+    (0..files::THREADS).map(|_| start_service("files", workers.saturating_mul(PIECES_MAX), files::run)).collect()
+}
+
+#[cfg(not(feature = "files"))]
+fn start_files(_: usize) -> Result<Vec<Asker<FileQuestion>>, Failure> {
+    Ok(Vec::new())
 }
 
 /// Starts the thread that shares limits with other hosts.
@@ -220,6 +234,7 @@ struct Starter {
     restarts: Arc<AtomicU64>,
     /// In the order of their numbers (`Check::service`).
     services: Vec<Asker<Question>>,
+    files: Vec<Asker<FileQuestion>>,
     /// The number of workers.
     workers: usize,
     peers: Peers,
@@ -263,7 +278,7 @@ impl Starter {
             tls: Arc::clone(&self.tls),
             sessions: Arc::clone(&self.sessions),
             handshakes: Arc::clone(&self.handshakes),
-            services: Services::new(self.services.clone(), outbox.clone()),
+            services: Services::with_files(self.services.clone(), self.files.clone(), outbox.clone()),
             tally: Default::default(),
             shard: Arc::clone(&shard),
             log,

@@ -97,7 +97,9 @@ fn help_and_version_go_to_stdout() {
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
         told,
-        format!("framegate {version}\ntls: rustls 0.23, aws-lc-rs\nfeatures: basic, discovery, jwt, redis, regex\n")
+        format!(
+            "framegate {version}\ntls: rustls 0.23, aws-lc-rs\nfeatures: basic, discovery, files, jwt, redis, regex\n"
+        )
     );
 }
 

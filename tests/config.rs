@@ -12,6 +12,8 @@ mod discovery;
 mod example;
 #[path = "common/facts.rs"]
 mod facts;
+#[path = "config/files.rs"]
+mod files;
 #[path = "config/flow.rs"]
 mod flow;
 #[path = "config/forwarding.rs"]

@@ -366,6 +366,7 @@ fn completed(part: &str) -> String {
     std::fs::write(&password, "secret\n").unwrap();
     let file = part.replace("/etc/framegate/denied.txt", &denied.display().to_string());
     let mut file = file.replace("/etc/framegate/redis.password", &password.display().to_string());
+    file = file.replace("\"/srv/site\"", &format!("\"{}\"", std::env::temp_dir().display()));
     if !file.contains("[[route]]") {
         file += "\n[[route]]\nupstream = \"ws://10.0.0.1:9000\"\n";
     }

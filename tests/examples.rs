@@ -1,7 +1,7 @@
 //! The configurations in `examples/`: valid for framegate, the originals valid for the proxies that
 //! they are of, and all of them run before real backends. What both sides of a pair promise is
 //! asserted of both; where they differ as the comments say, of framegate.
-#![cfg(all(feature = "discovery", feature = "regex"))]
+#![cfg(all(feature = "discovery", feature = "files", feature = "regex"))]
 
 #[path = "examples/access.rs"]
 mod access;
@@ -17,6 +17,8 @@ mod haproxy;
 mod nginx;
 #[path = "examples/rig.rs"]
 mod rig;
+#[path = "examples/site.rs"]
+mod site;
 #[path = "examples/spring.rs"]
 mod spring;
 #[path = "examples/traefik.rs"]
@@ -36,7 +38,7 @@ fn files(ending: &str) -> Vec<PathBuf> {
 #[test]
 fn every_example_passes_check() {
     let files = files("toml");
-    assert_eq!(files.len(), 12, "{files:?}");
+    assert_eq!(files.len(), 13, "{files:?}");
     for file in &files {
         // The certificates of an example are those of its host.
         let text = rig::with_certificates(&std::fs::read_to_string(file).unwrap());

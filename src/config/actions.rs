@@ -1,15 +1,18 @@
-//! What a route does with a request, other than sending it to an upstream: `respond`, `redirect`.
+//! What a route does with a request, other than sending it to an upstream: `files`, `respond`,
+//! `redirect`.
 
 use super::build::Builder;
 use super::file::{self, Section, Typed};
 use super::rewrite::{header_value, template};
 use super::value::{Parsed, quoted, shown, size_text, text};
+use crate::policy::files::Files;
 use crate::policy::headers::Direction;
 use crate::policy::reply::{LocationFault, Redirect, Respond};
 use crate::policy::template::{Names, Template};
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
+use std::path::Path;
 use toml::{Spanned, Value};
 
 /// Bytes of the body of a response.
@@ -20,24 +23,33 @@ impl Builder<'_, '_> {
     pub fn check_action(&mut self, route: &file::Route) {
         let respond = route.respond.as_ref().map(|section| ("respond", section.span()));
         let redirect = route.redirect.as_ref().map(|section| ("redirect", section.span()));
+        let files = route.files.as_ref().map(|files| ("files", files.span()));
         // Of the two, `split.rs` takes care.
         let split = route.split.as_ref().map(|split| ("split", split.span()));
         let proxied = route.upstream.as_ref().map(|upstream| ("upstream", upstream.span())).or(split);
         let is_proxied = proxied.is_some();
-        let mut actions: Vec<_> = [respond.clone(), redirect.clone(), proxied].into_iter().flatten().collect();
+        let mut actions: Vec<_> =
+            [respond.clone(), redirect.clone(), files.clone(), proxied].into_iter().flatten().collect();
         actions.sort_by_key(|(_, at)| at.start);
         if let [(first, _), others @ ..] = actions.as_slice() {
             for (other, at) in others {
-                let why = format!("excludes {first}; a route has one of upstream, split, respond and redirect");
+                let why = format!("excludes {first}; a route has one of upstream, split, files, respond and redirect");
                 self.problems.add(at.clone(), &format!("route.{other}"), &why);
             }
         }
-        if let (Some((action, _)), false) = (respond.or(redirect), is_proxied) {
-            for (key, at) in keys_for_upstreams(route) {
+        let serves_files = files.is_some();
+        if let (Some((action, _)), false) = (respond.or(redirect).or(files), is_proxied) {
+            let keys = keys_for_upstreams(route).into_iter();
+            for (key, at) in keys.filter(|(key, _)| !(serves_files && FOR_FILES.contains(key))) {
                 let why = format!("has no effect in a route with {action}; remove it");
                 self.problems.add(at, &format!("route.{key}"), &why);
             }
         }
+    }
+
+    /// `files`: a directory, or a table with it.
+    pub fn files(&mut self, typed: &Typed) -> Option<Files> {
+        self.read("route.files", typed, files)
     }
 
     pub fn respond(&mut self, section: &Section<file::Respond>, captures: &[&str]) -> Respond {
@@ -92,6 +104,21 @@ impl Builder<'_, '_> {
     }
 }
 
+/// Of these keys, those that files give a meaning as well.
+const FOR_FILES: [&str; 11] = [
+    "strip_prefix",
+    "add_prefix",
+    "rewrite",
+    "response_headers",
+    "limits.max_body",
+    "limits.max_sessions",
+    "timeouts.decision",
+    "timeouts.first_byte",
+    "timeouts.request_body",
+    "timeouts.idle",
+    "timeouts.write_stall",
+];
+
 /// The keys of `route` that only an upstream gives a meaning, with their places.
 fn keys_for_upstreams(route: &file::Route) -> Vec<(&'static str, Range<usize>)> {
     let (limits, timeouts) = (&route.limits, &route.timeouts);
@@ -130,6 +157,34 @@ fn keys_for_upstreams(route: &file::Route) -> Vec<(&'static str, Range<usize>)> 
         keys.extend(removed.into_iter().chain(valued).min_by_key(|at| at.start).map(|at| (key, at)));
     }
     keys
+}
+
+/// The directory must be there, so that a wrong word is found at once; it may go later, and come
+/// back.
+fn files(value: &Value) -> Parsed<Files> {
+    if !cfg!(feature = "files") {
+        return Err("cannot be used: this build serves no files (feature \"files\")".to_owned());
+    }
+    const RIGHT: &str = "expected a directory such as \"site\", or { root = \"site\", index = \"index.html\" }";
+    let (root, index) = match value {
+        Value::String(root) => (root.as_str(), Files::INDEX),
+        Value::Table(table) => {
+            if let Some(key) = table.keys().find(|key| !["root", "index"].contains(&key.as_str())) {
+                return Err(format!("has no key {}; {RIGHT}", quoted(key)));
+            }
+            let root = table.get("root").ok_or_else(|| format!("has no root; {RIGHT}"))?;
+            (text(root)?, table.get("index").map_or(Ok(Files::INDEX), text)?)
+        }
+        other => return Err(format!("{} is not valid; {RIGHT}", shown(other))),
+    };
+    if index.is_empty() || index.starts_with('.') || index.contains(['/', '\\']) || index.contains(char::is_control) {
+        return Err(format!("{} is not the name of an index; expected for example \"index.html\"", quoted(index)));
+    }
+    let unreadable = |error: std::io::Error| format!("{} cannot be read: {error}", quoted(root));
+    if !std::fs::metadata(root).map_err(unreadable)?.is_dir() {
+        return Err(format!("{} is not a directory; expected for example \"site\"", quoted(root)));
+    }
+    Ok(Files { root: Path::new(root).into(), index: index.into() })
 }
 
 fn status_of(value: &Value) -> Option<u16> {

@@ -12,9 +12,9 @@ use super::shield;
 use super::value::{duration_text, size_text};
 use super::{AccessLog, ClientAuth, Format, Listener, ResolvedLimits, SPARE_DESCRIPTORS, Snapshot};
 use crate::memory::{
-    BUCKET_BYTES, CALL_BYTES, CHECK_BYTES, KEPT_BYTES, LIMITER_BYTES, PIPE_BYTES, PIPES_MAX, REFRESH_BYTES,
-    SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES, SHARED_KEY_BYTES, SHARED_KEYS, SOURCE_BYTES,
-    TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
+    BUCKET_BYTES, CALL_BYTES, CHECK_BYTES, KEPT_BYTES, LIMITER_BYTES, PIECE_BYTES, PIECES_MAX, PIPE_BYTES, PIPES_MAX,
+    REFRESH_BYTES, SCRATCH_BYTES, SESSION_BYTES, SESSION_KERNEL_BYTES, SHADOW_BYTES, SHARED_KEY_BYTES, SHARED_KEYS,
+    SOURCE_BYTES, TLS_CONN_BYTES, TLS_HANDSHAKE_BYTES, TLS_RECORD_BYTES, TLS_WORKER_BYTES,
 };
 use crate::policy::auth::Auth;
 use crate::policy::keyed::SHARED_BYTES;
@@ -154,13 +154,18 @@ impl Snapshot {
         let part = |(upstream, weight): (&Arc<Upstream>, u32)| format!("{} ({weight})", upstream.name);
         let upstreams: Vec<_> = match &route.action {
             RouteAction::Split(split) => split.weights().map(part).collect(),
+            RouteAction::Files(files) => vec![format!("files of {}, index {}", files.root.display(), files.index)],
             _ => route.upstreams().iter().map(|upstream| upstream.name.clone()).collect(),
         };
-        write!(out, " -> {}{}, {}", upstreams.join(", "), protocols_text(route), route.settings.relay.mode.name())?;
-        let (frame, message) =
-            (size_text(route.settings.relay.limits.max_frame), size_text(route.settings.relay.limits.max_message));
-        write!(out, ", frames up to {frame}, messages up to {message}")?;
-        access::write_origins(out, &route.origins)?;
+        write!(out, " -> {}{}", upstreams.join(", "), protocols_text(route))?;
+        if !matches!(route.action, RouteAction::Files(_)) {
+            let (mode, limits) = (route.settings.relay.mode.name(), &route.settings.relay.limits);
+            let (frame, message) = (size_text(limits.max_frame), size_text(limits.max_message));
+            write!(out, ", {mode}, frames up to {frame}, messages up to {message}")?;
+        }
+        if route.protocols.websocket {
+            access::write_origins(out, &route.origins)?;
+        }
         access::write_lists(out, route)?;
         write_rewrite(out, route)?;
         let changed = timeouts_text(&route.settings.timeouts, Some(&self.settings.timeouts));
@@ -267,6 +272,10 @@ impl Snapshot {
         if self.routes.entries().iter().any(|entry| entry.route.settings.relay.splice) {
             let what = format!("{PIPES_MAX} pipes of {} in the kernel per worker", size(PIPE_BYTES));
             rows.push((workers.saturating_mul(PIPES_MAX * PIPE_BYTES), what));
+        }
+        if self.routes.entries().iter().any(|entry| matches!(entry.route.action, RouteAction::Files(_))) {
+            let what = format!("{PIECES_MAX} pieces of files of {} per worker", size(PIECE_BYTES));
+            rows.push((workers.saturating_mul(PIECES_MAX * PIECE_BYTES), what));
         }
         if !self.discoveries.is_empty() {
             let sources = self.discoveries.len();

@@ -125,6 +125,7 @@ pub struct Route {
     pub upstream: Typed,
     pub split: TypedList,
     pub split_key: Typed,
+    pub files: Typed,
     pub respond: Option<Section<Respond>>,
     pub redirect: Option<Section<Redirect>>,
     pub strip_prefix: Typed,

@@ -80,6 +80,9 @@ impl Builder<'_, '_> {
         let route = section.get_ref();
         self.check_action(route);
         let split = self.split(section, upstreams);
+        if route.files.is_some() {
+            return self.files(&route.files).map(RouteAction::Files);
+        }
         match (&route.respond, &route.redirect) {
             (Some(respond), _) => return Some(RouteAction::Respond(self.respond(respond, captures))),
             (None, Some(redirect)) => return self.redirect(redirect, captures).map(RouteAction::Redirect),
@@ -178,11 +181,16 @@ impl Builder<'_, '_> {
 
     fn protocols(&mut self, typed: &file::Route) -> Protocols {
         let key = "route.protocols";
-        let Some(list) = &typed.protocols else { return Protocols::default() };
+        let files = typed.files.is_some();
+        let usual = if files { Protocols { websocket: false, http: true } } else { Protocols::default() };
+        let Some(list) = &typed.protocols else { return usual };
         let words = [("websocket", true), ("http", false)];
         let taken = self.list(key, &typed.protocols, |v| value::word(v, &words));
         if list.get_ref().is_empty() {
             self.problems.add(list.span(), key, "takes nothing; expected \"websocket\", \"http\" or both");
+        }
+        if files && taken.contains(&true) {
+            self.problems.add(list.span(), key, "files are served over plain HTTP alone; expected [\"http\"]");
         }
         Protocols { websocket: taken.contains(&true), http: taken.contains(&false) }
     }

@@ -82,7 +82,7 @@ metrics! {
         "Failures that were not counted, because the table of addresses was full of blocked ones."
         = |r, out| out.put(&[], r.process.block_overflows);
     Counter "framegate_http_requests_total" ["status"]
-        "Plain requests that were answered by their upstream, by class of status."
+        "Plain requests that were answered by their upstream or with a file, by class of status."
         {
             /// In the order of `STATUS_CLASSES`.
             answered: [u64; STATUS_CLASSES.len()]

@@ -2,7 +2,8 @@
 //!
 //! [`Tally::accepted`], [`Tally::opened`] and [`Tally::ended`] move a connection from one
 //! count to the next, so that `accepted = handshakes_ok + all refused + handshakes` (but for those
-//! that end with the response to a plain request) and `handshakes_ok = all ended + sessions`.
+//! that end with the response to a plain request, and responses of routes behind which a connection
+//! lives on) and `handshakes_ok = all ended + sessions`.
 
 use super::table::{LOOP_BUSY_US, STATUS_CLASSES, Tally};
 use crate::proto::Side;
@@ -29,6 +30,11 @@ impl Tally {
         if let Some(count) = self.answered.get_mut(class) {
             *count += 1;
         }
+    }
+
+    /// A route has answered a request itself, and its connection lives on.
+    pub fn replied(&mut self, cause: Cause) {
+        self.refused[cause] += 1;
     }
 
     /// A TLS handshake with `side` succeeded.

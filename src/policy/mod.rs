@@ -17,6 +17,7 @@ pub mod check;
 pub mod counts;
 pub mod endpoint;
 pub mod fair;
+pub mod files;
 pub mod half_open;
 pub mod headers;
 pub mod health;
@@ -57,6 +58,7 @@ use auth::{Identity, Judgement, Revoked};
 use balance::Balance;
 use block::{Blocked, Blocks};
 use candidates::{Ask, Candidates};
+use files::Wanted;
 use keyed::Excess;
 use limit::{Counted, Permit, Permits};
 use listener::ListenerLimits;
@@ -165,8 +167,7 @@ pub struct Plan {
     pub route: Arc<Route>,
     /// What the names in the route's path stand for.
     pub captures: Captures,
-    /// The endpoints to try.
-    pub candidates: Box<Candidates>,
+    pub served_by: ServedBy,
     /// Who the client is, on a route that asks for credentials.
     pub identity: Option<Arc<Identity>>,
     /// The endpoints to try for its shadow, if it gets one.
@@ -177,6 +178,14 @@ pub struct Plan {
     pub shared: Vec<Arc<Bucket>>,
     /// What a plain request says about its exchange; `None` for a WebSocket handshake.
     pub plain: Option<Inbound>,
+}
+
+/// Who answers an admitted request.
+#[derive(Debug)]
+pub enum ServedBy {
+    /// One of the endpoints to try.
+    Upstream(Box<Candidates>),
+    Files(Box<Wanted>),
 }
 
 /// The id that a trusted peer gave the request; without one, the request gets a new id.
@@ -241,10 +250,18 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
     let variables = Variables { facts, route: &route.name, captures: &captures, identity: identity.as_deref() };
     let refusal = match &route.action {
         RouteAction::Proxy(upstream) => {
-            return admit(Admitted { route, captures, identity, plain }, upstream, facts, policy);
+            return admit(Admitted { route, captures, identity, plain }, Asks::Upstream(upstream), facts, policy);
         }
         RouteAction::Split(split) => {
-            return admit(Admitted { route, captures, identity, plain }, split.choose(facts), facts, policy);
+            let upstream = Asks::Upstream(split.choose(facts));
+            return admit(Admitted { route, captures, identity, plain }, upstream, facts, policy);
+        }
+        RouteAction::Files(files) => {
+            let wanted = match files.find(&variables, &route.rewrite) {
+                Ok(wanted) => wanted,
+                Err(cause) => return Verdict::Deny(cause.into()),
+            };
+            return admit(Admitted { route, captures, identity, plain }, Asks::Files(wanted), facts, policy);
         }
         RouteAction::Respond(respond) => respond.refusal(&variables),
         RouteAction::Redirect(redirect) => redirect.refusal(&variables),
@@ -301,9 +318,15 @@ struct Admitted<'a> {
     plain: Option<Inbound>,
 }
 
+/// What it asks.
+enum Asks<'a> {
+    Upstream(&'a Arc<Upstream>),
+    Files(Box<Wanted>),
+}
+
 fn admit(
     Admitted { route, captures, identity, plain }: Admitted<'_>,
-    upstream: &Arc<Upstream>,
+    asks: Asks<'_>,
     facts: &Facts<'_>,
     policy: &Policy<'_>,
 ) -> Verdict {
@@ -319,10 +342,14 @@ fn admit(
         Err(excess) => return Verdict::Deny(excess.into()),
     };
     let Counted { permit, shared } = counted;
-    let (route, candidates) = (Arc::clone(route), candidates(upstream, facts));
+    let route = Arc::clone(route);
+    let served_by = match asks {
+        Asks::Upstream(upstream) => ServedBy::Upstream(candidates(upstream, facts)),
+        Asks::Files(wanted) => ServedBy::Files(wanted),
+    };
     // A shadow gets WebSockets alone.
     let shadow = if plain.is_none() { shadow(&route, facts) } else { None };
-    Verdict::Allow(Plan { route, captures, candidates, identity, shadow, permit, shared, plain })
+    Verdict::Allow(Plan { route, captures, served_by, identity, shadow, permit, shared, plain })
 }
 
 /// Counts the session by its address, by who its client is, and by its API key.

@@ -61,7 +61,7 @@ pub(super) fn decoded(path: &str) -> Cow<'_, str> {
     out.into()
 }
 
-fn hex(digits: &str) -> Option<u8> {
+pub(super) fn hex(digits: &str) -> Option<u8> {
     // `from_str_radix` alone would take a sign.
     digits.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u8::from_str_radix(digits, 16).ok())?
 }

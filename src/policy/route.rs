@@ -5,6 +5,7 @@ use super::Facts;
 use super::access::Access;
 use super::ask::Check;
 use super::auth::{Auth, Renewal};
+use super::files::Files;
 use super::headers::HeaderRules;
 use super::key::{HashKey, mix, scale};
 use super::keyed::Keyed;
@@ -93,6 +94,8 @@ pub enum RouteAction {
     Proxy(Arc<Upstream>),
     /// It goes to one of several upstreams.
     Split(Split),
+    /// It gets a file.
+    Files(Files),
     /// It gets this response.
     Respond(Respond),
     /// It is sent elsewhere.
@@ -205,10 +208,10 @@ impl Route {
         Keyed::inherit_from(&self.by_identity, &before.by_identity);
     }
 
-    /// Its requests go to an upstream, and must be WebSocket handshakes.
+    /// Its requests go to an upstream, or to files: they are judged by the rules of their protocol.
     pub fn proxies(&self) -> bool {
         match self.action {
-            RouteAction::Proxy(_) | RouteAction::Split(_) => true,
+            RouteAction::Proxy(_) | RouteAction::Split(_) | RouteAction::Files(_) => true,
             RouteAction::Respond(_) | RouteAction::Redirect(_) => false,
         }
     }
@@ -218,7 +221,7 @@ impl Route {
         match &self.action {
             RouteAction::Proxy(upstream) => slice::from_ref(upstream),
             RouteAction::Split(split) => &split.upstreams,
-            RouteAction::Respond(_) | RouteAction::Redirect(_) => &[],
+            RouteAction::Files(_) | RouteAction::Respond(_) | RouteAction::Redirect(_) => &[],
         }
     }
 }

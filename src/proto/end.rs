@@ -175,6 +175,11 @@ causes! {
     Redirected "redirected" 308 0 "Redirecting to HTTPS.";
     /// The route has a fixed response; its status is that of the route.
     Responded "responded" 200 0 "The route has a response of its own.";
+    /// The route serves files, and the method is another one than GET and HEAD.
+    FileMethod "file-method" 405 0 "Method not allowed: files are read with GET and HEAD.";
+    /// The route serves files, and the path can name none: it climbs, is hidden, or has bytes that
+    /// no name has.
+    NoFile "no-file" 404 0 "Not Found.";
     NoRoute "no-route" 404 0 "No route matches this request.";
     /// The list of the route does not have this Origin.
     OriginRefused "origin-refused" 403 0 "Requests from this origin are not admitted.";
@@ -242,6 +247,8 @@ causes! {
     UpstreamResponse "upstream-response" 0 0 "";
     /// The response of the upstream to a plain request was forwarded.
     Answered "answered" 0 0 "";
+    /// A file could not be opened; or not be read to the end that was declared, since it was cut.
+    FileCut "file-cut" 500 0 "The file could not be read.";
     // --- established sessions
     /// A Close frame of a peer was forwarded.
     Close "close" 0 0 "";
@@ -309,7 +316,7 @@ impl Cause {
     /// Who is at fault for a refusal with this cause.
     pub fn party_at_fault(self) -> Party {
         match (self, self.info().status) {
-            (Cause::Responded | Cause::HalfOpen, _) | (_, 502..=504) => Party::Proxy,
+            (Cause::Responded | Cause::HalfOpen | Cause::FileCut, _) | (_, 502..=504) => Party::Proxy,
             _ => Party::Downstream,
         }
     }

@@ -1,7 +1,7 @@
 //! The vocabulary between a session and its shell: events in, actions out, and the plain values
 //! that they carry. The contract (who calls what, when) is in [`super::session`].
 
-use super::end::{Cause, End};
+use super::end::{Cause, End, Party};
 use super::http1::{FieldEdits, Reply};
 use super::plain::Inbound;
 use super::relay::{OwnFrame, SessionLimits, TakenMessage};
@@ -122,6 +122,8 @@ pub struct Upgrade {
     pub reused: bool,
     /// When the credentials of a plain request end, if they do.
     pub until: Option<Millis>,
+    /// Who answers: the upstream, or the proxy with a file.
+    pub by: Party,
 }
 
 /// Why a request is refused, and what its response needs beyond the cause's row in the table.
@@ -195,6 +197,8 @@ pub enum Action {
     Renew,
     /// Write our refusal to the client; without a body for HEAD.
     Refuse { refusal: Refusal, head_only: bool },
+    /// Write the response of the route to the client, which may ask again.
+    Reply { refusal: Refusal, head_only: bool },
     /// Send these bytes behind everything sent before.
     Send(Side, Vec<u8>),
     /// The 101 has been sent: the WebSocket is established. `opening` where the admission asked for

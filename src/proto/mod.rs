@@ -1,13 +1,15 @@
 //! The core: bytes in, decisions out. Knows no socket, clock, thread, log or policy.
 //!
 //! Read in this order: [`frame`] (one header), [`relay`] (one direction), [`rate`] (token buckets),
-//! [`close`], [`http1`], [`handshake`] and [`plain`] (heads), [`end`] (how a session can end),
+//! [`close`], [`http1`], [`handshake`], [`plain`] and [`files`]
+//! (heads), [`end`] (how a session can end),
 //! [`interface`] and [`session`] (all of it together).
 
 pub mod call;
 pub mod close;
 pub mod end;
 mod exchange;
+pub mod files;
 pub mod frame;
 pub mod handshake;
 pub mod http1;

@@ -15,7 +15,7 @@ use crate::proto::end::Cause;
 use crate::proto::interface::TransportEnd;
 use crate::proto::proxy_protocol::{self, HEADER_MAX, Header};
 use crate::tls::{CertInfo, Decrypted, Failure, PAYLOAD_MAX, RECORD_BYTES, Tls};
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
 /// Bytes of ciphertext that are asked for at the least.
@@ -110,6 +110,13 @@ impl Input {
             0 => &self.plain,
             n => self.scratch.get(..n).unwrap_or(&[]),
         }
+    }
+
+    /// Reads up to `max` bytes of what is no connection.
+    pub fn fill(&mut self, max: usize, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
+        let max = max.min(self.scratch.len());
+        self.len = read(self.scratch.get_mut(..max).unwrap_or_default())?;
+        Ok(self.len)
     }
 
     /// Done with the bytes of the last read. Called before the input is put back.

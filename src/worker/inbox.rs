@@ -2,6 +2,7 @@
 //! wait. Control sends few commands; answers of services are bounded by the sessions that wait for
 //! one.
 
+use super::files::Piece;
 use super::token::SlotKey;
 use crate::config::Snapshot;
 use crate::policy::ask::Answer;
@@ -21,6 +22,8 @@ pub enum Command<L> {
     Swap { snapshot: Arc<Snapshot>, tls: Arc<TlsConfigs>, added: Vec<Added<L>>, removed: Vec<SocketAddr> },
     /// A service thread answers the question that a pair has asked.
     Answer { to: SlotKey, answer: Answer },
+    /// What a pair has asked of a file, by the number of its question.
+    Piece { to: SlotKey, number: u32, piece: Piece },
     /// This endpoint gets no new sessions any more: those that it has end as their routes say.
     EndpointDown(Arc<Endpoint>),
     /// The credentials of these sessions do not count any more.

@@ -5,11 +5,13 @@
 //! (a connection and its transport), `socket.rs`, `buffers.rs`; `calls.rs` (requests of our own);
 //! `shadow.rs` (second servers of sessions); then the small ones.
 
+mod accept;
 mod buffers;
 mod calls;
 mod closings;
 mod conn;
 mod dial;
+pub mod files;
 mod handshakes;
 mod idle;
 pub mod inbox;
@@ -18,6 +20,7 @@ mod lend;
 mod links;
 pub mod listener;
 mod pair;
+mod pieces;
 mod resources;
 pub mod service;
 mod shadow;
@@ -33,19 +36,15 @@ mod waiting;
 pub use resources::WorkerCore;
 
 use crate::policy::ask::Answer;
-use crate::policy::listener::Entry;
 use crate::proto::end::{Cause, End, Party};
-use crate::proto::interface::{Event, TransportEnd};
+use crate::proto::interface::Event;
 use crate::proto::{Millis, Side};
 use inbox::Command;
-use listener::{ACCEPTS_MAX, BACKOFF_MS, Listening, RECLAIMS_MAX};
-use pair::{Pair, Pending, SlotUse};
+use pair::{Pair, SlotUse};
 use resources::Resources;
 use slab::Slab;
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::io;
 use std::time::Duration;
 use sys::Sys;
 use timers::Wheel;
@@ -383,100 +382,6 @@ impl<'h, S: Sys> Worker<'h, S> {
         }
     }
 
-    fn run_accepts(&mut self) {
-        for index in 0..self.res.core.listeners.len() {
-            self.accept_burst(index);
-        }
-        let ended = |listening: &Listening<S::Listener>| listening.is_ending() && !listening.accept_pending;
-        while let Some(index) = self.res.core.listeners.iter().position(ended) {
-            let mut listening = self.res.core.listeners.remove(index);
-            // It is closed at once; an error could only mean that it was not registered.
-            let _ = self.res.core.sys.deregister_listener(&mut listening.listener);
-        }
-    }
-
-    fn accept_burst(&mut self, index: usize) {
-        let accepted = self.res.core.tally.accepted;
-        let mut reclaims_left = RECLAIMS_MAX;
-        for _ in 0..ACCEPTS_MAX {
-            let core = &mut *self.res.core;
-            let Some(listening) = core.listeners.get_mut(index) else { return };
-            if !listening.accept_pending || listening.not_before > self.res.now {
-                return;
-            }
-            let Some(permit) = core.handshakes.take() else {
-                // Above the limit clients wait in the kernel's queue.
-                if reclaims_left == 0 {
-                    return;
-                }
-                reclaims_left -= 1;
-                if self.reclaim_handshake() {
-                    continue;
-                }
-                return self.postpone_accepts(index);
-            };
-            match core.sys.accept(&listening.listener) {
-                Ok((sock, peer)) => {
-                    listening.took_one();
-                    let config = &listening.config;
-                    let blocked = core.snapshot.blocked(peer.ip(), self.res.now);
-                    match blocked.map_or_else(|| config.enter(peer.ip(), permit, self.res.now), Err) {
-                        Ok(entry) => self.insert(index, sock, peer, entry),
-                        Err(cause) => self.res.refuse_peer(sock, peer, cause),
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => listening.drained(self.res.now),
-                Err(error) if sys::is_exhaustion(&error) => {
-                    listening.not_before = self.res.now + BACKOFF_MS;
-                    core.tally.accept_backoffs += 1;
-                }
-                // That client is gone; the next one is not.
-                Err(_) => {}
-            }
-        }
-        // Nothing but errors: one that persists must not keep poll from waiting.
-        if self.res.core.tally.accepted == accepted {
-            self.postpone_accepts(index);
-        }
-    }
-
-    fn postpone_accepts(&mut self, index: usize) {
-        if let Some(listening) = self.res.core.listeners.get_mut(index) {
-            listening.not_before = self.res.now + BACKOFF_MS;
-        }
-    }
-
-    /// A client that was accepted by the `index`-th listener becomes a pair.
-    fn insert(&mut self, index: usize, sock: S::Sock, peer: SocketAddr, Entry { permit, excess }: Entry) {
-        let (now, core) = (self.res.now, &mut *self.res.core);
-        core.tally.accepted();
-        core.generation = SlotKey::next_generation(core.generation);
-        let Some(listening) = core.listeners.get(index) else { return };
-        let slot = self.pairs.vacant_entry();
-        let key = SlotKey { slot: slot.key() as u32, generation: core.generation };
-        // If registering fails for want of memory, the client is dropped at once, like one that
-        // left.
-        let registered = core.sys.register(&sock, Token::Pair(key, Role::DOWNSTREAM).pack()).is_ok();
-        let admitted = listening.config.may_connect(peer.ip());
-        let (tls, sound) = match admitted.then(|| listening.accept_tls()).flatten() {
-            None => (None, registered),
-            Some(Ok(tls)) => (Some(Box::new(tls)), registered),
-            Some(Err(_)) => (None, false),
-        };
-        let mut pending = Pending::new(peer, Arc::clone(&listening.config), now);
-        pending.excess = excess.map(Box::new);
-        let pair = Pair::accepted((sock, tls), pending, &core.snapshot.settings, key.generation);
-        slot.insert(pair).permit = Some(permit);
-        match (sound, admitted) {
-            (true, true) => {
-                self.await_client(key);
-                self.after(key, true);
-            }
-            (true, false) => self.with_turn(key, |turn| turn.refuse_peer(Cause::ProxyUntrusted)),
-            (false, _) => self.report(key, Event::Ended(Side::Downstream, TransportEnd::Reset)),
-        }
-    }
-
     fn free_slots(&mut self) {
         if self.over.is_empty() {
             return;
@@ -549,6 +454,7 @@ impl<'h, S: Sys> Worker<'h, S> {
                     self.res.reload();
                 }
                 Command::Answer { to, answer } => self.answer(to, answer),
+                Command::Piece { to, number, piece } => self.on_piece(to, number, piece),
                 Command::EndpointDown(endpoint) => self.close_sessions_of(&endpoint),
                 Command::Revoke(who) => self.revoke(&who),
                 Command::Extend { who, until_unix_ms } => self.extend(&who, until_unix_ms),

@@ -5,6 +5,7 @@
 //! process-wide clock.
 
 use super::conn::Conn;
+use super::files::Serving;
 use super::handshakes::Waits;
 use super::token::{Role, SlotKey};
 use super::waiting::Ticket;
@@ -126,6 +127,8 @@ pub struct Pending {
     pub plain: Option<Inbound>,
     /// The link that the upstream connection is, for a plain request.
     pub link: Option<SlotKey>,
+    /// The file that is its upstream.
+    pub file: Option<Box<Serving>>,
     /// It takes new connections only from here on: a kept one has failed it.
     pub fresh: bool,
     /// There was a request before it on the client's connection.
@@ -165,6 +168,7 @@ impl Pending {
             tls: None,
             plain: None,
             link: None,
+            file: None,
             fresh: false,
             is_next: false,
             streams: false,
@@ -289,6 +293,11 @@ impl<S> Pair<S> {
     /// The head of the client's request is not complete.
     pub fn has_no_request(&self) -> bool {
         self.session.as_ref().is_none_or(|session| session.request().is_none())
+    }
+
+    /// The file that is its upstream.
+    pub fn serving(&mut self) -> Option<&mut Serving> {
+        self.pending.as_mut()?.file.as_deref_mut()
     }
 
     /// The other end of the client's connection, while its handshake lasts.

@@ -5,6 +5,7 @@ use super::buffers::Pool;
 use super::calls::Calls;
 use super::closings::Closings;
 use super::conn::Input;
+use super::files::Asked;
 use super::handshakes::Handshakes;
 use super::idle::IdleClients;
 use super::inbox::{Added, Inbox, Peers};
@@ -97,6 +98,8 @@ pub(super) struct Resources<'h, S: Sys> {
     /// Sessions that wait for room at their upstream.
     pub waiting: Waiting,
     pub calls: Calls<S::Sock>,
+    /// What is asked of files.
+    pub asked: Asked,
     pub shadows: Shadows<S::Sock>,
     /// Clients between two plain requests.
     pub idle: IdleClients,
@@ -133,6 +136,7 @@ impl<'h, S: Sys> Resources<'h, S> {
             handshake_steps: 0,
             stalls: Stalls::default(),
             calls: Calls::new(now, unix_ms),
+            asked: Asked::default(),
             shadows: Shadows::new(shadows_max, now),
             idle: IdleClients::default(),
             links: Links::new(generation, now),

@@ -11,6 +11,7 @@ use crate::proto::Millis;
 use mio::unix::SourceFd;
 use slab::Slab;
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use std::fs::File;
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Shutdown, SocketAddr};
@@ -100,6 +101,11 @@ pub trait Sys {
     /// Moves up to `max` bytes out of a pipe that holds as many.
     fn splice_out(&mut self, _pipe: PipeId, _sock: &Self::Sock, _max: usize) -> io::Result<usize> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Reads of a file from `at` on what is in memory (`RWF_NOWAIT`), without waiting for a disk;
+    /// an error for what is not.
+    fn read_cached(&mut self, _file: &File, _at: u64, _buf: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
     }
     /// FIN after what was sent.
     fn shutdown(&mut self, sock: &Self::Sock) -> io::Result<()>;
@@ -237,6 +243,11 @@ impl Sys for MioSys {
     fn splice_out(&mut self, pipe: PipeId, sock: &OwnedFd, max: usize) -> io::Result<usize> {
         let (from, _) = self.pipes.get(pipe.0 as usize).ok_or(io::ErrorKind::NotFound)?;
         again(|| splice(from, sock, max))
+    }
+
+    fn read_cached(&mut self, file: &File, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let at = libc::off_t::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
+        again(|| read_cached(file, at, buf))
     }
 
     fn shutdown(&mut self, sock: &OwnedFd) -> io::Result<()> {
@@ -406,6 +417,14 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 fn peek(sock: &OwnedFd, buf: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the kernel writes no more than the length given.
     let n = unsafe { libc::recv(sock.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), libc::MSG_PEEK) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}
+
+#[allow(unsafe_code)]
+fn read_cached(file: &File, at: libc::off_t, buf: &mut [u8]) -> io::Result<usize> {
+    let buf = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    // SAFETY: an open descriptor, and one buffer that outlives the call.
+    let n = unsafe { libc::preadv2(file.as_raw_fd(), &buf, 1, at, libc::RWF_NOWAIT) };
     usize::try_from(n).map_err(|_| io::Error::last_os_error())
 }
 

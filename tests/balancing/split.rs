@@ -3,7 +3,7 @@
 use framegate::config;
 use framegate::policy::limit::Permits;
 use framegate::policy::matching::Routes;
-use framegate::policy::{Facts, Policy, Verdict, decide};
+use framegate::policy::{Facts, Policy, ServedBy, Verdict, decide};
 use framegate::proto::http1::parse_request;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -34,7 +34,8 @@ fn part(routes: &Routes, user: Option<u64>, random: u64) -> usize {
     let sessions = Permits::new(1);
     let policy = Policy { routes, sessions: &sessions, revoked: &Default::default(), blocks: None };
     let Verdict::Allow(plan) = decide(&facts, &policy, None) else { panic!() };
-    plan.candidates.upstream().name.strip_prefix("part").unwrap().parse().unwrap()
+    let ServedBy::Upstream(candidates) = plan.served_by else { panic!() };
+    candidates.upstream().name.strip_prefix("part").unwrap().parse().unwrap()
 }
 
 /// A number that is as good as random.

@@ -225,17 +225,17 @@ const ACTIONS: &[(&str, &str, &str)] = &[
     (
         "respond = {}\nupstream = \"ws://10.0.0.1:9000\"",
         "5:12: route.upstream",
-        "excludes respond; a route has one of upstream, split, respond and redirect",
+        "excludes respond; a route has one of upstream, split, files, respond and redirect",
     ),
     (
         "redirect = { location = \"/a\" }\nrespond = {}",
         "5:11: route.respond",
-        "excludes redirect; a route has one of upstream, split, respond and redirect",
+        "excludes redirect; a route has one of upstream, split, files, respond and redirect",
     ),
     (
         "respond = {}\nsplit = [{ upstream = \"ws://10.0.0.1:9000\", weight = 1 }]",
         "5:9: route.split",
-        "excludes respond; a route has one of upstream, split, respond and redirect",
+        "excludes respond; a route has one of upstream, split, files, respond and redirect",
     ),
     (
         "respond = {}\nstrip_prefix = \"/a\"",

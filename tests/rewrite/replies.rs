@@ -3,8 +3,9 @@
 use super::*;
 use common::{End, field, verdict};
 
+/// The last request of its client.
 fn plain(method: &str, target: &str, more: &str) -> String {
-    format!("{method} {target} HTTP/1.1\r\nHost: Example.com:8080\r\n{more}\r\n")
+    format!("{method} {target} HTTP/1.1\r\nHost: Example.com:8080\r\nConnection: close\r\n{more}\r\n")
 }
 
 const RESPOND: &str = r#"
@@ -159,4 +160,83 @@ fn redirects_lead_where_the_route_says() {
     let lines = proxy.stop();
     assert!(verdict(&lines[0]).contains("cause=redirected status=308"), "{}", lines[0]);
     assert!(lines.iter().any(|line| verdict(line).contains("cause=redirected status=302")));
+}
+
+/// The next response on a connection that lives on.
+fn next_answer(client: &std::net::TcpStream, has_body: bool) -> (String, String) {
+    let head = read_head(client);
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or(0, |n| n.parse().unwrap());
+    let body = common::read_exact(client, if has_body { length } else { 0 });
+    (head, String::from_utf8(body).unwrap())
+}
+
+fn kept(method: &str, target: &str, more: &str) -> String {
+    format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{more}\r\n")
+}
+
+#[test]
+fn a_connection_lives_on_behind_the_response_to_any_method() {
+    let (mut proxy, _listener) = start(RESPOND);
+    let mut client = connect(proxy.addr);
+    for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"] {
+        let more = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
+        client.write_all(kept(method, "/health", more).as_bytes()).unwrap();
+        let (head, body) = next_answer(&client, method != "HEAD");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && !head.contains("\r\nConnection:"), "{method}: {head}");
+        assert!(head.contains("\r\nContent-Length: 3\r\n") && head.contains("\r\nX-Request-Id: "), "{method}: {head}");
+        assert_eq!(body, if method == "HEAD" { "" } else { "ok\n" }, "{method}");
+    }
+    // Sent ahead, they are answered in their order.
+    let ahead = ["/health", "/none", "/down/x", "/empty", "/health"].map(|target| kept("GET", target, "")).concat();
+    client.write_all(ahead.as_bytes()).unwrap();
+    let status = |(head, body): (String, String)| (head[9..12].to_owned(), body);
+    for (code, body) in [("200", "ok\n"), ("204", ""), ("503", "<p>later"), ("404", ""), ("200", "ok\n")] {
+        assert_eq!(status(next_answer(&client, true)), (code.to_owned(), body.to_owned()));
+    }
+    // One with a body is the last, and so is one that says so.
+    client.write_all(kept("POST", "/health", "Content-Length: 5\r\n").as_bytes()).unwrap();
+    client.write_all(b"hello").unwrap();
+    let (head, body) = next_answer(&client, true);
+    assert!(head.contains("\r\nConnection: close\r\n") && body == "ok\n", "{head}");
+    assert_eq!(read_all(&client), (Vec::new(), End::Fin));
+    let refused = "framegate_handshakes_total{outcome=\"responded\"}";
+    common::eventually("all are counted", || (proxy.metric(refused) == 14.0).then_some(()));
+    drop(client);
+    let lines = proxy.stop();
+    let causes: Vec<_> = lines.iter().map(|line| verdict(line)).collect();
+    assert_eq!(causes.iter().filter(|verdict| verdict.contains("cause=responded")).count(), 14, "{causes:#?}");
+}
+
+#[test]
+fn a_connection_ends_with_the_response_where_it_must() {
+    let (proxy, _listener) = start(RESPOND);
+    for (request, closes) in [
+        (kept("GET", "/health", ""), false),
+        (kept("GET", "/health", "Connection: close\r\n"), true),
+        // Handshakes are refused as always: their clients do not ask again.
+        (common::request("/health", ""), true),
+        (kept("GET", "/health", "").replace("HTTP/1.1", "HTTP/1.0"), true),
+        (kept("GET", "/health", "Transfer-Encoding: chunked\r\n") + "0\r\n\r\n", true),
+        (kept("GET", "/health", "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"), true),
+        (kept("TRACE", "/health", ""), true),
+    ] {
+        let mut client = connect(proxy.addr);
+        client.write_all(request.as_bytes()).unwrap();
+        let (head, body) = next_answer(&client, true);
+        assert_eq!((head.contains("\r\nConnection: close\r\n"), body.as_str()), (closes, "ok\n"), "{request}{head}");
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(read_all(&client), (Vec::new(), End::Fin), "{request}");
+    }
+}
+
+#[test]
+fn a_head_may_come_in_two_parts_on_a_connection_that_lives_on() {
+    let (proxy, _listener) = start(RESPOND);
+    let (mut client, request) = (connect(proxy.addr), kept("GET", "/health", "X: y\r\n"));
+    for cut in 0..=request.len() {
+        let (first, second) = request.split_at(cut);
+        client.write_all(first.as_bytes()).unwrap();
+        client.write_all(second.as_bytes()).unwrap();
+        assert_eq!(next_answer(&client, true).1, "ok\n", "cut at {cut}");
+    }
 }

@@ -14,7 +14,7 @@ const LAYERS: &[(&str, &[&str], &[&str])] = &[
     ("memory", &[], &[]),
     ("text", &[], &[]),
     ("watched", &["clock"], &[]),
-    ("proto", &["text"], &["httparse", "sha1", "base64"]),
+    ("proto", &["text"], &["httparse", "sha1", "base64", "httpdate"]),
     ("service", &[], &[]),
     (
         "policy",

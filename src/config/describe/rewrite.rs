@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 /// `None` where an upstream answers.
 pub fn reply_text(action: &RouteAction) -> Option<String> {
     match action {
-        RouteAction::Proxy(_) | RouteAction::Split(_) => None,
+        RouteAction::Proxy(_) | RouteAction::Split(_) | RouteAction::Files(_) => None,
         RouteAction::Respond(respond) => {
             Some(format!("responds with {}, {}", respond.status, size_text(respond.body.len() as u64)))
         }

@@ -290,7 +290,7 @@ fn heads(value: &[u8], room: &str) -> [Vec<u8>; 4] {
         write_request(&sent, &add),
         write_switching(&response, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", &edits),
         write_response(&other, "id", &edits),
-        write_reply(&reply, "id", true),
+        write_reply(&reply, "id", (true, true)),
     ]
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Forward {
     moved_at: Millis,
     /// When the client's credentials end, if they do.
     until: Option<Millis>,
+    /// Who answers.
+    by: Party,
 }
 
 /// So much of the response has come.
@@ -60,6 +62,7 @@ impl Forward {
             reused: upgrade.reused,
             moved_at: step.now,
             until: upgrade.until,
+            by: upgrade.by,
             request,
             inbound,
         };
@@ -193,7 +196,7 @@ impl Forward {
             Received::Body(download) => {
                 let Ok(passed) = download.pass(bytes, authored) else {
                     authored.clear();
-                    self.fail(Party::Upstream, Cause::BadResponse, step);
+                    self.fail(self.by, Cause::BadResponse, step);
                     return Relayed::consume(bytes.len());
                 };
                 if !download.is_done() {
@@ -227,7 +230,7 @@ impl Forward {
                 return Relayed::consume(bytes.len());
             }
             Ok(None) | Err(_) => {
-                self.fail(Party::Upstream, Cause::BadResponse, step);
+                self.fail(self.by, Cause::BadResponse, step);
                 return Relayed::consume(bytes.len());
             }
         };
@@ -240,7 +243,7 @@ impl Forward {
         self.moved_at = step.now;
         if let Err(cause) = self.on_head(head, is_last, authored, step) {
             authored.clear();
-            self.fail(Party::Upstream, cause, step);
+            self.fail(self.by, cause, step);
         }
         // The rest is not for what follows this phase: that may have another upstream already.
         Relayed::consume(if step.next.is_some() { bytes.len() } else { used })
@@ -292,12 +295,15 @@ impl Forward {
         let dechunked = framing == Framing::Chunked && self.inbound.is_http10;
         // Before the end of its request a response is one that does not wait for it.
         let closes = !self.inbound.persistent || !self.upload.is_done() || dechunked || framing == Framing::UntilEof;
+        // Errors of ours are no files: a browser must not keep them as the route says of those.
+        let none = FieldEdits::new();
+        let is_ours = self.by == Party::Proxy && response.status >= 400;
         let answering = Answering {
             inbound: &self.inbound,
             outbound: &outbound,
             closes,
             request_id: self.request.id(),
-            edits: &self.edits,
+            edits: if is_ours { &none } else { &self.edits },
         };
         let mut download = Download::new(response, framing, dechunked, step.now);
         (download.closes, download.persistent) = (closes, persistent && self.upload.is_done());
@@ -325,7 +331,7 @@ impl Forward {
     /// The response is complete. Where its request is too, the connections can serve the next one.
     fn finish(&mut self, step: &mut Step<'_>) {
         let Received::Body(download) = &self.response else { return };
-        step.found = Some((Party::Upstream, Cause::Answered));
+        step.found = Some((self.by, Cause::Answered));
         step.actions.push(if download.persistent { Action::Release } else { Action::Hangup(Side::Upstream) });
         if download.closes {
             step.linger();
@@ -406,14 +412,14 @@ impl Handler for Forward {
             {
                 self.finish(step);
             }
-            (Side::Upstream, _) => self.fail(Party::Upstream, end.cause(), step),
+            (Side::Upstream, _) => self.fail(self.by, end.cause(), step),
         }
     }
 
     fn on_urgent_data(&mut self, side: Side, step: &mut Step<'_>) {
         match side {
             Side::Downstream => self.fail(Party::Downstream, Cause::UrgentData, step),
-            Side::Upstream => self.fail(Party::Upstream, Cause::BadResponse, step),
+            Side::Upstream => self.fail(self.by, Cause::BadResponse, step),
         }
     }
 
@@ -423,7 +429,7 @@ impl Handler for Forward {
             Timer::ResponseHead if self.may_retry(Failure::Timeout, step.settings) => {
                 self.ask_again(Action::Retry, Cause::ResponseTimeout, step);
             }
-            Timer::ResponseHead => self.fail(Party::Upstream, Cause::ResponseTimeout, step),
+            Timer::ResponseHead => self.fail(self.by, Cause::ResponseTimeout, step),
             Timer::Credentials => self.on_credentials_ended(Cause::Expired, step),
             Timer::Close => {
                 let Received::Body(download) = &self.response else { return };

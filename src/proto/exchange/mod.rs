@@ -238,7 +238,8 @@ impl Exchange {
 
     pub(super) fn on_refused(&mut self, refusal: Refusal, step: &mut Step<'_>) {
         let party = refusal.cause.party_at_fault();
-        match &self.phase {
+        match &mut self.phase {
+            Phase::Decision(decision) if refusal.reply.is_some() => decision.on_reply(party, refusal, step),
             // A response is on its way.
             Phase::ErrorBody(_) | Phase::Linger(_) => {}
             Phase::Request(_) | Phase::Decision(_) | Phase::Connect(_) | Phase::Response(_) | Phase::Forward(_) => {

@@ -3,10 +3,12 @@
 
 use super::buffer::RequestBuffer;
 use super::connect::Connect;
-use super::{Handler, Phase, Step};
+use super::{Handler, Next, Phase, Step};
 use crate::proto::end::{self, Cause, Party};
-use crate::proto::http1::{self, HeadScan, Request, Spans};
-use crate::proto::interface::{Action, Admission, ReadInterest, Timer, TransportEnd};
+use crate::proto::handshake::asks_for_websocket;
+use crate::proto::http1::{self, Framing, HeadScan, Request, Spans};
+use crate::proto::interface::{Action, Admission, ReadInterest, Refusal, Timer, TransportEnd};
+use crate::proto::plain;
 use crate::proto::relay::Relayed;
 use crate::proto::settings::{Settings, Timeouts};
 use crate::proto::{Millis, Side};
@@ -179,6 +181,28 @@ impl Decision {
         step.actions.push(Action::Connect);
         step.enter(Phase::Connect(Box::new(Connect::new(request, step.now))));
     }
+
+    /// The route answers the request itself. The client may ask again on this connection where its
+    /// request is complete and says so, by the rules of plain HTTP.
+    pub fn on_reply(&mut self, party: Party, refusal: Refusal, step: &mut Step<'_>) {
+        let head_only = self.request.is_head();
+        if !self.request.request().is_some_and(|request| may_follow(&request)) || refusal.status() == 426 {
+            return step.refuse(party, refusal, head_only);
+        }
+        step.found = Some((party, refusal.cause));
+        *step.status = refusal.status();
+        step.actions.push(Action::Reply { refusal, head_only });
+        step.next = Some(Next::Answered(self.request.take_early()));
+    }
+}
+
+/// Another request may follow this one, which has no body.
+fn may_follow(request: &Request<'_>) -> bool {
+    let plain = plain::judge_request(request).is_ok_and(|inbound| {
+        let is_whole = matches!(inbound.framing, Framing::None | Framing::Length(0));
+        is_whole && inbound.persistent && !inbound.is_http10
+    });
+    plain && !asks_for_websocket(request)
 }
 
 impl Handler for Decision {

@@ -552,7 +552,8 @@ fn refusals_are_whole_responses() {
         assert_eq!(field("connection").unwrap(), if upgrade { "Upgrade, close" } else { "close" });
         assert_eq!(field("upgrade"), upgrade.then(|| "websocket".into()));
         assert_eq!(field("sec-websocket-version"), upgrade.then(|| "13".into()));
-        assert_eq!(field("allow"), (cause.status == 405).then(|| "GET".into()));
+        let allowed = if cause.cause == Cause::FileMethod { "GET, HEAD" } else { "GET" };
+        assert_eq!(field("allow"), (cause.status == 405).then(|| allowed.into()));
         assert_eq!(field("retry-after").is_some(), matches!(cause.status, 429 | 503));
     }
     let refusal = String::from_utf8(write_refusal(&refused(Cause::NoRoute, "x"))).unwrap();

@@ -72,6 +72,7 @@ pub fn write_refusal(refused: &Refused<'_>) -> Vec<u8> {
         push_field(&mut out, name, value.as_bytes());
     }
     match info.status {
+        405 if refused.cause == Cause::FileMethod => push_field(&mut out, "Allow", b"GET, HEAD"),
         405 => push_field(&mut out, "Allow", b"GET"),
         426 => push_field(&mut out, "Sec-WebSocket-Version", b"13"),
         429 | 503 if refused.field.is_none_or(|(name, _)| name != "Retry-After") => {
@@ -101,7 +102,8 @@ pub struct Reply {
 /// Writes a response of the route's own: its fields and body, and those that a refusal has as well.
 /// `head_only` as there; 204 and 304 have no body, and of the statuses only 426 asks for fields
 /// that the route cannot set.
-pub fn write_reply(reply: &Reply, request_id: &str, head_only: bool) -> Vec<u8> {
+/// Without `closes` the connection lives on, which a 426 does not allow.
+pub fn write_reply(reply: &Reply, request_id: &str, (head_only, closes): (bool, bool)) -> Vec<u8> {
     let Reply { status, fields, body } = reply;
     let mut out = Vec::with_capacity(512 + body.len());
     push_status(&mut out, *status, reason_of(*status));
@@ -110,7 +112,12 @@ pub fn write_reply(reply: &Reply, request_id: &str, head_only: bool) -> Vec<u8> 
     if has_body {
         push_length(&mut out, body.len() as u64);
     }
-    push_end(&mut out, *status, request_id);
+    if closes || *status == 426 {
+        push_end(&mut out, *status, request_id);
+    } else {
+        push_field(&mut out, "X-Request-Id", request_id.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
     if has_body && !head_only {
         out.extend_from_slice(body);
     }
@@ -245,6 +252,7 @@ pub fn reason_of(status: u16) -> &'static str {
         201 => "Created",
         202 => "Accepted",
         204 => "No Content",
+        206 => "Partial Content",
         301 => "Moved Permanently",
         302 => "Found",
         303 => "See Other",
@@ -260,7 +268,9 @@ pub fn reason_of(status: u16) -> &'static str {
         408 => "Request Timeout",
         409 => "Conflict",
         410 => "Gone",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         422 => "Unprocessable Content",
         426 => "Upgrade Required",

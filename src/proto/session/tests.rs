@@ -133,13 +133,14 @@ impl Driver {
                                 may_retry: false,
                                 reused: false,
                                 until: None,
+                                by: Party::Upstream,
                             }))
                         },
                         |outcome| outcome(),
                     );
                     self.session.on_event(event, self.now);
                 }
-                Action::Refuse { refusal, head_only } => {
+                Action::Refuse { refusal, head_only } | Action::Reply { refusal, head_only } => {
                     (self.seen.refused, self.seen.head_only) = (Some(refusal.cause), head_only);
                 }
                 Action::Send(to, bytes) => self.seen.sent[to].extend(bytes),

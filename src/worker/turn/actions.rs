@@ -1,6 +1,6 @@
 //! What a session asks for becomes system calls; what came of it, events. Also the writes of a
 //! turn, which keep the list of stalled receivers. The bottom of a turn: uses no other file of it
-//! but `attempt`, for the next attempt, `ask`, `refresh` and `shadow`.
+//! but `attempt`, for the next attempt, `ask`, `files`, `refresh` and `shadow`.
 
 use super::Turn;
 use crate::log::record::{EndRecord, Record, StartRecord, field};
@@ -8,7 +8,7 @@ use crate::policy::ask::Answer;
 use crate::policy::auth::redacted_target;
 use crate::policy::candidates::Candidates;
 use crate::policy::session::{SessionInfo, Text};
-use crate::policy::{self, Facts, Plan, Policy, Verdict};
+use crate::policy::{self, Facts, Plan, Policy, ServedBy, Verdict};
 use crate::proto::Side;
 use crate::proto::end::{Cause, End, Phase};
 use crate::proto::http1;
@@ -17,6 +17,7 @@ use crate::proto::relay::{OwnFrame, SessionLimits};
 use crate::proto::session::Session;
 use crate::proto::shadow::Opening;
 use crate::text;
+use crate::worker::files::Serving;
 use crate::worker::pair::{Pending, SlotUse};
 use crate::worker::sys::{PipeId, Sys};
 use std::sync::Arc;
@@ -48,9 +49,11 @@ impl<S: Sys> Turn<'_, '_, S> {
                 }
             }
             Action::Connect => {
-                if let Some(event) = self.connect() {
+                let event = if self.pair.serving().is_some() { Some(self.open_file()) } else { self.connect() };
+                if let Some(event) = event {
                     self.on_event(event);
                 }
+                self.ask_file();
             }
             Action::Retry => {
                 if let Some(event) = self.retry() {
@@ -63,6 +66,7 @@ impl<S: Sys> Turn<'_, '_, S> {
                 }
             }
             Action::Refuse { refusal, head_only } => self.refuse(&refusal, head_only),
+            Action::Reply { refusal, head_only } => self.reply(&refusal, head_only),
             Action::Send(to, bytes) => self.write(to, &[], &bytes, false),
             Action::Established { subprotocol, opening } => self.established(subprotocol, opening),
             Action::SendFrame(to, frame) => self.send_frame(to, frame),
@@ -79,6 +83,9 @@ impl<S: Sys> Turn<'_, '_, S> {
             Action::Hangup(side) => self.hang_up(side),
             Action::Abort(side) => {
                 self.flush_backlog(side);
+                if side == Side::Upstream {
+                    self.close_file();
+                }
                 if let Some(sock) = self.take_sock(side) {
                     self.res.core.sys.abort(sock);
                 }
@@ -168,14 +175,18 @@ impl<S: Sys> Turn<'_, '_, S> {
     }
 
     fn admit(&mut self, plan: Plan) {
+        let (candidates, file) = match plan.served_by {
+            ServedBy::Upstream(candidates) => (Some(candidates), None),
+            ServedBy::Files(wanted) => (None, Some(Box::new(Serving::new(wanted)))),
+        };
         let announces = |candidates: &Candidates| candidates.upstream().rules.proxy_protocol.is_some();
-        if announces(&plan.candidates) || plan.shadow.as_deref().is_some_and(announces) {
+        if candidates.as_deref().is_some_and(announces) || plan.shadow.as_deref().is_some_and(announces) {
             self.learn_destination();
         }
         let Some(pending) = &mut self.pair.pending else { return };
         let request_id = pending.request_id.clone();
         let settings = Arc::clone(&plan.route.settings);
-        pending.candidates = Some(plan.candidates);
+        (pending.candidates, pending.file) = (candidates, file);
         pending.tls = Some(Arc::clone(&self.res.core.tls));
         pending.route = Some(plan.route);
         pending.captures = plan.captures;
@@ -217,11 +228,9 @@ impl<S: Sys> Turn<'_, '_, S> {
         self.leave_handshakes();
         self.await_client();
         self.leave_queue();
-        let fresh = text::hex(&self.res.random::<16>());
-        let id = self.pair.pending.as_ref().map(|pending| &*pending.request_id).filter(|id| !id.is_empty());
-        let request_id = id.unwrap_or(&fresh);
+        let request_id = &self.request_id();
         let response = match &refusal.reply {
-            Some(reply) => http1::write_reply(reply, request_id, head_only),
+            Some(reply) => http1::write_reply(reply, request_id, (head_only, true)),
             None => http1::write_refusal(&http1::Refused {
                 cause: refusal.cause,
                 request_id,
@@ -231,6 +240,23 @@ impl<S: Sys> Turn<'_, '_, S> {
         };
         // A FIN follows each refusal.
         self.write(Side::Downstream, &[], &response, true);
+    }
+
+    /// The response of the route, on a connection that lives on.
+    fn reply(&mut self, refusal: &Refusal, head_only: bool) {
+        let closes = self.res.core.draining;
+        self.withdraw_question();
+        let request_id = self.request_id();
+        if let Some(reply) = &refusal.reply {
+            let response = http1::write_reply(reply, &request_id, (head_only, closes));
+            self.write(Side::Downstream, &[], &response, false);
+        }
+    }
+
+    /// The id of the request, or a new one where it has none.
+    fn request_id(&mut self) -> Box<str> {
+        let id = self.pair.pending.as_ref().map(|pending| pending.request_id.clone());
+        id.filter(|id| !id.is_empty()).unwrap_or_else(|| text::hex(&self.res.random::<16>()).into())
     }
 
     fn established(&mut self, subprotocol: Option<Box<[u8]>>, opening: Option<Box<Opening>>) {
@@ -370,6 +396,7 @@ impl<S: Sys> Turn<'_, '_, S> {
     fn hang_up(&mut self, side: Side) {
         if side == Side::Upstream {
             self.report_failed_handshake();
+            self.close_file();
         }
         self.close_notify(side);
         drop(self.take_sock(side));
@@ -398,6 +425,9 @@ impl<S: Sys> Turn<'_, '_, S> {
     /// The client has been answered, and may ask again: the session of its next request begins.
     fn next_request(&mut self, end: End, early: Vec<u8>) {
         self.count_answer(end);
+        if end.cause != Cause::Answered {
+            self.res.core.tally.replied(end.cause);
+        }
         self.hang_up(Side::Upstream);
         self.leave(end);
         let settings = Arc::clone(&self.res.core.snapshot.settings);

@@ -3,6 +3,7 @@
 //! each of which uses only those below it:
 //!
 //! - this file: the order of a turn
+//! - `pieces`: what is read of a file
 //! - `handshake`: PROXY headers, the outcome of connect(2), TLS handshakes on both sides
 //! - `queue`: a pair in the queue of handshakes, and failures that count against its client
 //! - `relay`: bytes from one side to the other (HOT)
@@ -11,6 +12,7 @@
 //! - `attempt`: connections come and go
 //! - `refresh`: credentials that end, and new ones, in an established session
 //! - `ask`: questions of policy
+//! - `files`: an upstream that is a file; what is asked of it
 //! - `request`: what an upstream that is reached gets
 //! - `shadow`: what goes upstream goes to a shadow, too
 //!
@@ -20,7 +22,9 @@
 mod actions;
 mod ask;
 mod attempt;
+mod files;
 mod handshake;
+mod pieces;
 mod queue;
 mod refresh;
 mod relay;
@@ -59,6 +63,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         for to in Side::BOTH {
             if self.pair.conns[to].as_ref().is_some_and(|conn| conn.has_backlog() && conn.ready().write) {
                 self.flush(to);
+                self.read_file();
             }
         }
         // TLS handshakes have a budget of their own: what it does not allow waits in their queue.

@@ -3,7 +3,7 @@
 use super::Turn;
 use crate::policy::Facts;
 use crate::policy::template::Variables;
-use crate::proto::end::Cause;
+use crate::proto::end::{Cause, Party};
 use crate::proto::interface::{Event, Upgrade};
 use crate::worker::sys::Sys;
 
@@ -35,6 +35,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         }
         let left_ms = pending.identity.as_ref().and_then(|identity| identity.left_ms(self.res.unix_now()));
         let until = left_ms.map(|left_ms| now.saturating_add(left_ms));
-        Some(Upgrade { request: sent, response, may_retry, reused, until })
+        let by = Party::Upstream;
+        Some(Upgrade { request: sent, response, may_retry, reused, until, by })
     }
 }

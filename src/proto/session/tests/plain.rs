@@ -106,7 +106,7 @@ impl Shell {
                     self.session.on_event(Event::Connected(Box::new(upgrade)), self.now);
                     self.reused = false;
                 }
-                Action::Refuse { refusal, .. } => {
+                Action::Refuse { refusal, .. } | Action::Reply { refusal, .. } => {
                     self.sent[Side::Downstream].extend_from_slice(format!("<{}>", refusal.status()).as_bytes());
                 }
                 Action::Send(to, bytes) => self.sent[to].extend(bytes),
@@ -171,6 +171,7 @@ impl Shell {
             may_retry: self.may_retry,
             reused: self.reused,
             until: self.until,
+            by: Party::Upstream,
         }
     }
 
