@@ -33,6 +33,7 @@ upstream = "ws://10.0.0.9:9000"
 [[route]]
 host = "*.example.com"
 path = "/live/*"
+protocols = ["websocket"]
 upstream = "ws://10.0.0.9:9000"
 [[upstream]]
 name = "app"

@@ -456,12 +456,12 @@ fn write_heartbeat(out: &mut String, heartbeat: &Heartbeat) -> fmt::Result {
     write!(out, ", heartbeat client {client}, upstream {upstream}, timeout {}", duration_text(heartbeat.timeout_ms))
 }
 
-/// What the route takes, where that is not WebSocket alone.
+/// What the route takes, where that is not both.
 fn protocols_text(route: &Route) -> &'static str {
     match route.protocols {
-        Protocols { websocket: true, http: false } => "",
+        Protocols { websocket: true, http: false } => ", WebSocket alone",
         Protocols { websocket: false, .. } => ", plain HTTP alone",
-        Protocols { websocket: true, http: true } => ", plain HTTP as well",
+        Protocols { .. } => "",
     }
 }
 

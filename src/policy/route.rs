@@ -75,7 +75,7 @@ pub struct Protocols {
 
 impl Default for Protocols {
     fn default() -> Protocols {
-        Protocols { websocket: true, http: false }
+        Protocols { websocket: true, http: true }
     }
 }
 

@@ -89,7 +89,7 @@ pub fn proxy(servers: &[&Server], route: &str, upstream: &str) -> Proxy {
     let endpoints: Vec<String> = servers.iter().map(|server| format!("\"http://127.0.0.1:{}\"", server.port)).collect();
     Proxy::start(&format!(
         "[workers]\ncount = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"stdout\"\n\
-         [[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"app\"\n{route}\n\
+         [[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"app\"\n{route}\n\
          [[upstream]]\nname = \"app\"\nendpoints = [{}]\n{upstream}\n",
         endpoints.join(", ")
     ))

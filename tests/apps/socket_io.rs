@@ -124,7 +124,7 @@ fn a_request_without_its_key_goes_by_its_id() {
     let nodes = [Recorder::start(), Recorder::start()];
     let [a, b] = nodes.each_ref().map(|node| node.addr);
     let proxy = Proxy::start(&format!(
-        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"app\"\n\
+        "[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"app\"\n\
          [[upstream]]\nname = \"app\"\nendpoints = [\"http://{a}\", \"http://{b}\"]\n\
          balance = \"consistent_hash\"\nhash_key = \"query:sid\"\n"
     ));
@@ -160,8 +160,7 @@ fn fields(head: &str, start: &str) -> Vec<String> {
 fn preflights_pass_beside_a_route_that_asks_for_credentials() {
     let upstream = Recorder::start();
     let proxy = upstream.proxy(
-        "auth = \"keys\"\n[[route]]\nname = \"preflights\"\nprotocols = [\"http\"]\nupstream = \"app\"\n\
-         match = [{ method = \"OPTIONS\" }]\n\
+        "auth = \"keys\"\n[[route]]\nname = \"preflights\"\nupstream = \"app\"\nmatch = [{ method = \"OPTIONS\" }]\n\
          [[auth]]\nname = \"keys\"\ntype = \"api_keys\"\nkeys = [{ owner = \"a\", sha256 = \"SHA\" }]\n"
             .replace("SHA", &"00".repeat(32))
             .as_str(),

@@ -13,7 +13,7 @@ fn keys_of_plain_http_take_effect() {
          keep_alive = { connections = 5, idle = \"2s\", age = \"1m\" }\n\
          [[route]]\npath = \"/a\"\nupstream = \"app\"\nprotocols = [\"http\"]\nlimits = { max_body = \"1KiB\" }\n\
          timeouts = { request_body = \"9s\", first_byte = \"8s\" }\n\
-         [[route]]\npath = \"/b\"\nupstream = \"ws://10.0.0.2\"\n\
+         [[route]]\npath = \"/b\"\nupstream = \"ws://10.0.0.2\"\nprotocols = [\"websocket\"]\n\
          [[route]]\npath = \"/c\"\nupstream = \"ws://10.0.0.2\"\nprotocols = [\"http\", \"websocket\"]\n",
     );
     let route = |path: &str| route_of(&snapshot.routes, "any.host", path).unwrap();
@@ -25,7 +25,7 @@ fn keys_of_plain_http_take_effect() {
     assert_eq!((b.settings.max_body, b.settings.timeouts.request_body_ms), (2 << 20, 7_000));
     assert_eq!(a.protocols, Protocols { websocket: false, http: true });
     assert_eq!(b.protocols, Protocols { websocket: true, http: false });
-    assert_eq!(route("/c").protocols, Protocols { websocket: true, http: true });
+    assert_eq!(route("/c").protocols, Protocols::default());
     let upstream = &a.upstreams()[0];
     assert_eq!(upstream.rules.keep_alive, KeepAlive { connections: 5, idle_ms: 2_000, age_ms: 60_000 });
     let members = upstream.members();
@@ -33,10 +33,10 @@ fn keys_of_plain_http_take_effect() {
     assert_eq!(b.upstreams()[0].rules.keep_alive, KeepAlive::default());
     let text = snapshot.describe(4096, 1);
     assert!(
-        text.contains("/a -> app, plain HTTP alone, framed") && text.contains("/b -> ws://10.0.0.2, framed"),
+        text.contains("/a -> app, plain HTTP alone, framed") && text.contains("/b -> ws://10.0.0.2, WebSocket alone,"),
         "{text}"
     );
-    assert!(text.contains("/c -> ws://10.0.0.2, plain HTTP as well, framed"), "{text}");
+    assert!(text.contains("/c -> ws://10.0.0.2, framed"), "{text}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 fn toml(addr: SocketAddr, route: &str, more: &str) -> String {
     format!(
         "[workers]\ncount = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-         [log]\naccess = \"stdout\"\n[[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"http://{addr}\"\n{route}\n{more}\n"
+         [log]\naccess = \"stdout\"\n[[route]]\nupstream = \"http://{addr}\"\n{route}\n{more}\n"
     )
 }
 
@@ -105,7 +105,7 @@ fn what_follows_a_head_that_is_retried_reaches_no_client() {
     let ((first, one), (second, two)) = (listen(), listen());
     let config = format!(
         "[workers]\ncount = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n[[upstream]]\nname = \"app\"\n\
-         endpoints = [\"http://{one}\", \"http://{two}\"]\n[[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"app\"\nretry_on = [503]\n"
+         endpoints = [\"http://{one}\", \"http://{two}\"]\n[[route]]\nupstream = \"app\"\nretry_on = [503]\n"
     );
     let proxy = Proxy::start(&config);
     // Both have a connection that is kept.
@@ -225,7 +225,7 @@ fn clients_without_a_request_count_for_their_address() {
     let addr = upstream.addr;
     let proxy = Proxy::start(&format!(
         "[workers]\ncount = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-         limits = {{ per_address = {{ sessions = 2 }} }}\n[[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"http://{addr}\"\n"
+         limits = {{ per_address = {{ sessions = 2 }} }}\n[[route]]\nupstream = \"http://{addr}\"\n"
     ));
     let mut idle: Vec<_> = (0..2).map(|_| connect(proxy.addr)).collect();
     for round in 0..50 {
@@ -319,7 +319,7 @@ fn what_tls_says_behind_an_answer_ends_the_connection() {
     let proxy = Proxy::start(&format!(
         "[workers]\ncount = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n[[upstream]]\nname = \"app\"\n\
          endpoints = [\"https://localhost:{}\"]\ntls = {{ insecure_skip_verify = true }}\n\
-         [[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"app\"\n",
+         [[route]]\nupstream = \"app\"\n",
         addr.port()
     ));
     let mut client = connect(proxy.addr);
@@ -355,7 +355,7 @@ fn a_reload_leaves_no_connection_of_the_rules_before_it() {
     let config = |more: &str| {
         format!(
             "[workers]\ncount = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-             [[upstream]]\nname = \"app\"\nendpoints = [\"http://{addr}\"]\n{more}\n[[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"app\"\n"
+             [[upstream]]\nname = \"app\"\nendpoints = [\"http://{addr}\"]\n{more}\n[[route]]\nupstream = \"app\"\n"
         )
     };
     let proxy = Proxy::start(&config(""));

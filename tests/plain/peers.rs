@@ -116,7 +116,7 @@ fn node_as_client_and_server_keeps_its_connections() {
     drop(free);
     let proxy = Proxy::start(&format!(
         "[workers]\ncount = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-         [[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"ws://127.0.0.1:{upstream}\"\n"
+         [[route]]\nupstream = \"ws://127.0.0.1:{upstream}\"\n"
     ));
     let script = temp_path("mjs");
     std::fs::write(&script, NODE).unwrap();

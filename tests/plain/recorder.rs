@@ -72,7 +72,7 @@ impl Recorder {
         Proxy::start(&format!(
             "[workers]\ncount = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
              [log]\naccess = \"stdout\"\n[[upstream]]\nname = \"app\"\nendpoints = [\"http://{upstream}\"]\n\
-             [[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"app\"\n{more}\n"
+             [[route]]\nupstream = \"app\"\n{more}\n"
         ))
     }
 }

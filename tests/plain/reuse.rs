@@ -91,7 +91,7 @@ fn idle_connections_end_after_their_time_and_are_bounded() {
     let toml = |keep: &str| {
         format!(
             "[workers]\ncount = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n[[upstream]]\nname = \"app\"\n\
-             endpoints = [\"http://{}\"]\nkeep_alive = {keep}\n[[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"app\"\n",
+             endpoints = [\"http://{}\"]\nkeep_alive = {keep}\n[[route]]\nupstream = \"app\"\n",
             upstream.addr
         )
     };
@@ -121,8 +121,7 @@ fn idle_connections_end_after_their_time_and_are_bounded() {
 fn a_websocket_comes_after_requests_on_the_same_connection() {
     let (listener, addr) = listen();
     let proxy = Proxy::start(&format!(
-        "[workers]\ncount = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-         [[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"ws://{addr}\"\n"
+        "[workers]\ncount = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"ws://{addr}\"\n"
     ));
     let mut client = connect(proxy.addr);
     client.write_all(get("/poll").as_bytes()).unwrap();
@@ -153,8 +152,7 @@ fn a_websocket_comes_after_requests_on_the_same_connection() {
 fn a_request_goes_a_second_time_only_where_that_is_safe() {
     let (listener, addr) = listen();
     let proxy = Proxy::start(&format!(
-        "[workers]\ncount = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-         [[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"ws://{addr}\"\n"
+        "[workers]\ncount = 1\n[[listener]]\nlisten = \"127.0.0.1:0\"\n[[route]]\nupstream = \"ws://{addr}\"\n"
     ));
     let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let post = "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\na";

@@ -8,7 +8,7 @@ use std::thread;
 fn proxy(addr: std::net::SocketAddr, more: &str) -> Proxy {
     Proxy::start(&format!(
         "[workers]\ncount = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[[listener]]\nlisten = \"127.0.0.1:0\"\n\
-         [[route]]\nprotocols = [\"websocket\", \"http\"]\nupstream = \"ws://{addr}\"\n{more}\n"
+         [[route]]\nupstream = \"ws://{addr}\"\n{more}\n"
     ))
 }
 

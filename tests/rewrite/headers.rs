@@ -6,6 +6,7 @@ use std::io::Read;
 const ROUTE: &str = r#"
     [[route]]
     name = "chat"
+    protocols = ["websocket"]
     upstream = "UPSTREAM"
     [route.request_headers]
     remove = ["X-Debug", "cookie"]

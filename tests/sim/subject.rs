@@ -170,7 +170,9 @@ fn snapshot([down, up, headed]: [bool; 3]) -> Snapshot {
         text += &format!("[[upstream]]\nname = \"unix{i}\"\nendpoints = [\"ws+unix:/sim/{i}.sock\"]\n");
         for (leg, upstream, mode) in [("tcp", "tcp", "framed"), ("unix", "unix", "framed"), ("opaque", "tcp", "opaque")]
         {
-            text += &format!("[[route]]\npath = \"/{i}/{leg}\"\nupstream = \"{upstream}{i}\"\nmode = \"{mode}\"\n");
+            // A request that is no handshake is refused.
+            text += "[[route]]\nprotocols = [\"websocket\"]\n";
+            text += &format!("path = \"/{i}/{leg}\"\nupstream = \"{upstream}{i}\"\nmode = \"{mode}\"\n");
             if mode == "framed" && i % 2 == 1 {
                 text += "splice = \"on\"\n";
             }
@@ -342,7 +344,14 @@ impl Variant<'_> {
         let asks = || self.session.asks.iter().enumerate();
         let checks = asks().filter_map(|(at, ask)| self.check(snapshot, at, ask)).collect();
         let auth = asks().find_map(|(at, ask)| self.auth(snapshot, at, ask));
-        Route { settings, checks, auth, shadow, ..Route::new(name.to_owned(), self.upstream(&base.upstreams()[0])) }
+        Route {
+            settings,
+            checks,
+            auth,
+            shadow,
+            protocols: base.protocols,
+            ..Route::new(name.to_owned(), self.upstream(&base.upstreams()[0]))
+        }
     }
 
     fn flow(&self) -> FlowLimits {
