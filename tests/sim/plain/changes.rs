@@ -17,6 +17,8 @@ use std::sync::Arc;
 const SWEEP_MS: u64 = 2_300;
 /// Sessions end within this time when the process stops.
 const SPREAD_MS: u64 = 500;
+/// Longer than all pauses of a peer.
+const ARRIVES: Micros = 5_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -125,8 +127,9 @@ impl World {
     /// The worker has stopped: it was told to, and has no client any more.
     pub fn check_stop(&mut self) -> Result<(), String> {
         let drained = self.plain.changed.told_ms(Change::Drain).is_some();
-        // What it has sent arrives.
-        while let Some(at) = self.kernel.next_due() {
+        // What it has sent arrives; a peer may wait for it for ever.
+        let until = self.kernel.now + ARRIVES;
+        while let Some(at) = self.kernel.next_due().filter(|at| *at <= until) {
             self.kernel.now = self.kernel.now.max(at);
             self.settle();
         }
