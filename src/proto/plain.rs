@@ -82,7 +82,10 @@ pub fn judge_response(response: &Response<'_>, inbound: &Inbound) -> Result<Outb
         Body::Chunked(_) => Framing::Chunked,
         Body::UntilEof => Framing::UntilEof,
     };
+    // Some servers say 408 of an idle connection. Where that crosses a request it is taken for the
+    // answer, and what the server says next would reach another request.
     let persistent = !response.is_http10
+        && response.status != 408
         && is_persistent(&response.fields, false)
         && framing != Framing::UntilEof
         && !inbound.may_stay_unread;

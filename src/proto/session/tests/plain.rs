@@ -292,7 +292,7 @@ fn requests_and_responses_pass_and_their_connections_stay() {
 #[test]
 fn connections_end_where_they_must() {
     let get = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
-    let rows: [(&str, &str, &str, &[&str]); 7] = [
+    let rows: [(&str, &str, &str, &[&str]); 8] = [
         (
             "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -309,6 +309,13 @@ fn connections_end_where_they_must() {
             get,
             "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            &["connect", "hangup", "next"],
+        ),
+        // It may have been said of the idle connection, before the request came.
+        (
+            get,
+            "HTTP/1.1 408 Request Timeout\r\nContent-Length: 2\r\n\r\nno",
+            "HTTP/1.1 408 Request Timeout\r\nContent-Length: 2\r\n\r\nno",
             &["connect", "hangup", "next"],
         ),
         (
