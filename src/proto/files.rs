@@ -2,7 +2,7 @@
 //! section 13) and its range (section 14), and the head. Without the file: over its length, time
 //! and tag.
 
-use super::http1::{Request, push, push_field, reason_of, values};
+use super::http1::{Request, length_of, push, push_field, push_length, push_status, reason_of, values};
 
 /// What a request says about the state and the part of a file that it wants: the values of its
 /// fields as they came.
@@ -169,9 +169,7 @@ fn position(digits: &[u8]) -> Position {
     if !digits.iter().all(u8::is_ascii_digit) {
         return Position::Malformed;
     }
-    let number =
-        digits.iter().try_fold(0u64, |number, digit| number.checked_mul(10)?.checked_add(u64::from(digit - b'0')));
-    Position::At(number.unwrap_or(u64::MAX))
+    Position::At(length_of(digits).unwrap_or(u64::MAX))
 }
 
 impl Selection {
@@ -189,31 +187,28 @@ impl Selection {
     /// above.
     pub fn write(self, out: &mut Vec<u8>, file: &Representation<'_>, (head_only, now): (bool, u64)) {
         let status = self.status();
-        let length = match self {
-            Selection::Whole => file.len,
-            Selection::Part { from, len } => {
-                let range = format!("bytes {from}-{}/{}", from + (len - 1), file.len);
-                begin(out, status, now);
-                push_field(out, "Content-Range", range.as_bytes());
-                len
-            }
+        match self {
             Selection::OutOfRange => {
                 let range = format!("bytes */{}", file.len);
                 return write_text(out, status, Some(("Content-Range", &range)), (head_only, now));
             }
             Selection::Failed => return write_text(out, status, None, (head_only, now)),
-            Selection::NotModified => {
-                begin(out, status, now);
-                return push_validators(out, file, now);
-            }
-        };
-        if self == Selection::Whole {
-            begin(out, status, now);
+            Selection::Whole | Selection::Part { .. } | Selection::NotModified => begin(out, status, now),
         }
-        push_field(out, "Content-Type", file.media_type.as_bytes());
-        push_field(out, "Content-Length", length.to_string().as_bytes());
-        push_field(out, "Accept-Ranges", b"bytes");
-        push_field(out, "X-Content-Type-Options", b"nosniff");
+        if self != Selection::NotModified {
+            let length = match self {
+                Selection::Part { from, len } => {
+                    let range = format!("bytes {from}-{}/{}", from + (len - 1), file.len);
+                    push_field(out, "Content-Range", range.as_bytes());
+                    len
+                }
+                _ => file.len,
+            };
+            push_field(out, "Content-Type", file.media_type.as_bytes());
+            push_length(out, length);
+            push_field(out, "Accept-Ranges", b"bytes");
+            push_field(out, "X-Content-Type-Options", b"nosniff");
+        }
         push_validators(out, file, now);
     }
 }
@@ -232,7 +227,7 @@ pub fn write_text(out: &mut Vec<u8>, status: u16, field: Option<(&str, &str)>, (
     let reason = reason_of(status);
     begin(out, status, now);
     push_field(out, "Content-Type", b"text/plain; charset=utf-8");
-    push_field(out, "Content-Length", (reason.len() + 2).to_string().as_bytes());
+    push_length(out, reason.len() as u64 + 2);
     push_field(out, "X-Content-Type-Options", b"nosniff");
     if let Some((name, value)) = field {
         push_field(out, name, value.as_bytes());
@@ -244,7 +239,7 @@ pub fn write_text(out: &mut Vec<u8>, status: u16, field: Option<(&str, &str)>, (
 }
 
 fn begin(out: &mut Vec<u8>, status: u16, now: u64) {
-    push(out, &[b"HTTP/1.1 ", status.to_string().as_bytes(), b" ", reason_of(status).as_bytes(), b"\r\n"]);
+    push_status(out, status, reason_of(status));
     push_field(out, "Date", format_date(now).as_bytes());
 }
 

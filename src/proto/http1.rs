@@ -142,7 +142,7 @@ pub fn elements<'a>(fields: &[Field<'a>], name: &str) -> impl Iterator<Item = &'
 }
 
 /// `1*DIGIT`: no sign, no list, no overflow.
-fn length_of(value: &[u8]) -> Option<u64> {
+pub(super) fn length_of(value: &[u8]) -> Option<u64> {
     let digits = str::from_utf8(value).ok().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
     digits.parse().ok()
 }

@@ -101,8 +101,7 @@ pub struct Reply {
 
 /// Writes a response of the route's own: its fields and body, and those that a refusal has as well.
 /// `head_only` as there; 204 and 304 have no body, and of the statuses only 426 asks for fields
-/// that the route cannot set.
-/// Without `closes` the connection lives on, which a 426 does not allow.
+/// that the route cannot set. Without `closes` the connection lives on, which a 426 does not allow.
 pub fn write_reply(reply: &Reply, request_id: &str, (head_only, closes): (bool, bool)) -> Vec<u8> {
     let Reply { status, fields, body } = reply;
     let mut out = Vec::with_capacity(512 + body.len());
