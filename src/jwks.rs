@@ -62,7 +62,7 @@ impl KeySets {
             let Some(next) = questions.next_until(due) else { return };
             kept.retain(|one| !one.remote.is_retired());
             if let Next::Question(question) = next {
-                let answer = match &question.check {
+                let answer = match &question.ask {
                     Check::Keys(remote) => asked(kept, remote),
                     _ => Answer::Unavailable,
                 };

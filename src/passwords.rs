@@ -25,7 +25,7 @@ pub fn run(questions: &Questions<Question>) {
     RandomPool::default().fill(&mut key);
     let mut results = Results::new(&key);
     while let Some(question) = questions.next() {
-        let answer = match &question.check {
+        let answer = match &question.ask {
             Check::Password(login) => results.answer(login, Instant::now),
             _ => Answer::Unavailable,
         };

@@ -9,6 +9,7 @@
 //! - It ends when the last [`Asker`] is dropped: [`Questions::next`] returns `None`, and the thread
 //!   returns. `server.rs` joins it.
 
+use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,51 @@ impl<Q> Clone for Asker<Q> {
 /// The thread's end of the queue.
 #[derive(Debug)]
 pub struct Questions<Q>(Receiver<Q>);
+
+/// A question and the way of its answer. Dropped without one, it is answered with
+/// [`Answer::missing`]: a service that forgets a question, or panics, fails closed.
+pub struct Question<A, R: Answer> {
+    pub ask: A,
+    reply: Option<Box<dyn FnOnce(R) + Send>>,
+}
+
+/// What a question can be answered with.
+pub trait Answer {
+    /// That there is no answer.
+    fn missing() -> Self;
+}
+
+impl<A, R: Answer> Question<A, R> {
+    /// `reply` gets the answer.
+    pub fn new(ask: A, reply: impl FnOnce(R) + Send + 'static) -> Question<A, R> {
+        Question { ask, reply: Some(Box::new(reply)) }
+    }
+
+    pub fn answer(mut self, answer: R) {
+        if let Some(reply) = self.reply.take() {
+            reply(answer);
+        }
+    }
+
+    /// Drops it without an answer.
+    pub fn withdraw(mut self) {
+        self.reply = None;
+    }
+}
+
+impl<A, R: Answer> Drop for Question<A, R> {
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            reply(R::missing());
+        }
+    }
+}
+
+impl<A: fmt::Debug, R: Answer> fmt::Debug for Question<A, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Question({:?})", self.ask)
+    }
+}
 
 /// The next thing a service thread does.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@
 use super::token::SlotKey;
 use crate::memory::PIECES_MAX;
 use crate::policy::files::Wanted;
+use crate::service;
 use std::collections::VecDeque;
-use std::fmt;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -44,35 +44,12 @@ pub enum Then {
     Cut,
 }
 
-/// One question. Dropped without an answer, it answers that the file is cut.
-pub struct FileQuestion {
-    pub ask: Ask,
-    reply: Option<Box<dyn FnOnce(Piece) + Send>>,
-}
+/// One question. Without an answer the file is cut.
+pub type FileQuestion = service::Question<Ask, Piece>;
 
-impl FileQuestion {
-    pub fn new(ask: Ask, reply: impl FnOnce(Piece) + Send + 'static) -> FileQuestion {
-        FileQuestion { ask, reply: Some(Box::new(reply)) }
-    }
-
-    pub fn answer(mut self, piece: Piece) {
-        if let Some(reply) = self.reply.take() {
-            reply(piece);
-        }
-    }
-}
-
-impl Drop for FileQuestion {
-    fn drop(&mut self) {
-        if let Some(reply) = self.reply.take() {
-            reply(Piece { bytes: Vec::new(), then: Then::Cut });
-        }
-    }
-}
-
-impl fmt::Debug for FileQuestion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileQuestion({:?})", self.ask)
+impl service::Answer for Piece {
+    fn missing() -> Piece {
+        Piece { bytes: Vec::new(), then: Then::Cut }
     }
 }
 
@@ -127,7 +104,6 @@ impl Serving {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service;
     use std::sync::mpsc::channel;
 
     fn ask() -> Ask {

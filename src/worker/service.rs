@@ -5,7 +5,7 @@ use super::files::{Ask, FileQuestion, Piece};
 use super::inbox::{Command, Outbox};
 use super::token::SlotKey;
 use crate::policy::ask::{Answer, Check};
-use crate::service::Asker;
+use crate::service::{self, Asker};
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,11 +18,13 @@ pub struct Services {
     pub files: FileThreads,
 }
 
-/// One question. Dropped without an answer, it answers that the service is unavailable: a service
-/// that forgets a question, or panics, fails closed.
-pub struct Question {
-    pub check: Check,
-    reply: Option<Box<dyn FnOnce(Answer) + Send>>,
+/// What is asked of a service on behalf of a check.
+pub type Question = service::Question<Check, Answer>;
+
+impl service::Answer for Answer {
+    fn missing() -> Answer {
+        Answer::Unavailable
+    }
 }
 
 /// The way back to the worker that asked.
@@ -58,9 +60,9 @@ impl Services {
         let (Some(asker), Some(Reply(reply))) = (asker, self.reply.clone()) else { return false };
         match asker.ask(Question::new(check.clone(), move |answer| reply(from, answer))) {
             Ok(()) => true,
-            Err(mut question) => {
+            Err(question) => {
                 // The caller learns it by the result.
-                question.reply = None;
+                question.withdraw();
                 false
             }
         }
@@ -98,32 +100,5 @@ impl FileThreads {
         let question = FileQuestion::new(ask, move |piece| reply(from, number, piece));
         let asker = self.askers.get(from.slot as usize % self.askers.len().max(1));
         drop(asker.map(|asker| asker.ask(question)));
-    }
-}
-
-impl Question {
-    /// `reply` gets the answer.
-    pub fn new(check: Check, reply: impl FnOnce(Answer) + Send + 'static) -> Question {
-        Question { check, reply: Some(Box::new(reply)) }
-    }
-
-    pub fn answer(mut self, answer: Answer) {
-        if let Some(reply) = self.reply.take() {
-            reply(answer);
-        }
-    }
-}
-
-impl Drop for Question {
-    fn drop(&mut self) {
-        if let Some(reply) = self.reply.take() {
-            reply(Answer::Unavailable);
-        }
-    }
-}
-
-impl fmt::Debug for Question {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Question({:?})", self.check)
     }
 }
