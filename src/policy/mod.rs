@@ -248,25 +248,17 @@ pub fn decide(facts: &Facts<'_>, policy: &Policy<'_>, answered: Option<(&Questio
         Some(Judgement::Refused(refusal)) => return Verdict::Deny(refusal),
     };
     let variables = Variables { facts, route: &route.name, captures: &captures, identity: identity.as_deref() };
-    let refusal = match &route.action {
-        RouteAction::Proxy(upstream) => {
-            return admit(Admitted { route, captures, identity, plain }, Asks::Upstream(upstream), facts, policy);
-        }
-        RouteAction::Split(split) => {
-            let upstream = Asks::Upstream(split.choose(facts));
-            return admit(Admitted { route, captures, identity, plain }, upstream, facts, policy);
-        }
-        RouteAction::Files(files) => {
-            let wanted = match files.find(&variables, &route.rewrite) {
-                Ok(wanted) => wanted,
-                Err(cause) => return Verdict::Deny(cause.into()),
-            };
-            return admit(Admitted { route, captures, identity, plain }, Asks::Files(wanted), facts, policy);
-        }
-        RouteAction::Respond(respond) => respond.refusal(&variables),
-        RouteAction::Redirect(redirect) => redirect.refusal(&variables),
+    let asks = match &route.action {
+        RouteAction::Proxy(upstream) => Asks::Upstream(upstream),
+        RouteAction::Split(split) => Asks::Upstream(split.choose(facts)),
+        RouteAction::Files(files) => match files.find(&variables, &route.rewrite) {
+            Ok(wanted) => Asks::Files(wanted),
+            Err(cause) => return Verdict::Deny(cause.into()),
+        },
+        RouteAction::Respond(respond) => return Verdict::Reply(Arc::clone(route), respond.refusal(&variables)),
+        RouteAction::Redirect(redirect) => return Verdict::Reply(Arc::clone(route), redirect.refusal(&variables)),
     };
-    Verdict::Reply(Arc::clone(route), refusal)
+    admit(Admitted { route, captures, identity, plain }, asks, facts, policy)
 }
 
 /// One more handshake on the route. What an address may not is not taken from the others.
