@@ -199,6 +199,12 @@ impl Pending {
         Some(proxy_protocol::write(version, Some(&addresses)))
     }
 
+    /// When the credentials of its client end, if they do, by the clock of the worker.
+    pub fn credentials_until(&self, now: Millis, unix_now: u64) -> Option<Millis> {
+        let left_ms = self.identity.as_ref()?.left_ms(unix_now)?;
+        Some(now.saturating_add(left_ms))
+    }
+
     /// The peer is a trusted proxy of its listener.
     pub fn is_trusted(&self) -> bool {
         self.listener.trusts(self.peer.ip())

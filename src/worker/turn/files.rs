@@ -30,9 +30,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         let mut response = route.response_headers.edits(&variables);
         // No upstream gets the request; what follows from the credentials for the response stays.
         drop(route.forwarded(&variables, &mut response));
-        let left_ms = pending.identity.as_ref().and_then(|identity| identity.left_ms(unix_now));
-        let until = left_ms.map(|left_ms| now.saturating_add(left_ms));
-        let by = Party::Proxy;
+        let (until, by) = (pending.credentials_until(now, unix_now), Party::Proxy);
         Some(Upgrade { request: Vec::new(), response, may_retry: false, reused: false, until, by })
     }
 

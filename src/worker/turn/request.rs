@@ -33,9 +33,7 @@ impl<S: Sys> Turn<'_, '_, S> {
         if let Some(cookie) = candidates.set_cookie(facts.secure) {
             response.add("Set-Cookie", cookie.into_bytes());
         }
-        let left_ms = pending.identity.as_ref().and_then(|identity| identity.left_ms(self.res.unix_now()));
-        let until = left_ms.map(|left_ms| now.saturating_add(left_ms));
-        let by = Party::Upstream;
+        let (until, by) = (pending.credentials_until(now, self.res.unix_now()), Party::Upstream);
         Some(Upgrade { request: sent, response, may_retry, reused, until, by })
     }
 }
