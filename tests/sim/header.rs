@@ -1,6 +1,7 @@
 //! Headers of the PROXY protocol, as bytes written out by hand: what clients send before everything
 //! else in schedules with them, and what a backend must get first.
 
+use crate::kernel::{Id, Kernel, Micros};
 use crate::schedule::{Opening, Session};
 
 /// What clients connect to, where a header does not say otherwise.
@@ -31,6 +32,24 @@ pub fn whole(index: usize, key: usize) -> Vec<u8> {
         4 => b"PROXY UNKNOWN\r\n".to_vec(),
         _ => v2(0x20, 0, &[]),
     }
+}
+
+/// Sends what is left of a header, in one piece or in several. Whether all of it is sent; the error
+/// is when it goes on after a pause.
+pub fn send(header: &mut Vec<u8>, broken: &mut bool, sock: Id, kernel: &mut Kernel) -> Result<bool, Micros> {
+    while !header.is_empty() && !*broken {
+        let most = if kernel.rng.one_in(2) { 1 } else { header.len() };
+        let n = kernel.rng.size(1, most);
+        match kernel.send(sock, &header[..n], usize::MAX) {
+            Ok(n) => drop(header.drain(..n)),
+            Err(libc::EAGAIN) => return Ok(false),
+            Err(_) => *broken = true,
+        }
+        if kernel.rng.one_in(3) {
+            return Err(kernel.now + kernel.rng.below(3_000));
+        }
+    }
+    Ok(header.is_empty())
 }
 
 /// What a backend of this session gets before everything else.

@@ -5,6 +5,7 @@
 use crate::beat::Heard;
 use crate::faults::Fault;
 use crate::frames::{Walk, push_close, read_head};
+use crate::header;
 use crate::kernel::{Id, Kernel, Micros, What, trace};
 use crate::schedule::{Finish, Opening, Part, REFUSED, Script, Session};
 use crate::seal::Seal;
@@ -253,21 +254,11 @@ impl Peer {
 
     /// Sends the header, in one piece or in several with pauses. Whether it is sent.
     fn send_header(&mut self, me: usize, kernel: &mut Kernel) -> bool {
-        while !self.header.is_empty() && !self.broken {
-            let most = if kernel.rng.one_in(2) { 1 } else { self.header.len() };
-            let n = kernel.rng.size(1, most);
-            match kernel.send(self.sock, &self.header[..n], usize::MAX) {
-                Ok(n) => drop(self.header.drain(..n)),
-                Err(libc::EAGAIN) => return false,
-                Err(_) => self.broken = true,
-            }
-            if kernel.rng.one_in(3) {
-                let at = kernel.now + kernel.rng.below(3_000);
-                self.later(me, at, kernel);
-                return false;
-            }
-        }
-        self.header.is_empty()
+        let sent = header::send(&mut self.header, &mut self.broken, self.sock, kernel);
+        sent.unwrap_or_else(|at| {
+            self.later(me, at, kernel);
+            false
+        })
     }
 
     fn take_in(&mut self, me: usize, view: &View<'_>, kernel: &mut Kernel) {

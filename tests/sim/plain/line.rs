@@ -2,6 +2,7 @@
 //! writes in pieces, with pauses. Knows nothing of messages.
 
 use crate::faults::Fault;
+use crate::header;
 use crate::kernel::{Id, Kernel, Link, Micros, What, trace};
 use crate::seal::Seal;
 
@@ -151,21 +152,11 @@ impl Line {
     }
 
     fn send_header(&mut self, kernel: &mut Kernel) -> bool {
-        while !self.header.is_empty() && !self.broken {
-            let most = if kernel.rng.one_in(2) { 1 } else { self.header.len() };
-            let n = kernel.rng.size(1, most);
-            match kernel.send(self.sock, &self.header[..n], usize::MAX) {
-                Ok(n) => drop(self.header.drain(..n)),
-                Err(libc::EAGAIN) => return false,
-                Err(_) => self.broken = true,
-            }
-            if kernel.rng.one_in(3) {
-                let at = kernel.now + kernel.rng.below(3_000);
-                self.later(at, kernel);
-                return false;
-            }
-        }
-        self.header.is_empty()
+        let sent = header::send(&mut self.header, &mut self.broken, self.sock, kernel);
+        sent.unwrap_or_else(|at| {
+            self.later(at, kernel);
+            false
+        })
     }
 
     /// Sends pending ciphertext. Whether more may be written.
