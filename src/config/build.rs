@@ -29,8 +29,8 @@ use toml::Value;
 const WORKERS_MAX: usize = 1024;
 const HEAD_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 20;
 const BUFFER_BYTES: RangeInclusive<u64> = 2 * SCRATCH_BYTES as u64..=1 << 40;
-/// The top bit of a 64-bit length is always 0 (RFC 6455 section 5.2).
 const BODY_BYTES: RangeInclusive<u64> = 1..=(1 << 63) - 1;
+/// The top bit of a 64-bit length is always 0 (RFC 6455 section 5.2).
 const FRAME_BYTES: RangeInclusive<u64> = 1..=(1 << 63) - 1;
 const NOTSENT_BYTES: RangeInclusive<u64> = 4 << 10..=16 << 20;
 const USER_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
